@@ -1,0 +1,84 @@
+"""Cross-validation of several trainers on one data set, at equal steps, folds and seeds; resumable.
+
+Every run is nnU-Net's own training and validation. Finished runs are skipped, so the command can be repeated and
+extended; ``benchmarks/cross_validation_table.py`` makes the table of what is there.
+
+Example, the CPU protocol on COVID-SemiSeg:
+
+    python benchmarks/cross_validate.py 501 --half --folds 0 1 --seeds 0 \\
+        --length 10epochs_50its --trainers nnUNetTrainer InfNetTrainer
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from pathlib import Path
+from typing import Any
+
+import torch
+from batchgenerators.utilities.file_and_folder_operations import load_json, save_json
+from nnunetv2.experiment_planning.plan_and_preprocess_api import preprocess_dataset
+from nnunetv2.paths import nnUNet_preprocessed, nnUNet_results
+from nnunetv2.run.run_training import run_training
+from nnunetv2.utilities.dataset_name_id_conversion import (
+    convert_dataset_name_to_id,
+    maybe_convert_to_dataset_name,
+)
+
+HALF: dict[str, Any] = {
+    "inherits_from": "2d",
+    "data_identifier": "nnUNetPlans_2d_half",
+    "spacing": [2, 2],
+    "patch_size": [256, 192],
+    "batch_size": 4,
+}
+
+
+def add_half_configuration(dataset: str) -> str:
+    """Add ``2d_half`` (spacing 2, patch 256×192, batch 4) to the plans and pre-process for it; returns the name."""
+    folder = Path(nnUNet_preprocessed.get()) / dataset
+    plans = load_json(folder / "nnUNetPlans.json")
+    if plans["configurations"].setdefault("2d_half", HALF) is HALF:
+        save_json(plans, folder / "nnUNetPlans.json", sort_keys=False)
+    cases = len(list((folder / "gt_segmentations").iterdir()))
+    if len(list((folder / HALF["data_identifier"]).glob("*.pkl"))) < cases:
+        number = convert_dataset_name_to_id(dataset)
+        preprocess_dataset(number, "nnUNetPlans", configurations=("2d_half",), num_processes=(1,))
+    return "2d_half"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", help="id or name, planned and pre-processed")
+    parser.add_argument("--half", action="store_true", help="use (and add) the configuration 2d_half")
+    parser.add_argument("--configuration", default="2d")
+    parser.add_argument("--trainers", nargs="+", required=True)
+    parser.add_argument("--length", default="10epochs_50its")
+    parser.add_argument("--folds", nargs="+", type=int, default=[0, 1])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--device", default="cpu")
+    args = parser.parse_args()
+
+    dataset = maybe_convert_to_dataset_name(int(args.dataset) if args.dataset.isdigit() else args.dataset)
+    configuration = add_half_configuration(dataset) if args.half else args.configuration
+    torch.set_num_threads(args.threads)
+    for seed, fold, trainer in itertools.product(args.seeds, args.folds, args.trainers):
+        name = f"{trainer}_{args.length}_seed{seed}"
+        folder = Path(nnUNet_results.get()) / dataset / f"{name}__nnUNetPlans__{configuration}" / f"fold_{fold}"
+        if (folder / "validation" / "summary.json").is_file():
+            print(f"{name} fold {fold}: done")
+            continue
+        run_training(
+            dataset,
+            configuration,
+            fold,
+            name,
+            continue_training=(folder / "checkpoint_latest.pth").is_file(),
+            device=torch.device(args.device),
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""Time and peak memory of a training step, as ratios against stock nnUNetTrainer on the same plan, in one run.
+
+Every trainer runs in a process of its own on the same random batch; the rounds are interleaved, so that what else the
+machine does falls on all alike, and the median over rounds counts.
+
+    python benchmarks/step_cost.py PLANS.json 2d --trainers nnUNetTrainer InfNetTrainer [--device cuda]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+BASELINE = "nnUNetTrainer"
+DATASET = {"channel_names": {"0": "x"}, "labels": {"background": 0, "infection": 1}, "file_ending": ".png"}
+
+
+def measure(name: str, plans_file: Path, configuration: str, device_name: str, steps: int) -> dict[str, Any]:
+    """Seconds of each step, split into its parts, and peak memory in MiB beyond the idle trainer."""
+    with tempfile.TemporaryDirectory() as folder:
+        for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+            os.environ[variable] = folder
+        return _measure(name, plans_file, configuration, device_name, steps)
+
+
+def _measure(name: str, plans_file: Path, configuration: str, device_name: str, steps: int) -> dict[str, Any]:
+    import torch
+    from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as stock
+
+    from nnunet_covid import trainers
+
+    stock.infer_dataset_class = lambda folder: None
+    kind = getattr(trainers, f"{name}_1epochs")
+    device = torch.device(device_name)
+    plans = {**json.loads(plans_file.read_text()), "continue_training": False}
+    trainer = kind(plans, configuration, 0, DATASET, device)
+    trainer.encoder_weights = None
+    trainer.initialize()
+    manager = trainer.configuration_manager
+    shape = (manager.batch_size, 1, *manager.patch_size)
+    labels = (torch.rand(shape) > 0.8).short()
+    scales = trainer._get_deep_supervision_scales()
+    target = [
+        torch.nn.functional.interpolate(
+            labels.float(), size=[round(s * f) for s, f in zip(manager.patch_size, scale, strict=True)]
+        ).short()
+        for scale in scales
+    ]
+    batch = {"data": torch.randn(shape), "target": target}
+    trainer.network.train()
+    idle = _memory(device)
+    seconds = []
+    for _ in range(steps + 1):
+        start = time.perf_counter()
+        trainer.train_step({"data": batch["data"], "target": [t.clone() for t in target]})
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - start)
+    parameters = sum(p.numel() for p in trainer.network.parameters()) / 1e6
+    return {"seconds": seconds[1:], "memory": _memory(device) - idle, "parameters": parameters}
+
+
+def _memory(device: Any) -> float:
+    """Peak so far, MiB."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("plans", type=Path)
+    parser.add_argument("configuration")
+    parser.add_argument("--trainers", nargs="+", default=[BASELINE, "InfNetTrainer", "InfNetStride8Trainer"])
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--steps", type=int, default=3, help="measured steps per round")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.one:
+        print("RESULT" + json.dumps(measure(args.one, args.plans, args.configuration, args.device, args.steps)))
+        return
+
+    names = list(dict.fromkeys([BASELINE, *args.trainers]))
+    results: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+    for _ in range(args.rounds):
+        for name in names:
+            command = [sys.executable, __file__, str(args.plans), args.configuration, "--one", name]
+            command += ["--device", args.device, "--steps", str(args.steps)]
+            done = subprocess.run(command, stdout=subprocess.PIPE, encoding="utf-8", errors="replace", check=True)
+            line = next(line for line in done.stdout.splitlines() if line.startswith("RESULT"))
+            results[name].append(json.loads(line.removeprefix("RESULT")))
+
+    def median(name: str) -> tuple[float, float]:
+        runs = results[name]
+        return (
+            statistics.median(s for run in runs for s in run["seconds"]),
+            statistics.median(run["memory"] for run in runs),
+        )
+
+    base_time, base_memory = median(BASELINE)
+    print("| trainer | parameters, M | step, s | time ratio | peak memory, MiB | memory ratio |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: |")
+    for name in names:
+        seconds, memory = median(name)
+        parameters = results[name][0]["parameters"]
+        print(
+            f"| {name} | {parameters:.1f} | {seconds:.2f} | {seconds / base_time:.2f} "
+            f"| {memory:.0f} | {memory / base_memory:.2f} |"
+        )
+
+
+if __name__ == "__main__":
+    main()

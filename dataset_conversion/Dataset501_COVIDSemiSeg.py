@@ -1,0 +1,101 @@
+"""COVID-SemiSeg, binary: 50 labelled, 1600 unlabelled and 48 test slices (Fan et al., TMI 2020).
+
+The slices stay as they lie in the source, rotated by 90°: a model trained on them expects them so. The
+folders ``Edge`` and ``Prior`` are not used; edges are derived from the labels during training. References of
+the test slices are optional. Unlabelled slices keep their patient in the case name:
+``coronacases_org_001_057``.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from nnunet_covid.raw_dataset.case import Part, SourceCase
+from nnunet_covid.raw_dataset.classes import binary
+from nnunet_covid.raw_dataset.command_line import converter_main
+from nnunet_covid.raw_dataset.conversion import convert_data_set
+from nnunet_covid.raw_dataset.data_set_info import DataSetInfo
+from nnunet_covid.raw_dataset.pairing import files_by_stem, find_root, padded, pair
+from nnunet_covid.raw_dataset.picture_pairs import check_sizes, read_picture_pair
+from nnunet_covid.raw_dataset.problems import Problems
+from nnunet_covid.raw_dataset.recipe import Recipe
+
+INFO = DataSetInfo(
+    number=501,
+    name="COVIDSemiSeg",
+    command="covid-semiseg",
+    title="COVID-SemiSeg, infection",
+    paper="Fan et al., Inf-Net: Automatic COVID-19 Lung Infection Segmentation from CT Images, IEEE TMI 2020",
+    url="https://github.com/DengPingFan/Inf-Net",
+    licence="non-commercial research use",
+    expected_files=(
+        "TrainingSet/LungInfection-Train/Doctor-label/{Imgs/*.jpg,GT/*.png}",
+        "TrainingSet/LungInfection-Train/Pseudo-label/Imgs/*.jpg (optional)",
+        "TestingSet/LungInfection-Test/{Imgs/*.jpg,GT/*.png} (optional)",
+    ),
+)
+
+
+def find_cases(source: Path, problems: Problems) -> list[SourceCase]:
+    """Labelled, test and unlabelled slices in the layout of the authors' download."""
+    root = find_root(source, "TrainingSet/LungInfection-Train", INFO.expected_files)
+    training = root / "TrainingSet" / "LungInfection-Train"
+    cases = labelled_cases(training / "Doctor-label", Part.TRAINING, problems)
+    cases += test_cases(root / "TestingSet" / "LungInfection-Test", problems)
+    if (training / "Pseudo-label").is_dir():
+        cases += unlabelled_cases(training / "Pseudo-label" / "Imgs", problems)
+    check_sizes(cases, problems)
+    return cases
+
+
+def labelled_cases(folder: Path, part: Part, problems: Problems) -> list[SourceCase]:
+    """Pairs of ``Imgs`` and ``GT``; the patient of these slices is not known."""
+    images = files_by_stem(folder / "Imgs", problems)
+    masks = files_by_stem(folder / "GT", problems)
+    return [
+        SourceCase(name=f"covidsemiseg_{padded(stem)}", image=image, mask=mask, part=part)
+        for stem, image, mask in pair(images, masks, problems)
+    ]
+
+
+def test_cases(folder: Path, problems: Problems) -> list[SourceCase]:
+    """The official test slices, with references where ``GT`` exists."""
+    if not folder.is_dir():
+        return []
+    if (folder / "GT").is_dir():
+        return labelled_cases(folder, Part.TEST, problems)
+    return [
+        SourceCase(name=f"covidsemiseg_{padded(stem)}", image=image, part=Part.TEST)
+        for stem, image in files_by_stem(folder / "Imgs", problems).items()
+    ]
+
+
+def unlabelled_cases(folder: Path, problems: Problems) -> list[SourceCase]:
+    """Slices named ``Data-1_<patient>_<slice>.jpg``."""
+    cases = []
+    for stem, image in files_by_stem(folder, problems).items():
+        name = padded(re.sub(r"^Data-\d+_", "", stem))
+        patient = name.rpartition("_")[0]
+        cases.append(SourceCase(name=name, image=image, patient=patient, part=Part.UNLABELLED))
+    return cases
+
+
+RECIPE = Recipe(
+    info=INFO,
+    find_cases=find_cases,
+    read=read_picture_pair,
+    schemes={"infection": binary("infection", foreground=255)},
+    channel="grey_ct",
+    file_ending=".png",
+)
+
+
+def convert(source: Path, **arguments: Any) -> Path:
+    """Convert the data set; for the arguments see ``convert_data_set``."""
+    return convert_data_set(RECIPE, Path(source), **arguments)
+
+
+if __name__ == "__main__":
+    raise SystemExit(converter_main(RECIPE))

@@ -1,0 +1,93 @@
+"""COVID-SemiSeg, ground-glass opacity and consolidation apart: 50 training and 48 test slices (Fan et al.).
+
+The masks are colour pictures; each pixel goes to the nearest colour of the table, or the file is refused. The
+folder ``Prior`` holds nothing but the union of the classes and is not used. Where the download has no
+``MultiClassInfection-Test``, the test images of the binary part stand in: they are the same slices.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from nnunet_covid.dataset_conversion.Dataset501_COVIDSemiSeg import INFO as BINARY
+from nnunet_covid.dataset_conversion.Dataset501_COVIDSemiSeg import labelled_cases, test_cases
+from nnunet_covid.raw_dataset.case import Part, SourceCase
+from nnunet_covid.raw_dataset.classes import ClassScheme
+from nnunet_covid.raw_dataset.command_line import converter_main
+from nnunet_covid.raw_dataset.conversion import convert_data_set
+from nnunet_covid.raw_dataset.data_set_info import DataSetInfo
+from nnunet_covid.raw_dataset.pairing import find_root
+from nnunet_covid.raw_dataset.picture_pairs import check_sizes, read_picture_pair
+from nnunet_covid.raw_dataset.problems import Problems
+from nnunet_covid.raw_dataset.recipe import Recipe
+
+INFO = DataSetInfo(
+    number=502,
+    name="COVIDSemiSegMultiClass",
+    command="covid-semiseg-multiclass",
+    title="COVID-SemiSeg, ground-glass opacity and consolidation",
+    paper=BINARY.paper,
+    url=BINARY.url,
+    licence=BINARY.licence,
+    expected_files=(
+        "TrainingSet/MultiClassInfection-Train/{Imgs/*.jpg,GT/*.png}",
+        "TestingSet/MultiClassInfection-Test/{Imgs/*.jpg,GT/*.png} (optional)",
+    ),
+)
+
+COLOURS = {(0, 0, 0): 0, (128, 0, 0): 1, (0, 128, 0): 2}
+"""Ground-glass opacity is red, consolidation green."""
+
+SCHEMES = {
+    "exclusive": ClassScheme(
+        values={0: 0, 1: 1, 2: 2},
+        labels={"background": 0, "ground_glass_opacity": 1, "consolidation": 2},
+        colours=COLOURS,
+    ),
+    "regions": ClassScheme(
+        values={0: 0, 1: 1, 2: 2},
+        labels={"background": 0, "infection": (1, 2), "consolidation": 2},
+        regions_class_order=(1, 2),
+        colours=COLOURS,
+    ),
+    "infection": ClassScheme(
+        values={0: 0, 1: 1, 2: 1},
+        labels={"background": 0, "infection": 1},
+        colours=COLOURS,
+    ),
+}
+
+
+def find_cases(source: Path, problems: Problems) -> list[SourceCase]:
+    """Multi-class training and test slices in the layout of the authors' download."""
+    root = find_root(source, "TrainingSet/MultiClassInfection-Train", INFO.expected_files)
+    cases = labelled_cases(root / "TrainingSet" / "MultiClassInfection-Train", Part.TRAINING, problems)
+    test = root / "TestingSet" / "MultiClassInfection-Test"
+    if test.is_dir():
+        cases += test_cases(test, problems)
+    else:
+        binary_test = test_cases(root / "TestingSet" / "LungInfection-Test", problems)
+        cases += [replace(case, mask=None) for case in binary_test]  # its references know one class only
+    check_sizes(cases, problems)
+    return cases
+
+
+RECIPE = Recipe(
+    info=INFO,
+    find_cases=find_cases,
+    read=read_picture_pair,
+    schemes=SCHEMES,
+    channel="grey_ct",
+    file_ending=".png",
+)
+
+
+def convert(source: Path, **arguments: Any) -> Path:
+    """Convert the data set; for the arguments see ``convert_data_set``."""
+    return convert_data_set(RECIPE, Path(source), **arguments)
+
+
+if __name__ == "__main__":
+    raise SystemExit(converter_main(RECIPE))

@@ -1,0 +1,70 @@
+"""COVID-19 CT Segmentation by MedSeg: nine volumes with lung masks, 630 × 630 in plane.
+
+The papers use them as slices cropped to the lungs: ``--crop 512 512 --slices all --window -1250 250``. Of the
+829 slices Inf-Net reports on 638, SSA-Net on the 370 with lesions (``--slices lesion``); which 638 is not
+published.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from nnunet_covid.dataset_conversion.Dataset503_MedSeg100 import INFO as SLICES
+from nnunet_covid.dataset_conversion.Dataset503_MedSeg100 import MEDSEG_SCHEMES
+from nnunet_covid.raw_dataset.case import SourceCase
+from nnunet_covid.raw_dataset.command_line import converter_main
+from nnunet_covid.raw_dataset.conversion import convert_data_set
+from nnunet_covid.raw_dataset.data_set_info import DataSetInfo
+from nnunet_covid.raw_dataset.pairing import VOLUME_ENDINGS, files_by_stem, find_root, padded, pair
+from nnunet_covid.raw_dataset.problems import Problems
+from nnunet_covid.raw_dataset.recipe import Recipe
+from nnunet_covid.raw_dataset.volume_pairs import check_grids, read_volume_pair
+
+INFO = DataSetInfo(
+    number=504,
+    name="MedSeg9",
+    command="medseg-9",
+    title="COVID-19 CT Segmentation data set, nine volumes",
+    paper=SLICES.paper,
+    url=SLICES.url,
+    licence=SLICES.licence,
+    expected_files=("rp_im/*.nii.gz", "rp_msk/*.nii.gz", "rp_lung_msk/*.nii.gz (optional)"),
+)
+
+
+def find_cases(source: Path, problems: Problems) -> list[SourceCase]:
+    """Volumes, masks and lung masks paired by their number."""
+    root = find_root(source, "rp_im", INFO.expected_files)
+    images = files_by_stem(root / "rp_im", problems, VOLUME_ENDINGS)
+    masks = files_by_stem(root / "rp_msk", problems, VOLUME_ENDINGS)
+    lungs: dict[str, Path] = {}
+    if (root / "rp_lung_msk").is_dir():
+        lungs = files_by_stem(root / "rp_lung_msk", problems, VOLUME_ENDINGS)
+        pair(images, lungs, problems)
+    cases = [
+        SourceCase(name=f"medseg9_{padded(stem)}", image=image, mask=mask, lungs=lungs.get(stem))
+        for stem, image, mask in pair(images, masks, problems)
+    ]
+    check_grids(cases, problems)
+    return cases
+
+
+RECIPE = Recipe(
+    info=INFO,
+    find_cases=find_cases,
+    read=read_volume_pair,
+    schemes=MEDSEG_SCHEMES,
+    channel="CT",
+    file_ending=".nii.gz",
+    has_volumes=True,
+)
+
+
+def convert(source: Path, **arguments: Any) -> Path:
+    """Convert the data set; for the arguments see ``convert_data_set``."""
+    return convert_data_set(RECIPE, Path(source), **arguments)
+
+
+if __name__ == "__main__":
+    raise SystemExit(converter_main(RECIPE))

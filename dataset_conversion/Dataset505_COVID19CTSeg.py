@@ -1,0 +1,137 @@
+"""COVID-19-CT-Seg: 20 volumes with lungs and infection (Ma et al., Medical Physics 2021).
+
+The radiopaedia volumes come windowed from [-1250, 250] HU to [0, 255], the coronacases volumes in Hounsfield
+units. Both are brought to the window's grey scale; with ``--no-window`` or another window the radiopaedia
+volumes are mapped back, and the coronacases volumes clipped likewise.
+
+Two pairs of radiopaedia volumes show one patient each. The folds are five blocks of four volumes, the
+benchmark's sizes, with these pairs kept together; the benchmark's own assignment lies in a pickle file beside
+its code and can be given as JSON with ``--splits``.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nnunet_covid.raw_dataset.case import SourceCase
+from nnunet_covid.raw_dataset.classes import ClassScheme, binary
+from nnunet_covid.raw_dataset.command_line import converter_main
+from nnunet_covid.raw_dataset.conversion import convert_data_set
+from nnunet_covid.raw_dataset.data_set_info import DataSetInfo
+from nnunet_covid.raw_dataset.intensity_window import from_8_bit
+from nnunet_covid.raw_dataset.label_table import map_values
+from nnunet_covid.raw_dataset.options import Options
+from nnunet_covid.raw_dataset.pairing import VOLUME_ENDINGS, ending_of, files_by_stem, find_root, pair
+from nnunet_covid.raw_dataset.problems import Problems, UnusableFile
+from nnunet_covid.raw_dataset.recipe import Recipe
+from nnunet_covid.raw_dataset.scan import Scan
+from nnunet_covid.raw_dataset.splits import few_training_folds
+from nnunet_covid.raw_dataset.volume import array_of, read_volume
+from nnunet_covid.raw_dataset.volume_pairs import check_grids, mean_by_class, read_volume_pair
+
+INFO = DataSetInfo(
+    number=505,
+    name="COVID19CTSeg",
+    command="covid-19-ct-seg",
+    title="COVID-19-CT-Seg, 20 volumes",
+    paper="Ma et al., Towards data-efficient learning: a benchmark for COVID-19 CT lung and infection segmentation, "
+    "Medical Physics 2021",
+    url="https://zenodo.org/record/3757476",
+    licence="CC BY-NC-SA",
+    expected_files=(
+        "COVID-19-CT-Seg_20cases/{coronacases,radiopaedia}_*.nii.gz",
+        "Infection_Mask/*.nii.gz",
+        "Lung_Mask/*.nii.gz",
+    ),
+)
+
+WINDOW = (-1250.0, 250.0)
+
+SCHEMES = {
+    "infection": binary("infection"),
+    "lungs-and-infection": ClassScheme(
+        values={0: 0, 1: 3},  # the lungs are painted beneath: see ``read``
+        labels={"background": 0, "left_lung": 1, "right_lung": 2, "infection": 3},
+    ),
+}
+
+
+def find_cases(source: Path, problems: Problems) -> list[SourceCase]:
+    """Volumes, wherever they lie, with infection and lung mask."""
+    root = find_root(source, "Infection_Mask", INFO.expected_files)
+    images = _volumes(root)
+    masks = files_by_stem(root / "Infection_Mask", problems, VOLUME_ENDINGS)
+    lungs = files_by_stem(root / "Lung_Mask", problems, VOLUME_ENDINGS)
+    pair(images, lungs, problems)
+    cases = [
+        SourceCase(name=stem, image=image, mask=mask, lungs=lungs.get(stem), patient=patient_of(stem))
+        for stem, image, mask in pair(images, masks, problems)
+    ]
+    check_grids(cases, problems)
+    return cases
+
+
+def patient_of(stem: str) -> str:
+    """``radiopaedia_29_86490_1`` and ``radiopaedia_29_86491_1`` are two series of radiopaedia's case 29."""
+    match = re.match(r"radiopaedia_\d+", stem)
+    return match.group() if match else stem
+
+
+def _volumes(root: Path) -> dict[str, Path]:
+    """Volume files by name, outside of the folders of masks."""
+    found = {}
+    for path in sorted(root.rglob("*.nii*")):
+        ending = ending_of(path, VOLUME_ENDINGS)
+        if ending and not path.name.startswith(".") and not path.parent.name.lower().endswith("_mask"):
+            found[path.name[: -len(ending)]] = path
+    return found
+
+
+def read(case: SourceCase, scheme: ClassScheme) -> Scan:
+    """Read one volume in Hounsfield units within the window.
+
+    Raises:
+        UnusableFile: If a radiopaedia volume is not in grey values.
+    """
+    scan = read_volume_pair(case, scheme)
+    if case.name.startswith("radiopaedia"):
+        low, high = float(scan.image.min()), float(scan.image.max())
+        if low < 0 or high > 255:
+            reason = f"values from {low:g} to {high:g}, expected grey values 0 to 255 as published; download it again"
+            raise UnusableFile(case.image, reason)
+        scan.image = from_8_bit(scan.image, *WINDOW)
+        scan.notes["scale"] = "grey values of [-1250, 250] HU mapped back"
+    else:
+        scan.image = scan.image.clip(int(WINDOW[0]), int(WINDOW[1]))
+    if "left_lung" in scheme.labels and case.lungs is not None and scan.label is not None:
+        sides = map_values(array_of(read_volume(case.lungs), case.lungs), {0: 0, 1: 1, 2: 2}, case.lungs)
+        scan.label = np.where(scan.label > 0, scan.label, sides)
+    if scan.label is not None:
+        scan.notes["mean_hu"] = mean_by_class(scan.image, scan.label)
+    return scan
+
+
+RECIPE = Recipe(
+    info=INFO,
+    find_cases=find_cases,
+    read=read,
+    schemes=SCHEMES,
+    channel="CT",
+    file_ending=".nii.gz",
+    has_volumes=True,
+    split=few_training_folds,
+    defaults=Options(window=WINDOW),
+)
+
+
+def convert(source: Path, **arguments: Any) -> Path:
+    """Convert the data set; for the arguments see ``convert_data_set``."""
+    return convert_data_set(RECIPE, Path(source), **arguments)
+
+
+if __name__ == "__main__":
+    raise SystemExit(converter_main(RECIPE))

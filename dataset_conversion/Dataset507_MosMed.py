@@ -1,0 +1,77 @@
+"""MosMedData: 1110 chest CTs, 50 of them with lesion masks (Morozov et al., 2020).
+
+Only every tenth slice of each scan was published, so the volumes are thick-sliced. Studies without a mask
+become unlabelled cases (``--no-unlabelled`` leaves them out).
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from nnunet_covid.raw_dataset.case import Part, SourceCase
+from nnunet_covid.raw_dataset.classes import binary
+from nnunet_covid.raw_dataset.command_line import converter_main
+from nnunet_covid.raw_dataset.conversion import convert_data_set
+from nnunet_covid.raw_dataset.data_set_info import DataSetInfo
+from nnunet_covid.raw_dataset.pairing import find_files
+from nnunet_covid.raw_dataset.problems import Problems
+from nnunet_covid.raw_dataset.recipe import Recipe
+from nnunet_covid.raw_dataset.volume_pairs import check_grids, read_volume_pair
+
+INFO = DataSetInfo(
+    number=507,
+    name="MosMed",
+    command="mosmed",
+    title="MosMedData: chest CT scans with COVID-19 related findings",
+    paper="Morozov et al., MosMedData: Chest CT Scans With COVID-19 Related Findings Dataset, arXiv 2005.06465",
+    url="https://mosmed.ai/datasets/covid19_1110",
+    licence="CC BY-NC-ND 3.0",
+    expected_files=("studies/CT-*/study_*.nii.gz", "masks/study_*_mask.nii.gz"),
+)
+
+
+def find_cases(source: Path, problems: Problems) -> list[SourceCase]:
+    """Studies, with the mask of the same number where there is one."""
+    studies = find_files(source, r"study_\d+\.nii(\.gz)?", INFO.expected_files)
+    masks = {_number(path): path for path in find_files(source, r"study_\d+_mask\.nii(\.gz)?", INFO.expected_files)}
+    known = {_number(path) for path in studies}
+    for number, path in masks.items():
+        if number not in known:
+            problems.add(path, f"is a mask without a study; add study_{number}.nii.gz or take the mask out")
+    cases = [
+        SourceCase(
+            name=f"mosmed_{_number(path)}",
+            image=path,
+            mask=masks.get(_number(path)),
+            part=Part.TRAINING if _number(path) in masks else Part.UNLABELLED,
+        )
+        for path in studies
+    ]
+    check_grids(cases, problems)
+    return cases
+
+
+def _number(path: Path) -> str:
+    return re.findall(r"study_(\d+)", path.name)[0]
+
+
+RECIPE = Recipe(
+    info=INFO,
+    find_cases=find_cases,
+    read=read_volume_pair,
+    schemes={"lesion": binary("lesion")},
+    channel="CT",
+    file_ending=".nii.gz",
+    has_volumes=True,
+)
+
+
+def convert(source: Path, **arguments: Any) -> Path:
+    """Convert the data set; for the arguments see ``convert_data_set``."""
+    return convert_data_set(RECIPE, Path(source), **arguments)
+
+
+if __name__ == "__main__":
+    raise SystemExit(converter_main(RECIPE))

@@ -1,0 +1,96 @@
+"""NSCLC-Radiomics CTs (DICOM) with pleural-effusion masks (NIfTI), 78 cases (Kiser et al., 2020).
+
+The masks' second axis runs against the DICOM's. Both know where they lie in space, so the masks are resampled
+there; copying the array would put them on air. As a check the mean inside each mask must be that of fluid.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from nnunet_covid.raw_dataset.case import SourceCase
+from nnunet_covid.raw_dataset.classes import ClassScheme, binary
+from nnunet_covid.raw_dataset.command_line import converter_main
+from nnunet_covid.raw_dataset.conversion import convert_data_set
+from nnunet_covid.raw_dataset.data_set_info import DataSetInfo
+from nnunet_covid.raw_dataset.dicom_series import series_folders
+from nnunet_covid.raw_dataset.pairing import find_files
+from nnunet_covid.raw_dataset.problems import Problems, UnusableFile
+from nnunet_covid.raw_dataset.recipe import Recipe
+from nnunet_covid.raw_dataset.scan import Scan
+from nnunet_covid.raw_dataset.volume_pairs import read_volume_pair
+
+INFO = DataSetInfo(
+    number=521,
+    name="NSCLCEffusion",
+    command="nsclc-effusion",
+    title="NSCLC-Radiomics with pleural effusion",
+    paper="Kiser et al., PleThora: Pleural effusion and thoracic cavity segmentations, Medical Physics 2020",
+    url="https://doi.org/10.7937/tcia.2020.6c7y-gq39",
+    licence="CC BY-NC 3.0",
+    expected_files=("…/LUNG1-*/…/*.dcm", "…/LUNG1-*_effusion_first_reviewer.nii.gz"),
+)
+
+FLUID = (-150.0, 100.0)
+"""Plausible mean inside an effusion mask, HU: water with a rim of lung. Aligned masks
+have means between about -130 and 20; the same masks copied as arrays lie below -170."""
+
+
+def find_cases(source: Path, problems: Problems) -> list[SourceCase]:
+    """One CT series per effusion mask; of several reviewers the first counts."""
+    masks: dict[str, Path] = {}
+    for path in find_files(source, r"LUNG1-\d+_effusion_.*\.nii(\.gz)?", INFO.expected_files):
+        masks.setdefault(_patient(path.name), path)  # first_reviewer comes before second_reviewer
+    series: dict[str, list[Path]] = defaultdict(list)
+    for folder in series_folders(source):
+        for patient in re.findall(r"LUNG1-\d+", folder.relative_to(source).as_posix())[:1]:
+            series[patient].append(folder)
+    cases = []
+    for patient, mask in masks.items():
+        if len(series[patient]) != 1:
+            found = "no CT series" if not series[patient] else f"{len(series[patient])} CT series"
+            problems.add(mask, f"{found} in a folder named {patient}; there must be one")
+            continue
+        cases.append(SourceCase(f"nsclc_{patient}", series[patient][0], mask, patient=patient))
+    return cases
+
+
+def _patient(name: str) -> str:
+    return re.findall(r"LUNG1-\d+", name)[0]
+
+
+def read(case: SourceCase, scheme: ClassScheme) -> Scan:
+    """Read one series and its mask, resampled in space.
+
+    Raises:
+        UnusableFile: If the mask does not lie on fluid.
+    """
+    scan = read_volume_pair(case, scheme, resample=True)
+    for mean in scan.notes["mean_hu"].values():
+        if not FLUID[0] <= mean <= FLUID[1]:
+            reason = f"mean {mean:g} HU inside the mask is not that of fluid; check that mask and CT belong together"
+            raise UnusableFile(case.mask or case.image, reason)
+    return scan
+
+
+RECIPE = Recipe(
+    info=INFO,
+    find_cases=find_cases,
+    read=read,
+    schemes={"effusion": binary("effusion")},
+    channel="CT",
+    file_ending=".nii.gz",
+    has_volumes=True,
+)
+
+
+def convert(source: Path, **arguments: Any) -> Path:
+    """Convert the data set; for the arguments see ``convert_data_set``."""
+    return convert_data_set(RECIPE, Path(source), **arguments)
+
+
+if __name__ == "__main__":
+    raise SystemExit(converter_main(RECIPE))

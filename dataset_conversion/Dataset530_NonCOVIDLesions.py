@@ -1,0 +1,86 @@
+"""Lesions that are not COVID-19: the union of data sets 520 to 522, for relation-driven collaborative learning.
+
+Whichever of the three lie below the source are used. Every lesion becomes class 1; LiTS's liver is background.
+Only labelled cases are taken.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from nnunet_covid.dataset_conversion import Dataset520_MSDLung, Dataset521_NSCLCEffusion, Dataset522_LiTS
+from nnunet_covid.errors import UserError
+from nnunet_covid.raw_dataset.case import Part, SourceCase
+from nnunet_covid.raw_dataset.classes import ClassScheme, binary
+from nnunet_covid.raw_dataset.command_line import converter_main
+from nnunet_covid.raw_dataset.conversion import convert_data_set
+from nnunet_covid.raw_dataset.data_set_info import DataSetInfo
+from nnunet_covid.raw_dataset.problems import Problems
+from nnunet_covid.raw_dataset.recipe import Recipe
+from nnunet_covid.raw_dataset.scan import Scan
+
+MEMBERS = {
+    "msd_": (Dataset520_MSDLung.RECIPE, "tumour"),
+    "nsclc_": (Dataset521_NSCLCEffusion.RECIPE, "effusion"),
+    "lits_": (Dataset522_LiTS.RECIPE, "tumour"),
+}
+"""Beginning of the case names → the member's recipe and the class scheme that leaves its lesion alone."""
+
+INFO = DataSetInfo(
+    number=530,
+    name="NonCOVIDLesions",
+    command="non-covid-lesions",
+    title="Lesions other than COVID-19: lung tumour, pleural effusion, liver tumour",
+    paper="Zhang et al., Exploiting shared knowledge from non-COVID lesions for annotation-efficient COVID-19 CT "
+    "lung infection segmentation, IEEE JBHI 2021",
+    url="see its members msd-lung, nsclc-effusion and lits",
+    licence="that of each member",
+    expected_files=tuple(
+        f"{recipe.info.command}: {', '.join(recipe.info.expected_files)}" for recipe, _ in MEMBERS.values()
+    ),
+)
+
+
+def find_cases(source: Path, problems: Problems) -> list[SourceCase]:
+    """The labelled cases of every member that is there.
+
+    Raises:
+        UserError: If none is.
+    """
+    cases: list[SourceCase] = []
+    for recipe, _ in MEMBERS.values():
+        try:
+            cases += recipe.find_cases(source, problems)
+        except UserError:
+            continue  # this member is not there
+    if not cases:
+        problems.raise_if_any()
+        raise UserError(f"{source} holds none of {', '.join(r.info.title for r, _ in MEMBERS.values())}")
+    return [case for case in cases if case.part is Part.TRAINING]
+
+
+def read(case: SourceCase, scheme: ClassScheme) -> Scan:
+    """Read a case as its member does, with its lesion as class 1."""
+    recipe, lesion = next(member for prefix, member in MEMBERS.items() if case.name.startswith(prefix))
+    return recipe.read(case, recipe.schemes[lesion])
+
+
+RECIPE = Recipe(
+    info=INFO,
+    find_cases=find_cases,
+    read=read,
+    schemes={"lesion": binary("lesion")},
+    channel="CT",
+    file_ending=".nii.gz",
+    has_volumes=True,
+)
+
+
+def convert(source: Path, **arguments: Any) -> Path:
+    """Convert the data set; for the arguments see ``convert_data_set``."""
+    return convert_data_set(RECIPE, Path(source), **arguments)
+
+
+if __name__ == "__main__":
+    raise SystemExit(converter_main(RECIPE))

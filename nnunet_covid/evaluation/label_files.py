@@ -1,0 +1,192 @@
+"""Reading label maps as nnU-Net's own readers do, and their geometry without reading the voxels.
+
+Two of nnU-Net's readers are short-cut, because they go through 32-bit floats that a label map does not need;
+their axis order and spacing are kept. Every other format goes through nnU-Net's reader itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+from PIL import Image
+
+from nnunet_covid.errors import UserError
+from nnunet_covid.evaluation.metrics import Units
+
+# A natural image has no spacing: nnU-Net writes (999, 1, 1), so do its readers of 2D ITK images with 999 ·
+# max.
+PIXELS = Units(length="px", size="px")
+FEW_VALUES = 16
+SPACING_TOLERANCE = 1e-3  # relative; NIfTI stores spacings as 32-bit floats
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Shape in numpy order, spacing in the same order, and units; 2D images have two axes here."""
+
+    shape: tuple[int, ...]
+    spacing: tuple[float, ...]
+    units: Units
+
+    def same_spacing(self, other: Geometry) -> bool:
+        """Whether both spacings agree up to the rounding of file headers."""
+        return len(self.spacing) == len(other.spacing) and bool(
+            np.allclose(self.spacing, other.spacing, rtol=SPACING_TOLERANCE, atol=0)
+        )
+
+
+@dataclass(frozen=True)
+class LabelFormat:
+    """A file ending and the name of nnU-Net's reader for it."""
+
+    ending: str
+    reader: str
+
+
+def label_format(dataset_json: dict[str, Any] | None, folder: Path) -> LabelFormat:
+    """The format that dataset.json names, or the one that most files of the folder have.
+
+    Raises:
+        UserError: if no reader of nnU-Net takes the ending, or the folder holds no label map.
+    """
+    from nnunetv2.imageio.reader_writer_registry import LIST_OF_IO_CLASSES
+
+    readers = {c.__name__: c for c in LIST_OF_IO_CLASSES}
+    endings = {e: c.__name__ for c in reversed(LIST_OF_IO_CLASSES) for e in c.supported_file_endings}
+    ending = str((dataset_json or {}).get("file_ending", "")) or _commonest_ending(folder, endings)
+    forced = (dataset_json or {}).get("overwrite_image_reader_writer")
+    if forced in readers:
+        return LabelFormat(ending, str(forced))
+    if ending.lower() not in endings:
+        raise UserError(f"no reader for files that end in '{ending}'; known are {', '.join(sorted(endings))}")
+    return LabelFormat(ending, endings[ending.lower()])
+
+
+def read_geometry(path: Path, fmt: LabelFormat) -> Geometry:
+    """Shape and spacing from the header alone where the format allows it.
+
+    Raises:
+        UserError: if the file cannot be read.
+    """
+    try:
+        if fmt.reader == "SimpleITKIO":
+            header = sitk.ImageFileReader()
+            header.SetFileName(str(path))
+            header.ReadImageInformation()
+            return _itk_geometry(header.GetSize(), header.GetSpacing())
+        if fmt.reader == "NaturalImage2DIO":
+            with Image.open(path) as image:
+                width, height = image.size
+            return Geometry((height, width), (1.0, 1.0), PIXELS)
+    except (RuntimeError, OSError) as e:
+        raise _unreadable(path, e) from e
+    return read_labels(path, fmt)[1]
+
+
+def read_labels(path: Path, fmt: LabelFormat) -> tuple[NDArray[np.integer], Geometry]:
+    """A label map as integers, and its geometry.
+
+    Raises:
+        UserError: if the file cannot be read, has more than one channel or holds fractional values.
+    """
+    try:
+        if fmt.reader == "SimpleITKIO":
+            image = sitk.ReadImage(str(path))
+            return _integers(sitk.GetArrayFromImage(image), path), _itk_geometry(image.GetSize(), image.GetSpacing())
+        if fmt.reader == "NaturalImage2DIO":
+            with Image.open(path) as picture:
+                if picture.mode == "L":
+                    array = np.asarray(picture)
+                    return array, Geometry(array.shape, (1.0, 1.0), PIXELS)
+        return _read_with_nnunet(path, fmt)
+    except UserError:
+        raise
+    except Exception as e:  # readers of six libraries fail in as many ways
+        raise _unreadable(path, e) from e
+
+
+def values_in_file(path: Path, fmt: LabelFormat) -> frozenset[int]:
+    """The values that occur in a label map on disk.
+
+    Raises:
+        UserError: as :func:`read_labels`.
+    """
+    if fmt.reader == "NaturalImage2DIO":
+        try:
+            with Image.open(path) as picture:
+                if picture.mode == "L":
+                    return frozenset(value for value, count in enumerate(picture.histogram()) if count)
+        except OSError as e:
+            raise _unreadable(path, e) from e
+    return present_values(read_labels(path, fmt)[0])
+
+
+def present_values(labels: NDArray[np.integer]) -> frozenset[int]:
+    """The values that occur in a label map."""
+    low, high = int(labels.min()), int(labels.max())
+    if high - low < FEW_VALUES:
+        # Looking for each of a few values is faster than counting or sorting.
+        return frozenset(value for value in range(low, high + 1) if (labels == value).any())
+    return frozenset(np.unique(labels).tolist())
+
+
+def _itk_geometry(size: Iterable[int], spacing: Iterable[float]) -> Geometry:
+    shape = tuple(int(n) for n in size)[::-1]
+    edges = tuple(abs(float(s)) for s in spacing)[::-1]
+    if len(shape) not in (2, 3):
+        raise RuntimeError(f"expected 2 or 3 axes, found {len(shape)}")
+    return Geometry(shape, edges, Units("mm", "ml" if len(shape) == 3 else "mm2"))
+
+
+def _read_with_nnunet(path: Path, fmt: LabelFormat) -> tuple[NDArray[np.integer], Geometry]:
+    from nnunetv2.imageio.reader_writer_registry import recursive_find_reader_writer_by_name
+
+    reader = recursive_find_reader_writer_by_name(fmt.reader)()
+    with contextlib.redirect_stdout(io.StringIO()):  # the readers print their warnings
+        array, properties = reader.read_seg(str(path))
+    if array.shape[0] != 1:
+        raise UserError(f"{path}: a label map must have one channel, this one has {array.shape[0]} (RGB or alpha?)")
+    spacing = tuple(float(s) for s in properties["spacing"])
+    labels = _integers(array[0], path)
+    if fmt.reader == "NaturalImage2DIO":
+        return labels[0], Geometry(labels.shape[1:], (1.0, 1.0), PIXELS)
+    return labels, Geometry(labels.shape, spacing, Units("mm", "ml"))
+
+
+def _integers(array: NDArray[Any], path: Path) -> NDArray[np.integer]:
+    if np.issubdtype(array.dtype, np.integer):
+        return cast("NDArray[np.integer]", array)
+    if array.dtype == np.bool_:
+        return cast("NDArray[np.integer]", array.astype(np.uint8))
+    low, high = float(array.min()), float(array.max())
+    whole: NDArray[np.integer] = array.astype(np.uint8 if low >= 0 and high <= 255 else np.int64)
+    if not np.array_equal(whole, array):
+        raise UserError(f"{path}: a label map must hold whole numbers, this one holds fractions")
+    return whole
+
+
+def _commonest_ending(folder: Path, endings: Iterable[str]) -> str:
+    longest_first = sorted(endings, key=len, reverse=True)
+    counts: dict[str, int] = {}
+    for name in os.listdir(folder):
+        for ending in longest_first:
+            if name.lower().endswith(ending):
+                counts[ending] = counts.get(ending, 0) + 1
+                break
+    if not counts:
+        raise UserError(f"{folder}: holds no label map (looked for {', '.join(sorted(longest_first))})")
+    return max(counts, key=lambda e: counts[e])
+
+
+def _unreadable(path: Path, e: Exception) -> UserError:
+    reason = str(e).strip().splitlines()
+    return UserError(f"{path}: cannot be read ({reason[-1] if reason else type(e).__name__})")

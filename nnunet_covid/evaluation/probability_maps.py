@@ -1,0 +1,154 @@
+"""Probability maps on disk: nnU-Net's ``--save_probabilities`` files, or 8-bit grey PNG images.
+
+nnU-Net writes ``CASE.npz`` with the array ``probabilities`` of shape (channels, *spatial), its spatial axes
+in the order of the label map that it writes beside it. Grey maps are ``CASE.png`` for a single class, else
+``CLASS/CASE.png``.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.lib import format as npy_format
+from numpy.typing import NDArray
+from PIL import Image
+
+from nnunet_covid.errors import UserError
+from nnunet_covid.evaluation.labels import EvaluatedClass, LabelScheme
+from nnunet_covid.evaluation.map_scores import ProbabilityMap
+from nnunet_covid.evaluation.pairing import some
+from nnunet_covid.evaluation.toolbox import resized_like
+
+MEMBER = "probabilities"
+ROUNDING = 1e-3  # saved as 16-bit floats, a probability may leave [0, 1] by a little
+
+
+@dataclass(frozen=True)
+class MapSource:
+    """A folder of maps and how they are stored."""
+
+    folder: Path
+    kind: Literal["npz", "grey"]
+    one_class: bool = True
+    resize: bool = False
+
+    def path(self, case: str, cls: EvaluatedClass) -> Path:
+        """The file that holds the map of a class of a case."""
+        if self.kind == "npz":
+            return self.folder / f"{case}.npz"
+        return self.folder / f"{case}.png" if self.one_class else self.folder / cls.name / f"{case}.png"
+
+
+def find_maps(folder: Path, cases: list[str], scheme: LabelScheme, *, resize: bool = False) -> MapSource:
+    """The maps of a folder that the user named.
+
+    Raises:
+        UserError: if the folder or the map of any case is missing.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder")
+    kind: Literal["npz", "grey"] = "npz" if any(folder.glob("*.npz")) else "grey"
+    source = MapSource(folder, kind, one_class=len(scheme.classes) == 1, resize=resize)
+    missing = sorted({p.name for c in cases for k in scheme.classes if not (p := source.path(c, k)).is_file()})
+    if missing:
+        raise UserError(f"{folder}: {some(missing)} missing; need {_wanted(source)} for every case")
+    return source
+
+
+def maps_beside(predictions: Path, cases: list[str], scheme: LabelScheme) -> MapSource | None:
+    """nnU-Net's saved probabilities beside the label maps, if there are any; then all must be there."""
+    if any((predictions / f"{case}.npz").is_file() for case in cases):
+        return find_maps(predictions, cases, scheme)
+    return None
+
+
+def check_map(source: MapSource, case: str, scheme: LabelScheme, shape: tuple[int, ...]) -> None:
+    """Check the maps of a case against its label map, from the files' headers alone.
+
+    Raises:
+        UserError: if a file cannot be read, or channels or shape do not match.
+    """
+    for cls in scheme.classes:
+        path = source.path(case, cls)
+        if source.kind == "grey":
+            _check_grey(path, shape, resize=source.resize)
+            continue
+        found = _npz_shape(path)
+        if found[0] != scheme.channels:
+            raise UserError(
+                f"{path}: holds {found[0]} channels, but the labels call for {scheme.channels} "
+                f"({'regions' if scheme.has_regions else 'background and every label'})"
+            )
+        if _spatial(found[1:], shape) != shape:
+            raise UserError(f"{path}: shape {found[1:]} differs from the label map's {shape}")
+
+
+def read_maps(source: MapSource, case: str, scheme: LabelScheme, shape: tuple[int, ...]) -> dict[str, ProbabilityMap]:
+    """The maps of a case by class name, each of the given shape.
+
+    Raises:
+        UserError: if a file cannot be read or holds no probabilities.
+    """
+    if source.kind == "grey":
+        return {cls.name: _read_grey(source.path(case, cls), shape) for cls in scheme.classes}
+    path = source.path(case, scheme.classes[0])
+    try:
+        with np.load(path) as archive:
+            channels = archive[MEMBER]
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as e:
+        raise UserError(f"{path}: cannot be read ({e})") from e
+    low, high = float(channels.min()), float(channels.max())
+    if not (low >= -ROUNDING and high <= 1 + ROUNDING):
+        raise UserError(f"{path}: values from {low:g} to {high:g} are no probabilities")
+    return {cls.name: np.clip(channels[cls.channel].reshape(shape), 0, 1) for cls in scheme.classes}
+
+
+def _npz_shape(path: Path) -> tuple[int, ...]:
+    """Shape of the array in an .npz file without unpacking it."""
+    try:
+        with zipfile.ZipFile(path) as archive, archive.open(f"{MEMBER}.npy") as member:
+            version = npy_format.read_magic(member)
+            read_header = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
+            shape, _, _ = read_header(member)
+    except KeyError as e:
+        raise UserError(f"{path}: has no array '{MEMBER}' (was it written by --save_probabilities?)") from e
+    except (OSError, ValueError, zipfile.BadZipFile) as e:
+        raise UserError(f"{path}: cannot be read ({e})") from e
+    return tuple(int(n) for n in shape)
+
+
+def _spatial(found: tuple[int, ...], wanted: tuple[int, ...]) -> tuple[int, ...]:
+    """nnU-Net keeps a leading axis of length one for 2D images; the label maps here do not."""
+    return found[1:] if len(found) == len(wanted) + 1 and found[0] == 1 else found
+
+
+def _check_grey(path: Path, shape: tuple[int, ...], *, resize: bool) -> None:
+    if len(shape) != 2:
+        raise UserError(f"{path}: grey PNG maps go with 2D label maps, these have {len(shape)} axes")
+    try:
+        with Image.open(path) as image:
+            mode, (width, height) = image.mode, image.size
+    except OSError as e:
+        raise UserError(f"{path}: cannot be read ({e})") from e
+    if mode != "L":
+        raise UserError(f"{path}: a grey map must be an 8-bit image of one channel, this one has mode {mode}")
+    if (height, width) != shape and not resize:
+        raise UserError(
+            f"{path}: {height}×{width} differs from the label map's {shape[0]}×{shape[1]}; --resize-maps resizes it"
+        )
+
+
+def _read_grey(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    with Image.open(path) as image:
+        grey = np.asarray(image)
+    return resized_like(grey, shape)
+
+
+def _wanted(source: MapSource) -> str:
+    if source.kind == "npz":
+        return "CASE.npz"
+    return "CASE.npz or CASE.png" if source.one_class else "CASE.npz or CLASS/CASE.png"

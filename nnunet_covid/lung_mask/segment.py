@@ -1,0 +1,66 @@
+"""Choosing among the ways to segment lungs, and saying which one was used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnunet_covid.lung_mask import pretrained
+from nnunet_covid.lung_mask.threshold_slice import lungs_in_slice
+from nnunet_covid.lung_mask.threshold_volume import lungs_in_volume
+
+METHODS = ("auto", "lungmask", "threshold")
+
+_DISPLAY_WINDOW = (-1250.0, 250.0)
+
+
+@dataclass(frozen=True)
+class LungMask:
+    """A lung mask and the name of the method that made it."""
+
+    mask: NDArray[np.bool_]
+    method: str
+
+
+def segment_lungs(
+    image: NDArray[Any],
+    *,
+    is_hu: bool,
+    spacing: tuple[float, ...] | None = None,
+    method: str = "auto",
+    model: str = "R231",
+    weights: Path | None = None,
+) -> LungMask:
+    """Segment both lungs.
+
+    Args:
+        image: Shape (z, y, x) with axial slices, or (y, x).
+        is_hu: Whether the values are Hounsfield units; else any grey scale on which air is dark.
+        spacing: Millimetres along x, y (and z); 1 where unknown.
+        method: ``lungmask`` for the package of that name, ``threshold`` for the classical method, ``auto`` for
+            lungmask if it is installed and its weights need no download, else the classical method.
+        model: lungmask's model.
+        weights: File with lungmask's weights.
+
+    Raises:
+        ValueError: If there is no such method.
+        UserError: If lungmask was asked for and is not available.
+    """
+    if method not in METHODS:
+        message = f"unknown method {method!r}; there are {', '.join(METHODS)}"
+        raise ValueError(message)
+    if method == "lungmask" or (method == "auto" and pretrained.is_ready(model, weights)):
+        mask = pretrained.lungs_by_network(image, is_hu=is_hu, model=model, weights=weights)
+        return LungMask(mask, f"lungmask {weights.name if weights else model}")
+    if is_hu and image.ndim == 3 and len(image) > 1:
+        x, y, z = spacing if spacing is not None else (1.0, 1.0, 1.0)
+        return LungMask(lungs_in_volume(image, (x, y, z)), "threshold (Hounsfield units)")
+    if is_hu:
+        image = image.clip(*_DISPLAY_WINDOW)
+    slices = image if image.ndim == 3 else image[None]
+    mask = np.stack([lungs_in_slice(axial) for axial in slices])
+    return LungMask(mask.reshape(image.shape), "threshold (grey values)")

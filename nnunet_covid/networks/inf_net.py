@@ -1,0 +1,179 @@
+"""Inf-Net on any encoder that returns a list of features."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+
+from nnunet_covid.networks.conv import ConvNorm, resize_like
+from nnunet_covid.networks.edge_attention import EdgeAttention
+from nnunet_covid.networks.encoder_description import EncoderDescription, select_stages
+from nnunet_covid.networks.partial_decoder import DeepestFeatureHead, PartialDecoderHead
+from nnunet_covid.networks.reverse_attention import ReverseAttention
+
+Output = Literal["stride8", "full"]
+OUTPUTS = ("stride8", "full")
+DeeperStages = Literal["drop", "merge"]
+DEEPER_STAGES = ("drop", "merge")
+
+
+@dataclass(frozen=True)
+class InfNetWidths:
+    """Channel numbers of the modules; the defaults are the paper's."""
+
+    partial_decoder: int = 32
+    edge: int = 64
+    reverse: int = 64
+    reverse_deepest: int = 256
+
+    @classmethod
+    def following(cls, edge_stage: int, deepest_stage: int) -> InfNetWidths:
+        """Widths in proportion to the channels of a planned encoder's edge stage and of its stage for f5."""
+        return cls(
+            partial_decoder=max(edge_stage // 4, 4),
+            edge=max(edge_stage // 2, 4),
+            reverse=max(edge_stage // 2, 4),
+            reverse_deepest=max(deepest_stage // 2, 4),
+        )
+
+
+def append_background(logits: torch.Tensor) -> torch.Tensor:
+    """Put a background channel of zeros in front, (B, K, *spatial) to (B, K + 1, *spatial).
+
+    Softmax over (0, s) is the sigmoid of s, so one foreground class keeps the paper's probability; with several, the
+    label is the class with the largest positive logit, and background where none is positive.
+    """
+    return torch.cat((torch.zeros_like(logits[:, :1]), logits), dim=1)
+
+
+class InfNet(nn.Module):
+    """Edge attention, parallel partial decoder and a cascade of reverse attention on the features of an encoder.
+
+    Source: Inf-Net (Fan et al., "Inf-Net: Automatic COVID-19 Lung Infection Segmentation from CT Images", TMI 2020).
+
+    Args:
+        encoder: Maps (B, C, *spatial) to a list of features, shallow to deep.
+        description: Channels, strides and style of those features.
+        num_classes: Number of foreground classes or regions; one logit each.
+        widths: Channel numbers; ``None`` lets them follow the encoder.
+        background: Put a background channel in front of the result (label maps with softmax, as nnU-Net wants
+            them); without it the channels are sigmoid regions.
+        output: Where the result is read: ``"stride8"`` is the paper's S_3, ``"full"`` continues the cascade over the
+            remaining shallower features.
+        deeper_stages: Features deeper than f5 are not computed (``"drop"``) or added to f5 (``"merge"``).
+        edge_attention, partial_decoder, reverse_attention: The three parts, for ablation. Without the partial decoder
+            the global map is a 1×1 convolution on f5; without reverse attention the global map is the result; edge
+            attention without reverse attention only supervises f2.
+        deep_supervision: Return all maps for the loss instead of the result alone.
+
+    Raises:
+        ValueError: If the encoder has fewer than four features.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        description: EncoderDescription,
+        num_classes: int,
+        *,
+        widths: InfNetWidths | None = None,
+        background: bool = True,
+        output: Output = "stride8",
+        deeper_stages: DeeperStages = "drop",
+        edge_attention: bool = True,
+        partial_decoder: bool = True,
+        reverse_attention: bool = True,
+        deep_supervision: bool = True,
+    ) -> None:
+        super().__init__()
+        channels, axes, style = description.channels, description.axes, description.style
+        edge_stage, *high = select_stages(description.in_plane_strides)
+        deepest = high[-1]
+        widths = widths or InfNetWidths.following(channels[edge_stage], channels[deepest])
+        self.encoder = encoder
+        self.background = background
+        self.deep_supervision = deep_supervision
+        self.edge_stage = edge_stage
+        self.high_stages = tuple(high)
+
+        merged = range(deepest + 1, len(channels)) if deeper_stages == "merge" else ()
+        self.deeper_stages = tuple(merged)
+        self.deeper = nn.ModuleList(
+            ConvNorm(channels[i], channels[deepest], (1,) * style.spatial_dims, style=style) for i in merged
+        )
+
+        self.edge_attention = (
+            EdgeAttention(channels[edge_stage], widths.edge, num_classes, style=style, axes=axes[edge_stage])
+            if edge_attention
+            else None
+        )
+        self.global_map = (
+            PartialDecoderHead(
+                [channels[i] for i in high],
+                widths.partial_decoder,
+                num_classes,
+                style=style,
+                axes=[axes[i] for i in high],
+            )
+            if partial_decoder
+            else DeepestFeatureHead(channels[deepest], num_classes, style=style)
+        )
+
+        # deep to shallow: f5, f4, f3 and, for full resolution, whatever is finer than f3
+        self.cascade_stages: tuple[int, ...] = ()
+        if reverse_attention:
+            finer = range(high[0] - 1, -1, -1) if output == "full" else ()
+            self.cascade_stages = (*reversed(high), *finer)
+        edge_channels = widths.edge if edge_attention else 0
+        steps = []
+        for stage in self.cascade_stages:
+            at_deepest, refining = stage == deepest, stage < high[0]
+            width = widths.reverse_deepest if at_deepest else widths.reverse
+            if refining:
+                width = min(width, max(channels[stage] // 2, 4))
+            steps.append(
+                ReverseAttention(
+                    channels[stage],
+                    edge_channels,
+                    width,
+                    num_classes,
+                    style=style,
+                    num_convs=3 if at_deepest else 2,
+                    kernel=5 if at_deepest else 3,
+                    logits_kernel=1 if at_deepest else 3,
+                    axes=axes[stage],
+                )
+            )
+        self.cascade = nn.ModuleList(steps)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
+        """Logits of an image (B, C, *spatial).
+
+        Returns:
+            The result (B, heads, *spatial), heads being ``num_classes`` plus one with ``background``. With deep
+            supervision a list of maps of the image's size: the result, the other segmentation maps from fine to
+            coarse (..., S_4, S_5, S_g), and last, with edge attention, the edge logits.
+        """
+        features = list(self.encoder(x))
+        deepest = self.high_stages[-1]
+        for stage, project in zip(self.deeper_stages, self.deeper, strict=True):
+            features[deepest] = features[deepest] + resize_like(project(features[stage]), features[deepest])
+
+        edge_features, edge_logits = None, None
+        if self.edge_attention is not None:
+            edge_features, edge_logits = self.edge_attention(features[self.edge_stage])
+
+        maps = [self.global_map(*(features[i] for i in self.high_stages))]
+        for stage, step in zip(self.cascade_stages, self.cascade, strict=True):
+            maps.append(step(features[stage], maps[-1], edge_features))
+
+        result = resize_like(maps[-1], x)
+        if self.background:
+            result = append_background(result)
+        if not self.deep_supervision:
+            return result
+        others = [*reversed(maps[:-1]), *([edge_logits] if edge_logits is not None else [])]
+        return [result, *(resize_like(m, x) for m in others)]

@@ -1,0 +1,1 @@
+"""Everything that touches nnU-Net's own interfaces: registration, plans, targets."""

@@ -1,0 +1,86 @@
+"""From the values or colours of a source mask to class indices, by an explicit table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnunet_covid.raw_dataset.problems import UnusableFile
+
+SNAP_DISTANCE = 40.0
+"""Colours this close (Euclidean, 8-bit RGB) to one of the table are taken for it; half way between two of
+the colours in use, the distance is at least 64."""
+
+
+def map_values(values: NDArray[Any], table: Mapping[int, int], path: Path) -> NDArray[np.uint8]:
+    """Class index of every pixel.
+
+    Args:
+        values: Source mask of any shape.
+        table: Source value to class index.
+        path: The file, for the message.
+
+    Raises:
+        UnusableFile: If the mask holds a value outside the table.
+    """
+    found = _distinct(values)
+    outside = [value for value in found if value not in table]
+    if outside:
+        listed = ", ".join(f"{value:g}" for value in outside[:8]) + (", …" if len(outside) > 8 else "")
+        allowed = ", ".join(str(value) for value in table)
+        reason = (
+            f"mask holds {len(outside)} values outside the label table ({listed}; allowed: {allowed}); "
+            "export it without resizing, smoothing or JPEG compression"
+        )
+        raise UnusableFile(path, reason)
+    classes = np.zeros(values.shape, dtype=np.uint8)
+    for value in found:
+        if table[int(value)] != 0:
+            classes[values == value] = table[int(value)]
+    return classes
+
+
+def _distinct(values: NDArray[Any]) -> list[Any]:
+    """The values that occur, ascending; counting is much faster than sorting where the range is small."""
+    if values.dtype.kind in "iu" and values.size and int(np.ptp(values)) < 1 << 16:
+        low = int(values.min())
+        return (np.flatnonzero(np.bincount((values.ravel() - low).astype(np.intp))) + low).tolist()
+    return np.unique(values).tolist()
+
+
+def map_colours(
+    pixels: NDArray[np.uint8],
+    table: Mapping[tuple[int, int, int], int],
+    path: Path,
+) -> tuple[NDArray[np.uint8], int]:
+    """Class index of every pixel by its nearest colour, and how many pixels had to be snapped to one.
+
+    Args:
+        pixels: RGB or RGBA, shape (y, x, 3 or 4); alpha is not looked at.
+        table: Colour to class index.
+        path: The file, for the message.
+
+    Raises:
+        UnusableFile: If a pixel is farther than ``SNAP_DISTANCE`` from every colour.
+    """
+    colours = np.array(list(table), dtype=np.float32)  # (classes, 3)
+    classes = np.array(list(table.values()), dtype=np.uint8)
+    codes = pixels[..., :3].astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], dtype=np.uint32)
+    distinct, inverse = np.unique(codes, return_inverse=True)
+    found = np.stack([distinct >> 16, distinct >> 8 & 255, distinct & 255], axis=-1)
+    distance = np.linalg.norm(found[:, None].astype(np.float32) - colours[None], axis=-1)  # (found, classes)
+    nearest = distance.min(axis=1)
+    inverse = inverse.reshape(pixels.shape[:2])
+    far = nearest > SNAP_DISTANCE
+    if far.any():
+        worst = tuple(int(channel) for channel in found[nearest.argmax()])
+        reason = (
+            f"{int(far[inverse].sum())} pixels match no colour of the label table (for example {worst}; "
+            f"allowed: {', '.join(map(str, table))}); export the mask without resizing or JPEG compression"
+        )
+        raise UnusableFile(path, reason)
+    return classes[distance.argmin(axis=1)][inverse], int((nearest > 0)[inverse].sum())

@@ -1,0 +1,104 @@
+"""Cross-validation splits in which all slices of a patient stay on one side."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nnunet_covid.errors import UserError
+
+Split = dict[str, list[str]]
+"""One fold: ``train`` and ``val``, each a sorted list of case names."""
+
+NNUNET_SEED = 12345
+"""The seed of nnU-Net's own split (``nnunetv2.training.nnUNetTrainer.nnUNetTrainer.do_split``)."""
+
+
+@dataclass(frozen=True)
+class TrainingCase:
+    """One labelled case of the source and the cases that came out of it (several if it was cut into slices)."""
+
+    name: str
+    patient: str
+    outputs: tuple[str, ...]
+
+
+SplitRule = Callable[[Sequence[TrainingCase]], list[Split]]
+"""From the training cases to the folds; an empty list where no split is possible."""
+
+
+def patient_folds(cases: Sequence[TrainingCase], *, folds: int = 5, seed: int = NNUNET_SEED) -> list[Split]:
+    """nnU-Net's own seeded k-fold split, drawn over patients.
+
+    Where every case is its own patient this is exactly the split that nnU-Net would write. With fewer
+    patients than folds there are as many folds as patients.
+
+    Args:
+        cases: The training cases.
+        folds: Number of folds.
+        seed: Seed of the shuffle.
+    """
+    outputs: dict[str, list[str]] = defaultdict(list)
+    for case in cases:
+        outputs[case.patient].extend(case.outputs)
+    patients = sorted(patient for patient, names in outputs.items() if names)
+    if len(patients) < 2:
+        return []
+    order = np.random.RandomState(seed).permutation(len(patients))  # as scikit-learn's KFold, which nnU-Net uses
+    validated = [{patients[i] for i in block} for block in np.array_split(order, min(folds, len(patients)))]
+    return [
+        {
+            "train": sorted(name for patient in patients if patient not in block for name in outputs[patient]),
+            "val": sorted(name for patient in patients if patient in block for name in outputs[patient]),
+        }
+        for block in validated
+    ]
+
+
+def few_training_folds(cases: Sequence[TrainingCase], *, folds: int = 5) -> list[Split]:
+    """Folds that train on one block of cases and validate on all others.
+
+    The cases, ordered by patient, are cut into ``folds`` blocks as equal as patients allow: 20 cases give five
+    folds of 4 training and 16 validation cases, the protocol of Ma et al., Medical Physics 2021
+    (COVID-19-CT-Seg).
+    """
+    ordered = sorted((case for case in cases if case.outputs), key=lambda case: (case.patient, case.name))
+    starts = [i for i, case in enumerate(ordered) if i == 0 or case.patient != ordered[i - 1].patient]
+    if len(starts) < folds:
+        return []
+    cuts = [min(starts, key=lambda start: abs(start - len(ordered) * i / folds)) for i in range(folds)]
+    blocks = [ordered[start:end] for start, end in zip(cuts, [*cuts[1:], len(ordered)], strict=True)]
+    return [
+        {
+            "train": sorted(name for case in block for name in case.outputs),
+            "val": sorted(name for case in ordered if case not in block for name in case.outputs),
+        }
+        for block in blocks
+    ]
+
+
+def splits_from_file(path: Path, cases: Sequence[TrainingCase]) -> list[Split]:
+    """The user's own folds: a JSON list of ``{"train": [...], "val": [...]}`` with names of source cases.
+
+    Raises:
+        UserError: If the file is no such list or names unknown cases.
+    """
+    try:
+        folds = json.loads(path.read_text(encoding="utf-8"))
+        named = [{side: list(fold[side]) for side in ("train", "val")} for fold in folds]
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        message = f'{path} holds no splits; expected is a JSON list of {{"train": [names], "val": [names]}}'
+        raise UserError(message) from e
+    outputs = {case.name: case.outputs for case in cases}
+    unknown = sorted({name for fold in named for names in fold.values() for name in names} - set(outputs))
+    if unknown:
+        raise UserError(f"{path} names cases that do not exist: {', '.join(unknown)}")
+    return [
+        {side: sorted(output for name in names for output in outputs[name]) for side, names in fold.items()}
+        for fold in named
+    ]

@@ -1,0 +1,58 @@
+"""``nnunet-covid lung-mask`` on files, DICOM series and folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from chest_phantom import chest_slice, chest_volume, dice
+from image_files import read_array, write_dicom_series, write_picture, write_volume
+
+from nnunet_covid.cli import main
+from nnunet_covid.raw_dataset.intensity_window import to_8_bit
+
+SPACING = (2.5, 2.5, 8.0)
+
+
+def test_a_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image, lungs = chest_slice()
+    write_picture(tmp_path / "a.jpg", to_8_bit(image, -1250, 250))
+    arguments = ["lung-mask", str(tmp_path / "a.jpg"), str(tmp_path / "out/a.png"), "--method", "threshold"]
+    assert main([*arguments, "--overlay", str(tmp_path / "overlay")]) == 0
+    mask = read_array(tmp_path / "out/a.png")
+    assert set(np.unique(mask)) == {0, 255}
+    assert dice(mask > 0, lungs) > 0.9
+    assert "by threshold (grey values)" in capsys.readouterr().out
+    assert read_array(tmp_path / "overlay/a.png.png").shape == (128, 128, 3)
+
+
+def test_a_folder_of_volumes_and_series(tmp_path: Path) -> None:
+    image, lungs = chest_volume()
+    write_volume(tmp_path / "in/a.nrrd", image.astype(np.int16), spacing=SPACING)
+    write_dicom_series(tmp_path / "in/patient/series", image.astype(np.int16), spacing=SPACING)
+    assert main(["lung-mask", str(tmp_path / "in"), str(tmp_path / "out"), "--method", "threshold"]) == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.nii.gz", "patient.nii.gz"]
+    for name in ("a", "patient"):
+        mask = sitk.ReadImage(str(tmp_path / f"out/{name}.nii.gz"))
+        np.testing.assert_allclose(mask.GetSpacing(), SPACING, rtol=1e-5)
+        assert dice(sitk.GetArrayFromImage(mask) > 0, lungs) > 0.95
+
+
+@pytest.mark.parametrize(
+    ("source", "output", "message"),
+    [
+        ("missing.png", "o.png", "does not exist"),
+        ("a.png", "o.nii.gz", "cannot be written as o.nii.gz; use .png"),
+        ("empty", "o", "holds no image"),
+        ("broken.nii.gz", "o.nii.gz", "cannot be read as an image"),
+        (".", "o.png", "must be a folder as well"),
+    ],
+)
+def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str], source: str, output: str, message: str) -> None:
+    write_picture(tmp_path / "a.png", to_8_bit(chest_slice()[0], -1250, 250))
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken.nii.gz").write_bytes(b"broken")
+    assert main(["lung-mask", str(tmp_path / source), str(tmp_path / output)]) == 2
+    assert message in capsys.readouterr().err

@@ -1,0 +1,76 @@
+"""The command line as a whole: what it offers, and how it ends."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from nnunet_covid import cli
+from nnunet_covid.errors import UserError
+
+
+@pytest.mark.parametrize("name", cli.SUBCOMMANDS)
+def test_every_subcommand_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main([name, "--help"])
+    assert stop.value.code == 0
+    told = capsys.readouterr().out
+    assert f"usage: nnunet-covid {name}" in told
+    assert len(told.split("\n\n")[1]) > 40  # a description, not only options
+
+
+def test_an_unknown_command_ends_with_status_2(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["segment"])
+    assert stop.value.code == 2
+    assert "invalid choice: 'segment'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("raised", "status", "message"),
+    [(UserError("no file a.png"), 2, "error: no file a.png\n"), (KeyboardInterrupt(), 130, "interrupted\n")],
+)
+def test_mistakes_and_interruptions_end_with_one_line(
+    raised: BaseException,
+    status: int,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(args: object) -> None:
+        raise raised
+
+    monkeypatch.setattr("nnunet_covid.cli.where.run", fail)
+    assert cli.main(["where"]) == status
+    assert capsys.readouterr().err == message
+
+
+def test_a_reader_that_leaves_early_causes_no_traceback() -> None:
+    program = (
+        "import sys, nnunet_covid.cli as cli, nnunet_covid.cli.where as where\n"
+        "where.run = lambda args: [print('x' * 1000) for _ in range(1000)] and None\n"
+        "sys.exit(cli.main(['where']))"
+    )
+    pipe = subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        errors="replace",
+    )
+    assert pipe.stdout is not None
+    assert pipe.stderr is not None
+    pipe.stdout.read(10)
+    pipe.stdout.close()
+    assert pipe.stderr.read() == ""
+    assert pipe.wait() == 0
+
+
+def test_importing_the_package_is_light() -> None:
+    program = "import sys, nnunet_covid, nnunet_covid.cli, nnunet_covid.trainers; print('torch' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, encoding="utf-8", errors="replace", check=True
+    )
+    assert done.stdout == "False\n"

@@ -1,0 +1,231 @@
+"""Folders of label maps: scores, processes, and every kind of bad input before the first case is scored."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from folders_on_disk import write_labels
+from PIL import Image
+
+from nnunet_covid.errors import UserError
+from nnunet_covid.evaluation import evaluate_folders, folders, summarise
+
+
+def evaluate(source, **options):
+    return evaluate_folders(source.predictions, source.references, **options)
+
+
+def by_case(evaluation, key):
+    return {(s.case, s.class_name): s.values[key] for s in evaluation.scores}
+
+
+def test_2d_cases_are_scored_in_pixels(png_folders):
+    evaluation = evaluate(png_folders)
+    assert by_case(evaluation, "dice") == pytest.approx(
+        {("a", "infection"): 10 / 12, ("b", "infection"): 1, ("c", "infection"): 0}
+    )
+    assert by_case(evaluation, "hd95")["a", "infection"] == pytest.approx(2.0)
+    assert by_case(evaluation, "hd95")["c", "infection"] == pytest.approx(np.hypot(20, 30))
+    assert evaluation.input.units.length == "px"
+
+
+def test_3d_cases_are_scored_in_millimetres(nifti_folders):
+    evaluation = evaluate(nifti_folders)
+    assert [(s.case, s.class_name) for s in evaluation.scores] == [
+        ("case_1", "ggo"),
+        ("case_1", "consolidation"),
+        ("case_2", "ggo"),
+        ("case_2", "consolidation"),
+    ]
+    assert by_case(evaluation, "reference_volume")["case_1", "consolidation"] == pytest.approx(
+        24 * 5 * 0.8 * 0.7 / 1000
+    )
+    assert by_case(evaluation, "hd95")["case_2", "ggo"] == pytest.approx(0.8)
+    assert summarise(evaluation).classes["consolidation"].empty_both == 1
+
+
+def test_several_processes_give_the_same_scores_in_the_same_order(nifti_folders):
+    assert evaluate(nifti_folders, processes=2).scores == evaluate(nifti_folders).scores
+
+
+def test_distances_can_be_left_out(nifti_folders):
+    with_distances, without = evaluate(nifti_folders), evaluate(nifti_folders, distances=False)
+    expected = [{k: v for k, v in s.values.items() if k not in ("hd95", "nsd")} for s in with_distances.scores]
+    assert [s.values for s in without.scores] == expected
+
+
+def test_grey_maps_are_scored(png_folders):
+    maps = png_folders.root / "maps"
+    maps.mkdir()
+    for case in "abc":
+        labels = np.asarray(Image.open(png_folders.predictions / f"{case}.png"))
+        Image.fromarray(labels * 204).save(maps / f"{case}.png")
+    evaluation = evaluate(png_folders, maps=maps)
+    assert by_case(evaluation, "map_mae")["b", "infection"] == pytest.approx(0.2 * 120 / 600)
+    assert by_case(evaluation, "toolbox_mae")["b", "infection"] == 0  # stretched to 255 first
+    assert "map_mae" not in evaluate(png_folders, maps=maps, use_maps=False).scores[0].values
+
+
+def test_saved_probabilities_beside_the_predictions_are_scored(png_folders):
+    for case in "abc":
+        foreground = np.asarray(Image.open(png_folders.predictions / f"{case}.png"))[None].astype(np.float32)
+        np.savez(png_folders.predictions / f"{case}.npz", probabilities=np.stack([1 - foreground, foreground]))
+    evaluation = evaluate(png_folders)
+    assert by_case(evaluation, "map_mae") == pytest.approx(by_case(evaluation, "label_mae"))
+    assert by_case(evaluation, "s_measure")["b", "infection"] == pytest.approx(1)
+
+
+def test_labels_can_be_given_without_a_dataset_json(png_folders):
+    (png_folders.root / "dataset.json").unlink()
+    with pytest.raises(UserError, match=r"no dataset\.json"):
+        evaluate(png_folders)
+    evaluation = evaluate(png_folders, labels={"background": 0, "lesion": 1})
+    assert summarise(evaluation).classes["lesion"].metrics["dice"].mean == pytest.approx((10 / 12 + 1 + 0) / 3)
+
+
+def break_names(source):
+    (source.predictions / "a.png").rename(source.predictions / "z.png")
+    return r"a missing in .*predictions; z missing in .*references"
+
+
+def break_shape(source):
+    write_labels(source.predictions / "c.png", np.zeros((20, 31)))
+    return r"c: shape \(20, 31\) of the prediction differs from the reference's \(20, 30\)"
+
+
+def break_labels(source):
+    write_labels(source.predictions / "c.png", np.full((20, 30), 7))
+    return r"predictions/c\.png: holds the value\(s\) 7, which the labels do not name \(known: 0, 1\)"
+
+
+def break_reference_labels(source):
+    write_labels(source.references / "b.png", np.full((20, 30), 255))
+    return r"references/b\.png: holds the value\(s\) 255"
+
+
+def break_channels(source):
+    for case in "abc":
+        channels = 3 if case == "c" else 2
+        np.savez(source.predictions / f"{case}.npz", probabilities=np.zeros((channels, 1, 20, 30), dtype=np.float32))
+    return r"c\.npz: holds 3 channels, but the labels call for 2"
+
+
+def break_map_shape(source):
+    for case in "abc":
+        np.savez(source.predictions / f"{case}.npz", probabilities=np.zeros((2, 1, 30, 20), dtype=np.float32))
+    return r"a\.npz: shape \(1, 30, 20\) differs from the label map's \(20, 30\)"
+
+
+def break_file(source):
+    (source.references / "c.png").write_bytes(b"")
+    return r"references/c\.png: cannot be read"
+
+
+def break_ending(source):
+    source.describe({"background": 0, "infection": 1})
+    for folder in (source.predictions, source.references):
+        for path in folder.iterdir():
+            path.rename(path.with_suffix(".bmp"))
+    return r"holds a file that ends in '\.png'"
+
+
+BREAKAGES = [
+    break_names,
+    break_shape,
+    break_labels,
+    break_reference_labels,
+    break_channels,
+    break_map_shape,
+    break_file,
+    break_ending,
+]
+
+
+@pytest.mark.parametrize("breakage", BREAKAGES)
+def test_bad_input_is_one_clear_error_before_anything_is_scored(png_folders, breakage, monkeypatch):
+    complaint = breakage(png_folders)
+
+    def too_early(*_):
+        raise AssertionError("a case was scored although the input is bad")
+
+    monkeypatch.setattr(folders, "score_case", too_early)
+    with pytest.raises(UserError, match=complaint) as error:
+        evaluate(png_folders)
+    assert "\n" not in str(error.value)
+
+
+def test_different_spacings_are_refused(nifti_folders):
+    reference = np.zeros((6, 12, 14))
+    write_labels(nifti_folders.predictions / "case_2.nii.gz", reference, spacing=(5.0, 0.8, 0.8))
+    with pytest.raises(
+        UserError, match=r"case_2: spacing \(5.0, 0.8, 0.8\).*differs from the reference's \(5.0, 0.8, 0.7\)"
+    ):
+        evaluate(nifti_folders)
+
+
+def test_2d_and_3d_do_not_mix(nifti_folders):
+    nifti_folders.add("case_3", np.zeros((5, 5)), np.zeros((5, 5)), spacing=(0.8, 0.7))
+    with pytest.raises(UserError, match="case_3: 2D and 3D"):
+        evaluate(nifti_folders)
+
+
+def test_bad_input_is_told_from_other_processes_too(png_folders):
+    complaint = break_labels(png_folders)
+    with pytest.raises(UserError, match=complaint):
+        evaluate(png_folders, processes=2)
+
+
+@pytest.mark.parametrize(
+    ("option", "complaint"),
+    [
+        ({"tolerance": -1}, "must not be negative"),
+        ({"tolerance": float("nan")}, "must not be negative"),
+        ({"processes": 0}, "at least one process"),
+        ({"empty_policy": "hope"}, "known are score, nan-both, nan-reference"),
+        ({"maps": "nowhere"}, "nowhere: no such folder"),
+    ],
+)
+def test_bad_options_are_refused(png_folders, option, complaint):
+    with pytest.raises(UserError, match=complaint):
+        evaluate(png_folders, **option)
+
+
+def test_missing_folders_are_named(tmp_path, png_folders):
+    with pytest.raises(UserError, match="nowhere: no such folder"):
+        evaluate_folders(tmp_path / "nowhere", png_folders.references)
+    with pytest.raises(UserError, match="nowhere: no such folder"):
+        evaluate_folders(png_folders.predictions, tmp_path / "nowhere")
+
+
+def test_many_missing_names_are_counted_not_listed(png_folders):
+    for i in range(9):
+        write_labels(png_folders.references / f"more{i}.png", np.zeros((20, 30)))
+    with pytest.raises(UserError, match=r"more0, more1, more2, more3, more4 and 4 more missing in"):
+        evaluate(png_folders)
+
+
+def test_evaluation_needs_no_torch(png_folders):
+    code = (
+        "import sys; from nnunet_covid.evaluation import evaluate_folders as e; "
+        f"e({str(png_folders.predictions)!r}, {str(png_folders.references)!r}); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_regions_and_ignore_label_of_dataset_json(nifti_folders):
+    nifti_folders.describe({"background": 0, "lesion": [1, 2], "core": 2, "ignore": 3}, regions_class_order=[1, 2])
+    reference = np.zeros((6, 12, 14), dtype=np.uint8)
+    reference[1:5, 2:8, 2:10], reference[2:4, 4:7, 4:8], reference[:, :, 12:] = 1, 2, 3
+    nifti_folders.add("case_3", np.where(reference == 3, 1, reference), reference)
+    evaluation = evaluate(nifti_folders)
+    assert by_case(evaluation, "dice")["case_3", "lesion"] == 1
+    assert by_case(evaluation, "dice")["case_3", "core"] == 1
+    assert json.loads((nifti_folders.root / "dataset.json").read_text())["labels"]["ignore"] == 3
+
+
+def test_a_killed_process_is_an_error_of_one_line():
+    with pytest.raises(UserError, match="lack of memory: use fewer processes"), folders._mapper(2) as run:
+        list(run(os._exit, [1, 1, 1, 1]))

@@ -1,0 +1,133 @@
+"""Pictures: what they are drawn from, and that they can be drawn in every corner case."""
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+from PIL import Image
+
+from nnunet_covid.errors import UserError
+from nnunet_covid.evaluation import evaluate_folders, write_report
+from nnunet_covid.evaluation.comparison import compare_evaluations
+from nnunet_covid.evaluation.plots import style
+from nnunet_covid.evaluation.plots.bland_altman import limits_of_agreement
+from nnunet_covid.evaluation.plots.forest import write_forest
+from nnunet_covid.evaluation.plots.images import find_image, read_grey_slice
+from nnunet_covid.evaluation.plots.worst_cases import FALSE_ALARM, FOUND, MISSED, most_wrong_slice, overlay, worst
+
+LABEL_PLOTS = {"distribution_label_maps.png", "bland_altman.png"}
+
+
+@pytest.fixture(autouse=True)
+def _coarse_pictures(monkeypatch):
+    monkeypatch.setattr(style, "DOTS_PER_INCH", 60)
+
+
+def assert_picture(path):
+    """The file is a picture with something drawn on it."""
+    with Image.open(path) as image:
+        assert min(image.size) > 100
+        assert np.asarray(image.convert("L")).std() > 5
+
+
+def plots_of(source, target, **options):
+    written = write_report(evaluate_folders(source.predictions, source.references, **options), target)
+    pictures = [p for p in written if p.suffix == ".png"]
+    for path in pictures:
+        assert_picture(path)
+    assert sorted(p.name for p in target.iterdir()) == sorted(p.name for p in written)  # no temporary file is left
+    return {p.name for p in pictures}
+
+
+def test_report_of_2d_cases(png_folders, tmp_path):
+    assert plots_of(png_folders, tmp_path / "out") == LABEL_PLOTS | {"worst_cases_infection.png"}
+
+
+def test_report_of_volumes_with_two_classes(nifti_folders, tmp_path):
+    expected = LABEL_PLOTS | {"worst_cases_ggo.png", "worst_cases_consolidation.png"}
+    assert plots_of(nifti_folders, tmp_path / "out") == expected
+
+
+def test_report_with_maps(png_folders, tmp_path):
+    for case in "abc":
+        foreground = np.asarray(Image.open(png_folders.predictions / f"{case}.png"))[None].astype(np.float32)
+        np.savez(png_folders.predictions / f"{case}.npz", probabilities=np.stack([1 - foreground, foreground]))
+    names = plots_of(png_folders, tmp_path / "out")
+    assert names >= {"distribution_probability_maps.png", "distribution_toolbox.png"}
+
+
+def test_report_of_one_case_without_any_foreground(png_folders, tmp_path):
+    for path in [*png_folders.predictions.glob("[bc].png"), *png_folders.references.glob("[bc].png")]:
+        path.unlink()
+    png_folders.add("a", np.zeros((20, 30)), np.zeros((20, 30)))
+    assert plots_of(png_folders, tmp_path / "out", empty_policy="nan-both") >= LABEL_PLOTS
+
+
+def test_limits_of_agreement_of_an_example():
+    low, mean, high = limits_of_agreement(np.array([1.0, 2, 3]))
+    assert (low, mean, high) == pytest.approx((2 - 1.96, 2, 2 + 1.96))
+    assert np.isnan(limits_of_agreement(np.array([1.0]))[0])
+
+
+def test_the_worst_are_those_with_the_lowest_dice(png_folders):
+    evaluation = evaluate_folders(png_folders.predictions, png_folders.references)
+    assert [s.case for s in worst(list(evaluation.scores), 2)] == ["c", "a"]
+
+
+def test_volumes_are_shown_where_most_is_wrong():
+    prediction, reference = np.zeros((2, 4, 5, 5), dtype=bool)
+    prediction[1, :2], reference[2, :3], reference[3] = True, True, True
+    prediction[3, :4] = True
+    assert most_wrong_slice(prediction, reference) == 2
+    assert most_wrong_slice(prediction[0], reference[0]) == 0
+
+
+def test_the_overlay_tells_found_from_missed_and_false():
+    prediction, reference = np.array([[True, False, True, False]]), np.array([[True, True, False, False]])
+    picture = overlay(prediction, reference)
+    for column, colour in enumerate((FOUND, MISSED, FALSE_ALARM)):
+        np.testing.assert_allclose(picture[0, column], to_rgb(colour))
+    on_image = overlay(prediction, reference, np.array([[1.0, 1, 1, 0.25]]))
+    np.testing.assert_allclose(on_image[0, 0], 0.4 + 0.6 * np.array(to_rgb(FOUND)))
+    np.testing.assert_allclose(on_image[0, 3], 0.25)
+
+
+def test_images_are_found_by_nnunets_name_first(tmp_path):
+    assert find_image(tmp_path, "a") is None
+    (tmp_path / "a.jpg").touch()
+    assert find_image(tmp_path, "a") == tmp_path / "a.jpg"
+    (tmp_path / "a_0000.png").touch()
+    assert find_image(tmp_path, "a") == tmp_path / "a_0000.png"
+
+
+def test_images_are_stretched_and_must_have_the_right_shape(tmp_path):
+    path = tmp_path / "a.png"
+    Image.fromarray(np.linspace(50, 150, 600).reshape(20, 30).astype(np.uint8)).save(path)
+    grey = read_grey_slice(path, 0, (20, 30))
+    assert (grey.min(), grey.max()) == (0, 1)
+    with pytest.raises(UserError, match=r"shape \(20, 30\) differs"):
+        read_grey_slice(path, 0, (20, 31))
+
+
+def test_the_overlays_use_the_images(png_folders, tmp_path):
+    images = tmp_path / "images"
+    images.mkdir()
+    noise = np.random.default_rng(0).integers(0, 256, (20, 30), dtype=np.uint8)
+    for case in "abc":
+        Image.fromarray(noise).save(images / f"{case}_0000.png")
+    evaluation = evaluate_folders(png_folders.predictions, png_folders.references)
+    write_report(evaluation, tmp_path / "with", images=images)
+    write_report(evaluation, tmp_path / "without")
+    spread = [
+        np.asarray(Image.open(tmp_path / name / "worst_cases_infection.png").convert("L")).std()
+        for name in ("with", "without")
+    ]
+    assert spread[0] != pytest.approx(spread[1], rel=0.01)
+
+
+def test_forest_plot(nifti_folders, tmp_path):
+    evaluation = evaluate_folders(nifti_folders.predictions, nifti_folders.references)
+    for name in ("first", "second", "third"):
+        write_report(evaluation, tmp_path / name, plots=False)
+    compared = compare_evaluations([tmp_path / n for n in ("first", "second", "third")])
+    (path,) = write_forest(compared, tmp_path)
+    assert_picture(path)

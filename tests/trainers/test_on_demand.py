@@ -1,0 +1,72 @@
+"""Lengths and seeds in a trainer's name."""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+from pathlib import Path
+
+import numpy as np
+import planned
+import pytest
+import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+
+from nnunet_covid import trainers
+from nnunet_covid.startup import TRAINERS_FOLDER
+
+
+@pytest.mark.parametrize("base", [*trainers.TRAINERS, "nnUNetTrainer"])
+def test_every_trainer_has_every_length(base: str) -> None:
+    written = nnUNetTrainer if base == "nnUNetTrainer" else getattr(trainers, base)
+    for suffix in ("_30epochs", "_20epochs_50its", "_7its", "_3epochs_seed5", "_3epochs_4its_seed0"):
+        variant = getattr(trainers, base + suffix)
+        assert issubclass(variant, written)
+        assert variant is getattr(trainers, base + suffix)
+        assert variant.__name__ == base + suffix
+        assert pickle.loads(pickle.dumps(variant)) is variant
+        assert list(inspect.signature(variant.__init__).parameters) == list(
+            inspect.signature(nnUNetTrainer.__init__).parameters
+        )
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "InfNetTrainer_0epochs",
+        "InfNetTrainer_10epochs_0its",
+        "InfNetTrainer_epochs",
+        "InfNetTrainer_50its_10epochs",
+        "NoSuchTrainer_10epochs",
+        "NoSuchTrainer",
+    ],
+)
+def test_other_names_are_not_found(name: str) -> None:
+    with pytest.raises(AttributeError, match=name):
+        getattr(trainers, name)
+
+
+@pytest.mark.parametrize("base", ["InfNetTrainer", "nnUNetTrainer", "InfNetRes2NetScratchTrainer"])
+def test_numbers_reach_the_trainer(base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("nnUNet_preprocessed", "nnUNet_results"):
+        monkeypatch.setenv(name, str(tmp_path))
+    variant = getattr(trainers, f"{base}_12epochs_40its_seed3")
+    draws = []
+    for _ in range(2):
+        made = variant(planned.plans(), "2d", 0, planned.dataset_json(), torch.device("cpu"))
+        draws.append((np.random.rand(), torch.rand(1).item()))
+    assert (made.num_epochs, made.num_iterations_per_epoch, made.num_val_iterations_per_epoch) == (12, 40, 8)
+    assert draws[0] == draws[1]
+    assert made.output_folder.endswith(f"{base}_12epochs_40its_seed3__testPlans__2d/fold_0")
+    assert set(made.my_init_kwargs) == {"plans", "configuration", "fold", "dataset_json", "device"}
+
+
+def test_nnunet_finds_the_same_class_in_training_and_prediction(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("nnUNet_extTrainer", str(TRAINERS_FOLDER))
+    found = [recursive_find_trainer_class_by_name("InfNetTrainer_30epochs") for _ in range(2)]
+    assert found[0] is found[1] is trainers.InfNetTrainer_30epochs
+    assert recursive_find_trainer_class_by_name("InfNetTrainer") is trainers.InfNetTrainer
+    assert issubclass(recursive_find_trainer_class_by_name("nnUNetTrainer_9epochs_3its"), nnUNetTrainer)
+    with pytest.raises(RuntimeError, match="NoSuchTrainer"):
+        recursive_find_trainer_class_by_name("NoSuchTrainer")

