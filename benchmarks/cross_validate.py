@@ -75,6 +75,7 @@ def main() -> None:
             configuration,
             fold,
             name,
+            export_validation_probabilities=True,  # for the map-based metrics of the table
             continue_training=(folder / "checkpoint_latest.pth").is_file(),
             device=torch.device(args.device),
         )

@@ -1,46 +1,123 @@
-"""The table of ``cross_validate.py``: Dice per method over all validation cases, and paired differences.
+"""The table of ``cross_validate.py``: scores per method over all validation cases, and paired differences in Dice.
 
-python benchmarks/cross_validation_table.py 501 --configuration 2d_half --length 10epochs_50its
+Scores of every finished run go into a CSV file, one line per validation case, so that the table can be continued
+on another machine; runs that the file already holds are not scored again.
+
+    python benchmarks/cross_validation_table.py 501 --scores benchmarks/results/covid_semiseg_2d_half.csv
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import itertools
 import re
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from batchgenerators.utilities.file_and_folder_operations import load_json
-from nnunetv2.paths import nnUNet_results
+from nnunetv2.paths import nnUNet_preprocessed, nnUNet_results
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 
+from nnunet_covid.evaluation import evaluate_folders
 from nnunet_covid.evaluation.paired_statistics import bootstrap_interval
 
-Key = tuple[int, int, str]  # seed, fold, case
+METRICS = ("dice", "map_mae", "s_measure", "mean_e_measure")
+COLUMNS = ("trainer", "length", "seed", "fold", "case", "class", "dice", "map_mae", "s_measure", "mean_e_measure")
 
 
-def dice_per_case(results: Path, configuration: str, length: str) -> dict[str, dict[Key, float]]:
-    """Dice of class 1 of every validation case of every finished run, by trainer."""
+class Run(NamedTuple):
+    """One training: what distinguishes it from the others of the table."""
+
+    trainer: str
+    length: str
+    seed: int
+    fold: int
+
+
+def finished_runs(results: Path, configuration: str, length: str) -> Iterator[tuple[Run, Path]]:
+    """Every run that nnU-Net has validated, with its folder of validation predictions."""
     pattern = re.compile(rf"^(.+)_{length}_seed(\d+)__nnUNetPlans__{configuration}$")
-    found: dict[str, dict[Key, float]] = {}
-    for folder in sorted(results.iterdir()):
+    for folder in sorted(results.iterdir()) if results.is_dir() else []:
         match = pattern.match(folder.name)
-        if not match:
-            continue
-        for summary in sorted(folder.glob("fold_*/validation/summary.json")):
+        for summary in sorted(folder.glob("fold_*/validation/summary.json")) if match else []:
             fold = int(summary.parents[1].name.removeprefix("fold_"))
-            for case in load_json(summary)["metric_per_case"]:
-                name = Path(case["reference_file"]).stem
-                found.setdefault(match[1], {})[int(match[2]), fold, name] = case["metrics"]["1"]["Dice"]
-    return found
+            assert match
+            yield Run(match[1], length, int(match[2]), fold), summary.parent
 
 
-def paired(a: dict[Key, float], b: dict[Key, float]) -> np.ndarray:
-    """Mean difference per case over the seeds that both have."""
-    common = sorted(set(a) & set(b))
-    cases = itertools.groupby(sorted(common, key=lambda k: k[1:]), key=lambda k: k[1:])
-    return np.array([np.mean([a[k] - b[k] for k in keys]) for _, keys in cases])
+def score(run: Run, predictions: Path, references: Path) -> list[dict[str, str]]:
+    """A line of the CSV file for every validation case and class."""
+    with tempfile.TemporaryDirectory() as folder:
+        for file in references.iterdir():
+            if (predictions / file.name).exists():
+                (Path(folder) / file.name).symlink_to(file)
+        evaluation = evaluate_folders(
+            predictions, folder, dataset_json=predictions.parents[1] / "dataset.json", distances=False
+        )
+    rows = []
+    for case in evaluation.scores:
+        values = {name: f"{case.values[name]:.6f}" if name in case.values else "" for name in METRICS}
+        rows.append(
+            {**{k: str(v) for k, v in run._asdict().items()}, "case": case.case, "class": case.class_name} | values
+        )
+    return rows
+
+
+def read_scores(file: Path) -> list[dict[str, str]]:
+    """The lines of the CSV file; none if there is no file yet."""
+    if not file.is_file():
+        return []
+    with file.open(newline="") as f:
+        return list(csv.DictReader(f))
+
+
+def write_scores(file: Path, rows: list[dict[str, str]]) -> None:
+    """Replace the CSV file by these lines, sorted."""
+    temporary = file.with_suffix(".tmp")
+    with temporary.open("w", newline="") as f:
+        writer = csv.DictWriter(f, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(sorted(rows, key=lambda row: [row[c] for c in COLUMNS[:6]]))
+    temporary.replace(file)
+
+
+def paired(a: dict[tuple[str, ...], float], b: dict[tuple[str, ...], float]) -> np.ndarray:
+    """Mean difference per case over the seeds that both have; keys are (fold, case, class, seed)."""
+    cases = itertools.groupby(sorted(set(a) & set(b)), key=lambda key: key[:3])
+    return np.array([np.nanmean([a[key] - b[key] for key in keys]) for _, keys in cases])
+
+
+def line(name: str, rows: list[dict[str, str]], baseline: list[dict[str, str]]) -> str:
+    """One line of the Markdown table."""
+    folds = sorted({int(row["fold"]) for row in rows})
+    seeds = sorted({int(row["seed"]) for row in rows})
+    cells = [f"`{name}`", _join(folds), _join(seeds), str(len({row["case"] for row in rows}))]
+    dice = np.array([float(row["dice"]) for row in rows])
+    cells.append(f"{np.nanmean(dice):.3f} ± {np.nanstd(dice):.3f}")
+    for metric in METRICS[1:]:
+        values = [float(row[metric]) for row in rows if row[metric]]
+        cells.append(f"{np.mean(values):.3f}" if values else "")
+    if rows is not baseline and baseline:
+        differences = paired(_dice(rows), _dice(baseline))
+        if len(differences) > 1:
+            low, high = bootstrap_interval(differences)
+            verdict = "no difference shown" if low <= 0 <= high else ("higher" if low > 0 else "lower")
+            if len(seeds) < 2 and verdict != "no difference shown":
+                verdict += ", with one seed"
+            cells += [f"{differences.mean():+.3f} ({len(differences)})", f"{low:+.3f} … {high:+.3f}", verdict]
+            return "| " + " | ".join(cells) + " |"
+    return "| " + " | ".join([*cells, "", "", ""]) + " |"
+
+
+def _dice(rows: list[dict[str, str]]) -> dict[tuple[str, ...], float]:
+    return {(row["fold"], row["case"], row["class"], row["seed"]): float(row["dice"]) for row in rows}
+
+
+def _join(numbers: list[int]) -> str:
+    return ", ".join(map(str, numbers))
 
 
 def main() -> None:
@@ -49,32 +126,32 @@ def main() -> None:
     parser.add_argument("--configuration", default="2d_half")
     parser.add_argument("--length", default="10epochs_50its")
     parser.add_argument("--baseline", default="nnUNetTrainer")
+    parser.add_argument("--trainers", nargs="+", help="only these, in this order")
+    parser.add_argument("--folds", nargs="+", type=int, help="only these")
+    parser.add_argument("--scores", type=Path, required=True, metavar="FILE", help="CSV file to read and to extend")
     args = parser.parse_args()
     dataset = maybe_convert_to_dataset_name(int(args.dataset) if args.dataset.isdigit() else args.dataset)
-    found = dice_per_case(Path(nnUNet_results.get()) / dataset, args.configuration, args.length)
 
-    print(f"| trainer | folds | seeds | cases | Dice, mean ± sd | difference to {args.baseline} | 95 % interval | |")
-    print("| --- | --- | --- | ---: | --- | ---: | --- | --- |")
-    for name, scores in found.items():
-        values = np.array(list(scores.values()))
-        seeds = sorted({seed for seed, _, _ in scores})
-        folds = sorted({fold for _, fold, _ in scores})
-        row = [name, _join(folds), _join(seeds), str(len({k[1:] for k in scores}))]
-        row.append(f"{np.nanmean(values):.3f} ± {np.nanstd(values):.3f}")
-        if name != args.baseline and args.baseline in found:
-            differences = paired(scores, found[args.baseline])
-            low, high = bootstrap_interval(differences)
-            verdict = "no difference shown" if low <= 0 <= high else ("higher" if low > 0 else "lower")
-            if len(seeds) < 2 and verdict != "no difference shown":
-                verdict += ", with one seed"
-            row += [f"{differences.mean():+.3f} ({len(differences)} cases)", f"{low:+.3f} … {high:+.3f}", verdict]
-        else:
-            row += ["", "", ""]
-        print("| " + " | ".join(row) + " |")
+    rows = read_scores(args.scores)
+    known = {(row["trainer"], row["length"], row["seed"], row["fold"]) for row in rows}
+    references = Path(nnUNet_preprocessed.get()) / dataset / "gt_segmentations"
+    for run, predictions in finished_runs(Path(nnUNet_results.get()) / dataset, args.configuration, args.length):
+        if tuple(map(str, run)) not in known:
+            rows += score(run, predictions, references)
+            write_scores(args.scores, rows)
 
-
-def _join(numbers: list[int]) -> str:
-    return ", ".join(map(str, numbers))
+    chosen = [row for row in rows if row["length"] == args.length]
+    if args.folds:
+        chosen = [row for row in chosen if int(row["fold"]) in args.folds]
+    by_trainer = {name: [r for r in chosen if r["trainer"] == name] for name in sorted({r["trainer"] for r in chosen})}
+    baseline = by_trainer.get(args.baseline, [])
+    head = ["trainer", "folds", "seeds", "cases", "Dice, mean ± sd", "MAE", "S", "E"]
+    head += [f"Dice − {args.baseline} (cases)", "95 % interval", ""]
+    print("| " + " | ".join(head) + " |")
+    print("|" + " --- |" * len(head))
+    for name in args.trainers or by_trainer:
+        if by_trainer.get(name):
+            print(line(name, by_trainer[name], baseline))
 
 
 if __name__ == "__main__":
