@@ -26,6 +26,7 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
     "check": ("check", "look for leaking patients, near-duplicates and misplaced masks in a data set"),
     "evaluate": ("evaluate", "score a folder of predictions against a folder of references"),
     "compare": ("compare", "say whether one method beats another on the same cases"),
+    "saliency": ("saliency", "show where a trained model looks: attention maps and Grad-CAM of a folder"),
     "demo": ("demo", "run the whole pipeline on a synthetic data set"),
 }
 

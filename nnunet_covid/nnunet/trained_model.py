@@ -1,0 +1,247 @@
+"""A trained model folder opened in this process: nnU-Net's predictor with its mistakes told in one line."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import pickle
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from nnunetv2.utilities.label_handling.label_handling import convert_labelmap_to_one_hot
+from numpy.typing import NDArray
+from torch import nn
+from torch._dynamo import OptimizedModule
+
+from nnunet_covid.errors import UserError
+from nnunet_covid.nnunet.case_files import CaseFiles, list_cases
+from nnunet_covid.startup import offer_trainers
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+@dataclass(frozen=True)
+class ForegroundClass:
+    """A foreground class or region and the network's output channel that stands for it."""
+
+    name: str
+    head: int
+
+
+@dataclass(frozen=True)
+class PreparedCase:
+    """One case as its reader gave it and as nnU-Net pre-processes it.
+
+    Attributes:
+        image: (channels, *axes) as read from the files.
+        data: (channels, *spatial) in the plan's spacing; with a previous stage its one-hot labels behind them.
+        properties: What nnU-Net keeps in order to undo the pre-processing.
+    """
+
+    name: str
+    image: NDArray[np.float32]
+    data: torch.Tensor
+    properties: dict[str, Any]
+
+
+class TrainedModel:
+    """The networks of one model folder and everything nnU-Net does before and after them.
+
+    Attributes:
+        predictor: nnU-Net's own.
+        folds: Whose weights are used.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        folds: Sequence[str] | None = None,
+        checkpoint: str = "checkpoint_final.pth",
+        device: str = "auto",
+        mirroring: bool = True,
+    ) -> None:
+        """Load plans, networks and weights.
+
+        Args:
+            folder: As nnU-Net writes it: ``TRAINER__PLANS__CONFIGURATION``, with ``plans.json`` and ``fold_*``.
+            folds: Folds to use; all with this checkpoint (but not ``all``, unless it is alone) if not given.
+            checkpoint: File name of the weights in every fold.
+            device: One of :data:`DEVICES`.
+            mirroring: Predict the mirrored image too and average, as nnU-Net does by default.
+
+        Raises:
+            UserError: If the folder, a fold, the checkpoint, the trainer or the device is not there.
+        """
+        self.folder = folder
+        self.folds = _checked_folds(folder, folds, checkpoint)
+        self.device = torch.device(chosen_device(device))
+        offer_trainers()  # so that our trainers are found where nothing is registered
+        said = io.StringIO()
+        try:
+            with contextlib.redirect_stdout(said):
+                self.predictor = nnUNetPredictor(
+                    use_mirroring=mirroring,
+                    perform_everything_on_device=self.device.type == "cuda",
+                    device=self.device,
+                    allow_tqdm=False,
+                )
+                self.predictor.initialize_from_trained_model_folder(str(folder), self.folds, checkpoint)
+        except (RuntimeError, KeyError, EOFError, pickle.UnpicklingError, json.JSONDecodeError) as e:
+            reason = str(e).split(" in nnunetv2.training")[0].splitlines()[0]
+            raise UserError(f"{folder} cannot be opened: {reason}") from e
+        # outside inference mode, or its weights could take no part in gradients
+        self.predictor.network = self.predictor.network.to(self.device).eval()
+
+    @property
+    def network(self) -> nn.Module:
+        """The network, without the wrapper of compilation."""
+        network = self.predictor.network
+        return network._orig_mod if isinstance(network, OptimizedModule) else network
+
+    @property
+    def dataset_json(self) -> dict[str, Any]:
+        """Of the training data set."""
+        return self.predictor.dataset_json
+
+    @property
+    def ending(self) -> str:
+        """Of the files of images."""
+        return self.dataset_json["file_ending"]
+
+    @property
+    def channels(self) -> int:
+        """Image channels that the model was trained on."""
+        return len(self.dataset_json.get("channel_names") or self.dataset_json["modality"])
+
+    @property
+    def patch_size(self) -> tuple[int, ...]:
+        """Of the configuration, two or three sides."""
+        return tuple(self.predictor.configuration_manager.patch_size)
+
+    @property
+    def previous_stage(self) -> str | None:
+        """The configuration whose label maps a cascade's second stage needs."""
+        return self.predictor.configuration_manager.previous_stage_name
+
+    def use_fold(self, index: int) -> None:
+        """Load the weights of one of the folds, an index into ``folds``."""
+        self.network.load_state_dict(self.predictor.list_of_parameters[index])
+
+    def foreground_classes(self) -> list[ForegroundClass]:
+        """The classes (or regions) that the network has an output channel for, in its order, background left out."""
+        manager = self.predictor.label_manager
+        named = {name: np.unique(value).tolist() for name, value in self.dataset_json["labels"].items()}
+        foreground = {name: values for name, values in named.items() if name != "ignore" and values != [0]}
+        if manager.has_regions:
+            return [ForegroundClass(name, head) for head, name in enumerate(foreground)]
+        return [ForegroundClass(name, manager.all_labels.index(values[0])) for name, values in foreground.items()]
+
+    def cases(self, images: Path, previous_stage_labels: Path | None = None) -> list[CaseFiles]:
+        """The cases of a folder.
+
+        Raises:
+            UserError: If there are none, names or channels are wrong, or a cascade's previous stage is missing.
+        """
+        cases = list_cases(images, self.ending, self.channels)
+        if self.previous_stage is None:
+            return cases
+        if previous_stage_labels is None:
+            raise UserError(
+                f"{self.folder} is the second stage of a cascade: predict the images with {self.previous_stage} first "
+                "and name that folder with -prev_stage_predictions"
+            )
+        for case in cases:
+            path = previous_stage_labels / f"{case.name}{self.ending}"
+            if not path.is_file():
+                raise UserError(f"{path} is missing: {self.previous_stage}'s prediction of case {case.name}")
+        return cases
+
+    def prepare(self, case: CaseFiles, previous_stage_labels: Path | None = None) -> PreparedCase:
+        """Read and pre-process one case as nnU-Net's predictor does, in this process.
+
+        Raises:
+            UserError: If a file cannot be read or holds another number of channels than the model was trained on.
+        """
+        predictor = self.predictor
+        reader = predictor.plans_manager.image_reader_writer_class()
+        image, properties = _read(reader.read_images, [str(path) for path in case.files])
+        if len(image) != self.channels:
+            raise UserError(
+                f"{case.files[0]}: case {case.name} has {len(image)} channels, the model was trained on {self.channels}"
+            )
+        labels = None
+        if self.previous_stage is not None and previous_stage_labels is not None:
+            labels, _ = _read(reader.read_seg, str(previous_stage_labels / f"{case.name}{self.ending}"))
+        preprocessor = predictor.configuration_manager.preprocessor_class(verbose=False)
+        data, resampled, properties = preprocessor.run_case_npy(
+            image,
+            labels,
+            properties,
+            predictor.plans_manager,
+            predictor.configuration_manager,
+            predictor.dataset_json,
+        )
+        if labels is not None:
+            one_hot = convert_labelmap_to_one_hot(resampled[0], predictor.label_manager.foreground_labels, data.dtype)
+            data = np.vstack((data, one_hot))
+        prepared = torch.from_numpy(data).to(torch.float32).contiguous()
+        return PreparedCase(case.name, image, prepared, properties)
+
+    def predict_logits(self, case: PreparedCase) -> torch.Tensor:
+        """Logits (heads, *spatial) in the plan's spacing: nnU-Net's sliding window, averaged over the folds."""
+        with contextlib.redirect_stdout(io.StringIO()):
+            return self.predictor.predict_logits_from_preprocessed_data(case.data).float()
+
+
+def _read(reader: Any, files: Any) -> tuple[NDArray[np.float32], dict[str, Any]]:
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(said):
+            return reader(files)
+    except Exception as e:  # every format has exceptions of its own
+        lines = [line for line in [*said.getvalue().splitlines(), *str(e).splitlines()] if line.strip()]
+        first = files if isinstance(files, str) else files[0]
+        raise UserError(f"{first} cannot be read: {lines[0] if lines else type(e).__name__}") from e
+
+
+def _checked_folds(folder: Path, folds: Sequence[str] | None, checkpoint: str) -> tuple[str, ...]:
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder; give a trained model, RESULTS/DATASET/TRAINER__PLANS__CONFIGURATION")
+    for name in ("plans.json", "dataset.json"):
+        if not (folder / name).is_file():
+            raise UserError(
+                f"{folder} is no trained model: it has no {name}; the folder is named TRAINER__PLANS__CONFIG"
+            )
+    present = sorted(path.parent.name.removeprefix("fold_") for path in folder.glob(f"fold_*/{checkpoint}"))
+    if not present:
+        others = sorted({path.name for path in folder.glob("fold_*/checkpoint_*.pth")})
+        hint = f"present: {', '.join(others)}; choose with --checkpoint" if others else "train it first"
+        raise UserError(f"{folder} has no {checkpoint} in any fold; {hint}")
+    if folds is None:
+        return tuple(fold for fold in present if fold != "all") or ("all",)
+    missing = [fold for fold in folds if fold not in present]
+    if missing:
+        raise UserError(f"{folder} has no fold {missing[0]} with {checkpoint}; there are {', '.join(present)}")
+    return tuple(folds)
+
+
+def chosen_device(wish: str) -> str:
+    """The device for ``auto`` (CUDA where there is one, else the CPU), or the wish itself.
+
+    Raises:
+        UserError: If the device is not there.
+    """
+    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if wish == "auto":
+        return "cuda" if present["cuda"] else "cpu"
+    if not present.get(wish, False):
+        there = ", ".join(name for name, here in present.items() if here)
+        raise UserError(f"there is no device '{wish}' on this machine; give -device {there}")
+    return wish

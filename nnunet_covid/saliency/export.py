@@ -1,0 +1,178 @@
+"""The saliency maps of every image of a folder, written as NIfTI and as pictures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from nnunet_covid.errors import UserError
+from nnunet_covid.nnunet.image_maps import NIFTI, write_map
+from nnunet_covid.nnunet.trained_model import ForegroundClass, PreparedCase, TrainedModel
+from nnunet_covid.raw_dataset.staging import write_atomically
+from nnunet_covid.saliency.case_maps import CaseMaps, Evidence, Request, compute_case_maps
+from nnunet_covid.saliency.encoder_features import feature_shapes, find_encoder
+from nnunet_covid.saliency.overlay import scaled, shown_slice, write_overlay
+
+REPORT = "saliency.json"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the user may choose.
+
+    Args:
+        class_names: Classes for Grad-CAM; every foreground class if ``None``.
+        stages: Grad-CAM's stages, counted from 1 as in the names of the files; the deepest if empty, all if ``None``.
+        exponent: z of the attention maps, at least 1.
+        evidence: Where Grad-CAM sums the class's logits.
+        encoder: Name of the encoder inside the network.
+        write_activation: Write G as well, the attention maps before the softmax.
+    """
+
+    class_names: tuple[str, ...] | None = None
+    stages: tuple[int, ...] | None = ()
+    exponent: float = 2.0
+    evidence: Evidence = "predicted"
+    encoder: str | None = None
+    write_activation: bool = False
+
+
+def export_saliency(
+    model: TrainedModel,
+    images: Path,
+    output: Path,
+    settings: Settings | None = None,
+    *,
+    previous_stage_labels: Path | None = None,
+) -> list[Path]:
+    """Write the maps of every case: as NIfTI and as one picture ``CASE.png``.
+
+    Args:
+        model: Opened model folder.
+        images: Folder in nnU-Net's naming.
+        output: Folder for the maps, made if need be.
+        settings: The choices; defaults if not given.
+        previous_stage_labels: Label maps of the previous stage, where the model is the second stage of a cascade.
+
+    Returns:
+        The pictures.
+
+    Raises:
+        UserError: If anything about model, images or settings is wrong; before anything is written, but for a file
+            that turns out to be unreadable.
+    """
+    settings = settings or Settings()
+    cases = model.cases(images, previous_stage_labels)
+    encoder = find_encoder(model.network, settings.encoder)
+    first = model.prepare(cases[0], previous_stage_labels)
+    shapes = feature_shapes(model.network, encoder, (1, len(first.data), *model.patch_size), model.device)
+    request = _request(model, settings, stages=len(shapes))
+    _make_folder(output)
+
+    pictures, entries = [], {}
+    for case in tqdm(cases, desc="saliency", unit="case", disable=None):
+        prepared = first if case is cases[0] else model.prepare(case, previous_stage_labels)
+        maps = compute_case_maps(model, prepared, encoder, request)
+        _write_maps(output, prepared, maps, request, settings)
+        pictures.append(_draw(output, prepared, maps, request))
+        entries[case.name] = {
+            "predicted_voxels": {
+                one.name: int(mask.sum()) for one, mask in zip(request.classes, maps.labels, strict=True)
+            }
+        }
+    write_atomically(output / REPORT, json.dumps(_report(model, request, shapes, entries), indent=2) + "\n")
+    return pictures
+
+
+def choose_classes(known: Sequence[ForegroundClass], names: Sequence[str] | None) -> tuple[ForegroundClass, ...]:
+    """The classes of these names, all of them if ``None``.
+
+    Raises:
+        UserError: If a name is not known.
+    """
+    if names is None:
+        return tuple(known)
+    by_name = {one.name: one for one in known}
+    for name in names:
+        if name not in by_name:
+            raise UserError(f"the model knows no class '{name}'; it knows {', '.join(by_name)}")
+    return tuple(by_name[name] for name in dict.fromkeys(names))
+
+
+def _request(model: TrainedModel, settings: Settings, stages: int) -> Request:
+    classes = choose_classes(model.foreground_classes(), settings.class_names)
+    if settings.exponent < 1:
+        raise UserError(f"the exponent of the attention maps is {settings.exponent:g}; it must be at least 1")
+    numbers = tuple(range(1, stages + 1)) if settings.stages is None else settings.stages or (stages,)
+    for number in numbers:
+        if not 1 <= number <= stages:
+            raise UserError(f"the encoder has stages 1 to {stages}, not {number}")
+    indices = tuple(number - 1 for number in dict.fromkeys(numbers))
+    return Request(classes, indices, settings.exponent, settings.evidence)
+
+
+def _make_folder(output: Path) -> None:
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise UserError(f"{output} cannot be made a folder ({e.strerror}); name another one") from e
+
+
+def _write_maps(output: Path, case: PreparedCase, maps: CaseMaps, request: Request, settings: Settings) -> None:
+    named = {f"attention_stage{number}": each for number, each in enumerate(maps.attention, 1)}
+    if settings.write_activation:
+        named |= {f"activation_stage{number}": each for number, each in enumerate(maps.activation, 1)}
+    for one, stages in zip(request.classes, maps.grad_cam, strict=True):
+        name = one.name.replace("/", "_")
+        named |= {f"gradcam_{name}_stage{s + 1}": each for s, each in zip(request.stages, stages, strict=True)}
+    for name, each in named.items():
+        write_map(output / f"{case.name}_{name}{NIFTI}", each, case.properties)
+
+
+def _draw(output: Path, case: PreparedCase, maps: CaseMaps, request: Request) -> Path:
+    spacing = tuple(float(s) for s in case.properties["spacing"])
+    axis, index = shown_slice(maps.labels, spacing)
+    rows, columns = (spacing[a] for a in range(3) if a != axis)
+
+    panels = {f"attention, stage {number}": scaled(each) for number, each in enumerate(maps.activation, 1)}
+    for one, stages in zip(request.classes, maps.grad_cam, strict=True):
+        panels |= {f"Grad-CAM, {one.name}, stage {s + 1}": m for s, m in zip(request.stages, stages, strict=True)}
+    path = output / f"{case.name}.png"
+    where = "" if case.image.shape[1 + axis] == 1 else f", slice {index} of {case.image.shape[1 + axis]}"
+    write_overlay(
+        path,
+        np.take(case.image[0], index, axis),
+        np.take(maps.labels.any(axis=0), index, axis),
+        {heading: np.take(each, index, axis) for heading, each in panels.items()},
+        title=f"{case.name}{where}",
+        aspect=rows / columns,
+    )
+    return path
+
+
+def _report(
+    model: TrainedModel, request: Request, shapes: Sequence[tuple[int, ...]], cases: dict[str, Any]
+) -> dict[str, Any]:
+    return {
+        "model": model.folder.name,
+        "trainer": model.predictor.trainer_name,
+        "folds": list(model.folds),
+        "stages": [
+            {"stage": number, "channels": shape[0], "size": list(shape[1:])} for number, shape in enumerate(shapes, 1)
+        ],
+        "patch": list(model.patch_size),
+        "exponent": request.exponent,
+        "grad_cam": {
+            "classes": [one.name for one in request.classes],
+            "stages": [stage + 1 for stage in request.stages],
+            "score": "sum of the class's logits over "
+            + ("the voxels predicted as the class" if request.evidence == "predicted" else "the whole image"),
+        },
+        "cases": cases,
+    }
