@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -12,25 +13,26 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-import SimpleITK as sitk
 from tqdm import tqdm
 
 from nnunet_covid.errors import UserError
 from nnunet_covid.evaluation.case import CaseScore, Settings, score_case
 from nnunet_covid.evaluation.empty_policy import EmptyPolicy
+from nnunet_covid.evaluation.kept_labels import KeptCase, keep_labels, within_budget
 from nnunet_covid.evaluation.label_files import (
     Geometry,
     LabelFormat,
     label_format,
+    present_values,
     read_geometry,
     read_labels,
-    values_in_file,
 )
 from nnunet_covid.evaluation.labels import LabelScheme, find_dataset_json, read_dataset_json, scheme_of_labels
 from nnunet_covid.evaluation.metrics import Units
 from nnunet_covid.evaluation.pairing import paired_cases
 from nnunet_covid.evaluation.probability_maps import MapSource, check_map, find_maps, maps_beside, read_maps
 
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 CASES_PER_TASK = 8  # handing over single PNG slices would cost as much as scoring them
 
@@ -118,8 +120,8 @@ def evaluate_folders(
     )
     settings = _settings(tolerance, empty_policy, distances, processes)
     with _mapper(min(processes, len(source.cases))) as run:
-        _check_values(source, run, progress)
-        scored = run(partial(_score, source, settings), source.cases)
+        kept = _check_values(source, run, progress)
+        scored = run(partial(_score, source, settings), list(zip(source.cases, kept, strict=True)))
         scores = _with_bar(scored, len(source.cases), "scoring", progress)
         return Evaluation(source, settings, tuple(score for case in scores for score in case))
 
@@ -195,37 +197,53 @@ def _settings(tolerance: float, empty_policy: EmptyPolicy | str, distances: bool
         raise UserError(f"unknown policy '{empty_policy}' for empty masks; known are {known}") from e
 
 
-def _check_values(source: EvaluationInput, run: _Run, progress: bool) -> None:
-    """Refuse values that the labels do not name, in any file, before anything is scored."""
-    checked = run(partial(_unknown_values, source), source.cases)
-    for problem in _with_bar(checked, len(source.cases), "checking", progress):
-        if problem:
-            raise UserError(problem)
+def _check_values(source: EvaluationInput, run: _Run, progress: bool) -> list[KeptCase | None]:
+    """Refuse values that the labels do not name, in any file, before anything is scored.
+
+    The label maps that were read for it are kept as far as memory is set aside for them.
+    """
+    checked = _with_bar(run(partial(_check_case, source), source.cases), len(source.cases), "checking", progress)
+    return list(within_budget(_passed(outcome) for outcome in checked))
 
 
-def _unknown_values(source: EvaluationInput, case: str) -> str:
+def _passed(outcome: KeptCase | str | None) -> KeptCase | None:
+    if isinstance(outcome, str):
+        raise UserError(outcome)
+    return outcome
+
+
+def _check_case(source: EvaluationInput, case: str) -> KeptCase | str | None:
+    """What is wrong with the values of a case, or else its label maps, if they are small enough to be kept."""
+    kept = []
     for path in (source.reference(case), source.prediction(case)):
-        unknown = values_in_file(path, source.format) - source.scheme.known_values
+        labels, geometry = read_labels(path, source.format)
+        unknown = present_values(labels) - source.scheme.known_values
         if unknown:
             listed = ", ".join(map(str, sorted(unknown)[:5]))
             known = ", ".join(map(str, sorted(source.scheme.known_values)))
             return f"{path}: holds the value(s) {listed}, which the labels do not name (known: {known})"
-    return ""
+        kept.append((keep_labels(labels), geometry))
+    (reference, geometry), (prediction, _) = kept
+    return None if reference is None or prediction is None else KeptCase(prediction, reference, geometry)
 
 
-def _score(source: EvaluationInput, settings: Settings, case: str) -> list[CaseScore]:
-    reference, geometry = read_labels(source.reference(case), source.format)
-    prediction, _ = read_labels(source.prediction(case), source.format)
+def _score(source: EvaluationInput, settings: Settings, item: tuple[str, KeptCase | None]) -> list[CaseScore]:
+    case, kept = item
+    if kept is None:
+        reference, geometry = read_labels(source.reference(case), source.format)
+        prediction, _ = read_labels(source.prediction(case), source.format)
+    else:
+        reference, prediction, geometry = kept.reference.restored(), kept.prediction.restored(), kept.geometry
     maps = None if source.maps is None else read_maps(source.maps, case, source.scheme, geometry.shape)
     return score_case(case, prediction, reference, geometry, source.scheme, settings, maps)
 
 
-_Run = Callable[[Callable[[str], Any], Sequence[str]], Iterable[Any]]
+_Run = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
 
 
 @contextmanager
 def _mapper(processes: int) -> Iterator[_Run]:
-    """A ``map`` over cases that keeps their order: the built-in one, or that of a pool of processes."""
+    """A ``map`` over items that keeps their order: the built-in one, or that of a pool of processes."""
     if processes <= 1:
         yield map
         return
@@ -233,9 +251,9 @@ def _mapper(processes: int) -> Iterator[_Run]:
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=context, initializer=_single_threaded) as pool:
 
-        def run(function: Callable[[str], Result], cases: Sequence[str]) -> Iterable[Result]:
-            share = max(1, min(CASES_PER_TASK, len(cases) // (4 * processes)))
-            return pool.map(function, cases, chunksize=share)
+        def run(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterable[Result]:
+            share = max(1, min(CASES_PER_TASK, len(items) // (4 * processes)))
+            return pool.map(function, items, chunksize=share)
 
         try:
             yield run
@@ -247,7 +265,8 @@ def _mapper(processes: int) -> Iterator[_Run]:
 
 
 def _single_threaded() -> None:
-    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+    # ITK asks for it when it is first used, which not every format calls for.
+    os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = "1"
 
 
 def _with_bar(items: Iterable[Result], total: int, what: str, progress: bool) -> Iterable[Result]:

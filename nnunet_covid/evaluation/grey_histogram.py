@@ -6,11 +6,12 @@ Counting 256 grey values once per quadrant and class replaces 256 binarised imag
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nnunet_covid.evaluation.moments import Moments, moments_of_counts
+from nnunet_covid.evaluation.moments import Moments, moments_of_each
 from nnunet_covid.evaluation.quadrants import quadrants
 
 GREY_VALUES = 256
@@ -22,25 +23,25 @@ class GreyHistogram:
 
     counts: NDArray[np.int64]
 
-    @property
+    @cached_property
     def by_class(self) -> NDArray[np.int64]:
         """Counts of the whole slice, shape (2, 256)."""
         return self.counts.sum(axis=0)
 
     def grey_range(self) -> tuple[int, int]:
         """Smallest and largest grey value that occurs."""
-        present = np.flatnonzero(self.counts.sum(axis=(0, 1)))
+        present = np.flatnonzero(self.by_class.any(axis=0))
         return int(present[0]), int(present[-1])
 
     def moments(self, *, offset: float, scale: float) -> list[tuple[Moments, Moments]]:
         """Per quadrant, the moments of (v − offset) / scale on background and on foreground."""
-        return [
-            (
-                moments_of_counts(background).rescaled(offset=offset, scale=scale),
-                moments_of_counts(foreground).rescaled(offset=offset, scale=scale),
-            )
-            for background, foreground in self.counts
-        ]
+        rescaled = [m.rescaled(offset=offset, scale=scale) for m in self._grey_moments]
+        return list(zip(rescaled[::2], rescaled[1::2], strict=True))
+
+    @cached_property
+    def _grey_moments(self) -> list[Moments]:
+        """Of the grey values themselves: background and foreground of each quadrant in turn."""
+        return moments_of_each(self.counts.reshape(8, GREY_VALUES))
 
 
 def grey_histogram(grey: NDArray[np.uint8], reference: NDArray[np.bool_]) -> GreyHistogram:
@@ -50,12 +51,12 @@ def grey_histogram(grey: NDArray[np.uint8], reference: NDArray[np.bool_]) -> Gre
         ValueError: if the arrays are not 2D, differ in shape or hold no pixel.
     """
     check_slice(grey, reference)
-    # Bit 8 carries the class, so that one count serves both.
-    joint = reference.astype(np.uint16)
-    joint <<= 8
-    joint |= grey
-    counts = [np.bincount(joint[q].ravel(), minlength=2 * GREY_VALUES) for q in quadrants(reference)]
-    return GreyHistogram(np.stack(counts).reshape(4, 2, GREY_VALUES))
+    counts = np.empty((4, 2, GREY_VALUES), dtype=np.int64)
+    for (background, foreground), quadrant in zip(counts, quadrants(reference), strict=True):
+        greys = grey[quadrant]
+        foreground[:] = np.bincount(greys[reference[quadrant]], minlength=GREY_VALUES)
+        np.subtract(np.bincount(greys.ravel(), minlength=GREY_VALUES), foreground, out=background)
+    return GreyHistogram(counts)
 
 
 def check_slice(map_slice: NDArray[np.generic], reference: NDArray[np.bool_]) -> None:

@@ -1,13 +1,12 @@
 """Reading label maps as nnU-Net's own readers do, and their geometry without reading the voxels.
 
 Two of nnU-Net's readers are short-cut, because they go through 32-bit floats that a label map does not need;
-their axis order and spacing are kept. Every other format goes through nnU-Net's reader itself.
+their axis order and spacing are kept. Every other format goes through nnU-Net's reader itself. SimpleITK is imported
+only when a file calls for it: processes that score PNG slices start in half the time.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,12 +14,18 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import SimpleITK as sitk
 from numpy.typing import NDArray
 from PIL import Image
 
 from nnunet_covid.errors import UserError
 from nnunet_covid.evaluation.metrics import Units
+from nnunet_covid.evaluation.png_files import grey_png_shape, read_grey_png
+from nnunet_covid.nnunet.segmentation_readers import (
+    COMMON_READERS,
+    read_segmentation,
+    reader_names,
+    readers_by_ending,
+)
 
 # A natural image has no spacing: nnU-Net writes (999, 1, 1), so do its readers of 2D ITK images with 999 ·
 # max.
@@ -58,17 +63,18 @@ def label_format(dataset_json: dict[str, Any] | None, folder: Path) -> LabelForm
     Raises:
         UserError: if no reader of nnU-Net takes the ending, or the folder holds no label map.
     """
-    from nnunetv2.imageio.reader_writer_registry import LIST_OF_IO_CLASSES
-
-    readers = {c.__name__: c for c in LIST_OF_IO_CLASSES}
-    endings = {e: c.__name__ for c in reversed(LIST_OF_IO_CLASSES) for e in c.supported_file_endings}
-    ending = str((dataset_json or {}).get("file_ending", "")) or _commonest_ending(folder, endings)
-    forced = (dataset_json or {}).get("overwrite_image_reader_writer")
-    if forced in readers:
+    description = dataset_json or {}
+    ending = str(description.get("file_ending", "")) or _commonest_ending(folder)
+    forced = description.get("overwrite_image_reader_writer")
+    if forced and forced in reader_names():
         return LabelFormat(ending, str(forced))
-    if ending.lower() not in endings:
-        raise UserError(f"no reader for files that end in '{ending}'; known are {', '.join(sorted(endings))}")
-    return LabelFormat(ending, endings[ending.lower()])
+    reader = COMMON_READERS.get(ending.lower())
+    if reader is None:
+        known = readers_by_ending()
+        if ending.lower() not in known:
+            raise UserError(f"no reader for files that end in '{ending}'; known are {', '.join(sorted(known))}")
+        reader = known[ending.lower()]
+    return LabelFormat(ending, reader)
 
 
 def read_geometry(path: Path, fmt: LabelFormat) -> Geometry:
@@ -79,14 +85,18 @@ def read_geometry(path: Path, fmt: LabelFormat) -> Geometry:
     """
     try:
         if fmt.reader == "SimpleITKIO":
+            import SimpleITK as sitk
+
             header = sitk.ImageFileReader()
             header.SetFileName(str(path))
             header.ReadImageInformation()
             return _itk_geometry(header.GetSize(), header.GetSpacing())
         if fmt.reader == "NaturalImage2DIO":
-            with Image.open(path) as image:
-                width, height = image.size
-            return Geometry((height, width), (1.0, 1.0), PIXELS)
+            shape = grey_png_shape(path)
+            if shape is None:
+                with Image.open(path) as image:
+                    shape = image.height, image.width
+            return Geometry(shape, (1.0, 1.0), PIXELS)
     except (RuntimeError, OSError) as e:
         raise _unreadable(path, e) from e
     return read_labels(path, fmt)[1]
@@ -100,34 +110,22 @@ def read_labels(path: Path, fmt: LabelFormat) -> tuple[NDArray[np.integer], Geom
     """
     try:
         if fmt.reader == "SimpleITKIO":
+            import SimpleITK as sitk
+
             image = sitk.ReadImage(str(path))
             return _integers(sitk.GetArrayFromImage(image), path), _itk_geometry(image.GetSize(), image.GetSpacing())
         if fmt.reader == "NaturalImage2DIO":
-            with Image.open(path) as picture:
-                if picture.mode == "L":
-                    array = np.asarray(picture)
-                    return array, Geometry(array.shape, (1.0, 1.0), PIXELS)
+            array = read_grey_png(path)
+            if array is None:
+                with Image.open(path) as picture:
+                    array = np.asarray(picture) if picture.mode == "L" else None
+            if array is not None:
+                return array, Geometry(array.shape, (1.0, 1.0), PIXELS)
         return _read_with_nnunet(path, fmt)
     except UserError:
         raise
     except Exception as e:  # readers of six libraries fail in as many ways
         raise _unreadable(path, e) from e
-
-
-def values_in_file(path: Path, fmt: LabelFormat) -> frozenset[int]:
-    """The values that occur in a label map on disk.
-
-    Raises:
-        UserError: as :func:`read_labels`.
-    """
-    if fmt.reader == "NaturalImage2DIO":
-        try:
-            with Image.open(path) as picture:
-                if picture.mode == "L":
-                    return frozenset(value for value, count in enumerate(picture.histogram()) if count)
-        except OSError as e:
-            raise _unreadable(path, e) from e
-    return present_values(read_labels(path, fmt)[0])
 
 
 def present_values(labels: NDArray[np.integer]) -> frozenset[int]:
@@ -148,14 +146,9 @@ def _itk_geometry(size: Iterable[int], spacing: Iterable[float]) -> Geometry:
 
 
 def _read_with_nnunet(path: Path, fmt: LabelFormat) -> tuple[NDArray[np.integer], Geometry]:
-    from nnunetv2.imageio.reader_writer_registry import recursive_find_reader_writer_by_name
-
-    reader = recursive_find_reader_writer_by_name(fmt.reader)()
-    with contextlib.redirect_stdout(io.StringIO()):  # the readers print their warnings
-        array, properties = reader.read_seg(str(path))
+    array, spacing = read_segmentation(path, fmt.reader)
     if array.shape[0] != 1:
         raise UserError(f"{path}: a label map must have one channel, this one has {array.shape[0]} (RGB or alpha?)")
-    spacing = tuple(float(s) for s in properties["spacing"])
     labels = _integers(array[0], path)
     if fmt.reader == "NaturalImage2DIO":
         return labels[0], Geometry(labels.shape[1:], (1.0, 1.0), PIXELS)
@@ -174,8 +167,8 @@ def _integers(array: NDArray[Any], path: Path) -> NDArray[np.integer]:
     return whole
 
 
-def _commonest_ending(folder: Path, endings: Iterable[str]) -> str:
-    longest_first = sorted(endings, key=len, reverse=True)
+def _commonest_ending(folder: Path) -> str:
+    longest_first = sorted(readers_by_ending(), key=len, reverse=True)
     counts: dict[str, int] = {}
     for name in os.listdir(folder):
         for ending in longest_first:

@@ -64,11 +64,15 @@ def moments_of_values(values: NDArray[np.floating]) -> Moments:
 
 def moments_of_counts(counts: NDArray[np.int64]) -> Moments:
     """Moments of integers 0, 1, 2, … that occur ``counts[0]``, ``counts[1]``, … times; exact."""
-    grey = np.arange(len(counts), dtype=np.int64)
-    n = int(counts.sum())
-    if n == 0:
-        return NO_VALUES
-    total = int(counts @ grey)
-    squares = int(counts @ (grey * grey))
+    return moments_of_each(counts[None])[0]
+
+
+def moments_of_each(counts: NDArray[np.int64]) -> list[Moments]:
+    """:func:`moments_of_counts` of every row, shape (rows, values)."""
+    grey = np.arange(counts.shape[1], dtype=np.int64)
+    sums = counts @ np.stack([np.ones_like(grey), grey, grey * grey], axis=1)
     # Python's integers do not overflow, so nothing is lost before the one division.
-    return Moments(n, total / n, (n * squares - total * total) / n)
+    return [
+        Moments(n, total / n, (n * squares - total * total) / n) if n else NO_VALUES
+        for n, total, squares in sums.tolist()
+    ]

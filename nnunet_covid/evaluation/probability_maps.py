@@ -21,6 +21,7 @@ from nnunet_covid.errors import UserError
 from nnunet_covid.evaluation.labels import EvaluatedClass, LabelScheme
 from nnunet_covid.evaluation.map_scores import ProbabilityMap
 from nnunet_covid.evaluation.pairing import some
+from nnunet_covid.evaluation.png_files import grey_png_shape, read_grey_png
 from nnunet_covid.evaluation.toolbox import resized_like
 
 MEMBER = "probabilities"
@@ -130,21 +131,29 @@ def _check_grey(path: Path, shape: tuple[int, ...], *, resize: bool) -> None:
     if len(shape) != 2:
         raise UserError(f"{path}: grey PNG maps go with 2D label maps, these have {len(shape)} axes")
     try:
-        with Image.open(path) as image:
-            mode, (width, height) = image.mode, image.size
+        found, mode = grey_png_shape(path), "L"
+        if found is None:
+            with Image.open(path) as image:
+                found, mode = (image.height, image.width), image.mode
     except OSError as e:
         raise UserError(f"{path}: cannot be read ({e})") from e
     if mode != "L":
         raise UserError(f"{path}: a grey map must be an 8-bit image of one channel, this one has mode {mode}")
-    if (height, width) != shape and not resize:
+    if found != shape and not resize:
         raise UserError(
-            f"{path}: {height}×{width} differs from the label map's {shape[0]}×{shape[1]}; --resize-maps resizes it"
+            f"{path}: {found[0]}×{found[1]} differs from the label map's {shape[0]}×{shape[1]}; "
+            "--resize-maps resizes it"
         )
 
 
 def _read_grey(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    with Image.open(path) as image:
-        grey = np.asarray(image)
+    try:
+        grey = read_grey_png(path)
+        if grey is None:
+            with Image.open(path) as image:
+                grey = np.asarray(image)
+    except OSError as e:
+        raise UserError(f"{path}: cannot be read ({e})") from e
     return resized_like(grey, shape)
 
 

@@ -14,7 +14,8 @@ def centroid_split(reference: NDArray[np.bool_]) -> tuple[int, int]:
     The cut runs behind the rounded centroid: the row and column of the centroid belong to the upper left.
     Without foreground the centroid is the middle of the image. Rounding is to the even number, as in NumPy.
     """
-    rows, columns = np.count_nonzero(reference, axis=1), np.count_nonzero(reference, axis=0)
+    # Sums of bytes go through vector instructions, counts of bools along an axis do not.
+    rows, columns = (np.add.reduce(reference.view(np.uint8), axis=axis, dtype=np.uint32) for axis in (1, 0))
     size = int(rows.sum())
     if size == 0:
         height, width = reference.shape

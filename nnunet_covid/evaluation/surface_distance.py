@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from nnunet_covid.evaluation.borders import border_voxels, common_box
 from nnunet_covid.evaluation.empty_policy import Emptiness, emptiness, empty_distance, empty_overlap
@@ -19,7 +18,7 @@ from nnunet_covid.evaluation.empty_policy import Emptiness, emptiness, empty_dis
 # Two voxels exactly tau apart must not fall on different sides of tau because 0.1 * 3 > 0.3 in floating
 # point.
 TOLERANCE_SLACK = 1e-9
-QUICK_BUILD = {"balanced_tree": False, "compact_nodes": False}
+QUICK_BUILD = {"balanced_tree": False, "compact_nodes": False, "leafsize": 32}
 
 Distances = NDArray[np.float64]
 
@@ -47,7 +46,7 @@ class SurfaceDistances:
         if self.empty:
             return self.diagonal
         directed = (self.to_reference, self.to_prediction)
-        return max(float(np.percentile(d, percentile, overwrite_input=False)) for d in directed)
+        return max(_percentile(d, percentile) for d in directed)
 
     def nsd(self, tolerance: float) -> float:
         """(|{d ∈ to_reference : d ≤ τ}| + |{d ∈ to_prediction : d ≤ τ}|) / (number of border voxels of both).
@@ -99,12 +98,8 @@ def surface_distances(
     empty = emptiness(int(prediction_border.any()), int(reference_border.any()))
     if empty:
         return _without_distances(empty, shape, spacing)
-    return SurfaceDistances(
-        to_reference=_nearest(prediction_border, reference_border, spacing),
-        to_prediction=_nearest(reference_border, prediction_border, spacing),
-        empty="",
-        diagonal=0.0,
-    )
+    to_reference, to_prediction = _nearest(prediction_border, reference_border, spacing)
+    return SurfaceDistances(to_reference, to_prediction, empty="", diagonal=0.0)
 
 
 def hausdorff_95(prediction: NDArray[np.bool_], reference: NDArray[np.bool_], spacing: Sequence[float]) -> float:
@@ -128,22 +123,46 @@ def _without_distances(empty: Emptiness, shape: tuple[int, ...], spacing: Sequen
     return SurfaceDistances(none, none, empty, empty_distance(empty, shape, tuple(spacing)))
 
 
-def _nearest(origin: NDArray[np.bool_], target: NDArray[np.bool_], spacing: Sequence[float]) -> Distances:
-    """Distance from every voxel of ``origin`` to the nearest voxel of ``target``.
+def _nearest(a: NDArray[np.bool_], b: NDArray[np.bool_], spacing: Sequence[float]) -> tuple[Distances, Distances]:
+    """Distance from every voxel of ``a`` to the nearest voxel of ``b``, and the other way.
 
-    A voxel on both borders has distance 0 and is not looked up.
+    A voxel of both has distance 0 and is not looked up.
     """
-    voxels = np.flatnonzero(origin)
-    distances = np.zeros(len(voxels), dtype=np.float64)
-    apart = np.flatnonzero(~target.reshape(-1)[voxels])
-    if len(apart):
+    voxels = np.flatnonzero(a), np.flatnonzero(b)
+    points = tuple(_coordinates(v, a.shape, spacing) for v in voxels)
+    apart = ~b.reshape(-1)[voxels[0]], ~a.reshape(-1)[voxels[1]]
+    return _directed(points[0], points[1], apart[0]), _directed(points[1], points[0], apart[1])
+
+
+def _directed(origin: Distances, target: Distances, apart: NDArray[np.bool_]) -> Distances:
+    """Distance from every point to the nearest target, looked up only for the points that lie apart."""
+    distances = np.zeros(len(origin), dtype=np.float64)
+    if apart.any():
+        # Imported late: SciPy's spatial package takes as long as scoring some hundred slices without distances.
+        from scipy.spatial import cKDTree
+
         # The tree is asked once, so that a quick build pays more than a balanced tree.
-        tree = cKDTree(_coordinates(np.flatnonzero(target), target.shape, spacing), **QUICK_BUILD)
-        distances[apart] = tree.query(_coordinates(voxels[apart], origin.shape, spacing))[0]
+        distances[apart] = cKDTree(target, **QUICK_BUILD).query(origin[apart])[0]
     return distances
 
 
 def _coordinates(voxels: NDArray[np.intp], shape: tuple[int, ...], spacing: Sequence[float]) -> Distances:
     """Positions of voxels given by their flat index, shape (n, axes), in the unit of the spacing."""
-    indices = np.unravel_index(voxels, shape)
-    return np.stack([i * float(s) for i, s in zip(indices, spacing, strict=True)], axis=1)
+    points = np.empty((len(voxels), len(shape)), dtype=np.float64)
+    rest = voxels
+    # Division by one number for all is several times faster than np.unravel_index.
+    for axis in reversed(range(len(shape))):
+        before = rest // shape[axis]
+        np.multiply(rest - before * shape[axis], float(spacing[axis]), out=points[:, axis])
+        rest = before
+    return points
+
+
+def _percentile(values: Distances, percentile: float) -> float:
+    """The percentile with linear interpolation, as NumPy defines it, at a fraction of its overhead."""
+    rank = percentile / 100 * (len(values) - 1)
+    below = int(rank)
+    above = min(below + 1, len(values) - 1)
+    ordered = np.partition(values, (below, above))
+    low, high = float(ordered[below]), float(ordered[above])
+    return low + (high - low) * (rank - below)
