@@ -1,9 +1,10 @@
 """Show where a trained model looks: attention maps of each encoder stage and Grad-CAM, for every image of a folder.
 
 For each case CASE of INPUT this writes into OUTPUT
-  CASE.png                          colour overlays; of a volume, the slice with most predicted foreground
-  CASE_attention_stageM.nii.gz      SSA-Net's map Φ of stage M, 1 the shallowest: softmax over all positions of Σ|A|^z
-  CASE_gradcam_CLASS_stageM.nii.gz  Grad-CAM of a class at the features of a stage, from 0 to 1
+  CASE.png                           colour overlays; of a volume, the slice with most predicted foreground
+  CASE_attention_stageM.nii.gz       SSA-Net's map Φ of stage M, 1 the shallowest: spatial softmax of Σ|A|^z
+  CASE_gradcam_CLASS_stageM.nii.gz   Grad-CAM of a class at the features of a stage, from 0 to 1
+  CASE_hirescam_CLASS_stageM.nii.gz  the same without Grad-CAM's mean over positions, for instance-normalised networks
 and saliency.json with what was computed how. The NIfTI files have the geometry of the image.
 
   nnunet-covid saliency nnUNet_results/Dataset501_COVIDSemiSeg/InfNetTrainer__nnUNetPlans__2d imagesTs saliency -f 0
@@ -34,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         dest="classes",
         nargs="+",
         metavar="NAME",
-        help="classes for Grad-CAM, as dataset.json names them (default: every foreground class)",
+        help="classes for Grad-CAM and HiResCAM, as dataset.json names them (default: every foreground class)",
     )
     parser.add_argument("-f", "--folds", nargs="+", metavar="FOLD", help="average over these (default: all trained)")
     parser.add_argument("--checkpoint", default="checkpoint_final.pth", metavar="NAME", help="default: %(default)s")
@@ -42,13 +43,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-device", "--device", choices=DEVICES, default="auto", help="auto: cuda if there is one, else cpu"
     )
     parser.add_argument(
-        "--stages", nargs="+", metavar="M", help="Grad-CAM's stages, from 1, or 'all' (default: the deepest)"
+        "--stages",
+        nargs="+",
+        metavar="M",
+        help="stages for Grad-CAM and HiResCAM, from 1, or 'all' (default: the deepest)",
     )
     parser.add_argument(
         "--score-over",
         choices=EVIDENCE,
         default="predicted",
-        help="Grad-CAM sums the class's logits over the voxels predicted as the class, or over the whole image "
+        help="the class's score sums its logits over the voxels predicted as the class, or over the whole image "
         "(default: %(default)s)",
     )
     parser.add_argument(

@@ -16,7 +16,14 @@ from nnunet_covid.nnunet.tiles import Tiles
 from nnunet_covid.nnunet.trained_model import ForegroundClass, PreparedCase, TrainedModel
 from nnunet_covid.saliency.attention import activation_map, resized, spatial_softmax
 from nnunet_covid.saliency.encoder_features import EncoderFeatures
-from nnunet_covid.saliency.grad_cam import channel_weights, class_activation_map, class_score
+from nnunet_covid.saliency.grad_cam import (
+    attribution,
+    channel_weights,
+    class_activation_map,
+    class_score,
+    feature_gradients,
+    share_left,
+)
 
 Evidence = Literal["predicted", "image"]
 EVIDENCE = ("predicted", "image")
@@ -27,11 +34,11 @@ class Request:
     """What to compute.
 
     Args:
-        classes: For each of them a Grad-CAM.
-        stages: Whose features Grad-CAM weighs, indices into the encoder's features.
+        classes: For each of them the class activation maps.
+        stages: Whose features they weigh, indices into the encoder's features.
         exponent: z of the attention maps.
-        evidence: Grad-CAM's score is the sum of the class's logits over the voxels ``predicted`` as the class, or
-            over the whole ``image``.
+        evidence: The score is the sum of the class's logits over the voxels ``predicted`` as the class, or over the
+            whole ``image``.
     """
 
     classes: tuple[ForegroundClass, ...]
@@ -44,49 +51,76 @@ class Request:
 class CaseMaps:
     """Maps of one image on its own grid, averaged over folds.
 
+    Class activation maps are divided by their maximum, 0 to 1; all zero where nothing speaks for the class.
+
     Attributes:
         attention: (stages, *image axes): Φ of each stage; each sums to 1.
         activation: The same before the softmax, G; the logarithm of Φ but for a constant.
-        grad_cam: (classes, stages asked for, *image axes), 0 to 1: Grad-CAM divided by its maximum, all zero without
-            evidence.
-        labels: (classes, *image axes), where each class is predicted.
+        grad_cam: (classes, stages asked for, *image axes).
+        hires_cam: The same shape: the gradient multiplied with the features position by position.
+        predicted: (classes, *image axes), where each class is predicted.
+        share_left: (classes, stages asked for): what is left of the gradient after Grad-CAM's mean over positions.
     """
 
     attention: NDArray[np.float32]
     activation: NDArray[np.float32]
     grad_cam: NDArray[np.float32]
-    labels: NDArray[np.bool_]
+    hires_cam: NDArray[np.float32]
+    predicted: NDArray[np.bool_]
+    share_left: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class _Evidence:
+    """What the gradients of one network say, for every class and stage asked for, flat in this order.
+
+    Args:
+        alphas: Grad-CAM's channel weights.
+        attributions: HiResCAM on the padded grid, before its ReLU.
+        shares: As :func:`share_left`.
+    """
+
+    alphas: list[torch.Tensor]
+    attributions: torch.Tensor
+    shares: list[float]
 
 
 def compute_case_maps(model: TrainedModel, case: PreparedCase, encoder: nn.Module, request: Request) -> CaseMaps:
     """All maps of a case; the networks of several folds are asked one by one and their maps averaged."""
     predictor = model.predictor
+
+    def on_image(maps: torch.Tensor) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        return to_image_grid(maps, case.properties, predictor.plans_manager, predictor.configuration_manager)
+
     logits = model.predict_logits(case)
     predicted = [_predicted(model, logits, one.head) for one in request.classes]
     tiles = Tiles(predictor, case.data)
-    attention, activation, grad_cam = [], [], []
+    per_fold = []
     for index in range(len(model.folds)):
         model.use_fold(index)
-        weights = _case_channel_weights(model, encoder, tiles, predicted, request)
-        stitched = _stitched_maps(model, encoder, tiles, weights, request)
-        on_image, inside = to_image_grid(
-            stitched, case.properties, predictor.plans_manager, predictor.configuration_manager
+        evidence = _evidence(model, encoder, tiles, predicted, request)
+        stitched = _stitched_maps(model, encoder, tiles, evidence.alphas, request)
+        maps, inside = on_image(torch.cat([stitched, tiles.unpad(evidence.attributions)]))
+        count = len(evidence.alphas)
+        activation, grad_cam, hires_cam = np.split(maps, [len(maps) - 2 * count, len(maps) - count])
+        per_fold.append(
+            (
+                np.stack([spatial_softmax(each, inside) for each in activation]),
+                activation,
+                np.stack([_scaled(each) for each in grad_cam]),
+                np.stack([_scaled(np.maximum(each, 0)) for each in hires_cam]),
+                np.array(evidence.shares, np.float32),
+            )
         )
-        energies, cams = np.split(on_image, [len(on_image) - len(weights)])
-        activation.append(energies)
-        attention.append(np.stack([spatial_softmax(energy, inside) for energy in energies]))
-        grad_cam.append(np.stack([_scaled(cam) for cam in cams]))
-    on_image, _ = to_image_grid(
-        torch.stack([mask.float() for mask in predicted]),
-        case.properties,
-        predictor.plans_manager,
-        predictor.configuration_manager,
-    )
+    attention, activation, grad_cam, hires_cam, shares = (np.mean(each, axis=0) for each in zip(*per_fold, strict=True))
+    shape = (len(request.classes), len(request.stages))
     return CaseMaps(
-        attention=np.mean(attention, axis=0),
-        activation=np.mean(activation, axis=0),
-        grad_cam=np.mean(grad_cam, axis=0).reshape(len(predicted), len(request.stages), *on_image.shape[1:]),
-        labels=on_image > 0.5,
+        attention=attention,
+        activation=activation,
+        grad_cam=grad_cam.reshape(*shape, *grad_cam.shape[1:]),
+        hires_cam=hires_cam.reshape(*shape, *grad_cam.shape[1:]),
+        predicted=on_image(torch.stack([mask.float() for mask in predicted]))[0] > 0.5,
+        share_left=shares.reshape(shape),
     )
 
 
@@ -96,47 +130,55 @@ def _predicted(model: TrainedModel, logits: torch.Tensor, head: int) -> torch.Te
     return logits.argmax(dim=0) == head
 
 
-def _case_channel_weights(
+def _evidence(
     model: TrainedModel,
     encoder: nn.Module,
     tiles: Tiles,
     predicted: Sequence[torch.Tensor],
     request: Request,
-) -> list[torch.Tensor]:
-    """Grad-CAM's α, one per channel for the whole image: for every class, for every stage asked for.
+) -> _Evidence:
+    """Gradients of every class's score at every stage asked for, tile by tile.
 
     The score is linear in the stitched logits, and these are a weighted sum of the tiles' logits: its gradient at the
-    features of a tile is that of the same sum over the tile, each voxel with the tile's share in it. So the means over
-    tiles add up to the α of the whole image.
+    features of a tile is that of the same sum over the tile, each voxel with the tile's share in it. So channel
+    weights and attributions add up over the tiles to those of the whole image.
     """
     masks = [mask if request.evidence == "predicted" else torch.ones_like(mask) for mask in predicted]
     padded = [tiles.pad(mask.float()) for mask in masks]
-    totals = [torch.zeros(())] * (len(masks) * len(request.stages))
+    count = len(masks) * len(request.stages)
+    alphas, shares = [torch.zeros(())] * count, [0.0] * count
+    canvas, asked = tiles.canvas(count), 0
     with EncoderFeatures(encoder) as recorder:
         for position in tiles.positions:
             inside = [mask[position[1:]] * tiles.share(position) for mask in padded]
             if not any(weight.any() for weight in inside):
                 continue
-            # so that every layer from the image on takes part in the graph
+            asked += 1
+            # through the image, so that every layer takes part in the graph
             logits = _result(model.network(tiles.cut(position).to(model.device).requires_grad_()))
-            stages = [recorder.features[stage] for stage in request.stages]
-            alphas: list[torch.Tensor] = []
+            stages = [recorder.features[stage] for stage in request.stages] * len(masks)
+            gradients: list[torch.Tensor] = []
             for one, weight in zip(request.classes, inside, strict=True):
-                alphas += channel_weights(class_score(logits, one.head, weight.to(model.device)), stages)
-            totals = [total + alpha.cpu() for total, alpha in zip(totals, alphas, strict=True)]
-    return totals
+                score = class_score(logits, one.head, weight.to(model.device))
+                gradients += feature_gradients(score, stages[: len(request.stages)])
+            alphas = [alpha + channel_weights(g).cpu() for alpha, g in zip(alphas, gradients, strict=True)]
+            shares = [share + share_left(g) for share, g in zip(shares, gradients, strict=True)]
+            with torch.no_grad():
+                maps = [attribution(f, g) for f, g in zip(stages, gradients, strict=True)]
+                canvas[position] += torch.cat([resized(each, model.patch_size)[0] for each in maps]).cpu()
+    return _Evidence(alphas, canvas, [share / max(asked, 1) for share in shares])
 
 
 def _stitched_maps(
-    model: TrainedModel, encoder: nn.Module, tiles: Tiles, weights: Sequence[torch.Tensor], request: Request
+    model: TrainedModel, encoder: nn.Module, tiles: Tiles, alphas: Sequence[torch.Tensor], request: Request
 ) -> torch.Tensor:
-    """G of every stage, then the activation map of every class and stage asked for, (maps, *spatial)."""
+    """G of every stage, then Grad-CAM of every class and stage asked for, (maps, *spatial)."""
     canvas = None
     with torch.no_grad(), EncoderFeatures(encoder) as recorder:
         for position in tiles.positions:
             model.network(tiles.cut(position).to(model.device))
             maps = [activation_map(feature, request.exponent) for feature in recorder.features]
-            for alpha, stage in zip(weights, request.stages * len(request.classes), strict=True):
+            for alpha, stage in zip(alphas, request.stages * len(request.classes), strict=True):
                 feature = recorder.features[stage]
                 # without any evidence α is a single zero
                 maps.append(class_activation_map(feature, alpha.to(feature).expand(feature.shape[1])))
@@ -148,7 +190,7 @@ def _stitched_maps(
 
 
 def _result(output: torch.Tensor | Sequence[torch.Tensor]) -> torch.Tensor:
-    """The full-resolution logits; a network in training mode of its heads returns them first in a list."""
+    """The full-resolution logits; with deep supervision they are the first of a list."""
     return output if isinstance(output, torch.Tensor) else output[0]
 
 

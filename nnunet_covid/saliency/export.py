@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from nnunet_covid.errors import UserError
@@ -81,11 +82,7 @@ def export_saliency(
         maps = compute_case_maps(model, prepared, encoder, request)
         _write_maps(output, prepared, maps, request, settings)
         pictures.append(_draw(output, prepared, maps, request))
-        entries[case.name] = {
-            "predicted_voxels": {
-                one.name: int(mask.sum()) for one, mask in zip(request.classes, maps.labels, strict=True)
-            }
-        }
+        entries[case.name] = _case_entry(maps, request)
     write_atomically(output / REPORT, json.dumps(_report(model, request, shapes, entries), indent=2) + "\n")
     return pictures
 
@@ -124,36 +121,59 @@ def _make_folder(output: Path) -> None:
         raise UserError(f"{output} cannot be made a folder ({e.strerror}); name another one") from e
 
 
+def _class_maps(maps: CaseMaps, request: Request) -> dict[tuple[str, str, int], NDArray[np.float32]]:
+    """Method, class and stage number to the map."""
+    return {
+        (method, one.name, stage + 1): each[c, s]
+        for method, each in (("Grad-CAM", maps.grad_cam), ("HiResCAM", maps.hires_cam))
+        for c, one in enumerate(request.classes)
+        for s, stage in enumerate(request.stages)
+    }
+
+
 def _write_maps(output: Path, case: PreparedCase, maps: CaseMaps, request: Request, settings: Settings) -> None:
     named = {f"attention_stage{number}": each for number, each in enumerate(maps.attention, 1)}
     if settings.write_activation:
         named |= {f"activation_stage{number}": each for number, each in enumerate(maps.activation, 1)}
-    for one, stages in zip(request.classes, maps.grad_cam, strict=True):
-        name = one.name.replace("/", "_")
-        named |= {f"gradcam_{name}_stage{s + 1}": each for s, each in zip(request.stages, stages, strict=True)}
+    for (method, class_name, stage), each in _class_maps(maps, request).items():
+        named[f"{method.lower().replace('-', '')}_{class_name.replace('/', '_')}_stage{stage}"] = each
     for name, each in named.items():
         write_map(output / f"{case.name}_{name}{NIFTI}", each, case.properties)
 
 
 def _draw(output: Path, case: PreparedCase, maps: CaseMaps, request: Request) -> Path:
     spacing = tuple(float(s) for s in case.properties["spacing"])
-    axis, index = shown_slice(maps.labels, spacing)
+    axis, index = shown_slice(maps.predicted, spacing)
     rows, columns = (spacing[a] for a in range(3) if a != axis)
 
     panels = {f"attention, stage {number}": scaled(each) for number, each in enumerate(maps.activation, 1)}
-    for one, stages in zip(request.classes, maps.grad_cam, strict=True):
-        panels |= {f"Grad-CAM, {one.name}, stage {s + 1}": m for s, m in zip(request.stages, stages, strict=True)}
+    for (method, class_name, stage), each in _class_maps(maps, request).items():
+        panels[f"{method}, {class_name}, stage {stage}"] = each
     path = output / f"{case.name}.png"
     where = "" if case.image.shape[1 + axis] == 1 else f", slice {index} of {case.image.shape[1 + axis]}"
     write_overlay(
         path,
         np.take(case.image[0], index, axis),
-        np.take(maps.labels.any(axis=0), index, axis),
+        np.take(maps.predicted.any(axis=0), index, axis),
         {heading: np.take(each, index, axis) for heading, each in panels.items()},
         title=f"{case.name}{where}",
         aspect=rows / columns,
     )
     return path
+
+
+def _case_entry(maps: CaseMaps, request: Request) -> dict[str, Any]:
+    stages = [stage + 1 for stage in request.stages]
+    return {
+        one.name: {
+            "predicted_voxels": int(maps.predicted[c].sum()),
+            "gradient_left_after_mean": {
+                f"stage{number}": round(float(share), 4)
+                for number, share in zip(stages, maps.share_left[c], strict=True)
+            },
+        }
+        for c, one in enumerate(request.classes)
+    }
 
 
 def _report(
@@ -168,7 +188,7 @@ def _report(
         ],
         "patch": list(model.patch_size),
         "exponent": request.exponent,
-        "grad_cam": {
+        "class_maps": {
             "classes": [one.name for one in request.classes],
             "stages": [stage + 1 for stage in request.stages],
             "score": "sum of the class's logits over "

@@ -17,24 +17,48 @@ def class_score(logits: torch.Tensor, head: int, weight: torch.Tensor) -> torch.
     return (logits[0, head] * weight).sum()
 
 
-def channel_weights(score: torch.Tensor, stages: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    r"""Eq. (1) of Grad-CAM, :math:`\alpha_k = \frac{1}{Z} \sum_v \partial y / \partial A_{k,v}`, for several stages.
+def feature_gradients(score: torch.Tensor, stages: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    r""":math:`\partial y / \partial A` for the features of several stages; the graph is kept for further scores.
 
     Args:
         score: Scalar that depends on the features.
         stages: Features (1, C, *spatial) in the score's graph.
 
     Returns:
-        For every stage (C,); zeros where the score does not depend on it. The graph is kept for further scores.
+        For every stage a tensor of its shape; zeros where the score does not depend on it.
     """
     gradients = torch.autograd.grad(score, list(stages), retain_graph=True, allow_unused=True)
     return [
-        features.new_zeros(features.shape[1]) if gradient is None else gradient[0].flatten(1).mean(dim=1)
+        torch.zeros_like(features) if gradient is None else gradient
         for features, gradient in zip(stages, gradients, strict=True)
     ]
+
+
+def channel_weights(gradient: torch.Tensor) -> torch.Tensor:
+    r"""Eq. (1), :math:`\alpha_k = \frac{1}{Z} \sum_v \partial y / \partial A_{k,v}`: (1, C, *spatial) to (C,).
+
+    Where instance normalisation follows the features, adding a constant to a channel changes nothing but the border:
+    the sum then cancels, and α says next to nothing. See :func:`attribution`.
+    """
+    return gradient[0].flatten(1).mean(dim=1)
 
 
 def class_activation_map(features: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     r"""Eq. (2), :math:`\mathrm{ReLU}(\sum_k \alpha_k A_k)`: (1, C, *spatial) and (C,) to (1, 1, *spatial)."""
     combined = torch.einsum("bc...,c->b...", features, weights)
     return functional.relu(combined)[:, None]
+
+
+def attribution(features: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+    r"""HiResCAM before its ReLU, :math:`\sum_k (\partial y / \partial A_k) \odot A_k`.
+
+    Features and gradient (1, C, *spatial) to (1, 1, *spatial). No mean over positions, so nothing cancels. Source: Draelos and Carin, "Use HiResCAM instead of Grad-CAM for
+    faithful explanations of convolutional neural networks", arXiv 2011.08891.
+    """
+    return (gradient * features).sum(dim=1, keepdim=True)
+
+
+def share_left(gradient: torch.Tensor) -> float:
+    r"""What the mean over positions leaves of a gradient, :math:`\sum_k |\sum_v g| / \sum_k \sum_v |g|`, 0 to 1."""
+    total = gradient.abs().sum()
+    return float(gradient[0].flatten(1).sum(dim=1).abs().sum() / total) if total > 0 else 0.0
