@@ -23,6 +23,21 @@ TRAINERS: dict[str, str] = {
     "InfNetPretrainedTrainer": "inf_net_timm",
     "InfNetPretrainedStride8Trainer": "inf_net_timm",
     "InfNetPretrainedScratchTrainer": "inf_net_timm",
+    "SSANetTrainer": "ssa_net",
+    "SSANetReweightedTrainer": "ssa_net",
+    "SSANetDiceCETrainer": "ssa_net",
+    "SSANetMutualTrainer": "ssa_net",
+    "SSANetTrainerBackbone": "ssa_net",
+    "SSANetTrainerSA": "ssa_net",
+    "SSANetTrainerSA10": "ssa_net",
+    "SSANetTrainerSA20": "ssa_net",
+    "SSANetTrainerSA30": "ssa_net",
+    "SSANetTrainerSA40": "ssa_net",
+    "SSANetTrainerSA50": "ssa_net",
+    "SSANetTrainerSA60": "ssa_net",
+    "SSANetTrainerSC": "ssa_net",
+    "SSANetResNet34Trainer": "ssa_net",
+    "SSANetResNet34PretrainedTrainer": "ssa_net",
 }
 """Every trainer and the module of this package that holds it."""
 

@@ -57,7 +57,7 @@ class LungInfectionTrainer(nnUNetTrainer):
         dataset_json: dict[str, Any],
         device: torch.device = torch.device("cuda"),
     ) -> None:
-        self._refuse_unsupported(plans, configuration)
+        self._refuse_unsupported(plans, configuration, dataset_json)
         super().__init__(plans, configuration, fold, dataset_json, device)
         record_label_kind(self.plans_manager.plans, self.label_manager)
         if self.learning_rate is not None:
@@ -67,10 +67,12 @@ class LungInfectionTrainer(nnUNetTrainer):
         if self.epochs is not None:
             self.num_epochs = self.epochs
 
-    def _refuse_unsupported(self, plans: dict[str, Any], configuration: str) -> None:
-        """Before anything is written: does this trainer work with these plans and its own settings?"""
+    def _refuse_unsupported(self, plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]) -> None:
+        """Before anything is written: does this trainer work with these plans, data and its own settings?"""
         try:
-            self.check_settings(PlansManager(plans).get_configuration(configuration))
+            manager = PlansManager(plans)
+            self.check_settings(manager.get_configuration(configuration))
+            self.check_data_set(manager, manager.get_configuration(configuration), dataset_json)
         except ValueError as e:
             name = type(self).__name__
             stop_training(f"{name} cannot train configuration '{configuration}' of {plans.get('plans_name')}: {e}")
@@ -87,6 +89,15 @@ class LungInfectionTrainer(nnUNetTrainer):
         if dims not in self.dimensions:
             msg = f"its network works in {self.dimensions[0]}D only: train the 2d configuration, or use InfNetTrainer"
             raise ValueError(msg)
+
+    def check_data_set(
+        self, plans_manager: PlansManager, configuration: ConfigurationManager, dataset_json: dict[str, Any]
+    ) -> None:
+        """Check what the data set holds against plans and class attributes; nothing to check here.
+
+        Raises:
+            ValueError: With what is wrong and what to do.
+        """
 
     @property
     def bare_network(self) -> nn.Module:

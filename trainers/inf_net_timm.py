@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import torch
@@ -10,30 +9,19 @@ from nnunetv2.utilities.helpers import dummy_context
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import autocast, nn
 
-from nnunet_covid.networks.encoder_weights import HUB, load_encoder_weights
+from nnunet_covid.networks.encoder_weights import HUB
 from nnunet_covid.networks.inf_net import InfNetWidths
 from nnunet_covid.networks.multi_scale import scaled_pair
 from nnunet_covid.networks.timm_encoder import TimmEncoder
 from nnunet_covid.nnunet.plans import has_background_head
-from nnunet_covid.trainers.base import stop_training
 from nnunet_covid.trainers.inf_net import InfNetTrainer
+from nnunet_covid.trainers.timm_weights import TimmWeightsTrainer
 
-WEIGHTS_VARIABLE = "NNUNET_COVID_ENCODER_WEIGHTS"
 
+class InfNetTimmTrainer(TimmWeightsTrainer, InfNetTrainer):
+    """Inf-Net's heads, at the paper's widths, on any timm encoder with a feature pyramid; 2D."""
 
-class InfNetTimmTrainer(InfNetTrainer):
-    """Inf-Net's heads, at the paper's widths, on any timm encoder with a feature pyramid; 2D.
-
-    Attributes:
-        encoder_name: A timm model name.
-        encoder_weights: ``None`` starts from scratch; ``"hub"``, ``"package:NAME"`` or a file path as in
-            :func:`nnunet_covid.networks.encoder_weights.load_encoder_weights`. The environment variable
-            ``NNUNET_COVID_ENCODER_WEIGHTS`` (a file path) takes the place of whatever stands here but ``None``.
-    """
-
-    dimensions = (2,)
-    encoder_name: str = "res2net50d"
-    encoder_weights: str | None = None
+    encoder_name = "res2net50d"
 
     def check_encoder(self, configuration: ConfigurationManager) -> None:
         TimmEncoder(self.encoder_name, 1)
@@ -57,22 +45,6 @@ class InfNetTimmTrainer(InfNetTrainer):
             widths=InfNetWidths(),
             deep_supervision=enable_deep_supervision,
         )
-
-    def load_checkpoint(self, filename_or_checkpoint: dict[str, Any] | str) -> None:
-        """A checkpoint holds the encoder too, so nothing is fetched for it."""
-        self.encoder_weights = None
-        super().load_checkpoint(filename_or_checkpoint)
-
-    def initialize(self) -> None:
-        super().initialize()
-        if self.encoder_weights is None:
-            return
-        source = os.environ.get(WEIGHTS_VARIABLE) or self.encoder_weights
-        try:
-            load_encoder_weights(self.bare_network.encoder, source)
-        except (FileNotFoundError, ConnectionError, ValueError) as e:
-            stop_training(str(e))
-        self.print_to_log_file(f"Encoder {self.encoder_name} starts from weights '{source}'")
 
 
 class InfNetRes2NetTrainer(InfNetTimmTrainer):

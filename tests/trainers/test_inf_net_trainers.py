@@ -52,13 +52,17 @@ def batch(trainer: Any, num_labels: int = 2) -> dict[str, Any]:
         channels = [*trainer.label_manager.foreground_regions, (trainer.label_manager.ignore_label,)]
         values = [(c,) if isinstance(c, int) else c for c in channels]
         labels = torch.cat([torch.isin(labels, torch.tensor(v)) for v in values], dim=1)
-    return {"data": torch.randn(2, 1, *size), "target": [labels]}
+    strides = [[round(1 / factor) for factor in scale] for scale in trainer._get_deep_supervision_scales()]
+    targets = [labels[(..., *(slice(None, None, step) for step in stride))] for stride in strides]
+    return {"data": torch.randn(2, 1, *size), "target": targets}
 
 
 @pytest.mark.parametrize("name", trainers.TRAINERS)
 def test_every_trainer_takes_a_step_and_validates(name: str, make: Any) -> None:
     trainer = type(name, (getattr(trainers, name),), {"encoder_weights": None, "scales": (1.0,)})
     made = make(trainer, stages=6, patch=[64, 64])
+    if hasattr(made, "reweighted"):
+        made.reweighted.set_counts([9, 1])
     before = [p.detach().clone() for p in made.network.parameters()]
     made.network.train()
     assert np.isfinite(made.train_step(batch(made))["loss"])

@@ -1,0 +1,112 @@
+"""Self-attention distillation: an earlier stage of an encoder learns where the next one looks.
+
+Source: SSA-Net (Wang et al., Medical Image Analysis 2022), eqs. (1)–(4), after Hou et al. (ICCV 2019).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+PAPER_EXPONENT = 2
+"""z of eq. (1) (SSA-Net, §3.1.1)."""
+
+_LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
+
+
+def check_exponent(exponent: float) -> None:
+    """Eq. (1) is written for natural z; anything from 1 on makes sense.
+
+    Raises:
+        ValueError: If z is less than 1.
+    """
+    if not exponent >= 1:
+        msg = f"the exponent z of the attention maps must be at least 1, not {exponent}"
+        raise ValueError(msg)
+
+
+def attention_map(features: torch.Tensor, exponent: float = PAPER_EXPONENT) -> torch.Tensor:
+    r"""Eq. (1), :math:`G(A) = \sum_c |A_c|^z`, (B, C, *spatial) to (B, *spatial), at least in float32.
+
+    Raises:
+        ValueError: If z is less than 1.
+    """
+    check_exponent(exponent)
+    features = features.to(torch.promote_types(features.dtype, torch.float32))
+    powers = features.square() if exponent == 2 else features.abs().pow(exponent)
+    return powers.sum(dim=1)
+
+
+def attention_distribution(attention: torch.Tensor, size: Sequence[int] | None = None) -> torch.Tensor:
+    r"""Eq. (2), :math:`\Phi = S(B(G))`: linear interpolation, then a softmax over all positions.
+
+    Args:
+        attention: Map of :func:`attention_map`, (B, *spatial).
+        size: Spatial size of the result; ``None`` keeps that of the map.
+
+    Returns:
+        (B, *size); every sample sums to 1.
+    """
+    if size is not None and tuple(size) != tuple(attention.shape[1:]):
+        mode = _LINEAR[attention.ndim - 1]
+        attention = functional.interpolate(attention[:, None], size=tuple(size), mode=mode, align_corners=False)[:, 0]
+    return attention.flatten(1).softmax(dim=1).view(attention.shape)
+
+
+def distillation_loss(
+    features: Sequence[torch.Tensor], exponent: float = PAPER_EXPONENT, *, detach: bool = True
+) -> torch.Tensor:
+    r"""Eqs. (3) and (4): mean squared difference of neighbouring distributions, summed over the pairs of stages.
+
+    .. math:: \frac{1}{N} \sum_n \sum_{m=1}^{M-1} \mathrm{mse}(\Phi(A_{n,m}), \Phi(A_{n,m+1}))
+
+    The mean runs over the positions of the earlier stage, to whose size the later map is interpolated.
+
+    Args:
+        features: At least two encoder stages, shallow to deep, each (B, C_m, *spatial_m).
+        exponent: z of eq. (1).
+        detach: Whether the later stage of a pair is a fixed target, so that only the earlier one learns.
+
+    Raises:
+        ValueError: If there are fewer than two stages, or z is less than 1.
+    """
+    if len(features) < 2:
+        msg = f"self-attention distillation needs at least two encoder stages, not {len(features)}"
+        raise ValueError(msg)
+    attention = [attention_map(f, exponent) for f in features]
+    terms = []
+    for earlier, later in itertools.pairwise(attention):
+        target = attention_distribution(later.detach() if detach else later, earlier.shape[1:])
+        terms.append((attention_distribution(earlier) - target).square().mean())
+    return torch.stack(terms).sum()
+
+
+class SelfAttentionDistillation(nn.Module):
+    """:func:`distillation_loss` from a certain epoch on.
+
+    Args:
+        exponent: z of eq. (1).
+        detach: Whether the later stage of a pair is a fixed target.
+        start_epoch: First epoch with this loss (Table 3 of the paper); before it the loss is zero.
+
+    Attributes:
+        epoch: The current epoch; whoever trains sets it.
+    """
+
+    def __init__(self, exponent: float = PAPER_EXPONENT, *, detach: bool = True, start_epoch: int = 0) -> None:
+        super().__init__()
+        check_exponent(exponent)
+        self.exponent = exponent
+        self.detach = detach
+        self.start_epoch = start_epoch
+        self.epoch = 0
+
+    def forward(self, features: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Scalar loss of stages as in :func:`distillation_loss`."""
+        if self.epoch < self.start_epoch:
+            return torch.zeros((), device=features[0].device)
+        return distillation_loss(features, self.exponent, detach=self.detach)

@@ -1,0 +1,318 @@
+"""SSA-Net on the encoder that nnU-Net plans and on the paper's ResNet34, and the rows of its ablation study."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from nnunetv2.training.loss.compound_losses import DC_and_BCE_loss, DC_and_CE_loss
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from torch import nn
+
+from nnunet_covid.losses.reweighted_cross_entropy import ReweightedCrossEntropy
+from nnunet_covid.losses.self_attention_distillation import SelfAttentionDistillation, check_exponent
+from nnunet_covid.losses.ssa_net import SSANetLoss
+from nnunet_covid.networks.encoder_description import describe_planned_encoder
+from nnunet_covid.networks.encoder_weights import HUB
+from nnunet_covid.networks.spatial_convolution import SpatialConvolution
+from nnunet_covid.networks.ssa_net import SSANet, SSANetPaper, distilled_stages, require_two_stages
+from nnunet_covid.networks.timm_encoder import TimmEncoder
+from nnunet_covid.nnunet.channels import cases_without_lungs, check_channels, promises_lung_mask
+from nnunet_covid.nnunet.class_counts import class_counts, count_labels
+from nnunet_covid.nnunet.planned import build_planned_unet
+from nnunet_covid.nnunet.segmentation_losses import DiceLoss, supervise_every_map
+from nnunet_covid.trainers.base import LungInfectionTrainer, _one_of, stop_training
+from nnunet_covid.trainers.timm_weights import TimmWeightsTrainer
+
+SegmentationLoss = Literal["dice", "reweighted_ce", "dice_ce"]
+SEGMENTATION_LOSSES = ("dice", "reweighted_ce", "dice_ce")
+
+
+class SSANetTrainer(LungInfectionTrainer):
+    """SSA-Net (Wang et al., Medical Image Analysis 2022) with nnU-Net's planned encoder, decoder and schedule.
+
+    Works in 2D and 3D. The decoder's maps are supervised as nnU-Net does it; the paper supervises its one output.
+
+    Attributes:
+        spatial_convolution: Whether messages travel over the bottleneck.
+        kernel, kernel_3d: Width of its kernel in 2D, and along both axes of a plane in 3D: nine taps either way.
+        self_attention: Whether the encoder distils its attention.
+        distillation_weight: α of eq. (7).
+        distillation_exponent: z of eq. (1).
+        distillation_start: First epoch with distillation.
+        distillation_detach: Whether the later stage of a pair is a fixed target (Hou et al.) or learns too (the
+            released code).
+        segmentation_loss: ``"dice"``, eq. (6); ``"reweighted_ce"``, eq. (8); ``"dice_ce"``, nnU-Net's own.
+    """
+
+    spatial_convolution: bool = True
+    kernel: int = 9
+    kernel_3d: int = 3
+    self_attention: bool = True
+    distillation_weight: float = 0.1
+    distillation_exponent: float = 2
+    distillation_start: int = 0
+    distillation_detach: bool = True
+    segmentation_loss: SegmentationLoss = "dice"
+
+    def check_settings(self, configuration: ConfigurationManager) -> None:
+        super().check_settings(configuration)
+        _one_of("segmentation_loss", self.segmentation_loss, SEGMENTATION_LOSSES)
+        check_exponent(self.distillation_exponent)
+        for name in ("kernel", "kernel_3d"):
+            width = getattr(self, name)
+            if width < 1 or width % 2 == 0:
+                msg = f"{name} = {width}, but a kernel must be odd and positive"
+                raise ValueError(msg)
+        self.check_encoder(configuration)
+
+    def check_encoder(self, configuration: ConfigurationManager) -> None:
+        """Are there at least two stages?"""
+        try:
+            require_two_stages(len(configuration.network_arch_init_kwargs.get("strides", ())))
+        except ValueError as e:
+            msg = f"{e}: plan a larger patch"
+            raise ValueError(msg) from e
+
+    def check_data_set(
+        self, plans_manager: PlansManager, configuration: ConfigurationManager, dataset_json: dict[str, Any]
+    ) -> None:
+        check_channels(dataset_json, configuration)
+        if self.segmentation_loss == "reweighted_ce" and plans_manager.get_label_manager(dataset_json).has_regions:
+            msg = (
+                "the re-weighted cross entropy is for classes that exclude each other, but this data set has regions: "
+                "set segmentation_loss = 'dice', or convert the data set with classes"
+            )
+            raise ValueError(msg)
+
+    @classmethod
+    def build_network_architecture(  # type: ignore[override]
+        cls,
+        plans_manager: PlansManager,
+        configuration_manager: ConfigurationManager,
+        num_input_channels: int,
+        num_output_channels: int,
+        enable_deep_supervision: bool = True,
+    ) -> nn.Module:
+        """The network of the class attributes; nnU-Net calls this for training and for prediction."""
+        unet: Any = build_planned_unet(
+            configuration_manager, num_input_channels, num_output_channels, deep_supervision=enable_deep_supervision
+        )
+        description = describe_planned_encoder(unet.encoder)
+        dims = description.style.spatial_dims
+        kernel = cls.kernel if dims == 2 else cls.kernel_3d
+        return SSANet(
+            unet.encoder,
+            unet.decoder,
+            distilled_stages(description.in_plane_strides),
+            spatial_convolution=(
+                SpatialConvolution(description.channels[-1], dims, kernel) if cls.spatial_convolution else None
+            ),
+            distillation=cls.self_attention,
+        )
+
+    def _get_deep_supervision_scales(self) -> list[list[float]] | None:
+        """nnU-Net's: one target per map of the planned decoder."""
+        return nnUNetTrainer._get_deep_supervision_scales(self)
+
+    def _build_loss(self) -> nn.Module:
+        scales = self._get_deep_supervision_scales()
+        if scales is None:
+            stop_training(f"{type(self).__name__} learns from what its encoder returns: keep deep supervision on")
+        # without compilation multi-GPU training does not accept a map that takes no part in the loss
+        coarsest = 1e-6 if self.is_ddp and not self._do_i_compile() else 0.0
+        return SSANetLoss(
+            supervise_every_map(self._loss_of_a_map(), len(scales), coarsest=coarsest),
+            SelfAttentionDistillation(
+                self.distillation_exponent, detach=self.distillation_detach, start_epoch=self.distillation_start
+            )
+            if self.self_attention
+            else None,
+            self.distillation_weight,
+        )
+
+    def _loss_of_a_map(self) -> nn.Module:
+        """The segmentation loss between one map and its target."""
+        batch_dice = self.configuration_manager.batch_dice
+        if self.segmentation_loss == "dice":
+            return DiceLoss(self.label_manager, batch_dice=batch_dice, ddp=self.is_ddp)
+        if self.segmentation_loss == "reweighted_ce":
+            self.reweighted = ReweightedCrossEntropy(self.label_manager.ignore_label)
+            return self.reweighted
+        has_regions, ignore_label = self.label_manager.has_regions, self.label_manager.ignore_label
+        dice = {"batch_dice": batch_dice, "smooth": 1e-5, "do_bg": has_regions, "ddp": self.is_ddp}
+        if has_regions:
+            return DC_and_BCE_loss({}, dice, use_ignore_label=ignore_label is not None)
+        return DC_and_CE_loss(dice, {}, ignore_label=ignore_label)
+
+    def get_tr_and_val_datasets(self) -> tuple[Any, Any]:
+        """nnU-Net's, after a look at what this method needs of them: lung masks and class shares."""
+        training, validation = super().get_tr_and_val_datasets()
+        if promises_lung_mask(self.dataset_json):
+            self._look_at_lung_masks(training)
+        if self.segmentation_loss == "reweighted_ce":
+            self._weigh_classes(training)
+        return training, validation
+
+    def _look_at_lung_masks(self, dataset: Any) -> None:
+        """A slice without lung may have an empty mask; a training set of empty masks is a mistake."""
+        cases = list(dataset.identifiers)
+        try:
+            empty = cases_without_lungs(dataset, cases)
+        except ValueError as e:
+            stop_training(str(e))
+        if len(empty) == len(cases):
+            stop_training(
+                f"the lung mask (last channel) of all {len(cases)} training cases is empty: "
+                "convert the data set again, with lung masks that were segmented"
+            )
+        if empty:
+            some = ", ".join(empty[:5]) + (", …" if len(empty) > 5 else "")
+            self.print_to_log_file(
+                f"WARNING: the lung mask is empty in {len(empty)} of {len(cases)} training cases: {some}"
+            )
+
+    def _weigh_classes(self, dataset: Any) -> None:
+        cache = Path(self.preprocessed_dataset_folder_base) / (
+            f"class_counts_{self.configuration_manager.data_identifier}.json"
+        )
+        counts = count_labels(dataset, list(dataset.identifiers), cache)
+        try:
+            self.reweighted.set_counts(class_counts(counts, self.label_manager.all_labels))
+        except ValueError as e:
+            stop_training(f"{e} (fold {self.fold}): use segmentation_loss = 'dice', or folds with every class")
+        self.print_to_log_file(f"class weights {[round(w, 3) for w in self.reweighted.weights.tolist()]}")
+
+    def on_train_start(self) -> None:
+        if self.self_attention and self.distillation_start >= self.num_epochs:
+            stop_training(
+                f"{type(self).__name__} distils from epoch {self.distillation_start} on, but the training ends after "
+                f"{self.num_epochs}: train longer, or lower distillation_start"
+            )
+        super().on_train_start()
+
+    def on_train_epoch_start(self) -> None:
+        super().on_train_epoch_start()
+        if self.loss.distillation is not None:
+            self.loss.distillation.epoch = self.current_epoch
+
+
+class SSANetReweightedTrainer(SSANetTrainer):
+    """The loss of the multi-class iterations, eq. (8), in place of Dice."""
+
+    segmentation_loss = "reweighted_ce"
+
+
+class SSANetDiceCETrainer(SSANetTrainer):
+    """nnU-Net's own loss beside the distillation: what differs from stock nnU-Net is SSA-Net alone."""
+
+    segmentation_loss = "dice_ce"
+
+
+class SSANetMutualTrainer(SSANetTrainer):
+    """Both stages of a pair learn, as in the released code."""
+
+    distillation_detach = False
+
+
+# Rows of Table 3 (Wang et al., Medical Image Analysis 2022); the last, everything, is SSANetTrainer itself.
+
+
+class SSANetTrainerBackbone(SSANetTrainer):
+    """Row M1: neither part."""
+
+    spatial_convolution = self_attention = False
+
+
+class SSANetTrainerSA(SSANetTrainer):
+    """Row M2: self-attention distillation from the start."""
+
+    spatial_convolution = False
+
+
+class SSANetTrainerSA10(SSANetTrainerSA):
+    """Row E1: self-attention distillation from epoch 10 on."""
+
+    distillation_start = 10
+
+
+class SSANetTrainerSA20(SSANetTrainerSA):
+    """Row E2: self-attention distillation from epoch 20 on."""
+
+    distillation_start = 20
+
+
+class SSANetTrainerSA30(SSANetTrainerSA):
+    """Row E3: self-attention distillation from epoch 30 on."""
+
+    distillation_start = 30
+
+
+class SSANetTrainerSA40(SSANetTrainerSA):
+    """Row E4, the best without spatial convolution: self-attention distillation from epoch 40 on."""
+
+    distillation_start = 40
+
+
+class SSANetTrainerSA50(SSANetTrainerSA):
+    """Row E5: self-attention distillation from epoch 50 on."""
+
+    distillation_start = 50
+
+
+class SSANetTrainerSA60(SSANetTrainerSA):
+    """Row E6: self-attention distillation from epoch 60 on."""
+
+    distillation_start = 60
+
+
+class SSANetTrainerSC(SSANetTrainer):
+    """Row M3: spatial convolution alone."""
+
+    self_attention = False
+
+
+class SSANetResNet34Trainer(TimmWeightsTrainer, SSANetTrainer):
+    """The paper's network and recipe: ResNet34 from scratch, the paper's decoder, 150 epochs; 2D.
+
+    The paper names no optimiser; Adam with 1e-4 is what its sibling methods use. Patches keep the planned size instead
+    of 512×512, and the planned batch size holds.
+    """
+
+    encoder_name = "resnet34"
+    optimizer_name = "adam"
+    learning_rate = 1e-4
+    regularisation = 0.0
+    epochs = 150
+
+    def check_encoder(self, configuration: ConfigurationManager) -> None:
+        SSANetPaper(TimmEncoder(self.encoder_name, 1), 1, kernel=None)
+
+    @classmethod
+    def build_network_architecture(  # type: ignore[override]
+        cls,
+        plans_manager: PlansManager,
+        configuration_manager: ConfigurationManager,
+        num_input_channels: int,
+        num_output_channels: int,
+        enable_deep_supervision: bool = True,
+    ) -> nn.Module:
+        """The paper's network; weights are loaded only where a training begins."""
+        return SSANetPaper(
+            TimmEncoder(cls.encoder_name, num_input_channels),
+            num_output_channels,
+            kernel=cls.kernel if cls.spatial_convolution else None,
+            distillation=cls.self_attention,
+            deep_supervision=enable_deep_supervision,
+        )
+
+    def _get_deep_supervision_scales(self) -> list[list[float]] | None:
+        """One target: the paper supervises its one output."""
+        return LungInfectionTrainer._get_deep_supervision_scales(self)
+
+
+class SSANetResNet34PretrainedTrainer(SSANetResNet34Trainer):
+    """The same with ImageNet weights from the hub; the paper trains from scratch."""
+
+    encoder_weights = HUB
