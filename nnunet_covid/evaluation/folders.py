@@ -23,9 +23,9 @@ from nnunet_covid.evaluation.label_files import (
     Geometry,
     LabelFormat,
     label_format,
-    present_values,
     read_geometry,
     read_labels,
+    unknown_values,
 )
 from nnunet_covid.evaluation.labels import LabelScheme, find_dataset_json, read_dataset_json, scheme_of_labels
 from nnunet_covid.evaluation.metrics import Units
@@ -217,7 +217,7 @@ def _check_case(source: EvaluationInput, case: str) -> KeptCase | str | None:
     kept = []
     for path in (source.reference(case), source.prediction(case)):
         labels, geometry = read_labels(path, source.format)
-        unknown = present_values(labels) - source.scheme.known_values
+        unknown = unknown_values(labels, source.scheme.known_values)
         if unknown:
             listed = ", ".join(map(str, sorted(unknown)[:5]))
             known = ", ".join(map(str, sorted(source.scheme.known_values)))

@@ -128,6 +128,14 @@ def read_labels(path: Path, fmt: LabelFormat) -> tuple[NDArray[np.integer], Geom
         raise _unreadable(path, e) from e
 
 
+def unknown_values(labels: NDArray[np.integer], known: frozenset[int]) -> frozenset[int]:
+    """The values of a label map that are not among the known ones."""
+    low, high = min(known), max(known)
+    if len(known) == high - low + 1 and low <= labels.min() and labels.max() <= high:
+        return frozenset()  # the common case, without looking for each value
+    return present_values(labels) - known
+
+
 def present_values(labels: NDArray[np.integer]) -> frozenset[int]:
     """The values that occur in a label map."""
     low, high = int(labels.min()), int(labels.max())

@@ -1,7 +1,7 @@
 """Distances between the borders of two segmentations: HD95 and normalised surface Dice.
 
 Nearest neighbours are found among border voxels with a k-d tree, which is exact and needs neither a distance
-map of the whole image nor its memory.
+map of the whole image nor its memory; in 2D, those that lie within a few pixels with a table first.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from nnunet_covid.evaluation.borders import border_voxels, common_box
 from nnunet_covid.evaluation.empty_policy import Emptiness, emptiness, empty_distance, empty_overlap
+from nnunet_covid.evaluation.near_pixels import near_distances
 
 # Two voxels exactly tau apart must not fall on different sides of tau because 0.1 * 3 > 0.3 in floating
 # point.
@@ -98,8 +99,12 @@ def surface_distances(
     empty = emptiness(int(prediction_border.any()), int(reference_border.any()))
     if empty:
         return _without_distances(empty, shape, spacing)
-    to_reference, to_prediction = _nearest(prediction_border, reference_border, spacing)
-    return SurfaceDistances(to_reference, to_prediction, empty="", diagonal=0.0)
+    return SurfaceDistances(
+        to_reference=_nearest(prediction_border, reference_border, spacing),
+        to_prediction=_nearest(reference_border, prediction_border, spacing),
+        empty="",
+        diagonal=0.0,
+    )
 
 
 def hausdorff_95(prediction: NDArray[np.bool_], reference: NDArray[np.bool_], spacing: Sequence[float]) -> float:
@@ -123,26 +128,24 @@ def _without_distances(empty: Emptiness, shape: tuple[int, ...], spacing: Sequen
     return SurfaceDistances(none, none, empty, empty_distance(empty, shape, tuple(spacing)))
 
 
-def _nearest(a: NDArray[np.bool_], b: NDArray[np.bool_], spacing: Sequence[float]) -> tuple[Distances, Distances]:
-    """Distance from every voxel of ``a`` to the nearest voxel of ``b``, and the other way.
+def _nearest(origin: NDArray[np.bool_], target: NDArray[np.bool_], spacing: Sequence[float]) -> Distances:
+    """Distance from every voxel of ``origin`` to the nearest voxel of ``target``.
 
-    A voxel of both has distance 0 and is not looked up.
+    A voxel on both borders has distance 0 and is not looked up.
     """
-    voxels = np.flatnonzero(a), np.flatnonzero(b)
-    points = tuple(_coordinates(v, a.shape, spacing) for v in voxels)
-    apart = ~b.reshape(-1)[voxels[0]], ~a.reshape(-1)[voxels[1]]
-    return _directed(points[0], points[1], apart[0]), _directed(points[1], points[0], apart[1])
-
-
-def _directed(origin: Distances, target: Distances, apart: NDArray[np.bool_]) -> Distances:
-    """Distance from every point to the nearest target, looked up only for the points that lie apart."""
-    distances = np.zeros(len(origin), dtype=np.float64)
-    if apart.any():
-        # Imported late: SciPy's spatial package takes as long as scoring some hundred slices without distances.
+    voxels = np.flatnonzero(origin)
+    distances = np.zeros(len(voxels), dtype=np.float64)
+    open_ones = np.flatnonzero(~target.reshape(-1)[voxels])
+    if origin.ndim == 2 and len(open_ones):
+        distances[open_ones], found = near_distances(voxels[open_ones], target, spacing)
+        open_ones = open_ones[~found]
+    if len(open_ones):
+        # Imported late: SciPy's spatial package takes as long as scoring a hundred slices without distances.
         from scipy.spatial import cKDTree
 
         # The tree is asked once, so that a quick build pays more than a balanced tree.
-        distances[apart] = cKDTree(target, **QUICK_BUILD).query(origin[apart])[0]
+        tree = cKDTree(_coordinates(np.flatnonzero(target), target.shape, spacing), **QUICK_BUILD)
+        distances[open_ones] = tree.query(_coordinates(voxels[open_ones], origin.shape, spacing))[0]
     return distances
 
 
