@@ -27,6 +27,9 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
     "evaluate": ("evaluate", "score a folder of predictions against a folder of references"),
     "compare": ("compare", "say whether one method beats another on the same cases"),
     "saliency": ("saliency", "show where a trained model looks: attention maps and Grad-CAM of a folder"),
+    "pseudo-label": ("pseudo_label", "train in rounds on labelled and pseudo-labelled images"),
+    "link": ("link", "link other diseases and unlabelled images to a COVID data set for CollaborativeTrainer"),
+    "relations": ("relations", "draw the relation matrices that CollaborativeTrainer has kept"),
     "demo": ("demo", "run the whole pipeline on a synthetic data set"),
 }
 

@@ -1,0 +1,180 @@
+"""The two strategies, as sequences of units of work. All that is drawn, trained and written is done by the bench."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from nnunet_covid.semi_supervised.bench import Bench, Training
+from nnunet_covid.semi_supervised.options import RoundOptions
+from nnunet_covid.semi_supervised.seeds import seed_for
+from nnunet_covid.semi_supervised.selection import draw_at_random, most_confident
+from nnunet_covid.semi_supervised.state import RunState
+from nnunet_covid.semi_supervised.stopping import best_round, no_longer_improves
+
+Tell = Callable[[str], None]
+
+
+class Rounds:
+    """What both strategies share: a pool that shrinks, and models named after their rounds.
+
+    Args:
+        state: What is done already.
+        bench: Does the work.
+        pool: All unlabelled cases.
+        tell: Receives a line for the person.
+        after_round: Called when a round has ended.
+    """
+
+    def __init__(
+        self,
+        state: RunState,
+        bench: Bench,
+        pool: Sequence[str],
+        tell: Tell = print,
+        after_round: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.state = state
+        self.bench = bench
+        self.pool = sorted(pool)
+        self.tell = tell
+        self.after_round = after_round
+        self.options: RoundOptions = state.options
+        self.labelled_in: dict[str, int] = {}
+
+    def run(self) -> str:
+        """Do what is left to do; returns the name of the resulting model."""
+        raise NotImplementedError
+
+    @property
+    def remaining(self) -> list[str]:
+        """Cases that no round has taken yet."""
+        return [case for case in self.pool if case not in self.labelled_in]
+
+    def select(self, number: int, model: str) -> list[str]:
+        """The cases that a round takes from the pool."""
+        return self.state.once(f"{number}/select", lambda: self._select(number, model))
+
+    def _select(self, number: int, model: str) -> list[str]:
+        count = self.options.count_for(len(self.pool))
+        if self.options.select == "confident" and len(self.remaining) > count:
+            return most_confident(self.bench.confidence(number, self.remaining, model), count)
+        return draw_at_random(self.remaining, count, seed_for(self.options.seed, number, "select"))
+
+    def train(self, training: Training) -> dict[str, Any]:
+        """Train as one unit of work."""
+        return self.state.once(f"{training.round_number}/{training.name}", lambda: self.bench.train(training))
+
+    def validate(self, number: int, model: str) -> float:
+        """Validation Dice of a model, as one unit of work."""
+        result = self.state.once(f"{number}/validate {model}", lambda: self.bench.validate(model))
+        self.tell(f"{model}: validation Dice {result['mean']:.4f}")
+        return float(result["mean"])
+
+    def end_round(self, number: int, models: Sequence[str]) -> None:
+        """Delete the models that no later unit needs and show what has been reached."""
+
+        def tidy() -> None:
+            self.bench.forget_models_but(models)
+            self.after_round()
+
+        self.state.once(f"{number}/end", tidy)
+
+    def rounds_left(self, number: int) -> bool:
+        """Whether round ``number`` may still be done."""
+        return self.options.max_rounds is None or number <= self.options.max_rounds
+
+    def publish(self, model: str) -> str:
+        """The last unit of a run."""
+        self.state.once("publish", lambda: self.bench.publish(model))
+        self.after_round()
+        return model
+
+
+class RandomRounds(Rounds):
+    """Semi-Inf-Net, Algorithm 1 and the two-step training of §III-D (Fan et al., TMI 2020)."""
+
+    def run(self) -> str:
+        model = "base"
+        self.train(Training(model, 0))
+        self.validate(0, model)
+        self.end_round(0, [model])
+        number = 1
+        while self.remaining and self.rounds_left(number):
+            model = self.one_round(number, model)
+            number += 1
+        return self.publish(self.two_steps(number) if self.options.two_step else model)
+
+    def one_round(self, number: int, model: str) -> str:
+        """Label K images with the newest model and fine-tune the same weights on the enlarged set."""
+        chosen = self.select(number, model)
+        self.state.once(f"{number}/label", lambda: self.bench.label(number, chosen, model))
+        self.labelled_in.update(dict.fromkeys(chosen, number))
+        self.tell(f"round {number}: {len(self.labelled_in)} pseudo-labelled, {len(self.remaining)} left")
+        name = f"round_{number:03d}"
+        self.train(Training(name, number, start=model, pseudo=dict(self.labelled_in), short=True))
+        self.validate(number, name)
+        self.end_round(number, ["base", name])
+        return name
+
+    def two_steps(self, number: int) -> str:
+        """A new model on all pseudo labels, then fine-tuned on the labelled images."""
+        self.train(Training("pre_trained", number, labelled=False, pseudo=dict(self.labelled_in)))
+        self.validate(number, "pre_trained")
+        self.train(Training("fine_tuned", number, start="pre_trained"))
+        self.validate(number, "fine_tuned")
+        return "fine_tuned"
+
+
+class IterativeRounds(Rounds):
+    """SSA-Net's few-shot iteration (Wang et al., Medical Image Analysis 2022, §3.2.2)."""
+
+    def run(self) -> str:
+        models, dice = ["base"], []
+        self.train(Training("base", 0, class_weights=self.weights(0)))
+        dice.append(self.validate(0, "base"))
+        self.end_round(0, models)
+        number = 1
+        while self.rounds_left(number) and not self.ends(dice):
+            models.append(self.one_round(number, models[-1]))
+            dice.append(self.validate(number, models[-1]))
+            self.end_round(number, ["base", models[-1], models[best_round(dice)]])
+            number += 1
+        best = best_round(dice)
+        self.tell(f"best validation Dice in round {best}")
+        return self.publish(models[best])
+
+    def ends(self, dice: Sequence[float]) -> bool:
+        """Whether the validation Dice no longer improves, and, if asked for, the pool is empty too."""
+        if self.options.until_pool_empty and self.remaining:
+            return False
+        return no_longer_improves(dice, self.options.patience)
+
+    def one_round(self, number: int, model: str) -> str:
+        """Add t images, renew all pseudo labels with the newest model, and train a new model."""
+        chosen = self.select(number, model) if self.remaining else []
+        cases = sorted([*self.labelled_in, *chosen])
+        self.state.once(f"{number}/label", lambda: self.bench.label(number, cases, model))
+        self.labelled_in = dict.fromkeys(cases, number)
+        self.state.once(f"{number}/renewed", lambda: self.bench.forget_labels_of(number - 1))
+        self.tell(f"round {number}: {len(cases)} pseudo-labelled, {len(self.remaining)} left")
+        name = f"round_{number:03d}"
+        start = model if self.options.warm_start else None
+        self.train(Training(name, number, start=start, pseudo=self.labelled_in, class_weights=self.weights(number)))
+        return name
+
+    def weights(self, number: int) -> list[float] | None:
+        """Eq. (8) over the labelled and the current pseudo set."""
+        if self.options.reweight == "off":
+            return None
+        return self.state.once(f"{number}/weights", lambda: self._weights(number))
+
+    def _weights(self, number: int) -> list[float] | None:
+        counts = dict(self.state.once("0/counts", self.bench.labelled_counts))
+        if number:
+            for name, voxels in self.state.units[f"{number}/label"]["result"]["counts"].items():
+                counts[name] = counts.get(name, 0) + voxels
+        return self.bench.class_weights(counts)
+
+
+KINDS: dict[str, type[Rounds]] = {"random": RandomRounds, "iterative": IterativeRounds}
