@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,9 +66,9 @@ class SnapshotMean:
         return RelationSnapshot(epoch, **means)
 
 
-def even_epochs(epochs: int, count: int = 6) -> tuple[int, ...]:
-    """Up to ``count`` epochs spread evenly from the first to the last."""
-    return tuple(sorted({round(i) for i in np.linspace(0, epochs - 1, min(count, epochs))}))
+def evenly_spread(total: int, count: int = 6) -> tuple[int, ...]:
+    """Up to ``count`` of the numbers 0 to ``total`` − 1, spread evenly, the first and the last among them."""
+    return tuple(sorted({round(i) for i in np.linspace(0, total - 1, min(count, total))}))
 
 
 def write_snapshot(fold_folder: Path, snapshot: RelationSnapshot) -> Path:
@@ -95,6 +96,28 @@ def read_snapshots(fold_folder: Path) -> list[RelationSnapshot]:
             "nnUNetv2_train … -tr CollaborativeTrainer"
         )
     return [_read(path, epoch) for epoch, path in sorted(files.items())]
+
+
+def folds_of(model: Path, wanted: Sequence[str] | None = None) -> list[Path]:
+    """Folders of the folds of a model, ``fold_0`` and so on, that hold snapshots or are asked for.
+
+    Raises:
+        UserError: If there is none.
+    """
+    if not model.is_dir():
+        raise UserError(f"{model} is no folder; give the folder of a trained model, with fold_0 in it")
+    if model.name.startswith("fold_") and wanted is None:
+        return [model]
+    if wanted:
+        folders = [model / f"fold_{fold}" for fold in wanted]
+        missing = [folder for folder in folders if not folder.is_dir()]
+        if missing:
+            raise UserError(f"{missing[0]} does not exist; choose other folds with -f")
+        return folders
+    folders = sorted(folder.parent for folder in model.glob(f"fold_*/{FOLDER}"))
+    if not folders:
+        raise UserError(f"{model} has no fold_N/{FOLDER}; trainings with a relation loss keep matrices there")
+    return folders
 
 
 def _read(path: Path, epoch: int) -> RelationSnapshot:

@@ -1,0 +1,103 @@
+"""Relation matrices over a training: Figs. 5 and 6 of Zhang et al. (relation-driven collaborative learning)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.ticker import MaxNLocator
+
+from nnunet_covid.evaluation.plots.style import class_colour, light_grid, new_figure, save, styled
+from nnunet_covid.evaluation.relation_snapshots import RelationSnapshot, evenly_spread
+
+GENERAL, TARGET, DIFFERENCES = "general_relations.png", "target_relations.png", "relation_differences.png"
+BRIGHTEST = 99.5
+"""Percentile of the absolute values that gets the last colour: the diagonal would leave the rest without contrast."""
+
+Row = tuple[int, np.ndarray, np.ndarray, np.ndarray]
+"""An epoch, two matrices and their absolute difference."""
+
+
+def draw_relations(snapshots: Sequence[RelationSnapshot], folder: Path, *, rows: int = 6) -> list[Path]:
+    """Write the pictures for the snapshots of one fold.
+
+    Args:
+        snapshots: In the order of epochs.
+        rows: Epochs in a picture at most, evenly spread over the snapshots.
+
+    Returns:
+        The files; without images of other diseases there is none for the general encoder's two matrices.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    chosen = [snapshots[i] for i in evenly_spread(len(snapshots), rows)]
+    general = [
+        (s.epoch, s.general_other, s.general_covid, s.general_difference)
+        for s in chosen
+        if s.general_other is not None and s.general_difference is not None
+    ]
+    target = [(s.epoch, s.general_covid, s.target_covid, s.target_difference) for s in chosen]
+    written = []
+    if general:
+        titles = ("other diseases", "COVID")
+        written.append(_draw(general, "Relations in the general encoder", titles, folder / GENERAL))
+    titles = ("general encoder", "target encoder")
+    written.append(_draw(target, "Relations of COVID images", titles, folder / TARGET))
+    written.append(_draw_course(snapshots, folder / DIFFERENCES))
+    return written
+
+
+def _draw(rows: Sequence[Row], title: str, titles: tuple[str, str], path: Path) -> Path:
+    """A row per epoch; all matrices of a picture share their colours, and so do all differences."""
+    largest = _brightest([m for _, a, b, _ in rows for m in (a, b)])
+    furthest = _brightest([d for _, _, _, d in rows])
+    channels = len(rows[0][1])
+    with styled():
+        figure = new_figure(8.4, 0.9 + 2.45 * len(rows), f"{title}, {channels} channels")
+        panels = figure.subplots(len(rows), 3, squeeze=False)
+        for i, (epoch, first, second, difference) in enumerate(rows):
+            for axes, matrix in zip(panels[i], (first, second), strict=False):
+                shown = axes.imshow(matrix, cmap="RdBu_r", vmin=-largest, vmax=largest, interpolation="nearest")
+            apart = panels[i][2].imshow(difference, cmap="Reds", vmin=0, vmax=furthest, interpolation="nearest")
+            panels[i][0].set_ylabel(f"epoch {epoch}")
+        for axes, text in zip(panels[0], (*titles, "absolute difference"), strict=True):
+            axes.set_title(text)
+        for axes in panels.flat:
+            axes.set_xticks([])
+            axes.set_yticks([])
+        figure.colorbar(
+            shown, ax=panels[:, :2], location="bottom", shrink=0.5, aspect=40, label="relation", extend="both"
+        )
+        figure.colorbar(apart, ax=panels[:, 2], location="bottom", aspect=20, label="difference", extend="max")
+        return save(figure, path)
+
+
+def _brightest(matrices: Sequence[np.ndarray]) -> float:
+    return max(float(np.percentile(np.abs(np.stack(matrices)), BRIGHTEST)), 1e-6)
+
+
+def _draw_course(snapshots: Sequence[RelationSnapshot], path: Path) -> Path:
+    """Mean norm of a row of the absolute difference, from epoch to epoch."""
+    lines = {
+        "other diseases and COVID, general encoder": [(s.epoch, s.general_difference) for s in snapshots],
+        "general and target encoder, COVID": [(s.epoch, s.target_difference) for s in snapshots],
+    }
+    with styled():
+        figure = new_figure(6.4, 3.6, "How far relation matrices are apart")
+        axes = figure.subplots()
+        for position, (label, entries) in enumerate(lines.items()):
+            known = [(epoch, row_distance(matrix)) for epoch, matrix in entries if matrix is not None]
+            if known:
+                axes.plot(*zip(*known, strict=True), marker="o", color=class_colour(position), label=label)
+        axes.set_xlabel("epoch")
+        axes.set_ylabel("mean norm of a row of the difference")
+        axes.set_ylim(bottom=0)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.legend(frameon=False, loc="best")
+        light_grid(axes)
+        return save(figure, path)
+
+
+def row_distance(difference: np.ndarray) -> float:
+    """Mean Euclidean norm of the rows of a difference (C, C); rows of relation matrices have norm 1."""
+    return float(np.linalg.norm(difference, axis=1).mean())

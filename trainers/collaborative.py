@@ -1,0 +1,333 @@
+"""Relation-driven collaborative learning with images of other lung diseases, and the rows it is compared with."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from nnunetv2.paths import nnUNet_preprocessed, nnUNet_results
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.helpers import dummy_context
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from torch import autocast, nn
+
+from nnunet_covid.errors import UserError
+from nnunet_covid.evaluation.relation_snapshots import SnapshotMean, evenly_spread, write_snapshot
+from nnunet_covid.losses.relation import (
+    LARGEST_WEIGHT,
+    REDUCTIONS,
+    Reduction,
+    general_relation_loss,
+    mean_feature,
+    ramp_up,
+    relation_matrix,
+    target_relation_loss,
+)
+from nnunet_covid.networks.collaborative import BottleneckFeatures, CollaborativeUNet
+from nnunet_covid.nnunet.encoder_checkpoint import load_encoder_checkpoint
+from nnunet_covid.nnunet.link.batches import ImageTransforms, JoinedBatches, LinkedDataset, linked_batches
+from nnunet_covid.nnunet.link.check import find_link, require_others
+from nnunet_covid.nnunet.link.record import Link, LinkedCases
+from nnunet_covid.nnunet.planned import build_planned_unet
+from nnunet_covid.trainers.base import LungInfectionTrainer, _one_of, stop_training
+
+WEIGHTS_VARIABLE = "NNUNET_COVID_GENERAL_WEIGHTS"
+GRADIENT_NORM = 12.0
+"""nnU-Net's limit (``nnUNetTrainer.train_step``)."""
+
+
+class CollaborativeTrainer(LungInfectionTrainer):
+    """Two planned encoders and one decoder, taught by Algorithm 1 (Zhang et al.), in 2D and 3D.
+
+    The segmentation loss, nnU-Net's own, reaches target encoder and decoder; the general relation loss the general
+    encoder; the target relation loss the target encoder. Images of other diseases and unlabelled images come from
+    ``nnunet-covid link``.
+
+    Attributes:
+        general_weight, target_weight: λ of eqs. (4) and (5) at the end of the ramp-up; 0 switches the loss off. Without
+            the general loss the general encoder keeps the weights it starts with.
+        squared_ramp_up: Square the bracket in the ramp-up's exponent (Laine & Aila) instead of the paper's form.
+        relation_reduction: ``"sum"`` over the entries of a matrix, as the equations have it, or their ``"mean"``.
+        unlabelled_batch_size: Unlabelled images per step where some are linked; ``None`` takes the planned batch size.
+        general_weights: Checkpoint that the general encoder starts from; ``None`` starts it at random. The environment
+            variable ``NNUNET_COVID_GENERAL_WEIGHTS`` takes the place of whatever stands here but ``None``.
+        snapshot_epochs: Epochs whose relation matrices are kept; ``None`` for six, evenly spread.
+    """
+
+    general_weight: float = LARGEST_WEIGHT
+    target_weight: float = LARGEST_WEIGHT
+    squared_ramp_up: bool = False
+    relation_reduction: Reduction = "sum"
+    unlabelled_batch_size: int | None = None
+    general_weights: str | None = None
+    snapshot_epochs: tuple[int, ...] | None = None
+
+    def __init__(
+        self,
+        plans: dict[str, Any],
+        configuration: str,
+        fold: int,
+        dataset_json: dict[str, Any],
+        device: torch.device = torch.device("cuda"),
+    ) -> None:
+        if not _finished(type(self).__name__, plans, configuration, fold):
+            self.usable_link(PlansManager(plans), configuration)
+            if not plans["continue_training"]:
+                self.general_checkpoint()
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        self._step_in_epoch = 0
+        self._snapshot: SnapshotMean | None = None
+
+    def check_settings(self, configuration: ConfigurationManager) -> None:
+        super().check_settings(configuration)
+        _one_of("relation_reduction", self.relation_reduction, REDUCTIONS)
+        for name in ("general_weight", "target_weight"):
+            if getattr(self, name) < 0:
+                msg = f"{name} = {getattr(self, name)}, but a weight must not be negative: both signs are in the losses"
+                raise ValueError(msg)
+
+    def usable_link(self, plans: PlansManager, configuration: str) -> Link | None:
+        """What is linked to this configuration; ends the training with one line where it cannot begin."""
+        preprocessed = Path(nnUNet_preprocessed.get() or ".")
+        try:
+            link = find_link(preprocessed, plans, configuration)
+            if self.general_weight > 0:
+                link = require_others(link, preprocessed, plans, configuration)
+        except UserError as e:
+            stop_training(f"{type(self).__name__}: {e}")
+        cascaded = plans.get_configuration(configuration).previous_stage_name is not None
+        if cascaded and link is not None and link.unlabelled is not None:
+            stop_training(
+                f"{type(self).__name__}: nothing of the previous stage is known of unlabelled images, so a cascade's "
+                "second stage cannot use them: link without --unlabelled, or train 3d_fullres"
+            )
+        return link
+
+    def general_checkpoint(self) -> Path | None:
+        """The checkpoint that the general encoder starts from, if any; ends the training if it is not there."""
+        if self.general_weights is None:
+            return None
+        source = os.environ.get(WEIGHTS_VARIABLE) or self.general_weights
+        if not source:
+            stop_training(
+                f"{type(self).__name__} needs a trained general encoder: export {WEIGHTS_VARIABLE}=/path/to/checkpoint_"
+                "final.pth of a training on the other data set with these plans"
+            )
+        if not Path(source).is_file():
+            stop_training(f"{type(self).__name__}: the checkpoint {source} does not exist")
+        return Path(source)
+
+    @classmethod
+    def build_network_architecture(  # type: ignore[override]
+        cls,
+        plans_manager: PlansManager,
+        configuration_manager: ConfigurationManager,
+        num_input_channels: int,
+        num_output_channels: int,
+        enable_deep_supervision: bool = True,
+    ) -> nn.Module:
+        """Both encoders as planned; in a cascade the general one sees the image without the previous stage's labels."""
+        images = len(configuration_manager.normalization_schemes)
+        unet = build_planned_unet(
+            configuration_manager, num_input_channels, num_output_channels, deep_supervision=enable_deep_supervision
+        )
+        general: Any = build_planned_unet(configuration_manager, images, num_output_channels)
+        return CollaborativeUNet(unet, general.encoder, general_channels=images, train_general=cls.general_weight > 0)
+
+    def initialize(self) -> None:
+        super().initialize()
+        checkpoint = self.general_checkpoint()
+        if checkpoint is None:
+            return
+        try:
+            load_encoder_checkpoint(self.bare_network.general_encoder, checkpoint)
+        except (FileNotFoundError, ValueError) as e:
+            stop_training(str(e))
+        self.print_to_log_file(f"The general encoder starts from {checkpoint}")
+
+    def load_checkpoint(self, filename_or_checkpoint: dict[str, Any] | str) -> None:
+        """A checkpoint holds the general encoder too, so no other is read."""
+        self.general_weights = None
+        super().load_checkpoint(filename_or_checkpoint)
+
+    def _get_deep_supervision_scales(self) -> list[list[float]] | None:
+        return nnUNetTrainer._get_deep_supervision_scales(self)  # one target per map, as nnU-Net's loss wants them
+
+    @property
+    def uses_relations(self) -> bool:
+        """Whether any relation loss is on."""
+        return self.general_weight > 0 or self.target_weight > 0
+
+    # --- data
+
+    def get_dataloaders(self) -> tuple[Any, Any]:
+        """nnU-Net's own, that for training joined by streams of linked images."""
+        link = self.usable_link(self.plans_manager, self.configuration_name)
+        training, validation = super().get_dataloaders()
+        sources: dict[str, tuple[LinkedCases, ...]] = {}
+        if link is not None and self.general_weight > 0:
+            sources["other"] = link.others
+        if link is not None and link.unlabelled is not None and self.uses_relations:
+            sources["unlabelled"] = (link.unlabelled,)
+        streams = {key: self._linked_batches(key, cases, len(sources)) for key, cases in sources.items()}
+        for key, cases in sources.items():
+            counts = ", ".join(f"{len(c.cases)} of {c.name}" for c in cases)
+            self.print_to_log_file(f"Linked images ({key}): {counts}")
+        return JoinedBatches(training, streams), validation
+
+    def _linked_batches(self, key: str, cases: tuple[LinkedCases, ...], loaders: int) -> Any:
+        rotation, dummy_2d, initial_patch_size, mirror_axes = (
+            self.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        )
+        masks = self.configuration_manager.use_mask_for_norm
+        patch_size = self.configuration_manager.patch_size
+        transforms = self.get_training_transforms(
+            patch_size, rotation, None, mirror_axes, dummy_2d, use_mask_for_norm=masks
+        )
+        size = self.batch_size
+        if key == "unlabelled" and self.unlabelled_batch_size is not None:
+            processes = torch.distributed.get_world_size() if self.is_ddp else 1
+            size = max(1, self.unlabelled_batch_size // processes)
+        return linked_batches(
+            LinkedDataset(Path(nnUNet_preprocessed.get() or "."), cases),
+            ImageTransforms(transforms, masked=any(masks)),
+            self.plans_manager,
+            batch_size=size,
+            initial_patch_size=initial_patch_size,
+            patch_size=patch_size,
+            lesion_share=0.0 if key == "unlabelled" else self.oversample_foreground_percent,
+            device=self.device,
+            loaders=loaders,
+        )
+
+    def on_train_end(self) -> None:
+        super().on_train_end()
+        if isinstance(self.dataloader_train, JoinedBatches):
+            self.dataloader_train.finish()
+
+    # --- steps
+
+    def on_train_epoch_start(self) -> None:
+        super().on_train_epoch_start()
+        self._step_in_epoch = 0
+        chosen = evenly_spread(self.num_epochs) if self.snapshot_epochs is None else self.snapshot_epochs
+        self._snapshot = SnapshotMean() if self.current_epoch in chosen else None
+
+    @property
+    def ramp(self) -> float:
+        """The ramp-up's share of the largest weight at this step."""
+        step = self.current_epoch * self.num_iterations_per_epoch + self._step_in_epoch
+        steps = self.num_epochs * self.num_iterations_per_epoch
+        return ramp_up(step, steps, squared=self.squared_ramp_up, largest=1.0)
+
+    def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """One step of Algorithm 1, one backward pass.
+
+        Args:
+            batch: nnU-Net's, with images under ``"other"`` and ``"unlabelled"``, each (B, C, *spatial), where linked.
+        """
+        images = {key: batch[key].to(self.device, non_blocking=True) for key in self._image_keys(batch)}
+        target = batch["target"]
+        maps = target if isinstance(target, list) else [target]
+        maps = [t.to(self.device, non_blocking=True) for t in maps]
+
+        self.optimizer.zero_grad(set_to_none=True)
+        with autocast(self.device.type) if self.device.type == "cuda" else dummy_context():
+            logits, features = self.network(images["data"], images.get("other"), images.get("unlabelled"), True)
+            segmentation = self.loss(logits, maps if isinstance(target, list) else maps[0])
+            general, apart = self.relation_losses(features)
+        weight = self.ramp
+        loss = segmentation + weight * (self.general_weight * general + self.target_weight * apart)
+        self._descend(loss)
+        self._step_in_epoch += 1
+        values = torch.stack([value.detach() for value in (segmentation, general, apart)]).cpu().numpy()
+        return dict(zip(("loss", "general_relation", "target_relation"), values, strict=True))
+
+    def _image_keys(self, batch: dict[str, Any]) -> list[str]:
+        return [key for key in ("data", "other", "unlabelled") if key in batch]
+
+    def relation_losses(self, features: BottleneckFeatures) -> tuple[torch.Tensor, torch.Tensor]:
+        """Eqs. (4) and (5) without their weights; zero where a loss is off."""
+        nothing = torch.zeros((), device=self.device)
+        if not self.uses_relations:
+            return nothing, nothing
+        target_covid, general_covid, general_other = (
+            None if f is None else relation_matrix(mean_feature(f, over_processes=self.is_ddp)) for f in features
+        )
+        assert target_covid is not None
+        assert general_covid is not None
+        if self._snapshot is not None:
+            self._snapshot.add(target_covid, general_covid, general_other)
+        general = apart = nothing
+        if self.general_weight > 0 and general_other is not None:
+            general = general_relation_loss(general_other, general_covid, self.relation_reduction)
+        if self.target_weight > 0:
+            apart = target_relation_loss(general_covid, target_covid, self.relation_reduction)
+        return general, apart
+
+    def _descend(self, loss: torch.Tensor) -> None:
+        """Backward, clip and step. The general encoder is clipped by itself: no other loss may scale its step."""
+        if self.grad_scaler is None:
+            loss.backward()
+        else:
+            self.grad_scaler.scale(loss).backward()
+            self.grad_scaler.unscale_(self.optimizer)
+        network = self.bare_network
+        nn.utils.clip_grad_norm_(network.general_encoder.parameters(), GRADIENT_NORM)
+        nn.utils.clip_grad_norm_([*network.encoder.parameters(), *network.decoder.parameters()], GRADIENT_NORM)
+        if self.grad_scaler is None:
+            self.optimizer.step()
+        else:
+            self.grad_scaler.step(self.optimizer)
+            self.grad_scaler.update()
+
+    def on_train_epoch_end(self, train_outputs: list[dict[str, Any]]) -> None:
+        """nnU-Net's log of the segmentation loss, a line for the relation losses, and the snapshot."""
+        super().on_train_epoch_end(train_outputs)
+        general, apart = (
+            float(np.mean([o[key] for o in train_outputs])) for key in ("general_relation", "target_relation")
+        )
+        self.print_to_log_file(
+            f"relation losses, unweighted: general {general:.4f}, target {apart:.4f}; ramp-up {self.ramp:.4f}"
+        )
+        snapshot = self._snapshot.snapshot(self.current_epoch) if self._snapshot else None
+        if snapshot is not None and self.local_rank == 0:
+            write_snapshot(Path(self.output_folder), snapshot)
+
+
+def _finished(trainer: str, plans: dict[str, Any], configuration: str, fold: int) -> bool:
+    """Whether there is nothing left to train: to validate again needs no link and no checkpoint of another training."""
+    if not nnUNet_results.is_set():
+        return False
+    model = f"{trainer}__{plans['plans_name']}__{configuration}"
+    return (
+        Path(nnUNet_results.get()) / plans["dataset_name"] / model / f"fold_{fold}" / "checkpoint_final.pth"
+    ).is_file()
+
+
+class CollaborativeTrainerNoGeneralLoss(CollaborativeTrainer):
+    """Without L_rc^G: the general encoder keeps its random weights (Table III, third method row)."""
+
+    general_weight = 0.0
+
+
+class CollaborativeTrainerNoTargetLoss(CollaborativeTrainer):
+    """Without L_rc^T (Table III)."""
+
+    target_weight = 0.0
+
+
+class CollaborativeTrainerNoRelationLoss(CollaborativeTrainer):
+    """Without both: a random second encoder beside the target encoder (Table III, "baseline")."""
+
+    general_weight = target_weight = 0.0
+
+
+class CollaborativeTrainerFrozenGeneral(CollaborativeTrainer):
+    """A trained and frozen second encoder ("multi-encoder", Wang et al. 2020), from a checkpoint that must be given."""
+
+    general_weight = target_weight = 0.0
+    general_weights = ""
