@@ -10,8 +10,8 @@ from torch import nn
 
 from nnunet_covid.errors import UserError
 
-PREFERRED = ("encoder", "target_encoder")
-"""Names that are tried first; in a network with two encoders the one whose skips the decoder reads."""
+PREFERRED = "encoder"
+"""In a network with several encoders this is the one whose skips the decoder reads."""
 
 
 def find_encoder(network: nn.Module, name: str | None = None) -> nn.Module:
@@ -19,8 +19,8 @@ def find_encoder(network: nn.Module, name: str | None = None) -> nn.Module:
 
     Args:
         network: Any of this project's or nnU-Net's networks.
-        name: Of the encoder, as in ``network.named_modules()``; if not given, ``encoder`` or the only child whose name
-            holds that word.
+        name: Of the encoder, as in ``network.named_modules()``; if not given, ``encoder`` or else the only child whose
+            name holds that word.
 
     Raises:
         UserError: If there is none.
@@ -32,9 +32,8 @@ def find_encoder(network: nn.Module, name: str | None = None) -> nn.Module:
         if name not in modules:
             raise UserError(f"{type(network).__name__} has no module '{name}'; its parts are {listed}")
         return modules[name]
-    for preferred in PREFERRED:
-        if preferred in children:
-            return children[preferred]
+    if PREFERRED in children:
+        return children[PREFERRED]
     named = [child for child_name, child in children.items() if "encoder" in child_name]
     if len(named) != 1:
         raise UserError(f"{type(network).__name__} has no part named 'encoder'; choose with --encoder from {listed}")

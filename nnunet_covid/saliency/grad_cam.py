@@ -52,8 +52,9 @@ def class_activation_map(features: torch.Tensor, weights: torch.Tensor) -> torch
 def attribution(features: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
     r"""HiResCAM before its ReLU, :math:`\sum_k (\partial y / \partial A_k) \odot A_k`.
 
-    Features and gradient (1, C, *spatial) to (1, 1, *spatial). No mean over positions, so nothing cancels. Source: Draelos and Carin, "Use HiResCAM instead of Grad-CAM for
-    faithful explanations of convolutional neural networks", arXiv 2011.08891.
+    Features and gradient (1, C, *spatial) to (1, 1, *spatial). No mean over positions, so nothing cancels. Source:
+    Draelos and Carin, "Use HiResCAM instead of Grad-CAM for faithful explanations of convolutional neural networks",
+    arXiv 2011.08891.
     """
     return (gradient * features).sum(dim=1, keepdim=True)
 
