@@ -1,4 +1,7 @@
-r"""Attention maps of SSA-Net (Wang et al.), eqs. (1) and (2): :math:`\Phi(A) = S(B(\sum_c |A_c|^z))`."""
+r"""Eq. (2) of SSA-Net (Wang et al.), :math:`\Phi(A) = S(B(G(A)))`, for a whole image that was looked at in tiles.
+
+Eq. (1), G, is :func:`nnunet_covid.losses.self_attention_distillation.attention_map`.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,6 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 MODES = {2: "bilinear", 3: "trilinear"}
-
-
-def activation_map(features: torch.Tensor, exponent: float = 2.0) -> torch.Tensor:
-    r"""Eq. (1), :math:`G(A) = \sum_c |A_c|^z`: (B, C, *spatial) to (B, 1, *spatial)."""
-    return features.abs().pow(exponent).sum(dim=1, keepdim=True)
 
 
 def resized(maps: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:

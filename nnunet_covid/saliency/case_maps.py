@@ -11,10 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from nnunet_covid.losses.self_attention_distillation import attention_map
 from nnunet_covid.nnunet.image_maps import to_image_grid
 from nnunet_covid.nnunet.tiles import Tiles
 from nnunet_covid.nnunet.trained_model import ForegroundClass, PreparedCase, TrainedModel
-from nnunet_covid.saliency.attention import activation_map, resized, spatial_softmax
+from nnunet_covid.saliency.attention import resized, spatial_softmax
 from nnunet_covid.saliency.encoder_features import EncoderFeatures
 from nnunet_covid.saliency.grad_cam import (
     attribution,
@@ -177,7 +178,7 @@ def _stitched_maps(
     with torch.no_grad(), EncoderFeatures(encoder) as recorder:
         for position in tiles.positions:
             model.network(tiles.cut(position).to(model.device))
-            maps = [activation_map(feature, request.exponent) for feature in recorder.features]
+            maps = [attention_map(feature, request.exponent)[:, None] for feature in recorder.features]
             for alpha, stage in zip(alphas, request.stages * len(request.classes), strict=True):
                 feature = recorder.features[stage]
                 # without any evidence α is a single zero

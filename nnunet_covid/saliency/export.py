@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from nnunet_covid.errors import UserError
+from nnunet_covid.losses.self_attention_distillation import check_exponent
 from nnunet_covid.nnunet.image_maps import NIFTI, write_map
 from nnunet_covid.nnunet.trained_model import ForegroundClass, PreparedCase, TrainedModel
 from nnunet_covid.raw_dataset.staging import write_atomically
@@ -104,8 +105,10 @@ def choose_classes(known: Sequence[ForegroundClass], names: Sequence[str] | None
 
 def _request(model: TrainedModel, settings: Settings, stages: int) -> Request:
     classes = choose_classes(model.foreground_classes(), settings.class_names)
-    if settings.exponent < 1:
-        raise UserError(f"the exponent of the attention maps is {settings.exponent:g}; it must be at least 1")
+    try:
+        check_exponent(settings.exponent)
+    except ValueError as e:
+        raise UserError(str(e)) from e
     numbers = tuple(range(1, stages + 1)) if settings.stages is None else settings.stages or (stages,)
     for number in numbers:
         if not 1 <= number <= stages:

@@ -1,26 +1,13 @@
-"""The attention maps equal equations (1) and (2) of SSA-Net, written as loops."""
+"""The attention maps equal equation (2) of SSA-Net, written as loops."""
 
 from __future__ import annotations
-
-import itertools
 
 import numpy as np
 import pytest
 import torch
 from naive import resize
 
-from nnunet_covid.saliency.attention import activation_map, resized, spatial_softmax
-
-
-@pytest.mark.parametrize("exponent", [1.0, 2.0, 3.5])
-@pytest.mark.parametrize("size", [(4, 3), (2, 4, 3)])
-def test_activation_is_the_sum_of_powers_over_channels(size: tuple[int, ...], exponent: float) -> None:
-    features = torch.randn((2, 5, *size), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    actual = activation_map(features, exponent)
-    assert actual.shape == (2, 1, *size)
-    for b, *position in itertools.product(range(2), *map(range, size)):
-        expected = sum(abs(features[(b, c, *position)].item()) ** exponent for c in range(5))
-        assert actual[(b, 0, *position)].item() == pytest.approx(expected)
+from nnunet_covid.saliency.attention import resized, spatial_softmax
 
 
 @pytest.mark.parametrize(("size", "target"), [((3, 5), (7, 11)), ((2, 3, 4), (5, 6, 4))])

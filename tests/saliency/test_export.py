@@ -146,8 +146,8 @@ def test_tiles_join_as_nnunet_joins_its_logits(slices_model: Path, shape: tuple[
         for position in tiles.positions:
             tiles.paint(canvas, position, model.network(tiles.cut(position))[0])
     # nnU-Net adds up halves, which hold the weight at the far corners of the image with few digits
-    certain = tiles.unpad(tiles.total[None])[0] > 1e-2
-    assert certain.float().mean() > 0.98
+    certain = tiles.unpad(tiles.total[None])[0] > 1e-4
+    assert certain.float().mean() > 0.95
     torch.testing.assert_close(tiles.unpad(canvas)[:, certain], expected[:, certain], atol=5e-3, rtol=5e-3)
     mask = torch.arange(np.prod(shape)).reshape(shape)
     assert torch.equal(tiles.unpad(tiles.pad(mask)[None])[0], mask)
@@ -204,7 +204,7 @@ def test_maps_of_a_reader_that_turns_images_are_turned_back(tmp_path: Path) -> N
         (["a_0000.png"], ["--class", "effusion"], "no class 'effusion'; it knows ground_glass, consolidation"),
         (["a_0000.png"], ["--stages", "4"], "stages 1 to 3, not 4"),
         (["a_0000.png"], ["--stages", "deep"], "takes numbers, from 1 on, or 'all', not deep"),
-        (["a_0000.png"], ["-z", "0.5"], "it must be at least 1"),
+        (["a_0000.png"], ["-z", "0.5"], "must be at least 1, not 0.5"),
         (["a_0000.png"], ["-f", "7"], "has no fold 7 with checkpoint_final.pth; there are 0, 1"),
         (["a_0000.png"], ["--checkpoint", "best.pth"], "no best.pth in any fold; present: checkpoint_final.pth"),
         (["a_0000.png"], ["--encoder", "trunk"], "no module 'trunk'"),
