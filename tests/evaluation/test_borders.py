@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from scipy import ndimage
 
 from nnunet_covid.evaluation import borders
-from nnunet_covid.evaluation.borders import border_voxels, common_box, foreground_box
+from nnunet_covid.evaluation.borders import border_voxels, common_box, flat_indices, foreground_box
 
 MASKS = arrays(bool, array_shapes(min_dims=1, max_dims=3, min_side=1, max_side=6))
 
@@ -70,3 +70,10 @@ def test_common_box_spans_both_masks():
     assert common_box(first, second) == (slice(2, 7), slice(1, 4))
     assert common_box(first, np.zeros_like(first)) == (slice(2, 3), slice(3, 4))
     assert common_box(np.zeros_like(first)) is None
+
+
+@pytest.mark.parametrize("shape", [(1,), (7,), (8,), (3, 5), (4, 8), (5, 7, 9)])
+@pytest.mark.parametrize("share", [0.0, 0.05, 1.0])
+def test_flat_indices_are_those_of_numpy(shape, share):
+    mask = np.random.default_rng(0).random(shape) < share
+    np.testing.assert_array_equal(flat_indices(mask), np.flatnonzero(mask))
