@@ -11,17 +11,20 @@ from typing import Any
 import numpy as np
 import torch
 
-SUFFIX = re.compile(r"^(?P<base>.+?)(?:_(?P<epochs>\d+)epochs)?(?:_(?P<its>\d+)its)?(?:_seed(?P<seed>\d+))?$")
+SUFFIX = re.compile(
+    r"^(?P<base>.+?)(?:_(?P<epochs>\d+)epochs)?(?:_(?P<its>\d+)its)?(?:_seed(?P<seed>\d+))?(?:_pseudo(?P<tag>[A-Za-z0-9]+))?$"
+)
 ITERATIONS_PER_VALIDATION_ITERATION = 5
 """nnU-Net: 250 training and 50 validation iterations per epoch."""
 
 
 @cache
 def trainer_of_length(name: str, find_base: Callable[[str], type | None]) -> type | None:
-    """The class behind ``BASE[_Nepochs][_Mits][_seedS]``, the same object each time; ``None`` if there is none.
+    """The class behind ``BASE[_Nepochs][_Mits][_seedS][_pseudoNAME]``, always the same; ``None`` if there is none.
 
     A number of iterations sets nnU-Net's ``num_iterations_per_epoch`` and a fifth of it for validation. A seed makes
-    runs repeatable where nnU-Net's own augmentation is: on the CPU with ``nnUNet_n_proc_DA=0``.
+    runs repeatable where nnU-Net's own augmentation is: on the CPU with ``nnUNet_n_proc_DA=0``. ``_pseudoNAME`` names a
+    result of ``nnunet-covid pseudo-label``: it predicts and validates, but training it is that command's.
 
     Args:
         name: The name as it stands behind ``-tr``.
@@ -31,7 +34,7 @@ def trainer_of_length(name: str, find_base: Callable[[str], type | None]) -> typ
     if match is None or match["base"] == name:
         return None
     base = find_base(match["base"])
-    numbers = {k: int(v) for k, v in match.groupdict().items() if k != "base" and v is not None}
+    numbers = {k: int(v) for k, v in match.groupdict().items() if k not in ("base", "tag") and v is not None}
     if base is None or numbers.get("epochs") == 0 or numbers.get("its") == 0:
         return None
 
@@ -56,12 +59,20 @@ def trainer_of_length(name: str, find_base: Callable[[str], type | None]) -> typ
         name,
         (base,),
         {
+            **({"run_training": _refuse_to_train} if match["tag"] else {}),
             "__init__": __init__,
             "__module__": "nnunet_covid.trainers",
             "__qualname__": name,
             "__doc__": base.__doc__,
         },
     )
+
+
+def _refuse_to_train(self: Any) -> None:
+    """Trained by ``nnUNetv2_train`` it would hold no pseudo label, under a name that says it does."""
+    from nnunet_covid.trainers.base import stop_training
+
+    stop_training(f"{type(self).__name__} is trained by 'nnunet-covid pseudo-label'; with nnUNetv2_train use --val")
 
 
 def _seed_everything(seed: int) -> None:

@@ -66,12 +66,14 @@ class NNUNetBench:
     def train(self, training: Training) -> dict[str, Any]:
         """Train one phase from its start and keep the model."""
         start = time.perf_counter()
+        network = self._trainer.network if self._model is not None and self._model == training.start else None
+        self._trainer = self._model = None  # so that no second network waits in memory
         trainer = self._new_trainer(self._phase(training), f"{training.round_number}/{training.name}")
         if training.name == "base" and self.start_from is not None:
             self._take_over(trainer, self.start_from)
         else:
             if training.start is not None:
-                self._go_on_from(trainer, training.start)
+                self._go_on_from(trainer, training.start, network)
             seed_everything(seed_for(self.options.seed, training.round_number, f"train {training.name}"))
             with quiet(self._log):
                 trainer.run_training()
@@ -131,10 +133,10 @@ class NNUNetBench:
             trainer.initialize()
         return trainer
 
-    def _go_on_from(self, trainer: Any, model: str) -> None:
+    def _go_on_from(self, trainer: Any, model: str, network: Any) -> None:
         """Give a trainer the weights of a model: the network itself, compiled as it is, where it is at hand."""
-        if self._model == model:
-            trainer.network = self._trainer.network
+        if network is not None:
+            trainer.network = network
         else:
             load_weights(trainer, self.models.weights(model, self.setting.device))
         trainer.optimizer, trainer.lr_scheduler = trainer.configure_optimizers()

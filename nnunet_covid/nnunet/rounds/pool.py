@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -25,6 +26,8 @@ ENDINGS = (".b2nd", "_seg.b2nd", ".pkl")
 """Files of a pre-processed case; the last one is written last."""
 DIGITS = 24
 """Of a checksum, in file names."""
+ABANDONED = 3600.0
+"""Seconds after which an unfinished file is nobody's."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ def preprocess_pool(images: Images, digests: Mapping[str, str], setting: Setting
     """
     folder = pool_folder(setting)
     folder.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(folder)
     targets = {case: folder / digests[case][:DIGITS] for case in images}
     tasks = [
         Task(
@@ -77,6 +81,13 @@ def preprocess_pool(images: Images, digests: Mapping[str, str], setting: Setting
     for _ in tqdm(done, total=len(tasks), desc="pre-process", unit="image", disable=not tasks, leave=False):
         pass
     return targets
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Files of runs that were killed; another run may be at work in the same folder just now."""
+    for path in folder.glob("tmp_*"):
+        if path.stat().st_mtime < time.time() - ABANDONED:
+            path.unlink(missing_ok=True)
 
 
 def preprocess(task: Task) -> None:

@@ -1,0 +1,108 @@
+"""Selection, confidence, soft labels, stopping and seeds."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from nnunet_covid.semi_supervised.confidence import agreement, mean_confidence, winning_probability
+from nnunet_covid.semi_supervised.seeds import seed_for
+from nnunet_covid.semi_supervised.selection import draw_at_random, most_confident
+from nnunet_covid.semi_supervised.soft_labels import STEPS, draw_labels, to_bytes
+from nnunet_covid.semi_supervised.stopping import best_round, no_longer_improves
+
+
+def test_a_draw_depends_on_the_set_and_the_seed_alone() -> None:
+    cases = [f"c{i:02d}" for i in range(40)]
+    drawn = draw_at_random(cases, 5, 7)
+    assert drawn == draw_at_random(reversed(cases), 5, 7)
+    assert drawn != draw_at_random(cases, 5, 8)
+    assert len(set(drawn)) == 5
+    assert set(drawn) < set(cases)
+    assert draw_at_random(cases[:3], 5, 7) == cases[:3]
+
+
+def test_every_case_is_drawn_about_as_often() -> None:
+    cases = [f"c{i}" for i in range(10)]
+    times = dict.fromkeys(cases, 0)
+    for seed in range(2000):
+        for case in draw_at_random(cases, 3, seed):
+            times[case] += 1
+    # binomial, n = 2000, p = 0.3: standard deviation 20.5
+    assert all(abs(n - 600) < 5 * 20.5 for n in times.values())
+
+
+def test_the_most_confident_come_first_and_ties_by_name() -> None:
+    assert most_confident({"a": 0.1, "c": 0.9, "b": 0.9, "d": 0.5}, 3) == ["b", "c", "d"]
+
+
+def test_seeds_differ_between_units_and_not_between_calls() -> None:
+    seeds = {seed_for(s, r, p) for s in range(3) for r in range(30) for p in ("select", "train x", "initialise x")}
+    assert len(seeds) == 270
+    assert seed_for(1, 2, "select") == seed_for(1, 2, "select")
+    assert 0 <= min(seeds)
+    assert max(seeds) < 2**32
+
+
+def test_confidence_counts_the_predicted_foreground() -> None:
+    sure = np.array([1.0, 0.9, 0.7, 1.0])
+    assert mean_confidence(sure, np.array([0, 1, 2, 0])) == pytest.approx(0.8)
+    assert mean_confidence(sure, np.zeros(4, int)) == pytest.approx(0.9), "all voxels where nothing is predicted"
+
+
+def test_confidence_of_regions_is_that_of_the_least_sure_one() -> None:
+    probabilities = np.array([[0.9, 0.2], [0.4, 0.01]])
+    np.testing.assert_allclose(winning_probability(probabilities, regions=True), [0.6, 0.8])
+    np.testing.assert_allclose(winning_probability(probabilities, regions=False), [0.9, 0.2])
+
+
+def test_agreement_is_the_share_of_votes() -> None:
+    votes = [np.array([0, 1, 1]), np.array([0, 1, 2]), np.array([0, 0, 1]), np.array([0, 1, 0])]
+    np.testing.assert_allclose(agreement(votes, np.array([0, 1, 1])), [1, 0.75, 0.5])
+
+
+def test_soft_labels_have_each_class_as_often_as_its_probability() -> None:
+    probabilities = np.array([[0.2, 0.0], [0.5, 1.0], [0.3, 0.0]], np.float32)
+    stored = to_bytes(probabilities, regions=False)
+    levels = (np.arange(STEPS) + 0.5) / STEPS
+    drawn = np.array([draw_labels(stored, [1, 2], u, regions=False) for u in levels])
+    for value in range(3):
+        np.testing.assert_allclose((drawn == value).mean(0), probabilities[value], atol=1 / STEPS)
+
+
+def test_soft_regions_stay_inside_each_other() -> None:
+    probabilities = np.array([[0.9, 0.6, 0.1], [0.7, 0.2, 0.1]], np.float32)
+    stored = to_bytes(probabilities, regions=True)
+    levels = (np.arange(STEPS) + 0.5) / STEPS
+    drawn = np.array([draw_labels(stored, [1, 2], u, regions=True) for u in levels])
+    np.testing.assert_allclose((drawn > 0).mean(0), probabilities[0], atol=1 / STEPS)
+    np.testing.assert_allclose((drawn == 2).mean(0), probabilities[1], atol=1 / STEPS)
+
+
+def test_one_draw_is_a_shape() -> None:
+    ramp = np.linspace(0, 1, 64, dtype=np.float32)[None]
+    label = draw_labels(to_bytes(ramp, regions=True), [1], 0.5, regions=True)
+    assert np.abs(np.diff(label)).sum() == 1, "one threshold for the whole image"
+
+
+@pytest.mark.parametrize(
+    ("dice", "patience", "ends", "best"),
+    [
+        ([0.5], 1, False, 0),
+        ([0.5, 0.6], 1, False, 1),
+        ([0.5, 0.6, 0.6], 1, True, 1),
+        ([0.5, 0.4], 1, True, 0),
+        ([0.5, 0.4], 2, False, 0),
+        ([0.5, 0.4, 0.45], 2, True, 0),
+        ([0.5, 0.4, 0.55], 2, False, 2),
+        ([math.nan, 0.1], 1, False, 1),
+        ([0.1, math.nan], 1, True, 0),
+    ],
+)
+def test_the_iteration_ends_when_dice_no_longer_improves(
+    dice: list[float], patience: int, ends: bool, best: int
+) -> None:
+    assert no_longer_improves(dice, patience) is ends
+    assert best_round(dice) == best
