@@ -12,6 +12,8 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from numpy.typing import NDArray
 
 NIFTI = ".nii.gz"
+TEMPORARY = ".tmp."
+"""In front of the names of unfinished files."""
 SLICE_SPACING = 999
 """nnU-Net's mark of a picture without a third axis."""
 
@@ -51,11 +53,12 @@ def write_map(path: Path, image_map: NDArray[np.float32], properties: dict[str, 
     A picture (PNG and the like) has no geometry but its pixels: it becomes a 2D NIfTI with spacing 1×1.
 
     Args:
-        path: Ends in ``.nii.gz``; written under a temporary name and renamed.
+        path: Ends in ``.nii.gz`` (or another ending of ITK's, where an ITK reader read the image); written under a
+            temporary name and renamed.
         image_map: (z, y, x) as nnU-Net's reader orders the axes.
         properties: What the reader returned beside the image.
     """
-    temporary = path.with_name(f".{path.name.removesuffix(NIFTI)}.tmp{NIFTI}")
+    temporary = path.with_name(f"{TEMPORARY}{path.name}")
     if "nibabel_stuff" in properties:
         _write_nibabel(temporary, image_map, properties["nibabel_stuff"])
     else:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.utilities.label_handling.label_handling import convert_labelmap_to_one_hot
 from numpy.typing import NDArray
@@ -121,6 +122,11 @@ class TrainedModel:
         return len(self.dataset_json.get("channel_names") or self.dataset_json["modality"])
 
     @property
+    def reader(self) -> Any:
+        """nnU-Net's reader and writer of these images."""
+        return self.predictor.plans_manager.image_reader_writer_class()
+
+    @property
     def patch_size(self) -> tuple[int, ...]:
         """Of the configuration, two or three sides."""
         return tuple(self.predictor.configuration_manager.patch_size)
@@ -163,41 +169,76 @@ class TrainedModel:
                 raise UserError(f"{path} is missing: {self.previous_stage}'s prediction of case {case.name}")
         return cases
 
+    def read(self, case: CaseFiles, channels: int | None = None) -> tuple[NDArray[np.float32], dict[str, Any]]:
+        """The image of a case (channels, *axes) and its properties, from nnU-Net's reader.
+
+        Args:
+            case: Its files.
+            channels: How many the image must have; as many as the model was trained on if not given.
+
+        Raises:
+            UserError: If a file cannot be read or the number of channels is another.
+        """
+        expected = self.channels if channels is None else channels
+        image, properties = _read(self.reader.read_images, [str(path) for path in case.files])
+        if len(image) != expected:
+            raise UserError(
+                f"{case.files[0]}: case {case.name} has {len(image)} channels, the model was trained on {expected}"
+            )
+        return image, properties
+
     def prepare(self, case: CaseFiles, previous_stage_labels: Path | None = None) -> PreparedCase:
         """Read and pre-process one case as nnU-Net's predictor does, in this process.
 
         Raises:
             UserError: If a file cannot be read or holds another number of channels than the model was trained on.
         """
-        predictor = self.predictor
-        reader = predictor.plans_manager.image_reader_writer_class()
-        image, properties = _read(reader.read_images, [str(path) for path in case.files])
-        if len(image) != self.channels:
-            raise UserError(
-                f"{case.files[0]}: case {case.name} has {len(image)} channels, the model was trained on {self.channels}"
-            )
+        image, properties = self.read(case)
         labels = None
         if self.previous_stage is not None and previous_stage_labels is not None:
-            labels, _ = _read(reader.read_seg, str(previous_stage_labels / f"{case.name}{self.ending}"))
+            labels, _ = _read(self.reader.read_seg, str(previous_stage_labels / f"{case.name}{self.ending}"))
+        return self.prepare_image(case.name, image, properties, labels)
+
+    def prepare_image(
+        self,
+        name: str,
+        image: NDArray[np.float32],
+        properties: dict[str, Any],
+        previous_stage_labels: NDArray[Any] | None = None,
+    ) -> PreparedCase:
+        """Pre-process an image (channels, *axes) as nnU-Net's predictor does; ``properties`` are left as they are."""
+        predictor = self.predictor
         preprocessor = predictor.configuration_manager.preprocessor_class(verbose=False)
-        data, resampled, properties = preprocessor.run_case_npy(
+        data, resampled, completed = preprocessor.run_case_npy(
             image,
-            labels,
-            properties,
+            previous_stage_labels,
+            dict(properties),
             predictor.plans_manager,
             predictor.configuration_manager,
             predictor.dataset_json,
         )
-        if labels is not None:
+        if previous_stage_labels is not None:
             one_hot = convert_labelmap_to_one_hot(resampled[0], predictor.label_manager.foreground_labels, data.dtype)
             data = np.vstack((data, one_hot))
-        prepared = torch.from_numpy(data).to(torch.float32).contiguous()
-        return PreparedCase(case.name, image, prepared, properties)
+        return PreparedCase(name, image, torch.from_numpy(data).to(torch.float32).contiguous(), completed)
 
     def predict_logits(self, case: PreparedCase) -> torch.Tensor:
         """Logits (heads, *spatial) in the plan's spacing: nnU-Net's sliding window, averaged over the folds."""
         with contextlib.redirect_stdout(io.StringIO()):
             return self.predictor.predict_logits_from_preprocessed_data(case.data).float()
+
+    def label_map(self, case: PreparedCase, logits: torch.Tensor) -> tuple[NDArray[Any], NDArray[np.float32]]:
+        """What nnU-Net exports: the label map (*image axes) and the probabilities (heads, *image axes)."""
+        predictor = self.predictor
+        return convert_predicted_logits_to_segmentation_with_correct_shape(
+            logits,
+            predictor.plans_manager,
+            predictor.configuration_manager,
+            predictor.label_manager,
+            case.properties,
+            return_probabilities=True,
+            num_threads_torch=torch.get_num_threads(),
+        )
 
 
 def _read(reader: Any, files: Any) -> tuple[NDArray[np.float32], dict[str, Any]]:

@@ -1,0 +1,236 @@
+"""The second stage's data set: the images and labels of a raw data set, and an infection map as one more channel."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from nnunet_covid.errors import UserError
+from nnunet_covid.guided.infection_map import (
+    KEY,
+    MapKind,
+    as_channel,
+    channel_name,
+    from_labels,
+    from_probabilities,
+)
+from nnunet_covid.guided.stage_one import CrossValidation, folds_of_maps
+from nnunet_covid.nnunet.raw_data import RawDataSet, open_raw_data_set, write_channel
+from nnunet_covid.raw_dataset.destination import (
+    data_set_folder_name,
+    is_environments_raw_folder,
+    place_splits,
+    raw_base_folder,
+    refuse_number_in_use,
+)
+from nnunet_covid.raw_dataset.splits import Split
+from nnunet_covid.raw_dataset.staging import write_atomically
+
+Source = Literal["folds", "reference"]
+SOURCES = ("folds", "reference")
+REPORT = "guide.json"
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """Where the infection maps of the training images come from.
+
+    Args:
+        source: ``"folds"``, the validation predictions of ``stage_one``'s cross-validation, each from a model that has
+            not seen the image; or ``"reference"``, the union of the data set's own labels.
+        kind: ``"label"``, the segmentation that the paper speaks of, or ``"probability"``.
+        stage_one: Model folder of the first stage; needed with ``"folds"``.
+    """
+
+    source: Source = "folds"
+    kind: MapKind = "label"
+    stage_one: Path | None = None
+
+
+def build_guided_data_set(
+    data_set: str,
+    guidance: Guidance,
+    *,
+    number: int | None = None,
+    name: str | None = None,
+    tell: Callable[[str], None] = print,
+) -> Path:
+    """Write the raw data set of the second stage; it appears in one step when it is complete.
+
+    Args:
+        data_set: Number or name of the multi-class data set in ``nnUNet_raw``.
+        guidance: Where the maps come from.
+        number: Of the new data set; the next free one if not given.
+        name: Of the new data set; the old one with ``Guided`` if not given.
+        tell: Receives each message for the user.
+
+    Returns:
+        The folder of the raw data set.
+
+    Raises:
+        UserError: If the data set or the maps are not there or do not fit each other; before anything is written.
+    """
+    raw = open_raw_data_set(raw_base_folder(None), data_set)
+    first = _checked_stage_one(raw, guidance)
+    maps = _maps(raw, guidance)
+    folder = _destination(raw, number, name)
+
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    for part in ("imagesTr", "labelsTr"):
+        (partial / part).mkdir(parents=True)
+    for case in tqdm(raw.cases, desc=folder.name, unit="case", disable=None):
+        source = maps.get(case)
+        labels, properties = raw.read_labels(case)
+        infection = (
+            from_labels(labels, raw.ignore_label)
+            if source is None
+            else _predicted(raw, guidance.kind, source[1], has_regions=_has_regions(first))
+        )
+        if infection.shape != labels.shape:
+            raise UserError(
+                f"the map of case {case} has {infection.shape} voxels, its image in {raw.folder} {labels.shape}; "
+                "stage 1 was trained on another image of that name"
+            )
+        _write_case(partial, raw, case, as_channel(infection, guidance.kind, raw.ending), properties)
+    splits = folds_of_maps(maps) if maps else raw.splits()
+    documents: dict[str, Any] = {
+        "dataset.json": _dataset_json(raw, guidance, folder.name),
+        REPORT: _report(raw, guidance, maps),
+    }
+    if splits:
+        documents["splits_final.json"] = splits
+    for file, content in documents.items():
+        write_atomically(partial / file, json.dumps(content, indent=2) + "\n")
+    os.replace(partial, folder)
+
+    tell(f"{folder}: {len(raw.cases)} training cases, infection map in channel {raw.channels:04d}")
+    for message in _notes(raw, folder, splits):
+        tell(f"note: {message}")
+    return folder
+
+
+def _checked_stage_one(raw: RawDataSet, guidance: Guidance) -> dict[str, Any]:
+    """The dataset.json of stage 1, empty where no stage 1 takes part, after a check that all fits together."""
+    if KEY in raw.dataset_json:
+        raise UserError(f"{raw.folder} already has an infection map as its last channel; name the data set without one")
+    if guidance.source == "reference":
+        if guidance.kind == "probability":
+            raise UserError("references hold no probabilities; leave out --map probability, or take --maps-from folds")
+        return {}
+    if guidance.stage_one is None:
+        raise UserError("name the trained first stage with -m, or take the references with --maps-from reference")
+    path = guidance.stage_one / "dataset.json"
+    if not path.is_file():
+        raise UserError(f"{guidance.stage_one} is no trained model: it has no dataset.json")
+    first = json.loads(path.read_text(encoding="utf-8"))
+    if first["file_ending"] != raw.ending:
+        raise UserError(f"stage 1 was trained on {first['file_ending']} images, {raw.folder} holds {raw.ending}")
+    own = list(raw.dataset_json["channel_names"].values())
+    theirs = list(first["channel_names"].values())
+    if own[: len(theirs)] != theirs:
+        raise UserError(
+            f"stage 1 was trained on the channels {', '.join(theirs)}, but {raw.folder} begins with {', '.join(own)}"
+        )
+    return first
+
+
+def _maps(raw: RawDataSet, guidance: Guidance) -> dict[str, tuple[int, Path]]:
+    if guidance.stage_one is None or guidance.source == "reference":
+        return {}
+    return CrossValidation.for_kind(guidance.stage_one, guidance.kind, raw.ending).maps(list(raw.cases))
+
+
+def _destination(raw: RawDataSet, number: int | None, name: str | None) -> Path:
+    base = raw.folder.parent
+    own = re.fullmatch(r"Dataset(\d{3})_(.+)", raw.folder.name)
+    assert own is not None
+    if number is None:
+        number = next_free_number(int(own[1]) + 1, base)
+    folder = base / data_set_folder_name(number, name or f"{own[2]}Guided")
+    refuse_number_in_use(folder, search_environment=is_environments_raw_folder(base))
+    if folder.exists():
+        raise UserError(f"{folder} exists; delete it to build it again, or choose another number with -d")
+    return folder
+
+
+def next_free_number(start: int, raw: Path) -> int:
+    """The first data set number from ``start`` on that none of nnU-Net's folders uses.
+
+    Raises:
+        UserError: If there is none.
+    """
+    names = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
+    bases = {raw, *(Path(os.environ[name]) for name in names if os.environ.get(name))}
+    used = {path.name[:10] for base in bases if base.is_dir() for path in base.glob("Dataset*")}
+    for number in range(start, 1000):
+        if f"Dataset{number:03d}" not in used:
+            return number
+    raise UserError(f"no data set number from {start} on is free; choose one with -d")
+
+
+def _write_case(partial: Path, raw: RawDataSet, case: str, channel: NDArray[Any], properties: dict[str, Any]) -> None:
+    for number, path in enumerate(raw.cases[case]):
+        shutil.copyfile(path, partial / "imagesTr" / f"{case}_{number:04d}{raw.ending}")
+    shutil.copyfile(raw.labels[case], partial / "labelsTr" / f"{case}{raw.ending}")
+    write_channel(partial / "imagesTr" / f"{case}_{raw.channels:04d}{raw.ending}", channel, properties, raw.reader)
+
+
+def _predicted(raw: RawDataSet, kind: MapKind, path: Path, *, has_regions: bool) -> NDArray[Any]:
+    if kind == "label":
+        return from_labels(raw.read_label_file(path)[0])
+    return from_probabilities(np.load(path)["probabilities"].astype(np.float32), has_regions)
+
+
+def _has_regions(dataset_json: dict[str, Any]) -> bool:
+    return any(isinstance(value, list) and len(value) > 1 for value in dataset_json["labels"].values())
+
+
+def _dataset_json(raw: RawDataSet, guidance: Guidance, folder_name: str) -> dict[str, Any]:
+    """The old one with one channel more and the key that tells prediction how the channel is made."""
+    entries = {key: value for key, value in raw.dataset_json.items() if key not in ("dataset", "converted_by")}
+    channels = {**raw.dataset_json["channel_names"], str(raw.channels): channel_name(guidance.kind, raw.ending)}
+    return {
+        **entries,
+        "name": folder_name.partition("_")[2],
+        "channel_names": channels,
+        "numTraining": len(raw.cases),
+        KEY: {
+            "map": guidance.kind,
+            "maps_from": guidance.source,
+            "guided_by": guidance.stage_one.resolve().name if guidance.stage_one else None,
+            "data_set": raw.folder.name,
+        },
+    }
+
+
+def _report(raw: RawDataSet, guidance: Guidance, maps: dict[str, tuple[int, Path]]) -> dict[str, Any]:
+    return {
+        "data_set": raw.folder.name,
+        "stage_one": f"{guidance.stage_one.resolve().parent.name}/{guidance.stage_one.resolve().name}"
+        if guidance.stage_one
+        else None,
+        "maps_from": guidance.source,
+        "map": guidance.kind,
+        "fold_of_map": {case: fold for case, (fold, _) in maps.items()},
+    }
+
+
+def _notes(raw: RawDataSet, folder: Path, splits: list[Split] | None) -> list[str]:
+    notes = []
+    if message := place_splits(folder, use_environment=is_environments_raw_folder(folder.parent)):
+        notes.append(message)
+    own = raw.splits()
+    if splits and own and [sorted(s["val"]) for s in splits] != [sorted(s["val"]) for s in own]:
+        notes.append(f"the folds are those of stage 1; {raw.folder.name} itself has others")
+    return notes
