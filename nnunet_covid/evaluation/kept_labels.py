@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -30,7 +31,7 @@ class KeptLabels:
     def restored(self) -> NDArray[np.integer]:
         """The label map, as a new array."""
         labels = np.empty(self.shape, dtype=self.dtype)
-        imagecodecs.lz4_decode(self.block, out=labels.reshape(-1).view(np.uint8))
+        imagecodecs.lz4_decode(self.block, out=memoryview(labels.reshape(-1).view(np.uint8)))
         return labels
 
 
@@ -52,7 +53,8 @@ def keep_labels(labels: NDArray[np.integer]) -> KeptLabels | None:
     """A label map compressed; None if it is too large, or if it would take more than a quarter of its size."""
     if not 0 < labels.nbytes <= LARGEST:
         return None
-    block = imagecodecs.lz4_encode(np.ascontiguousarray(labels).reshape(-1).view(np.uint8))
+    content: Any = np.ascontiguousarray(labels).reshape(-1).view(np.uint8)  # any buffer is taken
+    block = imagecodecs.lz4_encode(content)
     return KeptLabels(labels.shape, labels.dtype, bytes(block)) if 4 * len(block) <= labels.nbytes else None
 
 
