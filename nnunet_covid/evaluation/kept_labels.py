@@ -31,7 +31,8 @@ class KeptLabels:
     def restored(self) -> NDArray[np.integer]:
         """The label map, as a new array."""
         labels = np.empty(self.shape, dtype=self.dtype)
-        imagecodecs.lz4_decode(self.block, out=memoryview(labels.reshape(-1).view(np.uint8)))
+        place: Any = labels.reshape(-1).view(np.uint8)  # any buffer is taken
+        imagecodecs.lz4_decode(self.block, out=place)
         return labels
 
 
@@ -53,7 +54,7 @@ def keep_labels(labels: NDArray[np.integer]) -> KeptLabels | None:
     """A label map compressed; None if it is too large, or if it would take more than a quarter of its size."""
     if not 0 < labels.nbytes <= LARGEST:
         return None
-    content: Any = np.ascontiguousarray(labels).reshape(-1).view(np.uint8)  # any buffer is taken
+    content: Any = np.ascontiguousarray(labels).reshape(-1).view(np.uint8)
     block = imagecodecs.lz4_encode(content)
     return KeptLabels(labels.shape, labels.dtype, bytes(block)) if 4 * len(block) <= labels.nbytes else None
 
