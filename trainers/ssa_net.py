@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from nnunetv2.training.loss.compound_losses import DC_and_BCE_loss, DC_and_CE_loss
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
@@ -287,7 +288,8 @@ class SSANetResNet34Trainer(TimmWeightsTrainer, SSANetTrainer):
     epochs = 150
 
     def check_encoder(self, configuration: ConfigurationManager) -> None:
-        SSANetPaper(TimmEncoder(self.encoder_name, 1), 1, kernel=None)
+        with torch.device("meta"):
+            SSANetPaper(TimmEncoder(self.encoder_name, 1), 1, kernel=None)
 
     @classmethod
     def build_network_architecture(  # type: ignore[override]

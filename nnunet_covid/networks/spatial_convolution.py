@@ -73,7 +73,7 @@ class SpatialConvolution(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (B, C, *spatial) of the same size."""
         dtype = x.dtype
-        if torch.is_autocast_enabled(x.device.type):
+        if torch.amp.is_autocast_available(x.device.type) and torch.is_autocast_enabled(x.device.type):
             dtype = torch.get_autocast_dtype(x.device.type)
         x = x.to(dtype)
         for axis in range(self.spatial_dims):
@@ -116,7 +116,7 @@ def spatial_convolution(x: torch.Tensor, weight: torch.Tensor, reverse: bool) ->
         message.relu_()
         torch.gt(message, 0, out=active.select(-3, step))
         torch.add(x.select(-3, step), message, out=inner.select(-3, step))
-    return inner.contiguous(), active
+    return inner.clone(memory_format=torch.contiguous_format), active
 
 
 @torch.library.custom_op("nnunet_covid::spatial_convolution_backward", mutates_args=(), schema=BACKWARD_SCHEMA)
