@@ -22,8 +22,8 @@ def list_cases(folder: Path, ending: str, channels: int) -> list[CaseFiles]:
 
     Args:
         folder: Holds the images; other files in it are left alone.
-        ending: Of an image, with its dot; ``file_ending`` of the model's dataset.json.
-        channels: Channels that the model expects. A single file may hold them all (RGB pictures): how many it really
+        ending: Of an image, with its dot; ``file_ending`` of dataset.json.
+        channels: Channels that are expected. A single file may hold them all (RGB pictures): how many it really
             holds shows when it is read.
 
     Raises:
@@ -33,7 +33,7 @@ def list_cases(folder: Path, ending: str, channels: int) -> list[CaseFiles]:
         raise UserError(f"{folder} is no folder; give the folder that holds the images, CASE_0000{ending} and so on")
     names = sorted(p.name for p in folder.iterdir() if p.name.endswith(ending) and not p.name.startswith("."))
     if not names:
-        raise UserError(f"{folder} holds no image that ends in {ending}, the ending of the model's training images")
+        raise UserError(f"{folder} holds no image that ends in {ending}, the ending that dataset.json names")
     pattern = re.compile(rf"(?P<case>.+)_(?P<channel>\d{{4}}){re.escape(ending)}")
     numbers: dict[str, list[int]] = {}
     for name in names:
@@ -55,4 +55,5 @@ def _check_channels(folder: Path, case: str, found: list[int], channels: int) ->
         return
     listed = ", ".join(f"{number:04d}" for number in found)
     expected = "0000" if channels == 1 else f"0000 to {channels - 1:04d}"
-    raise UserError(f"{folder}: case {case} has channels {listed}, but the model was trained on {expected}")
+    verb = "is" if channels == 1 else "are"
+    raise UserError(f"{folder}: case {case} has channels {listed}, but {expected} {verb} expected")

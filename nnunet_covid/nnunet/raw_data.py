@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from nnunet_covid.errors import UserError
+from nnunet_covid.nnunet.case_files import list_cases
 from nnunet_covid.nnunet.image_maps import TEMPORARY, write_map
 from nnunet_covid.raw_dataset.splits import Split
 
@@ -86,13 +87,9 @@ def open_raw_data_set(base: Path, data_set: str) -> RawDataSet:
     folder = _find(base, data_set)
     try:
         dataset_json = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
-        files = get_filenames_of_train_images_and_targets(str(folder), dataset_json)
+        cases, labels = _training_files(folder, dataset_json)
     except (OSError, ValueError, KeyError) as e:
         raise UserError(f"{folder} is no raw nnU-Net data set with dataset.json and imagesTr: {e}") from e
-    if not files:
-        raise UserError(f"{folder / 'imagesTr'} holds no training image")
-    cases = {case: tuple(Path(path) for path in entry["images"]) for case, entry in files.items()}
-    labels = {case: Path(entry["label"]) for case, entry in files.items()}
     channels = len(dataset_json["channel_names"])
     for case, images in cases.items():
         if len(images) != channels:
@@ -102,6 +99,18 @@ def open_raw_data_set(base: Path, data_set: str) -> RawDataSet:
     example = str(next(iter(cases.values()))[0])
     reader = determine_reader_writer_from_dataset_json(dataset_json, example, verbose=False)()
     return RawDataSet(folder, dataset_json, cases, labels, reader)
+
+
+def _training_files(folder: Path, dataset_json: dict[str, Any]) -> tuple[dict[str, tuple[Path, ...]], dict[str, Path]]:
+    """Images and label map of every training case; dataset.json may list them itself."""
+    if "dataset" in dataset_json:
+        listed = get_filenames_of_train_images_and_targets(str(folder), dataset_json)
+        images = {case: tuple(Path(path) for path in entry["images"]) for case, entry in listed.items()}
+        return images, {case: Path(entry["label"]) for case, entry in listed.items()}
+    ending = dataset_json["file_ending"]
+    found = list_cases(folder / "imagesTr", ending, len(dataset_json["channel_names"]))
+    images = {case.name: case.files for case in found}
+    return images, {case: folder / "labelsTr" / f"{case}{ending}" for case in images}
 
 
 def _find(base: Path, data_set: str) -> Path:

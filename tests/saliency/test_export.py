@@ -210,8 +210,8 @@ def test_maps_of_a_reader_that_turns_images_are_turned_back(tmp_path: Path) -> N
         (["a_0000.png"], ["--encoder", "trunk"], "no module 'trunk'"),
         ([], [], "holds no image that ends in .png"),
         (["a.png"], [], "rename it to a_0000.png"),
-        (["a_0000.png", "a_0001.png"], [], "channels 0000, 0001, but the model was trained on 0000"),
-        (["a_0001.png"], [], "channels 0001, but the model was trained on 0000"),
+        (["a_0000.png", "a_0001.png"], [], "channels 0000, 0001, but 0000 is expected"),
+        (["a_0001.png"], [], "channels 0001, but 0000 is expected"),
     ],
 )
 def test_mistakes(
