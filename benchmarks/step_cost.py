@@ -1,9 +1,13 @@
-"""Time and peak memory of a training step, as ratios against stock nnUNetTrainer on the same plan, in one run.
+"""Time and peak memory of a training step, or of a prediction, as ratios against stock nnUNetTrainer on the same plan.
 
 Every trainer runs in a process of its own on the same random batch; the rounds are interleaved, so that what else the
 machine does falls on all alike, and the median over rounds counts.
 
     python benchmarks/step_cost.py PLANS.json 2d --trainers nnUNetTrainer InfNetTrainer [--device cuda]
+    python benchmarks/step_cost.py PLANS.json 2d --trainers CollaborativeTrainer [--unlabelled | --predict]
+
+CollaborativeTrainer gets a batch of images of other diseases as large as the COVID batch, and with --unlabelled one of
+unlabelled images.
 """
 
 from __future__ import annotations
@@ -27,17 +31,29 @@ DATASET = {"channel_names": {"0": "x"}, "labels": {"background": 0, "infection":
 
 
 def measure(
-    name: str, plans_file: Path, configuration: str, device_name: str, steps: int, clock: Callable[[], float]
+    name: str,
+    plans_file: Path,
+    configuration: str,
+    device_name: str,
+    steps: int,
+    clock: Callable[[], float],
+    what: str = "step",
 ) -> dict[str, Any]:
     """Seconds of each step, split into its parts, and peak memory in MiB beyond the idle trainer."""
     with tempfile.TemporaryDirectory() as folder:
         for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
             os.environ[variable] = folder
-        return _measure(name, plans_file, configuration, device_name, steps, clock)
+        return _measure(name, plans_file, configuration, device_name, steps, clock, what)
 
 
 def _measure(
-    name: str, plans_file: Path, configuration: str, device_name: str, steps: int, clock: Callable[[], float]
+    name: str,
+    plans_file: Path,
+    configuration: str,
+    device_name: str,
+    steps: int,
+    clock: Callable[[], float],
+    what: str,
 ) -> dict[str, Any]:
     import torch
     from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as stock
@@ -45,7 +61,7 @@ def _measure(
     from nnunet_covid import trainers
 
     stock.infer_dataset_class = lambda folder: None
-    kind = getattr(trainers, f"{name}_1epochs")
+    kind = type(name, (getattr(trainers, f"{name}_1epochs"),), {"usable_link": lambda *_: None})
     device = torch.device(device_name)
     plans = {**json.loads(plans_file.read_text()), "continue_training": False}
     trainer = kind(plans, configuration, 0, DATASET, device)
@@ -62,12 +78,28 @@ def _measure(
         for scale in scales
     ]
     batch = {"data": torch.randn(shape), "target": target}
+    if getattr(trainer, "general_weight", 0) > 0:
+        batch["other"] = torch.randn(shape)
+    if getattr(trainer, "uses_relations", False) and what == "unlabelled":
+        batch["unlabelled"] = torch.randn(shape)
     trainer.network.train()
+
+    def step() -> None:
+        trainer.train_step({**batch, "target": [t.clone() for t in target]})
+
+    def predict() -> None:
+        with torch.inference_mode():
+            trainer.network(batch["data"][:1].to(device))
+
+    if what == "predict":
+        trainer.network.eval()
+        trainer.set_deep_supervision_enabled(False)
+    action = predict if what == "predict" else step
     idle = _memory(device)
     seconds = []
     for _ in range(steps + 1):
         start = clock()
-        trainer.train_step({"data": batch["data"], "target": [t.clone() for t in target]})
+        action()
         if device.type == "cuda":
             torch.cuda.synchronize()
         seconds.append(clock() - start)
@@ -95,13 +127,15 @@ def main() -> None:
     parser.add_argument(
         "--clock", choices=CLOCKS, default="wall", help="cpu: time of the processor, for one thread on a busy machine"
     )
+    measured = parser.add_mutually_exclusive_group()
+    for what, text in (("unlabelled", "a step with unlabelled images too"), ("predict", "a prediction of one patch")):
+        measured.add_argument(f"--{what}", dest="what", action="store_const", const=what, default="step", help=text)
     parser.add_argument("--one", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
-        print(
-            "RESULT"
-            + json.dumps(measure(args.one, args.plans, args.configuration, args.device, args.steps, CLOCKS[args.clock]))
-        )
+        clock = CLOCKS[args.clock]
+        found = measure(args.one, args.plans, args.configuration, args.device, args.steps, clock, args.what)
+        print("RESULT" + json.dumps(found))
         return
 
     names = list(dict.fromkeys([BASELINE, *args.trainers]))
@@ -110,6 +144,7 @@ def main() -> None:
         for name in names:
             command = [sys.executable, __file__, str(args.plans), args.configuration, "--one", name]
             command += ["--device", args.device, "--steps", str(args.steps), "--clock", args.clock]
+            command += [f"--{args.what}"] if args.what != "step" else []
             done = subprocess.run(command, stdout=subprocess.PIPE, encoding="utf-8", errors="replace", check=True)
             line = next(line for line in done.stdout.splitlines() if line.startswith("RESULT"))
             results[name].append(json.loads(line.removeprefix("RESULT")))
@@ -122,7 +157,7 @@ def main() -> None:
         )
 
     base_time, base_memory = median(BASELINE)
-    print("| trainer | parameters, M | step, s | time ratio | peak memory, MiB | memory ratio |")
+    print("| trainer | parameters, M | seconds | time ratio | peak memory, MiB | memory ratio |")
     print("| --- | ---: | ---: | ---: | ---: | ---: |")
     for name in names:
         seconds, memory = median(name)

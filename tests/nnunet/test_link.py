@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing.dummy
 import os
 import shutil
 from pathlib import Path
@@ -30,6 +31,8 @@ LINKED = "nnUNetPlans_from_Dataset601_Covid"
 @pytest.fixture(autouse=True)
 def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """nnU-Net's three folders, a planned COVID data set and a raw one with effusions."""
+    # nnU-Net lists files with twelve forked processes
+    monkeypatch.setattr("nnunetv2.utilities.utils.Pool", multiprocessing.dummy.Pool)
     for name in ("raw", "preprocessed", "results"):
         (tmp_path / name).mkdir()
         monkeypatch.setenv(f"nnUNet_{name}", str(tmp_path / name))

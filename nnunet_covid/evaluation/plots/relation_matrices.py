@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.ticker import MaxNLocator
@@ -12,8 +13,8 @@ from nnunet_covid.evaluation.plots.style import class_colour, light_grid, new_fi
 from nnunet_covid.evaluation.relation_snapshots import RelationSnapshot, evenly_spread
 
 GENERAL, TARGET, DIFFERENCES = "general_relations.png", "target_relations.png", "relation_differences.png"
-BRIGHTEST = 99.5
-"""Percentile of the absolute values that gets the last colour: the diagonal would leave the rest without contrast."""
+SHOWN = (0.5, 99.5)
+"""Percentiles that get the first and the last colour: the diagonal alone would leave the rest without contrast."""
 
 Row = tuple[int, np.ndarray, np.ndarray, np.ndarray]
 """An epoch, two matrices and their absolute difference."""
@@ -49,31 +50,26 @@ def draw_relations(snapshots: Sequence[RelationSnapshot], folder: Path, *, rows:
 
 def _draw(rows: Sequence[Row], title: str, titles: tuple[str, str], path: Path) -> Path:
     """A row per epoch; all matrices of a picture share their colours, and so do all differences."""
-    largest = _brightest([m for _, a, b, _ in rows for m in (a, b)])
-    furthest = _brightest([d for _, _, _, d in rows])
+    low, high = np.percentile(np.stack([m for _, a, b, _ in rows for m in (a, b)]), SHOWN)
+    furthest = max(float(np.percentile(np.stack([d for _, _, _, d in rows]), SHOWN[1])), 1e-6)
     channels = len(rows[0][1])
     with styled():
         figure = new_figure(8.4, 0.9 + 2.45 * len(rows), f"{title}, {channels} channels")
         panels = figure.subplots(len(rows), 3, squeeze=False)
         for i, (epoch, first, second, difference) in enumerate(rows):
             for axes, matrix in zip(panels[i], (first, second), strict=False):
-                shown = axes.imshow(matrix, cmap="RdBu_r", vmin=-largest, vmax=largest, interpolation="nearest")
-            apart = panels[i][2].imshow(difference, cmap="Reds", vmin=0, vmax=furthest, interpolation="nearest")
+                shown = axes.imshow(matrix, cmap="viridis", vmin=low, vmax=high)
+            apart = panels[i][2].imshow(difference, cmap="Reds", vmin=0, vmax=furthest)
             panels[i][0].set_ylabel(f"epoch {epoch}")
         for axes, text in zip(panels[0], (*titles, "absolute difference"), strict=True):
             axes.set_title(text)
         for axes in panels.flat:
             axes.set_xticks([])
             axes.set_yticks([])
-        figure.colorbar(
-            shown, ax=panels[:, :2], location="bottom", shrink=0.5, aspect=40, label="relation", extend="both"
-        )
-        figure.colorbar(apart, ax=panels[:, 2], location="bottom", aspect=20, label="difference", extend="max")
+        below: dict[str, Any] = {"location": "bottom", "aspect": 30, "ticks": MaxNLocator(4)}
+        figure.colorbar(shown, ax=panels[:, :2], shrink=0.5, label="relation", extend="both", **below)
+        figure.colorbar(apart, ax=panels[:, 2], label="absolute difference", extend="max", **below)
         return save(figure, path)
-
-
-def _brightest(matrices: Sequence[np.ndarray]) -> float:
-    return max(float(np.percentile(np.abs(np.stack(matrices)), BRIGHTEST)), 1e-6)
 
 
 def _draw_course(snapshots: Sequence[RelationSnapshot], path: Path) -> Path:
