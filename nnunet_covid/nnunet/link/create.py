@@ -252,7 +252,7 @@ def remove_links(covid: PlannedDataSet, configurations: Sequence[str] = (), othe
 
 def _remove_unused_plans(covid: PlannedDataSet, removed: list[str], links: dict[str, Link]) -> None:
     used = {Path(other.folder).parts[0] for link in links.values() for other in link.others}
-    for home in {Path(relative).parts[0] for relative in removed} - used - {covid.name}:
+    for home in {Path(relative).parts[0] for relative in removed} - used:
         folder = covid.folder.parent / home
         (folder / f"{linked_plans_name(covid)}.json").unlink(missing_ok=True)
         if folder.is_dir() and not any(folder.iterdir()):
