@@ -144,7 +144,7 @@ def locked(folder: Path) -> Iterator[None]:
     except ModuleNotFoundError:  # no such locks on Windows
         yield
         return
-    made = not folder.exists()
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "lock"
     handle = os.open(path, os.O_CREAT | os.O_RDWR)
@@ -158,6 +158,6 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(handle)
         if made and {p.name for p in folder.iterdir()} == {"lock"}:  # refused before anything was written
             path.unlink()
-            for empty in (folder, folder.parent, folder.parent.parent):
+            for empty in made:
                 with contextlib.suppress(OSError):
                     empty.rmdir()

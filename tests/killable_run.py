@@ -1,0 +1,49 @@
+"""A run of pseudo-label rounds in a process of its own that may be killed at any moment."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nnunet_covid.nnunet.rounds import bench, run
+from nnunet_covid.nnunet.rounds.setting import find_setting
+from nnunet_covid.semi_supervised.options import make_options
+
+
+def quick_ending(monkeypatch: Any = None) -> None:
+    """Leave out nnU-Net's own validation, which starts two pools of processes, and the pictures."""
+
+    def publish(setting: Any, trainer: Any, checkpoint: Path) -> dict[str, Any]:
+        setting.fold_folder.mkdir(parents=True, exist_ok=True)
+        (setting.fold_folder / "published").write_bytes(checkpoint.read_bytes())
+        return {"dice": 0.0}
+
+    def draw(folder: Path, state: Any) -> None:
+        pass
+
+    for module, name, function in ((bench, "publish_model", publish), (run, "draw_progress", draw)):
+        if monkeypatch is None:
+            setattr(module, name, function)
+        else:
+            monkeypatch.setattr(module, name, function)
+
+
+def do_rounds(images: Path, configuration: str, trainer: str, strategy: Any, tag: str, options: dict[str, Any]) -> Any:
+    """All rounds on the tiny data set; returns the setting."""
+    setting = find_setting("940", configuration, "0", trainer, tag, "testPlans", torch.device("cpu"))
+    run.run_pseudo_labels(setting, make_options(strategy, options), images, tell=lambda line: None)
+    return setting
+
+
+def in_own_process(environment: dict[str, str], log: Path, *arguments: Any) -> None:
+    """What the process does."""
+    os.environ.update(environment)
+    torch.set_num_threads(1)
+    with log.open("a") as stream:
+        sys.stdout = sys.stderr = stream
+        quick_ending()
+        do_rounds(*arguments)

@@ -1,0 +1,238 @@
+"""Rounds on real trainers and tiny data: 2D and 3D, label maps and regions, and every option that changes labels."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import blosc2
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from killable_run import do_rounds, quick_ending
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from skimage import io
+from tiny_data_set import TinyDataSet, make_tiny_data_set
+
+from nnunet_covid import cli, trainers
+from nnunet_covid.nnunet.rounds import bench
+from nnunet_covid.nnunet.rounds.dataset import PREFIX, LabelledAndPseudo
+from nnunet_covid.startup import TRAINERS_FOLDER
+
+pytestmark = pytest.mark.e2e
+TRAINER = "nnUNetTrainer_1epochs_1its"
+SHORT = {"max_rounds": 1, "round_epochs": 1, "round_iterations": 1, "two_step": False}
+TWO_CLASSES = {"background": 0, "ground_glass": 1, "consolidation": 2}
+REGIONS = {"background": 0, "infection": [1, 2], "consolidation": 2}
+
+
+@pytest.fixture
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., TinyDataSet]:
+    """A tiny data set in nnU-Net's folders."""
+
+    def build(**kwargs: Any) -> TinyDataSet:
+        made = make_tiny_data_set(tmp_path, **{"unlabelled": 2, **kwargs})
+        variables = {"nnUNet_n_proc_DA": "0", "nnUNet_extTrainer": str(TRAINERS_FOLDER)}
+        for name, value in {**made.environment(), **variables}.items():
+            monkeypatch.setenv(name, value)
+        return made
+
+    return build
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.rglob("*") if p.is_file()}
+
+
+def pseudo_label(setting: Any, case: str, number: int = 1) -> np.ndarray:
+    path = setting.label_folder / f"round_{number:03d}" / f"{case}_seg.b2nd"
+    return blosc2.open(str(path), mode="r")[:]
+
+
+def units(setting: Any) -> dict[str, Any]:
+    content = json.loads((setting.report_folder / "state.json").read_text())
+    return {name: unit["result"] for name, unit in content["units"].items()}
+
+
+def test_labels_are_what_nnunet_itself_predicts(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    quick_ending(monkeypatch)
+    made = make()
+    before = checksums(made.preprocessed), checksums(made.raw)
+    setting = do_rounds(made.unlabelled, "2d", TRAINER, "random", "Test", SHORT)
+    after = checksums(made.preprocessed)
+    assert {name: after[name] for name in before[0]} == before[0], "nothing of the labelled data has changed"
+    assert checksums(made.raw) == before[1]
+
+    model = setting.report_folder / "training"  # plans and dataset.json as a model folder has them
+    shutil.copy(setting.report_folder / "models" / "base.pth", model / "fold_0" / "checkpoint_final.pth")
+    predictor = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
+    predictor.initialize_from_trained_model_folder(str(model), (0,))
+    assert predictor.trainer_name == TRAINER, "the ordinary name"
+    for case in ("un_0", "un_1"):
+        image, properties = setting.plans_manager.image_reader_writer_class().read_images(
+            [str(made.unlabelled / f"{case}_0000.png")]
+        )
+        expected = predictor.predict_single_npy_array(image, properties)[0]
+        shown = io.imread(setting.report_folder / "round_001" / f"{case}.png")
+        np.testing.assert_array_equal(shown, expected)
+        assert shown.any(), "an empty label would prove nothing"
+    rows = list(csv.DictReader((setting.report_folder / "round_001" / "manifest.csv").open()))
+    assert [row["image"] for row in rows] == ["un_0", "un_1"]
+    assert {row["model"] for row in rows} == {units(setting)["0/base"]["model"]}
+    assert {row["kept"] for row in rows} == {"1.000000"}
+
+
+def test_pseudo_cases_are_trained_on_and_never_validate(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    quick_ending(monkeypatch)
+    made = make()
+    for path in sorted(made.unlabelled.iterdir()):  # named like labelled cases
+        path.rename(path.with_name(path.name.replace("un_", "case_")))
+    seen: list[tuple[list[str], list[str]]] = []
+    plain = nnUNetTrainer.get_dataloaders
+
+    def noting(self: Any) -> Any:
+        training, validation = self.get_tr_and_val_datasets()
+        assert isinstance(training, LabelledAndPseudo)
+        seen.append((list(training.identifiers), list(validation.identifiers)))
+        return plain(self)
+
+    monkeypatch.setattr(nnUNetTrainer, "get_dataloaders", noting)
+    do_rounds(made.unlabelled, "2d", TRAINER, "random", "Test", {**SHORT, "two_step": True})
+    labelled, pseudo = [f"case_{i}" for i in range(4)], [f"{PREFIX}case_{i}" for i in range(2)]
+    assert [training for training, _ in seen] == [labelled, labelled + pseudo, pseudo, labelled]
+    assert all(validation == ["case_4", "case_5"] for _, validation in seen)
+
+
+def test_training_really_learns_from_pseudo_labels(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    quick_ending(monkeypatch)
+    made = make()
+    setting = do_rounds(made.unlabelled, "2d", TRAINER, "random", "Test", SHORT)
+    done = units(setting)
+    assert done["0/base"]["model"] != done["1/round_001"]["model"]
+    again = do_rounds(made.unlabelled, "2d", TRAINER, "random", "Again", SHORT)
+    assert units(again)["1/round_001"]["model"] == done["1/round_001"]["model"], "the same seed, the same weights"
+    other = do_rounds(made.unlabelled, "2d", TRAINER, "random", "Other", {**SHORT, "seed": 1})
+    assert units(other)["0/base"]["model"] != done["0/base"]["model"]
+
+
+@pytest.mark.parametrize("trainer", ["nnUNetTrainer_1epochs_1its", "InfNetTrainer_1epochs_1its"])
+def test_regions_in_3d(trainer: str, make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    quick_ending(monkeypatch)
+    made = make(dims=3, labels=REGIONS, regions_class_order=[1, 2], size=20, spacing=1.25)
+    options = {"max_rounds": 1, "threshold": 0.5, "untrusted": "ignore", "warm_start": True}
+    setting = do_rounds(made.unlabelled, "3d_fullres", trainer, "iterative", "Test", options)
+    label = pseudo_label(setting, "un_0")
+    assert label.shape == (1, 16, 16, 16)
+    assert set(np.unique(label)) <= {-1, 0, 1, 2, 3}
+    shown = sitk.ReadImage(str(setting.report_folder / "round_001" / "un_0.nii.gz"))
+    assert shown.GetSize() == (20, 20, 20), "as large as the image"
+    assert units(setting)["1/weights"] is None, "regions have no cross entropy over classes"
+
+
+def test_class_weights_reach_the_cross_entropy(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    quick_ending(monkeypatch)
+    made = make(labels=TWO_CLASSES)
+    weights = []
+    plain = nnUNetTrainer.run_training
+
+    def noting(self: Any) -> None:
+        plain(self)
+        weights.append(self.loss.loss.ce.weight)
+
+    monkeypatch.setattr(nnUNetTrainer, "run_training", noting)
+    options = {"max_rounds": 1, "threshold": 0.3, "reweight": "on"}
+    setting = do_rounds(made.unlabelled, "2d", TRAINER, "iterative", "Test", options)
+    voxels = np.zeros(3)
+    for i in range(4):
+        label = io.imread(made.raw / "labelsTr" / f"case_{i}.png")
+        voxels += [(label == v).sum() for v in range(3)]
+    torch.testing.assert_close(weights[0], torch.tensor(voxels.sum() / (3 * voxels)).float())
+    for case in ("un_0", "un_1"):
+        label = pseudo_label(setting, case)
+        voxels += [(label == v).sum() for v in range(3)]
+    torch.testing.assert_close(weights[1], torch.tensor(voxels.sum() / (3 * voxels)).float())
+
+
+@pytest.mark.parametrize(
+    ("options", "values"),
+    [
+        ({"threshold": 1.0}, {0}),
+        ({"threshold": 1.0, "untrusted": "ignore"}, {3}),
+        ({"threshold": 0.0, "class_thresholds": {"consolidation": 1.0}}, {0, 1}),
+        ({"soft": True, "confidence": "mirroring"}, {0, 1, 2}),
+        ({"select": "confident", "per_round": 1, "mirroring": False}, {0, 1, 2}),
+    ],
+)
+def test_every_option_gives_labels_to_train_on(
+    options: dict[str, Any], values: set[int], make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick_ending(monkeypatch)
+    made = make(labels=TWO_CLASSES)
+    setting = do_rounds(made.unlabelled, "2d", TRAINER, "random", "Test", {**SHORT, **options})
+    chosen = units(setting)["1/select"]
+    assert len(chosen) == options.get("per_round", 2)
+    for case in chosen:
+        assert set(np.unique(pseudo_label(setting, case))) <= values
+    rows = list(csv.DictReader((setting.report_folder / "round_001" / "manifest.csv").open()))
+    assert all(0 < float(row["confidence"]) <= 1 for row in rows)
+
+
+def test_the_whole_command_and_what_nnunet_makes_of_it(
+    make: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = "nnunetv2.training.nnUNetTrainer.nnUNetTrainer.default_num_processes"
+    monkeypatch.setattr(module, 1)
+    made = make()
+    command = ["pseudo-label", "940", "2d", "0", "-tr", TRAINER, "-p", "testPlans", "--strategy", "iterative"]
+    command += ["-device", "cpu"]
+    assert cli.main([*command, "-i", str(made.unlabelled), "--max-rounds", "1", "--threshold", "0.3"]) == 0
+    model = made.model(f"{TRAINER}_pseudoIterative")
+    summary = json.loads((model / "fold_0" / "validation" / "summary.json").read_text())
+    assert len(summary["metric_per_case"]) == 2
+    for name in ("plans.json", "dataset.json", "dataset_fingerprint.json"):
+        assert (model / name).is_file()
+    assert (model / "fold_0" / "progress.png").is_file(), "nnU-Net's zip export wants it"
+    assert (model / "fold_0" / "pseudo_labels" / "progress.png").is_file()
+    predictor = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
+    predictor.initialize_from_trained_model_folder(str(model), (0,))
+    assert cli.main([*command, "--status"]) == 0
+    table = capsys.readouterr().out
+    assert "finished" in table
+    assert "validation Dice" in table
+    assert cli.main([*command, "-i", str(made.unlabelled), "--max-rounds", "2"]) == 2
+    assert "another --name" in capsys.readouterr().err
+
+
+def test_a_result_is_not_trained_by_nnunet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = trainers.InfNetTrainer_5epochs_pseudoRandom
+    assert issubclass(kind, trainers.InfNetTrainer)
+    assert kind.__name__ == "InfNetTrainer_5epochs_pseudoRandom"
+    with pytest.raises(SystemExit):
+        kind.run_training(object.__new__(kind))
+
+
+def test_a_full_disk_is_one_line_and_the_run_goes_on_later(
+    make: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    quick_ending(monkeypatch)
+    made = make()
+    command = ["pseudo-label", "940", "2d", "0", "-tr", TRAINER, "-p", "testPlans", "--strategy", "random"]
+    command += ["-i", str(made.unlabelled), "-device", "cpu", "--round-epochs", "1", "--no-two-step"]
+    plain = bench.write_manifest
+
+    def full(*arguments: Any) -> None:
+        raise OSError(28, "No space left on device", "somewhere")
+
+    monkeypatch.setattr(bench, "write_manifest", full)
+    assert cli.main(command) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: the disk of somewhere is full; nothing is lost")
+    monkeypatch.setattr(bench, "write_manifest", plain)
+    assert cli.main(command) == 0
