@@ -25,7 +25,7 @@ from nnunet_covid.guided.infection_map import (
     from_probabilities,
 )
 from nnunet_covid.guided.stage_one import CrossValidation, folds_of_maps
-from nnunet_covid.nnunet.raw_data import RawDataSet, open_raw_data_set, write_channel
+from nnunet_covid.nnunet.raw_data import RawDataSet, copy_image, open_raw_data_set, write_channel
 from nnunet_covid.raw_dataset.destination import (
     data_set_folder_name,
     is_environments_raw_folder,
@@ -85,24 +85,6 @@ def build_guided_data_set(
     maps = _maps(raw, guidance)
     folder = _destination(raw, number, name)
 
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    for part in ("imagesTr", "labelsTr"):
-        (partial / part).mkdir(parents=True)
-    for case in tqdm(raw.cases, desc=folder.name, unit="case", disable=None):
-        source = maps.get(case)
-        labels, properties = raw.read_labels(case)
-        infection = (
-            from_labels(labels, raw.ignore_label)
-            if source is None
-            else _predicted(raw, guidance.kind, source[1], has_regions=_has_regions(first))
-        )
-        if infection.shape != labels.shape:
-            raise UserError(
-                f"the map of case {case} has {infection.shape} voxels, its image in {raw.folder} {labels.shape}; "
-                "stage 1 was trained on another image of that name"
-            )
-        _write_case(partial, raw, case, as_channel(infection, guidance.kind, raw.ending), properties)
     splits = folds_of_maps(maps) if maps else raw.splits()
     documents: dict[str, Any] = {
         "dataset.json": _dataset_json(raw, guidance, folder.name),
@@ -110,9 +92,15 @@ def build_guided_data_set(
     }
     if splits:
         documents["splits_final.json"] = splits
-    for file, content in documents.items():
-        write_atomically(partial / file, json.dumps(content, indent=2) + "\n")
-    os.replace(partial, folder)
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        _write(partial, raw, guidance, maps, documents, has_regions=_has_regions(first))
+        os.replace(partial, folder)
+    except OSError as e:
+        raise UserError(f"{e.filename or folder}: {e.strerror or e}; nothing was written, put this right first") from e
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
     tell(f"{folder}: {len(raw.cases)} training cases, infection map in channel {raw.channels:04d}")
     for message in _notes(raw, folder, splits):
@@ -179,11 +167,36 @@ def next_free_number(start: int, raw: Path) -> int:
     raise UserError(f"no data set number from {start} on is free; choose one with -d")
 
 
-def _write_case(partial: Path, raw: RawDataSet, case: str, channel: NDArray[Any], properties: dict[str, Any]) -> None:
-    for number, path in enumerate(raw.cases[case]):
-        shutil.copyfile(path, partial / "imagesTr" / f"{case}_{number:04d}{raw.ending}")
-    shutil.copyfile(raw.labels[case], partial / "labelsTr" / f"{case}{raw.ending}")
-    write_channel(partial / "imagesTr" / f"{case}_{raw.channels:04d}{raw.ending}", channel, properties, raw.reader)
+def _write(
+    partial: Path,
+    raw: RawDataSet,
+    guidance: Guidance,
+    maps: dict[str, tuple[int, Path]],
+    documents: dict[str, Any],
+    *,
+    has_regions: bool,
+) -> None:
+    for part in ("imagesTr", "labelsTr"):
+        (partial / part).mkdir(parents=True)
+    for case in tqdm(raw.cases, desc=partial.name.strip(".").partition(".")[0], unit="case", disable=None):
+        labels, properties = raw.read_labels(case)
+        infection = (
+            _predicted(raw, guidance.kind, maps[case][1], has_regions=has_regions)
+            if maps
+            else from_labels(labels, raw.ignore_label)
+        )
+        if infection.shape != labels.shape:
+            raise UserError(
+                f"the map of case {case} has {infection.shape} voxels, its image in {raw.folder} {labels.shape}; "
+                "stage 1 was trained on another image of that name"
+            )
+        for number, path in enumerate(raw.cases[case]):
+            copy_image(path, partial / "imagesTr" / f"{case}_{number:04d}{raw.ending}")
+        copy_image(raw.labels[case], partial / "labelsTr" / f"{case}{raw.ending}")
+        target = partial / "imagesTr" / f"{case}_{raw.channels:04d}{raw.ending}"
+        write_channel(target, as_channel(infection, guidance.kind, raw.ending), properties, raw.reader)
+    for file, content in documents.items():
+        write_atomically(partial / file, json.dumps(content, indent=2) + "\n")
 
 
 def _predicted(raw: RawDataSet, kind: MapKind, path: Path, *, has_regions: bool) -> NDArray[Any]:
@@ -193,7 +206,7 @@ def _predicted(raw: RawDataSet, kind: MapKind, path: Path, *, has_regions: bool)
 
 
 def _has_regions(dataset_json: dict[str, Any]) -> bool:
-    return any(isinstance(value, list) and len(value) > 1 for value in dataset_json["labels"].values())
+    return any(isinstance(value, list) and len(value) > 1 for value in dataset_json.get("labels", {}).values())
 
 
 def _dataset_json(raw: RawDataSet, guidance: Guidance, folder_name: str) -> dict[str, Any]:

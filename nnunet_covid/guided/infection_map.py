@@ -12,7 +12,7 @@ MAP_KINDS = ("label", "probability")
 KEY = "nnunet_covid_guided"
 """Entry of the second stage's dataset.json that says how its last channel was made."""
 
-PICTURE_ENDINGS = (".png", ".bmp", ".tif")
+PICTURE_ENDINGS = (".png", ".bmp", ".tif", ".tiff")
 NO_NORMALISATION = "nonorm"
 DIVIDED_BY_255 = "rgb_to_0_1"
 
@@ -20,7 +20,7 @@ DIVIDED_BY_255 = "rgb_to_0_1"
 def channel_name(kind: MapKind, ending: str) -> str:
     """The channel's name, by which nnU-Net chooses its normalisation: the network always sees 0 to 1.
 
-    A picture holds whole numbers, so probabilities are stored there as 0 to 255.
+    Pictures (3D TIFF among them) hold whole numbers, so probabilities are stored there as 0 to 255.
     """
     return DIVIDED_BY_255 if kind == "probability" and ending in PICTURE_ENDINGS else NO_NORMALISATION
 

@@ -16,7 +16,7 @@ from nnunet_covid.errors import UserError
 from nnunet_covid.guided.infection_map import KEY, MapKind, as_channel, from_labels, from_probabilities
 from nnunet_covid.nnunet.case_files import CaseFiles, list_cases
 from nnunet_covid.nnunet.image_maps import TEMPORARY
-from nnunet_covid.nnunet.raw_data import write_channel
+from nnunet_covid.nnunet.raw_data import write_channel, write_labels
 from nnunet_covid.nnunet.trained_model import TrainedModel
 from nnunet_covid.raw_dataset.staging import write_atomically
 
@@ -122,9 +122,7 @@ def _predict_case(
         temporary = output.folder / f"{TEMPORARY}{case.name}.npz"
         np.savez_compressed(temporary, probabilities=probabilities)
         temporary.replace(output.folder / f"{case.name}.npz")
-    temporary = output.folder / f"{TEMPORARY}{case.name}{ending}"
-    stage_two.reader.write_seg(labels, str(temporary), properties)
-    temporary.replace(output.folder / f"{case.name}{ending}")
+    write_labels(output.folder / f"{case.name}{ending}", labels, properties, stage_two.reader)
 
 
 def _checked_kind(stage_one: TrainedModel, stage_two: TrainedModel) -> MapKind:

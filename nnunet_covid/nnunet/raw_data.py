@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,22 +124,39 @@ def _find(base: Path, data_set: str) -> Path:
     raise UserError(f"{base} has {'no' if not found else 'more than one'} data set '{data_set}'; there are {present}")
 
 
+def copy_image(source: Path, target: Path) -> None:
+    """Copy an image or label map, with the file beside it in which a 3D TIFF has its spacing."""
+    shutil.copyfile(source, target)
+    spacing = _spacing_file(source)
+    if spacing.is_file():
+        shutil.copyfile(spacing, _spacing_file(target))
+
+
+def _spacing_file(path: Path) -> Path:
+    """``CASE.json`` of ``CASE_0000.tif`` and of ``CASE.tif``."""
+    return path.with_name(re.sub(r"_\d{4}$", "", path.stem) + ".json")
+
+
+def write_labels(path: Path, labels: NDArray[Any], properties: dict[str, Any], reader: Any) -> None:
+    """Write whole numbers (z, y, x) with nnU-Net's writer, under a temporary name, then renamed."""
+    temporary = path.with_name(f"{TEMPORARY}{path.name}")
+    reader.write_seg(labels, str(temporary), properties)
+    spacing = temporary.with_suffix(".json")  # nnU-Net's writer of 3D TIFF leaves it
+    if spacing.is_file():
+        spacing.replace(_spacing_file(path))
+    temporary.replace(path)
+
+
 def write_channel(path: Path, channel: NDArray[Any], properties: dict[str, Any], reader: Any) -> None:
     """Write one channel (z, y, x) in the format and geometry of an image, under a temporary name, then renamed.
 
-    Whole numbers go through nnU-Net's writer of label maps, probabilities into a NIfTI or other ITK format.
-
-    Raises:
-        UserError: If the format holds no fractions.
+    Whole numbers go into any format; fractions need one that ITK or nibabel reads.
     """
-    temporary = path.with_name(f"{TEMPORARY}{path.name}")
     if channel.dtype == np.uint8 and path.suffix == ".png":
-        Image.fromarray(channel[0]).save(temporary, format="PNG")
+        temporary = path.with_name(f"{TEMPORARY}{path.name}")
+        Image.fromarray(channel[0]).save(temporary, format="PNG")  # nnU-Net's writer turns 255 into 16 bits
         temporary.replace(path)
     elif channel.dtype.kind in "ui":
-        reader.write_seg(channel, str(temporary), properties)
-        temporary.replace(path)
-    elif "sitk_stuff" in properties or "nibabel_stuff" in properties:
-        write_map(path, channel, properties)
+        write_labels(path, channel, properties, reader)
     else:
-        raise UserError(f"{path.name}: this format holds no probabilities; take --map label")
+        write_map(path, channel, properties)
