@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import resource
 import shutil
 import subprocess
@@ -29,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw, nnUNet_results
 
 from nnunet_covid.nnunet.rounds.run import run_pseudo_labels
 from nnunet_covid.nnunet.rounds.setting import Setting, find_setting
@@ -99,8 +99,7 @@ def times(units: dict[str, Any], number: int) -> tuple[float, float]:
 
 def by_hand(args: argparse.Namespace, setting: Setting) -> list[dict[str, float]]:
     """The loop of nnU-Net's own commands on a copy of the data set; seconds of each command by round."""
-    raw, preprocessed = Path(os.environ["nnUNet_raw"]), Path(os.environ["nnUNet_preprocessed"])
-    results = Path(os.environ["nnUNet_results"])
+    raw, preprocessed, results = (Path(p.require()) for p in (nnUNet_raw, nnUNet_preprocessed, nnUNet_results))
     clean_up = [base / MANUAL for base in (raw, preprocessed, results)]
     for folder in clean_up:
         shutil.rmtree(folder, ignore_errors=True)
@@ -136,7 +135,7 @@ def one_round_by_hand(
     args: argparse.Namespace, setting: Setting, number: int, cases: list[str], model: Path
 ) -> dict[str, float]:
     """Predict, add, pre-process, train."""
-    raw, preprocessed = (Path(os.environ[v]) / MANUAL for v in ("nnUNet_raw", "nnUNet_preprocessed"))
+    raw, preprocessed = (Path(p.require()) / MANUAL for p in (nnUNet_raw, nnUNet_preprocessed))
     ending, channels = setting.dataset_json["file_ending"], len(setting.dataset_json["channel_names"])
     seconds = {}
     with tempfile.TemporaryDirectory() as folder:

@@ -130,8 +130,11 @@ class IterativeRounds(Rounds):
     """SSA-Net's few-shot iteration (Wang et al., Medical Image Analysis 2022, §3.2.2)."""
 
     def run(self) -> str:
-        models, dice = ["base"], []
-        self.train(Training("base", 0, class_weights=self.weights(0)))
+        models, dice = ["base"], list[float]()
+        weights = self.weights(0)
+        if weights is None and self.options.reweight == "auto":
+            self.tell("no re-weighting: the trainer's loss has no cross entropy that could weight every class")
+        self.train(Training("base", 0, class_weights=weights))
         dice.append(self.validate(0, "base"))
         self.end_round(0, models)
         number = 1
