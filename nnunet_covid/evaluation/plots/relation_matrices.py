@@ -66,15 +66,19 @@ def _draw(rows: Sequence[Row], title: str, titles: tuple[str, str], path: Path) 
         for axes in panels.flat:
             axes.set_xticks([])
             axes.set_yticks([])
-        below: dict[str, Any] = {"location": "bottom", "aspect": 30, "ticks": MaxNLocator(4)}
-        figure.colorbar(shown, ax=panels[:, :2], shrink=0.5, label="relation", extend="both", **below)
-        figure.colorbar(apart, ax=panels[:, 2], label="absolute difference", extend="max", **below)
+        below: dict[str, Any] = {"location": "bottom", "aspect": 30, "pad": 0.01, "format": "%.3f"}
+        middle = (low + high) / 2
+        figure.colorbar(shown, ax=panels[:, :2], ticks=(low, middle, high), label="relation", extend="both", **below)
+        furthest_ticks = (0, furthest / 2, furthest)
+        figure.colorbar(
+            apart, ax=panels[:, 2], ticks=furthest_ticks, label="absolute difference", extend="max", **below
+        )
         return save(figure, path)
 
 
 def _draw_course(snapshots: Sequence[RelationSnapshot], path: Path) -> Path:
     """Mean norm of a row of the absolute difference, from epoch to epoch."""
-    lines = {
+    lines: dict[str, list[tuple[int, np.ndarray | None]]] = {
         "other diseases and COVID, general encoder": [(s.epoch, s.general_difference) for s in snapshots],
         "general and target encoder, COVID": [(s.epoch, s.target_difference) for s in snapshots],
     }
