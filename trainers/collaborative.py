@@ -50,7 +50,8 @@ class CollaborativeTrainer(LungInfectionTrainer):
         general_weight, target_weight: λ of eqs. (4) and (5) at the end of the ramp-up; 0 switches the loss off. Without
             the general loss the general encoder keeps the weights it starts with.
         squared_ramp_up: Square the bracket in the ramp-up's exponent (Laine & Aila) instead of the paper's form.
-        relation_reduction: ``"sum"`` over the entries of a matrix, as the equations have it, or their ``"mean"``.
+        relation_reduction: ``"sum"`` over the C² entries of a matrix, as the equations have it; ``"rows"`` divides it
+            by C, ``"mean"`` by C².
         unlabelled_batch_size: Unlabelled images per step where some are linked; ``None`` takes the planned batch size.
         general_weights: Checkpoint that the general encoder starts from; ``None`` starts it at random. The environment
             variable ``NNUNET_COVID_GENERAL_WEIGHTS`` takes the place of whatever stands here but ``None``.

@@ -12,8 +12,8 @@ from typing import Any, Literal
 import torch
 from torch import distributed
 
-Reduction = Literal["sum", "mean"]
-REDUCTIONS = ("sum", "mean")
+Reduction = Literal["sum", "rows", "mean"]
+REDUCTIONS = ("sum", "rows", "mean")
 
 LARGEST_WEIGHT = 0.1
 """The weight at the end of the ramp-up (§IV-C)."""
@@ -83,11 +83,11 @@ def relation_distance(a: torch.Tensor, b: torch.Tensor, reduction: Reduction = "
     r"""Scalar :math:`\lVert R - R' \rVert^2` of two relation matrices (C, C).
 
     Args:
-        reduction: ``"sum"`` over all entries is the squared Frobenius norm that eqs. (4) and (5) write; ``"mean"``
-            divides it by C², so that the weight means the same for every number of channels.
+        reduction: ``"sum"`` over all entries is the squared Frobenius norm that eqs. (4) and (5) write. ``"rows"``
+            divides it by C, so that it is at most 4 for any number of channels, ``"mean"`` by C².
     """
-    squares = (a - b).square()
-    return squares.sum() if reduction == "sum" else squares.mean()
+    divisor = {"sum": 1, "rows": len(a), "mean": a.numel()}[reduction]
+    return (a - b).square().sum() / divisor
 
 
 def general_relation_loss(
