@@ -81,8 +81,8 @@ class CrossValidation:
                 trained = (self.folder / f"fold_{fold}" / CHECKPOINT).is_file()
                 lacking.setdefault(trained, []).append(str(fold))
         for trained, folds in lacking.items():
-            fold = folds[0] if len(folds) == 1 else "FOLD"
-            parts = [f"nnUNetv2_train {self.folder.parent.name} {configuration} {fold} -tr {trainer}"]
+            shown = folds[0] if len(folds) == 1 else "FOLD"
+            parts = [f"nnUNetv2_train {self.folder.parent.name} {configuration} {shown} -tr {trainer}"]
             parts += [f"-p {plans}"] * (plans != "nnUNetPlans")
             parts += ["--npz"] * (self.suffix == ".npz") + ["--val"] * trained
             parts += [f"for FOLD {', '.join(folds)}"] * (len(folds) > 1)

@@ -91,6 +91,24 @@ def test_pictures_get_maps_of_their_size(slices_model: Path, tmp_path: Path) -> 
     assert set(report["cases"]) == {"a", "b"}
 
 
+@pytest.mark.parametrize(
+    "trainer", ["InfNetTrainer", "InfNetPretrainedTrainer", "SSANetTrainer", "CollaborativeTrainer"]
+)
+def test_every_family_of_trainers_has_an_encoder_to_look_into(trainer: str, tmp_path: Path) -> None:
+    plans = complete_plans(planned.dataset_json(), stages=6, patch=[64, 64])
+    model = write_model(tmp_path / f"{trainer}__testPlans__2d", plans, planned.dataset_json(), trainer=trainer)
+    write_picture(tmp_path / "in/a_0000.png", grey((60, 70), 0))
+    options = ("--stages", "all", "--score-over", "image", *QUICK)
+    assert saliency(model, tmp_path / "in", tmp_path / "out", *options) == 0
+    report = json.loads((tmp_path / "out/saliency.json").read_text())
+    sizes = [stage["size"][0] for stage in report["stages"]]
+    assert len(sizes) >= 4
+    assert sizes == sorted(sizes, reverse=True)
+    for stage in range(1, len(sizes) + 1):
+        assert read(tmp_path / f"out/a_attention_stage{stage}.nii.gz").sum() == pytest.approx(1, rel=1e-4)
+    assert read(tmp_path / f"out/a_hirescam_infection_stage{len(sizes)}.nii.gz").max() == pytest.approx(1)
+
+
 def test_several_folds_are_averaged(slices_model: Path, tmp_path: Path) -> None:
     write_picture(tmp_path / "in/a_0000.png", grey((40, 50), 0))
     folds = {"0": [0], "1": [1], "both": [0, 1]}
