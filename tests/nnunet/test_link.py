@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing.dummy
 import os
+import pickle
 import shutil
 from pathlib import Path
 from typing import Any
@@ -237,6 +238,26 @@ def test_batches_join_the_covid_batch_with_linked_images_of_its_shape(
     np.random.seed(0)
     again = stream(found.others, 1.0)
     torch.testing.assert_close(next(again)["data"], batch["other"])
+
+
+def test_worker_processes_make_batches_and_end(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("nnUNet_n_proc_DA", "2")
+    link("-a", "602")
+    plans = PlansManager(linked.covid_plans())
+    found = find_link(work / "preprocessed", plans, "2d")
+    assert found is not None
+    transforms = CollaborativeTrainer.get_training_transforms((16, 16), (-0.1, 0.1), None, (0, 1), False, [False])
+    parts = LinkedDataset(work / "preprocessed", found.others), ImageTransforms(transforms, masked=False)
+    dataset, whole = pickle.loads(pickle.dumps(parts))  # as spawn and forkserver hand them on
+    size = {"initial_patch_size": (20, 20), "patch_size": (16, 16)}
+    device = torch.device("cpu")
+    stream = linked_batches(dataset, whole, plans, batch_size=3, lesion_share=0.33, device=device, loaders=2, **size)
+    joined = JoinedBatches(iter([{"data": 1}]), {"other": stream})
+    assert next(joined)["other"].shape == (3, 1, 16, 16)
+    workers = list(stream._processes)
+    assert len(workers) == 1
+    joined.finish()
+    assert not any(worker.is_alive() for worker in workers)
 
 
 # --- bad input, at the command line
