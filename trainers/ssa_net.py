@@ -11,7 +11,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
 
-from nnunet_covid.losses.reweighted_cross_entropy import ReweightedCrossEntropy
+from nnunet_covid.losses.reweighted_cross_entropy import ReweightedCrossEntropy, class_weights
 from nnunet_covid.losses.self_attention_distillation import SelfAttentionDistillation, check_exponent
 from nnunet_covid.losses.ssa_net import SSANetLoss
 from nnunet_covid.networks.encoder_description import describe_planned_encoder
@@ -118,8 +118,8 @@ class SSANetTrainer(LungInfectionTrainer):
         return nnUNetTrainer._get_deep_supervision_scales(self)
 
     def _build_loss(self) -> nn.Module:
-        scales = self._get_deep_supervision_scales()
-        if scales is None:
+        scales = self._get_deep_supervision_scales() or []
+        if not scales:
             stop_training(f"{type(self).__name__} learns from what its encoder returns: keep deep supervision on")
         # without compilation multi-GPU training does not accept a map that takes no part in the loss
         coarsest = 1e-6 if self.is_ddp and not self._do_i_compile() else 0.0
@@ -178,12 +178,13 @@ class SSANetTrainer(LungInfectionTrainer):
         cache = Path(self.preprocessed_dataset_folder_base) / (
             f"class_counts_{self.configuration_manager.data_identifier}.json"
         )
-        counts = count_labels(dataset, list(dataset.identifiers), cache)
+        counts = class_counts(count_labels(dataset, list(dataset.identifiers), cache), self.label_manager.all_labels)
         try:
-            self.reweighted.set_counts(class_counts(counts, self.label_manager.all_labels))
+            self.reweighted.set_counts(counts)
         except ValueError as e:
             stop_training(f"{e} (fold {self.fold}): use segmentation_loss = 'dice', or folds with every class")
-        self.print_to_log_file(f"class weights {[round(w, 3) for w in self.reweighted.weights.tolist()]}")
+        weights = [round(weight, 3) for weight in class_weights(counts).tolist()]
+        self.print_to_log_file(f"voxels per class {counts}, class weights {weights}")
 
     def on_train_start(self) -> None:
         if self.self_attention and self.distillation_start >= self.num_epochs:

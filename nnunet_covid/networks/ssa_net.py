@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -63,7 +64,7 @@ class SSANet(nn.Module):
     ) -> None:
         super().__init__()
         self.encoder = encoder
-        self.decoder = decoder
+        self.decoder: Any = decoder
         self.stages = tuple(stages)
         self.spatial_convolution = spatial_convolution
         self.distillation = distillation
