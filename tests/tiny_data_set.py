@@ -113,7 +113,7 @@ def write(array: np.ndarray, path: Path) -> None:
 def plan(made: TinyDataSet, dataset_json: dict[str, Any], spacing: float) -> None:
     """Write plans and pre-process the labelled cases."""
     patch = [32, 32] if made.dims == 2 else [16, 16, 16]
-    plans = planned.plans(dims=made.dims, stages=4 if made.dims == 2 else 3, features=4, patch=patch)
+    plans = planned.plans(dims=made.dims, stages=4, features=4, patch=patch)
     plans["dataset_name"] = DATASET
     plans["foreground_intensity_properties_per_channel"] = {"0": {}}
     configuration = plans["configurations"][made.configuration]

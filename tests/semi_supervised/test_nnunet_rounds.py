@@ -147,7 +147,7 @@ def test_class_weights_reach_the_cross_entropy(make: Any, monkeypatch: pytest.Mo
         weights.append(self.loss.loss.ce.weight)
 
     monkeypatch.setattr(nnUNetTrainer, "run_training", noting)
-    options = {"max_rounds": 1, "threshold": 0.3, "reweight": "on"}
+    options = {"max_rounds": 1, "per_round": 2, "threshold": 0.3, "reweight": "on"}
     setting = do_rounds(made.unlabelled, "2d", TRAINER, "iterative", "Test", options)
     voxels = np.zeros(3)
     for i in range(4):
@@ -208,6 +208,14 @@ def test_the_whole_command_and_what_nnunet_makes_of_it(
     assert "validation Dice" in table
     assert cli.main([*command, "-i", str(made.unlabelled), "--max-rounds", "2"]) == 2
     assert "another --name" in capsys.readouterr().err
+
+
+def test_a_trainer_that_refuses_leaves_nothing_behind(make: Any) -> None:
+    made = make(dims=3, size=20)
+    before = sorted(made.root.rglob("*"))
+    with pytest.raises(SystemExit):
+        do_rounds(made.unlabelled, "3d_fullres", "InfNetPretrainedTrainer", "random", "Test", SHORT)
+    assert sorted(made.root.rglob("*")) == before
 
 
 def test_a_result_is_not_trained_by_nnunet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -227,9 +227,10 @@ class NNUNetBench:
                 raise UserError(f"--reweight on: {e}; every class must be in the labelled images") from e
             return None
 
-    def check_reweighting(self) -> None:
-        """Stop before any work if weights are asked for and the trainer has nothing to weight."""
-        if self.options.reweight == "on" and not can_weight(self._any_trainer()):
+    def check_trainer(self) -> None:
+        """Stop before any work if the trainer refuses these plans, or has no place for weights that are asked for."""
+        trainer = self._any_trainer()
+        if self.options.reweight == "on" and not can_weight(trainer):
             raise UserError(
                 f"--reweight on: the loss of {self.setting.trainer} has no cross entropy over classes; use "
                 "--reweight off"

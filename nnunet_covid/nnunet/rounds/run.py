@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from nnunet_covid.raw_dataset.case import sha256_of
 from nnunet_covid.semi_supervised.options import RoundOptions
 from nnunet_covid.semi_supervised.progress import draw_progress
 from nnunet_covid.semi_supervised.rounds import KINDS
-from nnunet_covid.semi_supervised.state import RunState
+from nnunet_covid.semi_supervised.state import FILE, RunState
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 LITTLE_SPACE = 32 * 2**20
@@ -60,15 +61,15 @@ def run_pseudo_labels(
         "start_from": sha256_of(start_from) if start_from is not None else None,
     }
     state = RunState.open(setting.report_folder, options, context)
-    NNUNetBench(setting, options, {})  # class names and thresholds
+    bench = NNUNetBench(setting, options, {}, start_from)
     with disk_full_is_a_users_matter(setting), locked(setting.report_folder):
+        bench.check_trainer()
         pool = state.once("pool", lambda: _pool(images, setting, folder, leave_out_duplicates))
         _refuse_other_images(pool, images, folder)
         if setting.raw_folder is None:
             tell("nnUNet_raw does not hold the data set: unlabelled images were not compared with its own")
         targets = preprocess_pool({case: images[case] for case in pool["cases"]}, pool["cases"], setting, workers)
-        bench = NNUNetBench(setting, options, targets, start_from)
-        bench.check_reweighting()
+        bench.pool = targets
         rounds = KINDS[options.strategy](
             state, bench, list(targets), tell, lambda: draw_progress(setting.report_folder, state)
         )
@@ -122,8 +123,6 @@ def disk_full_is_a_users_matter(setting: Setting) -> Iterator[None]:
 
 
 def _full_place(error: Exception, setting: Setting) -> Path | None:
-    import shutil
-
     if isinstance(error, OSError) and error.errno in FULL:
         return Path(error.filename) if error.filename else setting.report_folder
     for place in (setting.report_folder, setting.data_folder):
@@ -156,8 +155,8 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
-        if made and {p.name for p in folder.iterdir()} == {"lock"}:  # refused before anything was written
-            path.unlink()
-            for empty in made:
+        if made and not (folder / FILE).exists():  # refused before there was a run
+            shutil.rmtree(folder)
+            for empty in made[1:]:
                 with contextlib.suppress(OSError):
                     empty.rmdir()
