@@ -58,7 +58,8 @@ def _pool(axes: Axes, rounds: list[RoundHistory]) -> None:
 def _kept(axes: Axes, rounds: list[RoundHistory]) -> None:
     names = list(dict.fromkeys(name for one in rounds for name in one.kept))
     for position, name in enumerate(names):
-        points = [(one.number, one.kept[name]) for one in rounds if one.kept.get(name) is not None]
+        shares = [(one.number, one.kept.get(name)) for one in rounds]
+        points = [(number, share) for number, share in shares if share is not None]
         axes.plot([n for n, _ in points], [v for _, v in points], "o-", ms=3, color=class_colour(position), label=name)
     axes.set_title("share of predicted voxels kept")
     axes.set_ylim(-0.02, 1.05)

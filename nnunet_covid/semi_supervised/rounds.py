@@ -32,7 +32,7 @@ class Rounds:
         bench: Bench,
         pool: Sequence[str],
         tell: Tell = print,
-        after_round: Callable[[], None] = lambda: None,
+        after_round: Callable[[], object] = lambda: None,
     ) -> None:
         self.state = state
         self.bench = bench
