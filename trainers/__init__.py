@@ -24,6 +24,7 @@ TRAINERS: dict[str, str] = {
     "InfNetPretrainedStride8Trainer": "inf_net_timm",
     "InfNetPretrainedScratchTrainer": "inf_net_timm",
     "CollaborativeTrainer": "collaborative",
+    "CollaborativeTrainerNoUnlabelled": "collaborative",
     "CollaborativeTrainerNoGeneralLoss": "collaborative",
     "CollaborativeTrainerNoTargetLoss": "collaborative",
     "CollaborativeTrainerNoRelationLoss": "collaborative",

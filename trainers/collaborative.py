@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,7 @@ class CollaborativeTrainer(LungInfectionTrainer):
         squared_ramp_up: Square the bracket in the ramp-up's exponent (Laine & Aila) instead of the paper's form.
         relation_reduction: ``"sum"`` over the C² entries of a matrix, as the equations have it; ``"rows"`` divides it
             by C, ``"mean"`` by C².
+        use_unlabelled: Whether linked unlabelled images take part in the relation losses.
         unlabelled_batch_size: Unlabelled images per step where some are linked; ``None`` takes the planned batch size.
         general_weights: Checkpoint that the general encoder starts from; ``None`` starts it at random. The environment
             variable ``NNUNET_COVID_GENERAL_WEIGHTS`` takes the place of whatever stands here but ``None``.
@@ -62,6 +64,7 @@ class CollaborativeTrainer(LungInfectionTrainer):
     target_weight: float = LARGEST_WEIGHT
     squared_ramp_up: bool = False
     relation_reduction: Reduction = "sum"
+    use_unlabelled: bool = True
     unlabelled_batch_size: int | None = None
     general_weights: str | None = None
     snapshot_epochs: tuple[int, ...] | None = None
@@ -100,6 +103,8 @@ class CollaborativeTrainer(LungInfectionTrainer):
         except UserError as e:
             stop_training(f"{type(self).__name__}: {e}")
         cascaded = plans.get_configuration(configuration).previous_stage_name is not None
+        if link is not None and not (self.use_unlabelled and self.uses_relations):
+            link = replace(link, unlabelled=None)
         if cascaded and link is not None and link.unlabelled is not None:
             stop_training(
                 f"{type(self).__name__}: nothing of the previous stage is known of unlabelled images, so a cascade's "
@@ -171,7 +176,7 @@ class CollaborativeTrainer(LungInfectionTrainer):
         sources: dict[str, tuple[LinkedCases, ...]] = {}
         if link is not None and self.general_weight > 0:
             sources["other"] = link.others
-        if link is not None and link.unlabelled is not None and self.uses_relations:
+        if link is not None and link.unlabelled is not None:
             sources["unlabelled"] = (link.unlabelled,)
         streams = {key: self._linked_batches(key, cases, len(sources)) for key, cases in sources.items()}
         for key, cases in sources.items():
@@ -307,6 +312,12 @@ def _finished(trainer: str, plans: dict[str, Any], configuration: str, fold: int
     return (
         Path(nnUNet_results.get()) / plans["dataset_name"] / model / f"fold_{fold}" / "checkpoint_final.pth"
     ).is_file()
+
+
+class CollaborativeTrainerNoUnlabelled(CollaborativeTrainer):
+    """Without the unlabelled images that are linked: "Ours-2D" beside "Ours-2D-UN" (Table V) with one link."""
+
+    use_unlabelled = False
 
 
 class CollaborativeTrainerNoGeneralLoss(CollaborativeTrainer):

@@ -240,6 +240,16 @@ def test_batches_join_the_covid_batch_with_linked_images_of_its_shape(
     torch.testing.assert_close(next(again)["data"], batch["other"])
 
 
+@pytest.mark.parametrize(("used", "weight"), [(True, 0.1), (False, 0.1), (True, 0.0)])
+def test_unlabelled_images_are_used_where_asked_for(work: Path, used: bool, weight: float) -> None:
+    link("-a", "602", "--unlabelled", str(work / "raw" / EFFUSION / "imagesTr"))
+    settings = {"use_unlabelled": used, "general_weight": weight, "target_weight": weight}
+    kind: Any = type("Variant", (CollaborativeTrainer,), settings)
+    made = kind(linked.covid_plans(), "2d", 0, planned.dataset_json(), torch.device("cpu"))
+    found = made.usable_link(PlansManager(linked.covid_plans()), "2d")
+    assert (found.unlabelled is not None) == (used and weight > 0)
+
+
 def test_worker_processes_make_batches_and_end(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("nnUNet_n_proc_DA", "2")
     link("-a", "602")

@@ -274,12 +274,14 @@ def test_snapshots_hold_the_mean_matrices_of_their_epochs(make: Any) -> None:
 def test_a_checkpoint_resumes_and_needs_no_other(make: Any, tmp_path: Path) -> None:
     trained = make()
     trained.train_step(batch(trained))
+    trained.current_epoch = 499
     trained.save_checkpoint(str(tmp_path / "checkpoint.pth"))
     plans = {**planned.plans(stages=3, patch=[32, 32]), "continue_training": True}
     continued = CollaborativeTrainerFrozenGeneral(plans, "2d", 0, planned.dataset_json(), torch.device("cpu"))
     continued.load_checkpoint(str(tmp_path / "checkpoint.pth"))
     for a, b in zip(continued.network.parameters(), trained.network.parameters(), strict=True):
         assert torch.equal(a, b)
+    assert continued.ramp == pytest.approx(np.exp(-2.5))
 
 
 def test_pretrained_weights_of_another_number_of_classes_are_taken(make: Any, tmp_path: Path) -> None:
