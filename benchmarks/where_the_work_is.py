@@ -45,7 +45,7 @@ def parts(network: nn.Module, counts: dict[str, float]) -> dict[str, float]:
     for name, child in network.named_children():
         if isinstance(child, nn.ModuleList):
             found[name] = sum(counts.get(f"{root}.{name}.{i}", 0.0) for i in range(len(child)))
-        elif name == "encoder" and hasattr(network, "decoder"):
+        elif name == "encoder" and hasattr(getattr(network, "decoder", None), "encoder"):
             # nnU-Net's decoder holds its encoder, whose count therefore stands under the decoder's name
             found[name] = counts["Global"] - counts[f"{root}.decoder"]
         else:
