@@ -68,6 +68,8 @@ def run_pseudo_labels(
         _refuse_other_images(pool, images, folder)
         if setting.raw_folder is None:
             tell("nnUNet_raw does not hold the data set: unlabelled images were not compared with its own")
+        if setting.fold == "all":
+            tell("fold all keeps no case out: every validation Dice is that of training cases")
         targets = preprocess_pool({case: images[case] for case in pool["cases"]}, pool["cases"], setting, workers)
         bench.pool = targets
         rounds = KINDS[options.strategy](
