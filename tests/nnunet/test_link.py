@@ -292,6 +292,7 @@ def test_a_data_set_without_lesion_is_refused(work: Path, capsys: pytest.Capture
         (("-a", "602", "-p", "otherPlans"), "otherPlans.json does not exist; run nnUNetv2_plan_and_preprocess -d 601"),
         (("-a", "602", "--lesions", "tumour"), "none of the labels tumour (it has: effusion)"),
         (("--unlabelled", "/no/folder"), "/no/folder is no folder"),
+        (("--unlabelled", "/", "--at-most", "0"), "at least one image must be left"),
     ],
 )
 def test_wrong_arguments_are_refused(

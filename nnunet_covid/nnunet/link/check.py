@@ -58,7 +58,8 @@ def link_command(plans: PlansManager, configuration: str, cases: LinkedCases | N
     if cases is None:
         source = "-a OTHER_DATASET"
     else:
-        source = f"-a {cases.name}" if cases.lesions else f"--unlabelled {cases.name}"
+        images = f"--unlabelled {cases.name} --at-most {len(cases.cases)}"
+        source = f"-a {cases.name}" if cases.lesions else images
     return f"nnunet-covid link -d {plans.dataset_name} {source} -p {plans.plans_name} -c {configuration}"
 
 

@@ -143,6 +143,8 @@ def unlabelled_sources(
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder; --unlabelled takes a folder of images named CASE_0000{file_ending}")
+    if at_most is not None and at_most < 1:
+        raise UserError(f"--at-most {at_most}: at least one image must be left")
     pattern = re.compile(rf"(.+)_(\d{{4}}){re.escape(file_ending)}")
     found: dict[str, list[str]] = {}
     for path in sorted(folder.iterdir()):
