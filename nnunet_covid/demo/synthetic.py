@@ -135,7 +135,7 @@ def infected_level(chest: Chest) -> float:
 
 def _coarse_grid(chest: Chest) -> tuple[Array, Array]:
     reach = 1.15 * max(chest.anatomy.half_width, chest.anatomy.half_depth)
-    positions = np.arange(-reach, reach, 4.0)
+    positions = np.arange(-reach, reach, 4.0, dtype=np.float64)
     return positions, positions + 4.0
 
 
