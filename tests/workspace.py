@@ -55,6 +55,11 @@ class Workspace:
         assert done.returncode == status, f"{command} ended with {done.returncode}:\n{done.stdout[-4000:]}"
         return done.stdout
 
+    def plan(self, dataset: object, configuration: str, *arguments: object) -> str:
+        """Plan and pre-process in single processes: nnU-Net starts eight for the fingerprint unless told otherwise."""
+        processes = ("-np", 1, "-npfp", 1)
+        return self.run("nnUNetv2_plan_and_preprocess", "-d", dataset, "-c", configuration, *processes, *arguments)
+
     def trained(self, dataset: str, trainer: str, configuration: str) -> Path:
         """The model folder of a training."""
         return self.results / dataset / f"{trainer}__nnUNetPlans__{configuration}"

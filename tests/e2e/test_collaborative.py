@@ -21,7 +21,7 @@ def planned_data(workspace: Workspace) -> Workspace:
     """A planned COVID data set of small pictures, with a small batch, and a raw one with effusions."""
     linked.write_pictures(workspace.raw, COVID, cases=5, labels={"background": 0, "infection": 1}, size=40)
     linked.write_pictures(workspace.raw, EFFUSION, cases=3, size=40)
-    workspace.run("nnUNetv2_plan_and_preprocess", "-d", 601, "-c", "2d", "-np", 1, "-npfp", 1)
+    workspace.plan(601, "2d")
     path = workspace.preprocessed / COVID / "nnUNetPlans.json"
     plans = json.loads(path.read_text())
     plans["configurations"]["2d"]["batch_size"] = 2

@@ -46,7 +46,7 @@ def stages(workspace: Workspace) -> Workspace:
 
 def plan(workspace: Workspace, data_set: str) -> None:
     """Plan and pre-process, then make the network narrow."""
-    workspace.run("nnUNetv2_plan_and_preprocess", "-d", data_set[7:10], "-c", "2d", "-np", 1, "-npfp", 1)
+    workspace.plan(data_set[7:10], "2d")
     path = workspace.preprocessed / data_set / "nnUNetPlans.json"
     plans = json.loads(path.read_text())
     kwargs = plans["configurations"]["2d"]["architecture"]["arch_kwargs"]

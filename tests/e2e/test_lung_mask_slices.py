@@ -23,7 +23,7 @@ def masked_slices(workspace: Workspace) -> Workspace:
     source = write_tiny_covid_semiseg(workspace.root / "source_with_lungs")
     convert = ["covid-semiseg", source, "-d", 561, "--lung-mask-channel", "--lung-method", "threshold"]
     workspace.run("nnunet-covid", "convert", *convert)
-    workspace.run("nnUNetv2_plan_and_preprocess", "-d", 561, "-c", "2d", "-np", 1, "--verify_dataset_integrity")
+    workspace.plan(561, "2d", "--verify_dataset_integrity")
     return workspace
 
 

@@ -19,7 +19,7 @@ def test_real_slices_go_all_the_way(workspace: Workspace, real_data: Path, tmp_p
     if not source.is_dir():
         pytest.skip(f"no COVID-SemiSeg: {source} does not exist")
     workspace.run("nnunet-covid", "convert", "covid-semiseg", source, "-d", 551)
-    workspace.run("nnUNetv2_plan_and_preprocess", "-d", 551, "-c", "2d", "-np", 1, "--verify_dataset_integrity")
+    workspace.plan(551, "2d", "--verify_dataset_integrity")
     output = workspace.run("nnUNetv2_train", 551, "2d", 0, "-tr", TRAINER, "-device", "cpu")
     assert "This split has 40 training and 10 validation cases" in output
     assert "Mean Validation Dice" in output

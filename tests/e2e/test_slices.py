@@ -23,7 +23,7 @@ def planned_slices(workspace: Workspace) -> Workspace:
     """Converted and pre-processed synthetic slices."""
     source = write_tiny_covid_semiseg(workspace.root / "source")
     workspace.run("nnunet-covid", "convert", "covid-semiseg", source)
-    workspace.run("nnUNetv2_plan_and_preprocess", "-d", 501, "-c", "2d", "-np", 1, "--verify_dataset_integrity")
+    workspace.plan(501, "2d", "--verify_dataset_integrity")
     return workspace
 
 

@@ -44,7 +44,7 @@ def volumes(workspace: Workspace) -> Workspace:
             }
         )
     )
-    workspace.run("nnUNetv2_plan_and_preprocess", "-d", 901, "-c", "3d_fullres", "-np", 1)
+    workspace.plan(901, "3d_fullres")
     return workspace
 
 
