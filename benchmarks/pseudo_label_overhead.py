@@ -34,7 +34,8 @@ from nnunet_covid.nnunet.rounds.run import run_pseudo_labels
 from nnunet_covid.nnunet.rounds.setting import Setting, find_setting
 from nnunet_covid.semi_supervised.options import make_options
 
-MANUAL = "Dataset899_ByHand"
+NUMBER = 899
+MANUAL = f"Dataset{NUMBER}_ByHand"
 
 
 def main() -> None:
@@ -157,7 +158,7 @@ def one_round_by_hand(
     description = json.loads((raw / "dataset.json").read_text())
     description["numTraining"] += len(cases)
     (raw / "dataset.json").write_text(json.dumps(description))
-    seconds["preprocess"] = timed("nnUNetv2_preprocess", "-d", MANUAL, "-c", args.configuration, "-np", 1)
+    seconds["preprocess"] = timed("nnUNetv2_preprocess", "-d", NUMBER, "-c", args.configuration, "-np", 1)
     weights = shutil.copy(model / "fold_0" / "checkpoint_final.pth", raw / "weights.pth")
     arguments = [MANUAL, args.configuration, 0, "-tr", setting.trainer, "-device", args.device]
     seconds["train"] = timed("nnUNetv2_train", *arguments, "-pretrained_weights", weights)
