@@ -55,11 +55,17 @@ def trainer_of_length(name: str, find_base: Callable[[str], type | None]) -> typ
         if "seed" in numbers:
             _seed_everything(numbers["seed"])
 
+    def get_training_transforms(*args: Any, **kwargs: Any) -> Any:
+        from nnunet_covid.nnunet.augmentation import without_timing
+
+        return without_timing(base.get_training_transforms(*args, **kwargs))  # type: ignore[attr-defined]
+
     return type(
         name,
         (base,),
         {
             **({"run_training": _refuse_to_train} if match["tag"] else {}),
+            **({"get_training_transforms": staticmethod(get_training_transforms)} if "seed" in numbers else {}),
             "__init__": __init__,
             "__module__": "nnunet_covid.trainers",
             "__qualname__": name,

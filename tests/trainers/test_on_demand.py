@@ -70,3 +70,19 @@ def test_nnunet_finds_the_same_class_in_training_and_prediction(monkeypatch: pyt
     assert issubclass(recursive_find_trainer_class_by_name("nnUNetTrainer_9epochs_3its"), nnUNetTrainer)
     with pytest.raises(RuntimeError, match="NoSuchTrainer"):
         recursive_find_trainer_class_by_name("NoSuchTrainer")
+
+
+def _timed(transform: object) -> list[object]:
+    """Every transform in a tree that times two implementations and takes the faster."""
+    inner = [*getattr(transform, "transforms", []), *([transform.transform] if hasattr(transform, "transform") else [])]
+    return [*([transform] if getattr(transform, "benchmark", False) else []), *(t for i in inner for t in _timed(i))]
+
+
+@pytest.mark.parametrize("base", ["InfNetTrainer", "nnUNetTrainer"])
+def test_a_seed_switches_off_what_depends_on_the_speed_of_the_machine(base: str) -> None:
+    arguments = ((32, 32), (-0.1, 0.1), None, (0, 1), False)
+    arguments_by_name = {"use_mask_for_norm": [False]}
+    without = getattr(trainers, f"{base}_2epochs").get_training_transforms(*arguments, **arguments_by_name)
+    seeded = getattr(trainers, f"{base}_2epochs_seed1").get_training_transforms(*arguments, **arguments_by_name)
+    assert _timed(without)
+    assert not _timed(seeded)

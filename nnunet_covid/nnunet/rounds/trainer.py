@@ -19,6 +19,7 @@ from torch._dynamo import OptimizedModule
 from tqdm import tqdm
 
 from nnunet_covid.losses.reweighted_cross_entropy import ReweightedCrossEntropy
+from nnunet_covid.nnunet.augmentation import without_timing
 from nnunet_covid.nnunet.rounds.dataset import LabelledAndPseudo, PseudoCase, Soft
 
 
@@ -117,9 +118,7 @@ class PhaseMixin(nnUNetTrainer):
     @classmethod
     def get_training_transforms(cls, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
         """The trainer's augmentation, less the one step whose result depends on how fast the machine is just now."""
-        transforms = super().get_training_transforms(*args, **kwargs)
-        _without_benchmarks(transforms)
-        return transforms
+        return without_timing(super().get_training_transforms(*args, **kwargs))
 
     def configure_optimizers(self) -> tuple[Any, Any]:
         """Adam at a constant rate in a short phase, else the trainer's own."""
@@ -193,13 +192,3 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
-
-
-def _without_benchmarks(transform: Any) -> None:
-    """nnU-Net's blur times two implementations and takes the faster: the same seed, other last digits."""
-    if hasattr(transform, "benchmark"):
-        transform.benchmark = False
-    for inner in getattr(transform, "transforms", []):
-        _without_benchmarks(inner)
-    if hasattr(transform, "transform"):
-        _without_benchmarks(transform.transform)
