@@ -15,7 +15,8 @@ from pathlib import Path
 
 from nnunet_covid.demo.commands import StepFailed
 from nnunet_covid.demo.pipeline import Demo
-from nnunet_covid.demo.settings import Settings, chosen_device
+from nnunet_covid.demo.settings import Settings
+from nnunet_covid.device import DEVICE_HELP, DEVICES, chosen_device
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,9 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=Path("nnunet_covid_demo"),
         help="where everything goes (default: ./%(default)s)",
     )
-    parser.add_argument(
-        "--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="auto: cuda if present, else cpu"
-    )
+    parser.add_argument("-device", "--device", choices=DEVICES, default="auto", help=DEVICE_HELP)
     parser.add_argument("--seed", type=int, default=default.seed, help="other slices (default: %(default)s)")
     for name, text in (
         ("epochs", "epochs of training"),

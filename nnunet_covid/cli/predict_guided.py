@@ -11,8 +11,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from nnunet_covid.device import DEVICE_HELP, DEVICES
 from nnunet_covid.guided.prediction import Output, predict_guided
-from nnunet_covid.nnunet.trained_model import DEVICES, TrainedModel
+from nnunet_covid.nnunet.trained_model import TrainedModel
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,9 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-f2", nargs="+", metavar="FOLD", help="folds of stage 2 (default: all trained)")
     parser.add_argument("--checkpoint1", default="checkpoint_final.pth", metavar="NAME", help="default: %(default)s")
     parser.add_argument("--checkpoint2", default="checkpoint_final.pth", metavar="NAME", help="default: %(default)s")
-    parser.add_argument(
-        "-device", "--device", choices=DEVICES, default="auto", help="auto: cuda if there is one, else cpu"
-    )
+    parser.add_argument("-device", "--device", choices=DEVICES, default="auto", help=DEVICE_HELP)
     parser.add_argument("--disable_tta", action="store_true", help="predict without mirroring, in both stages")
     parser.add_argument("--save_probabilities", action="store_true", help="write CASE.npz beside the label maps")
     parser.add_argument("--save-infection", action="store_true", help="write stage 1's maps into OUTPUT/infection")

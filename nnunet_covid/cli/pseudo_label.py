@@ -20,6 +20,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from nnunet_covid.device import DEVICE_HELP, DEVICES, chosen_device
 from nnunet_covid.errors import UserError
 from nnunet_covid.semi_supervised.options import STRATEGIES, RoundOptions, make_options
 
@@ -38,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--start-from", type=Path, metavar="CHECKPOINT", help="a trained model for round 0")
     parser.add_argument("--leave-out-duplicates", action="store_true", help="go on without images known already")
     parser.add_argument("-np", dest="workers", type=int, default=1, metavar="N", help="processes to pre-process with")
-    parser.add_argument("-device", choices=("cuda", "cpu", "mps"), default="cuda", help="default: %(default)s")
+    parser.add_argument("-device", "--device", choices=DEVICES, default="auto", help=DEVICE_HELP)
     _add_common(parser.add_argument_group("both strategies"))
     _add_random(parser.add_argument_group("random"))
     _add_iterative(parser.add_argument_group("iterative"))
@@ -129,7 +130,13 @@ def run(args: argparse.Namespace) -> None:
 
     tag = args.name or args.strategy.capitalize()
     setting = find_setting(
-        args.dataset, args.configuration, args.fold, args.trainer, tag, args.plans, torch.device(args.device)
+        args.dataset,
+        args.configuration,
+        args.fold,
+        args.trainer,
+        tag,
+        args.plans,
+        torch.device(chosen_device(args.device)),
     )
     if args.status:
         state = read_state(setting.report_folder)
@@ -137,8 +144,6 @@ def run(args: argparse.Namespace) -> None:
             raise UserError(f"{setting.report_folder}: no run yet")
         print(status_table(state))
         return
-    if args.device == "cuda" and not torch.cuda.is_available():
-        raise UserError("-device cuda: torch sees no GPU; give -device cpu")
     run_pseudo_labels(
         setting,
         options,

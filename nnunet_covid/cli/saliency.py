@@ -17,8 +17,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from nnunet_covid.device import DEVICE_HELP, DEVICES
 from nnunet_covid.errors import UserError
-from nnunet_covid.nnunet.trained_model import DEVICES, TrainedModel
+from nnunet_covid.nnunet.trained_model import TrainedModel
 from nnunet_covid.saliency.case_maps import EVIDENCE
 from nnunet_covid.saliency.export import Settings, export_saliency
 
@@ -39,9 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-f", "--folds", nargs="+", metavar="FOLD", help="average over these (default: all trained)")
     parser.add_argument("--checkpoint", default="checkpoint_final.pth", metavar="NAME", help="default: %(default)s")
-    parser.add_argument(
-        "-device", "--device", choices=DEVICES, default="auto", help="auto: cuda if there is one, else cpu"
-    )
+    parser.add_argument("-device", "--device", choices=DEVICES, default="auto", help=DEVICE_HELP)
     parser.add_argument(
         "--stages",
         nargs="+",

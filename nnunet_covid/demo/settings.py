@@ -130,21 +130,3 @@ class Workspace:
         if device == "mps":
             environment["PYTORCH_ENABLE_MPS_FALLBACK"] = "1"
         return environment
-
-
-def chosen_device(wish: str) -> str:
-    """The device for ``auto``, or the wish itself.
-
-    Raises:
-        UserError: If the device is not there.
-    """
-    if wish == "cpu":
-        return wish
-    import torch  # takes seconds
-
-    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if wish == "auto":
-        return "cuda" if present["cuda"] else "cpu"
-    if not present[wish]:
-        raise UserError(f"PyTorch sees no {wish} device here; leave --device out, or choose cpu")
-    return wish

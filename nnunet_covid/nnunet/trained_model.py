@@ -20,11 +20,10 @@ from numpy.typing import NDArray
 from torch import nn
 from torch._dynamo import OptimizedModule
 
+from nnunet_covid.device import chosen_device
 from nnunet_covid.errors import UserError
 from nnunet_covid.nnunet.case_files import CaseFiles, list_cases
 from nnunet_covid.startup import offer_trainers
-
-DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ class TrainedModel:
             folder: As nnU-Net writes it: ``TRAINER__PLANS__CONFIGURATION``, with ``plans.json`` and ``fold_*``.
             folds: Folds to use; all with this checkpoint (but not ``all``, unless it is alone) if not given.
             checkpoint: File name of the weights in every fold.
-            device: One of :data:`DEVICES`.
+            device: One of :data:`nnunet_covid.device.DEVICES`.
             mirroring: Predict the mirrored image too and average, as nnU-Net does by default.
 
         Raises:
@@ -271,18 +270,3 @@ def _checked_folds(folder: Path, folds: Sequence[str] | None, checkpoint: str) -
     if missing:
         raise UserError(f"{folder} has no fold {missing[0]} with {checkpoint}; there are {', '.join(present)}")
     return tuple(folds)
-
-
-def chosen_device(wish: str) -> str:
-    """The device for ``auto`` (CUDA where there is one, else the CPU), or the wish itself.
-
-    Raises:
-        UserError: If the device is not there.
-    """
-    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if wish == "auto":
-        return "cuda" if present["cuda"] else "cpu"
-    if not present.get(wish, False):
-        there = ", ".join(name for name, here in present.items() if here)
-        raise UserError(f"there is no device '{wish}' on this machine; give -device {there}")
-    return wish

@@ -3,7 +3,8 @@ import sys
 
 import pytest
 
-from nnunet_covid.demo.settings import Settings, Workspace, chosen_device
+from nnunet_covid.demo.settings import Settings, Workspace
+from nnunet_covid.device import chosen_device
 from nnunet_covid.errors import UserError
 from nnunet_covid.startup import TRAINERS_FOLDER
 
