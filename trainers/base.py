@@ -99,6 +99,15 @@ class LungInfectionTrainer(nnUNetTrainer):
             ValueError: With what is wrong and what to do.
         """
 
+    def initialize(self) -> None:
+        """nnU-Net's, with compilation for the few sizes that a training has, each by itself.
+
+        From the second size on torch would compile for any size, and the sizes that our networks compare then make
+        that take more than five minutes (seen on a CPU).
+        """
+        torch._dynamo.config.automatic_dynamic_shapes = False
+        super().initialize()
+
     @property
     def bare_network(self) -> nn.Module:
         """The network without the wrappers of multi-GPU training and compilation."""

@@ -157,6 +157,22 @@ def test_a_paper_step_uses_every_scale_and_clips_values(make: Any) -> None:
     assert max(clipped) <= 0.5
 
 
+def test_every_scale_is_compiled_by_itself(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch._dynamo.config, "automatic_dynamic_shapes", True)
+    make(InfNetTrainer)
+    sizes = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[Any]) -> torch.fx.GraphModule:
+        assert all(isinstance(x, torch.Tensor) for x in inputs), "compiled for any size"
+        sizes.append([x.shape for x in inputs])
+        return graph
+
+    compiled = torch.compile(torch.nn.Conv2d(1, 3, 1), backend=backend)
+    for side in (48, 64, 80):
+        assert compiled(torch.zeros(2, 1, side, side)).shape == (2, 3, side, side)
+    assert len(sizes) == 3
+
+
 def test_the_paper_recipe_divides_the_learning_rate_at_half_time(make: Any) -> None:
     made = make(InfNetRes2NetScratchTrainer, stages=6)
     rates = []
