@@ -10,7 +10,7 @@ Example, the collaborative trainer with 10 and with 40 labelled slices:
     python benchmarks/few_label_splits.py 501 --cases 10
     python benchmarks/cross_validate.py 501 --half --folds 5 6 --trainers nnUNetTrainer CollaborativeTrainer
     python benchmarks/cross_validate.py 501 --half --folds 0 1 --trainers nnUNetTrainer CollaborativeTrainer
-    python benchmarks/cross_validation_table.py 501 --folds 5 6
+    python benchmarks/cross_validation_table.py 501 --scores scores.csv --folds 5 6
 """
 
 from __future__ import annotations
