@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from nnunet_covid.semi_supervised.stopping import best_round, no_longer_improves
 Tell = Callable[[str], None]
 
 
-class Rounds:
+class Rounds(ABC):
     """What both strategies share: a pool that shrinks, and models named after their rounds.
 
     Args:
@@ -42,9 +43,9 @@ class Rounds:
         self.options: RoundOptions = state.options
         self.labelled_in: dict[str, int] = {}
 
+    @abstractmethod
     def run(self) -> str:
         """Do what is left to do; returns the name of the resulting model."""
-        raise NotImplementedError
 
     @property
     def remaining(self) -> list[str]:
