@@ -36,7 +36,7 @@ class Settings:
     test: int = 8
     unlabelled: int = 4
     pixel: float = 1.3
-    epochs: int = 12
+    epochs: int = 9
     iterations: int = 30
     seed: int = 0
     device: str = "cpu"

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from tqdm import tqdm
 
 from nnunet_covid.errors import UserError
+from nnunet_covid.evaluation.allocator import keep_freed_memory
 from nnunet_covid.evaluation.case import CaseScore, Settings, score_case
 from nnunet_covid.evaluation.empty_policy import EmptyPolicy
 from nnunet_covid.evaluation.kept_labels import KeptCase, keep_labels, within_budget
@@ -249,7 +250,7 @@ def _mapper(processes: int) -> Iterator[_Run]:
         return
     # Fresh interpreters: a fork of a process in which torch or ITK has started threads may hang.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=context, initializer=_single_threaded) as pool:
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=_prepare_process) as pool:
 
         def run(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterable[Result]:
             share = max(1, min(CASES_PER_TASK, len(items) // (4 * processes)))
@@ -264,9 +265,10 @@ def _mapper(processes: int) -> Iterator[_Run]:
             raise
 
 
-def _single_threaded() -> None:
+def _prepare_process() -> None:
     # ITK asks for it when it is first used, which not every format calls for.
     os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = "1"
+    keep_freed_memory()
 
 
 def _with_bar(items: Iterable[Result], total: int, what: str, progress: bool) -> Iterable[Result]:
