@@ -12,6 +12,7 @@ Example, the CPU protocol on COVID-SemiSeg:
 from __future__ import annotations
 
 import argparse
+import copy
 import itertools
 from pathlib import Path
 from typing import Any
@@ -26,32 +27,37 @@ from nnunetv2.utilities.dataset_name_id_conversion import (
     maybe_convert_to_dataset_name,
 )
 
-HALF: dict[str, Any] = {
-    "inherits_from": "2d",
-    "data_identifier": "nnUNetPlans_2d_half",
-    "spacing": [2, 2],
-    "patch_size": [256, 192],
-    "batch_size": 4,
-}
+HALF: dict[str, Any] = {"spacing": [2, 2], "patch_size": [256, 192], "batch_size": 4}
+SMALL: dict[str, Any] = {"spacing": [4, 4], "patch_size": [128, 96], "batch_size": 4}
 
 
-def add_half_configuration(dataset: str) -> str:
-    """Add ``2d_half`` (spacing 2, patch 256×192, batch 4) to the plans and pre-process for it; returns the name."""
+def add_configuration(dataset: str, name: str, changes: dict[str, Any], *, half_the_features: bool = False) -> str:
+    """Add a configuration that inherits ``2d`` to the plans, and pre-process for it; returns its name."""
     folder = Path(nnUNet_preprocessed.get()) / dataset
     plans = load_json(folder / "nnUNetPlans.json")
-    if plans["configurations"].setdefault("2d_half", HALF) is HALF:
+    identifier = f"nnUNetPlans_{name}"
+    if name not in plans["configurations"]:
+        entry = {"inherits_from": "2d", "data_identifier": identifier, **changes}
+        if half_the_features:
+            entry["architecture"] = copy.deepcopy(plans["configurations"]["2d"]["architecture"])
+            arguments = entry["architecture"]["arch_kwargs"]
+            arguments["features_per_stage"] = [n // 2 for n in arguments["features_per_stage"]]
+        plans["configurations"][name] = entry
         save_json(plans, folder / "nnUNetPlans.json", sort_keys=False)
     cases = len(list((folder / "gt_segmentations").iterdir()))
-    if len(list((folder / HALF["data_identifier"]).glob("*.pkl"))) < cases:
+    if len(list((folder / identifier).glob("*.pkl"))) < cases:
         number = convert_dataset_name_to_id(dataset)
-        preprocess_dataset(number, "nnUNetPlans", configurations=("2d_half",), num_processes=(1,))
-    return "2d_half"
+        preprocess_dataset(number, "nnUNetPlans", configurations=(name,), num_processes=(1,))
+    return name
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", help="id or name, planned and pre-processed")
-    parser.add_argument("--half", action="store_true", help="use (and add) the configuration 2d_half")
+    parser.add_argument("--half", action="store_true", help="use (and add) 2d_half: spacing 2, patch 256×192, batch 4")
+    parser.add_argument(
+        "--small", action="store_true", help="use (and add) 2d_small: spacing 4, patch 128×96, half the features"
+    )
     parser.add_argument("--configuration", default="2d")
     parser.add_argument("--trainers", nargs="+", required=True)
     parser.add_argument("--length", default="10epochs_50its")
@@ -62,7 +68,11 @@ def main() -> None:
     args = parser.parse_args()
 
     dataset = maybe_convert_to_dataset_name(int(args.dataset) if args.dataset.isdigit() else args.dataset)
-    configuration = add_half_configuration(dataset) if args.half else args.configuration
+    configuration = args.configuration
+    if args.half:
+        configuration = add_configuration(dataset, "2d_half", HALF)
+    elif args.small:
+        configuration = add_configuration(dataset, "2d_small", SMALL, half_the_features=True)
     torch.set_num_threads(args.threads)
     for seed, fold, trainer in itertools.product(args.seeds, args.folds, args.trainers):
         name = f"{trainer}_{args.length}_seed{seed}"

@@ -1,7 +1,8 @@
 """The table of ``cross_validate.py``: scores per method over all validation cases, and paired differences in Dice.
 
 Scores of every finished run go into a CSV file, one line per validation case, so that the table can be continued
-on another machine; runs that the file already holds are not scored again.
+on another machine; runs that the file already holds are not scored again. Results of ``nnunet-covid pseudo-label``
+stand beside the others, as ``TRAINER_pseudoNAME``.
 
     python benchmarks/cross_validation_table.py 501 --scores benchmarks/results/covid_semiseg_2d_half.csv
 """
@@ -39,13 +40,13 @@ class Run(NamedTuple):
 
 def finished_runs(results: Path, configuration: str, length: str) -> Iterator[tuple[Run, Path]]:
     """Every run that nnU-Net has validated, with its folder of validation predictions."""
-    pattern = re.compile(rf"^(.+)_{length}_seed(\d+)__nnUNetPlans__{configuration}$")
+    pattern = re.compile(rf"^(.+)_{length}_seed(\d+)(_pseudo\w+?)?__nnUNetPlans__{configuration}$")
     for folder in sorted(results.iterdir()) if results.is_dir() else []:
         match = pattern.match(folder.name)
         for summary in sorted(folder.glob("fold_*/validation/summary.json")) if match else []:
             fold = int(summary.parents[1].name.removeprefix("fold_"))
             assert match
-            yield Run(match[1], length, int(match[2]), fold), summary.parent
+            yield Run(match[1] + (match[3] or ""), length, int(match[2]), fold), summary.parent
 
 
 def score(run: Run, predictions: Path, references: Path) -> list[dict[str, str]]:
