@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import os
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from skimage import io
 from tiny_data_set import TinyDataSet, make_tiny_data_set
 
 from nnunet_covid import cli, trainers
+from nnunet_covid.demo.commands import console_command
 from nnunet_covid.nnunet.rounds import bench
 from nnunet_covid.nnunet.rounds.dataset import PREFIX, LabelledAndPseudo
 from nnunet_covid.startup import TRAINERS_FOLDER
@@ -200,14 +203,49 @@ def test_the_whole_command_and_what_nnunet_makes_of_it(
         assert (model / name).is_file()
     assert (model / "fold_0" / "progress.png").is_file(), "nnU-Net's zip export wants it"
     assert (model / "fold_0" / "pseudo_labels" / "progress.png").is_file()
-    predictor = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
-    predictor.initialize_from_trained_model_folder(str(model), (0,))
+    nnunet_takes(made, f"{TRAINER}_pseudoIterative")
     assert cli.main([*command, "--status"]) == 0
     table = capsys.readouterr().out
     assert "finished" in table
     assert "validation Dice" in table
     assert cli.main([*command, "-i", str(made.unlabelled), "--max-rounds", "2"]) == 2
     assert "another --name" in capsys.readouterr().err
+
+
+def nnunet_takes(made: TinyDataSet, trainer: str) -> None:
+    """nnU-Net's own commands validate, choose, predict with and hand on a model."""
+    settings = {"nnUNet_def_n_proc": "1", "nnUNet_compile": "f"}
+
+    def run(command: str, *arguments: object) -> None:
+        done = subprocess.run(
+            console_command(command, *arguments),
+            env={**os.environ, **settings},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            errors="replace",
+        )
+        assert done.returncode == 0, f"{command} ended with {done.returncode}:\n{done.stdout[-4000:]}"
+
+    model = made.model(trainer)
+    what = ["-tr", trainer, "-p", "testPlans"]
+    (model / "fold_0" / "validation" / "summary.json").unlink()
+    run("nnUNetv2_train", 940, "2d", 0, *what, "-device", "cpu", "--val", "--npz")
+    assert len(list((model / "fold_0" / "validation").glob("case_*.npz"))) == 2
+    run("nnUNetv2_find_best_configuration", 940, "-c", "2d", *what, "-f", 0, "-np", 1, "--disable_ensembling")
+    chosen = json.loads((model.parent / "inference_information.json").read_text())
+    assert chosen["best_model_or_ensemble"]["selected_model_or_models"][0]["trainer"] == trainer
+    images, copy = made.raw / "imagesTs", made.root / "elsewhere"
+    at = ["-d", 940, "-c", "2d", "-f", 0, *what, "-device", "cpu", "-npp", 1, "-nps", 1]
+    run("nnUNetv2_predict", "-i", images, "-o", made.root / "predicted", *at)
+    run("nnUNetv2_export_model_to_zip", "-d", 940, "-c", "2d", "-f", 0, *what, "-o", made.root / "model.zip")
+    copy.mkdir()
+    settings["nnUNet_results"] = str(copy)
+    run("nnUNetv2_install_pretrained_model_from_zip", made.root / "model.zip")
+    run("nnUNetv2_predict", "-i", images, "-o", made.root / "predicted_by_the_copy", *at)
+    first, second = (io.imread(made.root / name / "test_0.png") for name in ("predicted", "predicted_by_the_copy"))
+    np.testing.assert_array_equal(first, second)
+    assert first.any(), "an empty label would prove nothing"
 
 
 def test_a_trainer_that_refuses_leaves_nothing_behind(make: Any) -> None:
