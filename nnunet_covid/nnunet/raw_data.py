@@ -95,7 +95,7 @@ def open_raw_data_set(base: Path, data_set: str) -> RawDataSet:
     channels = len(dataset_json["channel_names"])
     for case, images in cases.items():
         if len(images) != channels:
-            raise UserError(f"{folder}: case {case} has {len(images)} channels, dataset.json names {channels}")
+            raise UserError(f"{folder}: case {case} has {len(images)} channel(s), dataset.json names {channels}")
         if not labels[case].is_file():
             raise UserError(f"{labels[case]} is missing: the label map of case {case}")
     example = str(next(iter(cases.values()))[0])

@@ -182,7 +182,7 @@ class TrainedModel:
         image, properties = _read(self.reader.read_images, [str(path) for path in case.files])
         if len(image) != expected:
             raise UserError(
-                f"{case.files[0]}: case {case.name} has {len(image)} channels, the model was trained on {expected}"
+                f"{case.files[0]}: case {case.name} has {len(image)} channel(s), the model was trained on {expected}"
             )
         return image, properties
 

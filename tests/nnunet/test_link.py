@@ -306,7 +306,7 @@ def test_another_number_of_channels_is_refused(work: Path, capsys: pytest.Captur
     linked.write_pictures(work / "raw", EFFUSION, channels=2)
     assert "Dataset602_Effusion has 2 channels, Dataset601_Covid has 1" in refused(capsys, "-a", "602")
     images = str(work / "raw" / EFFUSION / "imagesTr")
-    assert "case0 has 2 channels, but the COVID data set has 1" in refused(capsys, "--unlabelled", images)
+    assert "case0 has 2 channel(s), but the COVID data set has 1" in refused(capsys, "--unlabelled", images)
 
 
 def test_volumes_beside_slices_and_slices_beside_volumes_are_refused(

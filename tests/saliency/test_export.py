@@ -256,7 +256,7 @@ def test_colour_pictures_and_broken_files_are_refused(
 ) -> None:
     write_picture(tmp_path / "colour/a_0000.png", grey((8, 8, 3), 0))
     assert saliency(slices_model, tmp_path / "colour", tmp_path / "out") == 2
-    assert "has 3 channels, the model was trained on 1" in capsys.readouterr().err
+    assert "has 3 channel(s), the model was trained on 1" in capsys.readouterr().err
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken/a_0000.png").write_bytes(b"no picture")
     assert saliency(slices_model, tmp_path / "broken", tmp_path / "out") == 2

@@ -156,7 +156,7 @@ def unlabelled_sources(
         )
     for name, images in found.items():
         if len(images) != channels:
-            raise UserError(f"{folder}: {name} has {len(images)} channels, but the COVID data set has {channels}")
+            raise UserError(f"{folder}: {name} has {len(images)} channel(s), but the COVID data set has {channels}")
     names = sorted(found)
     if at_most is not None and at_most < len(names):
         names = sorted(np.random.RandomState(seed).choice(names, at_most, replace=False).tolist())
