@@ -31,17 +31,26 @@ HALF: dict[str, Any] = {"spacing": [2, 2], "patch_size": [256, 192], "batch_size
 SMALL: dict[str, Any] = {"spacing": [4, 4], "patch_size": [128, 96], "batch_size": 4}
 
 
-def add_configuration(dataset: str, name: str, changes: dict[str, Any], *, half_the_features: bool = False) -> str:
+def smaller(architecture: dict[str, Any]) -> dict[str, Any]:
+    """The architecture without its deepest stage and with half the features."""
+    small = copy.deepcopy(architecture)
+    arguments = small["arch_kwargs"]
+    for name in ("features_per_stage", "kernel_sizes", "strides", "n_conv_per_stage", "n_conv_per_stage_decoder"):
+        arguments[name] = arguments[name][:-1]
+    arguments["n_stages"] -= 1
+    arguments["features_per_stage"] = [n // 2 for n in arguments["features_per_stage"]]
+    return small
+
+
+def add_configuration(dataset: str, name: str, changes: dict[str, Any], *, small: bool = False) -> str:
     """Add a configuration that inherits ``2d`` to the plans, and pre-process for it; returns its name."""
     folder = Path(nnUNet_preprocessed.get()) / dataset
     plans = load_json(folder / "nnUNetPlans.json")
     identifier = f"nnUNetPlans_{name}"
     if name not in plans["configurations"]:
         entry = {"inherits_from": "2d", "data_identifier": identifier, **changes}
-        if half_the_features:
-            entry["architecture"] = copy.deepcopy(plans["configurations"]["2d"]["architecture"])
-            arguments = entry["architecture"]["arch_kwargs"]
-            arguments["features_per_stage"] = [n // 2 for n in arguments["features_per_stage"]]
+        if small:
+            entry["architecture"] = smaller(plans["configurations"]["2d"]["architecture"])
         plans["configurations"][name] = entry
         save_json(plans, folder / "nnUNetPlans.json", sort_keys=False)
     cases = len(list((folder / "gt_segmentations").iterdir()))
@@ -56,7 +65,9 @@ def main() -> None:
     parser.add_argument("dataset", help="id or name, planned and pre-processed")
     parser.add_argument("--half", action="store_true", help="use (and add) 2d_half: spacing 2, patch 256×192, batch 4")
     parser.add_argument(
-        "--small", action="store_true", help="use (and add) 2d_small: spacing 4, patch 128×96, half the features"
+        "--small",
+        action="store_true",
+        help="use (and add) 2d_small: spacing 4, patch 128×96, half the features, one stage less",
     )
     parser.add_argument("--configuration", default="2d")
     parser.add_argument("--trainers", nargs="+", required=True)
@@ -72,7 +83,7 @@ def main() -> None:
     if args.half:
         configuration = add_configuration(dataset, "2d_half", HALF)
     elif args.small:
-        configuration = add_configuration(dataset, "2d_small", SMALL, half_the_features=True)
+        configuration = add_configuration(dataset, "2d_small", SMALL, small=True)
     torch.set_num_threads(args.threads)
     for seed, fold, trainer in itertools.product(args.seeds, args.folds, args.trainers):
         name = f"{trainer}_{args.length}_seed{seed}"
