@@ -229,8 +229,11 @@ def nnunet_takes(made: TinyDataSet, trainer: str) -> None:
 
     model = made.model(trainer)
     what = ["-tr", trainer, "-p", "testPlans"]
-    (model / "fold_0" / "validation" / "summary.json").unlink()
+    summary = model / "fold_0" / "validation" / "summary.json"
+    of_the_rounds = json.loads(summary.read_text())["metric_per_case"]
+    summary.unlink()
     run("nnUNetv2_train", 940, "2d", 0, *what, "-device", "cpu", "--val", "--npz")
+    assert json.loads(summary.read_text())["metric_per_case"] == of_the_rounds, "validated as nnU-Net does"
     assert len(list((model / "fold_0" / "validation").glob("case_*.npz"))) == 2
     run("nnUNetv2_find_best_configuration", 940, "-c", "2d", *what, "-f", 0, "-np", 1, "--disable_ensembling")
     chosen = json.loads((model.parent / "inference_information.json").read_text())

@@ -255,6 +255,8 @@ class NNUNetBench:
         """The resulting model folder, validated as nnU-Net does."""
         setting = self.setting
         trainer = self._new_trainer(Phase(setting.model_folder), "0/publish")
+        with quiet():  # else nnU-Net would validate without mirroring
+            trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         load_weights(trainer, self.models.weights(model, setting.device))
         return publish_model(setting, trainer, self.models.path(model))
 
