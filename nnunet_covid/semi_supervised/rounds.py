@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from nnunet_covid.semi_supervised.bench import Bench, Training
+from nnunet_covid.semi_supervised.manifest import kept_shares
 from nnunet_covid.semi_supervised.options import RoundOptions
 from nnunet_covid.semi_supervised.seeds import seed_for
 from nnunet_covid.semi_supervised.selection import draw_at_random, most_confident
@@ -62,6 +63,18 @@ class Rounds(ABC):
             return most_confident(self.bench.confidence(number, self.remaining, model), count)
         return draw_at_random(self.remaining, count, seed_for(self.options.seed, number, "select"))
 
+    def label(self, number: int, cases: Sequence[str], model: str) -> None:
+        """Label cases as one unit of work, and say if nothing that the model found is trusted."""
+        result = self.state.once(f"{number}/label", lambda: self.bench.label(number, cases, model))
+        shares = kept_shares(result["predicted"], result["kept"])
+        lost = [name for name, share in shares.items() if share == 0]
+        if lost:
+            self.tell(
+                f"WARNING: round {number}: the model finds {' and '.join(lost)}, but is nowhere as sure of it as the "
+                "threshold asks, so that no pseudo label holds any: lower --threshold, train longer, or take "
+                "--untrusted ignore"
+            )
+
     def train(self, training: Training) -> dict[str, Any]:
         """Train as one unit of work."""
         return self.state.once(f"{training.round_number}/{training.name}", lambda: self.bench.train(training))
@@ -109,7 +122,7 @@ class RandomRounds(Rounds):
     def one_round(self, number: int, model: str) -> str:
         """Label K images with the newest model and fine-tune the same weights on the enlarged set."""
         chosen = self.select(number, model)
-        self.state.once(f"{number}/label", lambda: self.bench.label(number, chosen, model))
+        self.label(number, chosen, model)
         self.labelled_in.update(dict.fromkeys(chosen, number))
         self.tell(f"round {number}: {len(self.labelled_in)} pseudo-labelled, {len(self.remaining)} left")
         name = f"round_{number:03d}"
@@ -158,7 +171,7 @@ class IterativeRounds(Rounds):
         """Add t images, renew all pseudo labels with the newest model, and train a new model."""
         chosen = self.select(number, model) if self.remaining else []
         cases = sorted([*self.labelled_in, *chosen])
-        self.state.once(f"{number}/label", lambda: self.bench.label(number, cases, model))
+        self.label(number, cases, model)
         self.labelled_in = dict.fromkeys(cases, number)
         self.state.once(f"{number}/renewed", lambda: self.bench.forget_labels_of(number - 1))
         self.tell(f"round {number}: {len(cases)} pseudo-labelled, {len(self.remaining)} left")

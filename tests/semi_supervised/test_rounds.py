@@ -27,8 +27,9 @@ class Killed(BaseException):
 class Diary:
     """Writes down what it is asked to do; Dice follow a script."""
 
-    def __init__(self, dice: Sequence[float], *, dies_at: int = -1) -> None:
+    def __init__(self, dice: Sequence[float], *, dies_at: int = -1, kept: int = 3) -> None:
         self.dice = iter(dice)
+        self.kept = kept
         self.calls: list[tuple[Any, ...]] = []
         self.dies_at = dies_at
 
@@ -44,7 +45,13 @@ class Diary:
     def label(self, round_number: int, cases: Sequence[str], model: str) -> dict[str, Any]:
         self._note("label", round_number, tuple(cases), model)
         counts = {"0": 80 * len(cases), "1": 20 * len(cases)}
-        return {"counts": counts, "predicted": {"i": 4}, "kept": {"i": 3}, "confidence": 0.9, "forward_seconds": 0.0}
+        return {
+            "counts": counts,
+            "predicted": {"i": 4},
+            "kept": {"i": self.kept},
+            "confidence": 0.9,
+            "forward_seconds": 0.0,
+        }
 
     def confidence(self, round_number: int, cases: Sequence[str], model: str) -> dict[str, float]:
         self._note("confidence", round_number, tuple(cases), model)
@@ -76,10 +83,10 @@ class Diary:
         return [call for call in self.calls if call[0] == kind]
 
 
-def run(folder: Path, diary: Diary, strategy: str, **options: Any) -> RunState:
+def run(folder: Path, diary: Diary, strategy: str, said: list[str] | None = None, **options: Any) -> RunState:
     state = RunState.open(folder, make_options(strategy, options), CONTEXT)  # type: ignore[arg-type]
     state.once("pool", lambda: {"cases": dict.fromkeys(POOL, "x"), "left_out": {}})
-    KINDS[strategy](state, diary, POOL, lambda line: None).run()
+    KINDS[strategy](state, diary, POOL, [].append if said is None else said.append).run()
     return state
 
 
@@ -131,6 +138,15 @@ def test_patience_until_the_pool_is_empty_and_warm_start(tmp_path: Path) -> None
     diary = Diary([0.5, 0.4, 0.3])
     run(tmp_path / "b", diary, "iterative", per_round=1, patience=2)
     assert len(diary.of("train")) == 3
+
+
+@pytest.mark.parametrize(("kept", "warnings"), [(0, 1), (1, 0)])
+def test_labels_without_any_trusted_voxel_are_not_passed_over_in_silence(
+    kept: int, warnings: int, tmp_path: Path
+) -> None:
+    said: list[str] = []
+    run(tmp_path, Diary([0.1, 0.2], kept=kept), "iterative", said, per_round=3, max_rounds=1)
+    assert [line.startswith("WARNING: round 1: the model finds i,") for line in said].count(True) == warnings
 
 
 def test_class_weights_are_those_of_labelled_and_current_pseudo_set(tmp_path: Path) -> None:
