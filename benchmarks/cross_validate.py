@@ -63,13 +63,14 @@ def add_configuration(dataset: str, name: str, changes: dict[str, Any], *, small
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", help="id or name, planned and pre-processed")
-    parser.add_argument("--half", action="store_true", help="use (and add) 2d_half: spacing 2, patch 256×192, batch 4")
-    parser.add_argument(
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--half", action="store_true", help="use (and add) 2d_half: spacing 2, patch 256×192, batch 4")
+    which.add_argument(
         "--small",
         action="store_true",
         help="use (and add) 2d_small: spacing 4, patch 128×96, half the features, one stage less",
     )
-    parser.add_argument("--configuration", default="2d")
+    which.add_argument("--configuration", default="2d")
     parser.add_argument("--trainers", nargs="+", required=True)
     parser.add_argument("--length", default="10epochs_50its")
     parser.add_argument("--folds", nargs="+", type=int, default=[0, 1])

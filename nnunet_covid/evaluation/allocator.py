@@ -1,8 +1,7 @@
 """Let a process keep the memory that it frees, so that the next slice finds it ready.
 
 The C library returns large blocks to the kernel when they are freed. Scoring allocates arrays of the size of a slice
-over and over, and every return costs page faults, the more so with several processes at once: a sixth of the time of
-scoring 512×512 slices in two processes.
+over and over, and every return costs page faults, the more so with several processes at once.
 """
 
 from __future__ import annotations
