@@ -71,8 +71,11 @@ def test_a_step_whose_result_is_gone_is_done_again(tmp_path):
 def test_other_settings_in_the_same_folder_are_refused_and_named(tmp_path):
     RecordedDemo(tmp_path).run()
     before = (tmp_path / "demo.json").read_text()
-    with pytest.raises(UserError, match=r"other settings \(epochs 12, seed 0\); choose another folder with -o"):
-        RecordedDemo(tmp_path, Settings(epochs=3, seed=4)).run()
+    made = Settings()
+    other = Settings(epochs=made.epochs + 1, seed=made.seed + 1)
+    expected = rf"other settings \(epochs {made.epochs}, seed {made.seed}\); choose another folder with -o"
+    with pytest.raises(UserError, match=expected):
+        RecordedDemo(tmp_path, other).run()
     assert (tmp_path / "demo.json").read_text() == before
 
 
