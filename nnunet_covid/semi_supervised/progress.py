@@ -74,9 +74,10 @@ def _weights(axes: Axes, rounds: list[RoundHistory]) -> None:
         axes.text(0.5, 0.5, "no re-weighting", ha="center", va="center", transform=axes.transAxes)
         axes.set_yticks([])
         return
+    names = ["background", *dict.fromkeys(name for one in rounds for name in one.classes)]
     for position in range(len(weighted[0].weights or [])):
         values = [one.weights[position] for one in weighted if one.weights]
-        name = "background" if position == 0 else f"label {position}"
+        name = names[position] if position < len(names) else f"label {position}"
         colour = INK if position == 0 else class_colour(position - 1)
         axes.plot([one.number for one in weighted], values, "o-", ms=3, color=colour, label=name)
     axes.set_yscale("log")

@@ -147,7 +147,6 @@ class NNUNetBench:
         except (RuntimeError, KeyError) as e:
             reason = str(e).strip().splitlines()[0]
             raise UserError(f"--start-from {path}: not a checkpoint of {self.setting.trainer} ({reason})") from e
-        trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         trainer.current_epoch = 1
 
     def _trainer_with(self, model: str) -> nnUNetTrainer:
@@ -255,8 +254,6 @@ class NNUNetBench:
         """The resulting model folder, validated as nnU-Net does."""
         setting = self.setting
         trainer = self._new_trainer(Phase(setting.model_folder), "0/publish")
-        with quiet():  # else nnU-Net would validate without mirroring
-            trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         load_weights(trainer, self.models.weights(model, setting.device))
         return publish_model(setting, trainer, self.models.path(model))
 

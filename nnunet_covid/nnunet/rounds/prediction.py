@@ -43,8 +43,6 @@ class CasePredictor:
 
     def __init__(self, trainer: nnUNetTrainer, *, mirroring: bool = True, compare: bool = False) -> None:
         with quiet():
-            if trainer.inference_allowed_mirroring_axes is None:
-                trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
             on_device = trainer.device.type == "cuda"
             self._predictor = nnUNetPredictor(
                 use_mirroring=mirroring and not compare,

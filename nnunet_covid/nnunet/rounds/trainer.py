@@ -103,6 +103,11 @@ class PhaseMixin(nnUNetTrainer):
         """Into the log, not onto the terminal."""
         super().print_to_log_file(*args, also_print_to_console=False, add_timestamp=add_timestamp)
 
+    def initialize(self) -> None:
+        """nnU-Net's, and the mirroring axes, which nnU-Net finds when a training starts and every prediction needs."""
+        super().initialize()
+        self.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+
     def get_tr_and_val_datasets(self) -> tuple[Any, Any]:
         """Labelled and pseudo-labelled cases to train on; labelled ones alone to validate on."""
         labelled, validation = super().get_tr_and_val_datasets()
