@@ -89,6 +89,7 @@ RECIPE = Recipe(
     schemes={"infection": binary("infection", foreground=255)},
     channel="grey_ct",
     file_ending=".png",
+    has_volumes=False,
 )
 
 

@@ -81,6 +81,7 @@ RECIPE = Recipe(
     schemes=SCHEMES,
     channel="grey_ct",
     file_ending=".png",
+    has_volumes=False,
 )
 
 

@@ -62,6 +62,7 @@ RECIPE = Recipe(
     schemes=MEDSEG_SCHEMES,
     channel="grey_ct",
     file_ending=".nii.gz",
+    has_volumes=False,
 )
 
 

@@ -55,9 +55,6 @@ RECIPE = Recipe(
     find_cases=find_cases,
     read=read_volume_pair,
     schemes=MEDSEG_SCHEMES,
-    channel="CT",
-    file_ending=".nii.gz",
-    has_volumes=True,
 )
 
 

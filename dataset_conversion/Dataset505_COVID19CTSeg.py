@@ -120,9 +120,6 @@ RECIPE = Recipe(
     find_cases=find_cases,
     read=read,
     schemes=SCHEMES,
-    channel="CT",
-    file_ending=".nii.gz",
-    has_volumes=True,
     split=few_training_folds,
     defaults=Options(window=WINDOW),
 )

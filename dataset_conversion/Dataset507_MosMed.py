@@ -62,9 +62,6 @@ RECIPE = Recipe(
     find_cases=find_cases,
     read=read_volume_pair,
     schemes={"lesion": binary("lesion")},
-    channel="CT",
-    file_ending=".nii.gz",
-    has_volumes=True,
 )
 
 

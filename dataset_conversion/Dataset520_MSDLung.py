@@ -45,9 +45,6 @@ RECIPE = Recipe(
     find_cases=find_cases,
     read=read_volume_pair,
     schemes={"tumour": binary("tumour")},
-    channel="CT",
-    file_ending=".nii.gz",
-    has_volumes=True,
 )
 
 

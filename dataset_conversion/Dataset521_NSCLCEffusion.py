@@ -81,9 +81,6 @@ RECIPE = Recipe(
     find_cases=find_cases,
     read=read,
     schemes={"effusion": binary("effusion")},
-    channel="CT",
-    file_ending=".nii.gz",
-    has_volumes=True,
 )
 
 

@@ -67,9 +67,6 @@ RECIPE = Recipe(
     find_cases=find_cases,
     read=read_volume_pair,
     schemes=SCHEMES,
-    channel="CT",
-    file_ending=".nii.gz",
-    has_volumes=True,
 )
 
 

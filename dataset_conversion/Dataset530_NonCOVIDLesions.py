@@ -71,9 +71,6 @@ RECIPE = Recipe(
     find_cases=find_cases,
     read=read,
     schemes={"lesion": binary("lesion")},
-    channel="CT",
-    file_ending=".nii.gz",
-    has_volumes=True,
 )
 
 

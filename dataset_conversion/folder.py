@@ -42,9 +42,6 @@ TEMPLATE = Recipe(
     find_cases=FolderLayout().find_cases,
     read=read_volume_pair,
     schemes={},
-    channel="CT",
-    file_ending=".nii.gz",
-    has_volumes=True,
 )
 """What the command line offers before the folder has been looked at."""
 

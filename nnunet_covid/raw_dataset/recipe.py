@@ -18,7 +18,9 @@ from nnunet_covid.raw_dataset.splits import SplitRule, patient_folds
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to read one data set. The functions live at module level, so that worker processes find them.
+    """How to read one data set; without further words one of CT volumes.
+
+    The functions live at module level, so that worker processes find them.
 
     Attributes:
         info: Facts about the data set.
@@ -36,9 +38,9 @@ class Recipe:
     find_cases: Callable[[Path, Problems], list[SourceCase]]
     read: Callable[[SourceCase, ClassScheme], Scan]
     schemes: Mapping[str, ClassScheme]
-    channel: str
-    file_ending: str
-    has_volumes: bool = False
+    channel: str = "CT"
+    file_ending: str = ".nii.gz"
+    has_volumes: bool = True
     split: SplitRule = patient_folds
     defaults: Options = field(default_factory=Options)
 
