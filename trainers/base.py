@@ -5,6 +5,7 @@ Not here: networks, losses, and anything that computes.
 
 from __future__ import annotations
 
+import math
 import sys
 from typing import Any, Literal, NoReturn
 
@@ -40,6 +41,8 @@ class LungInfectionTrainer(nnUNetTrainer):
         schedule: ``"poly"`` is nnU-Net's; ``"step"`` divides by ten after each half of the training.
         epochs: Length of the training; ``None`` keeps nnU-Net's 1000.
         dimensions: Spatial dimensions that the network works in.
+        trained_before: Whether whoever made the trainer loads the weights of an earlier training into it, as
+            pseudo-label rounds do: then no start weights are read, and nothing waits for a later epoch.
     """
 
     optimizer_name: Literal["sgd", "adam", "adamw"] = "sgd"
@@ -48,6 +51,7 @@ class LungInfectionTrainer(nnUNetTrainer):
     schedule: Literal["poly", "step"] = "poly"
     epochs: int | None = None
     dimensions: tuple[int, ...] = (2, 3)
+    trained_before: bool = False
 
     def __init__(
         self,
@@ -136,7 +140,7 @@ class LungInfectionTrainer(nnUNetTrainer):
             optimizer = kind(parameters, lr=self.initial_lr, weight_decay=self.weight_decay)
             scheduler = PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
         if self.schedule == "step":
-            scheduler = StepDecay(optimizer, period=self.num_epochs // 2)
+            scheduler = StepDecay(optimizer, period=math.ceil(self.num_epochs / 2))
         return optimizer, scheduler
 
 

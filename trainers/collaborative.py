@@ -114,7 +114,7 @@ class CollaborativeTrainer(LungInfectionTrainer):
 
     def general_checkpoint(self) -> Path | None:
         """The checkpoint that the general encoder starts from, if any; ends the training if it is not there."""
-        if self.general_weights is None:
+        if self.general_weights is None or self.trained_before:
             return None
         source = os.environ.get(WEIGHTS_VARIABLE) or self.general_weights
         if not source:
@@ -224,7 +224,9 @@ class CollaborativeTrainer(LungInfectionTrainer):
 
     @property
     def ramp(self) -> float:
-        """The ramp-up's share of the largest weight at this step."""
+        """The ramp-up's share of the largest weight at this step; all of it where the ramp lies behind."""
+        if self.trained_before:
+            return 1.0
         step = self.current_epoch * self.num_iterations_per_epoch + self._step_in_epoch
         steps = self.num_epochs * self.num_iterations_per_epoch
         return ramp_up(step, steps, squared=self.squared_ramp_up, largest=1.0)

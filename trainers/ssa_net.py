@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import torch
 from nnunetv2.training.loss.compound_losses import DC_and_BCE_loss, DC_and_CE_loss
+from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
@@ -19,7 +20,7 @@ from nnunet_covid.networks.encoder_weights import HUB
 from nnunet_covid.networks.spatial_convolution import SpatialConvolution
 from nnunet_covid.networks.ssa_net import SSANet, SSANetPaper, distilled_stages, require_two_stages
 from nnunet_covid.networks.timm_encoder import TimmEncoder
-from nnunet_covid.nnunet.channels import cases_without_lungs, check_channels, promises_lung_mask
+from nnunet_covid.nnunet.channels import cases_without_lungs, check_channels, lung_mask_channel
 from nnunet_covid.nnunet.class_counts import class_counts, count_labels
 from nnunet_covid.nnunet.planned import build_planned_unet
 from nnunet_covid.nnunet.segmentation_losses import DiceLoss, supervise_every_map
@@ -126,12 +127,16 @@ class SSANetTrainer(LungInfectionTrainer):
         return SSANetLoss(
             supervise_every_map(self._loss_of_a_map(), len(scales), coarsest=coarsest),
             SelfAttentionDistillation(
-                self.distillation_exponent, detach=self.distillation_detach, start_epoch=self.distillation_start
+                self.distillation_exponent, detach=self.distillation_detach, start_epoch=self._distils_from
             )
             if self.self_attention
             else None,
             self.distillation_weight,
         )
+
+    @property
+    def _distils_from(self) -> int:
+        return 0 if self.trained_before else self.distillation_start
 
     def _loss_of_a_map(self) -> nn.Module:
         """The segmentation loss between one map and its target."""
@@ -144,28 +149,30 @@ class SSANetTrainer(LungInfectionTrainer):
         has_regions, ignore_label = self.label_manager.has_regions, self.label_manager.ignore_label
         dice = {"batch_dice": batch_dice, "smooth": 1e-5, "do_bg": has_regions, "ddp": self.is_ddp}
         if has_regions:
-            return DC_and_BCE_loss({}, dice, use_ignore_label=ignore_label is not None)
-        return DC_and_CE_loss(dice, {}, ignore_label=ignore_label)
+            use_ignore_label = ignore_label is not None
+            return DC_and_BCE_loss({}, dice, use_ignore_label=use_ignore_label, dice_class=MemoryEfficientSoftDiceLoss)
+        return DC_and_CE_loss(dice, {}, ignore_label=ignore_label, dice_class=MemoryEfficientSoftDiceLoss)
 
     def get_tr_and_val_datasets(self) -> tuple[Any, Any]:
         """nnU-Net's, after a look at what this method needs of them: lung masks and class shares."""
         training, validation = super().get_tr_and_val_datasets()
-        if promises_lung_mask(self.dataset_json):
-            self._look_at_lung_masks(training)
+        channel = lung_mask_channel(self.dataset_json)
+        if channel is not None:
+            self._look_at_lung_masks(training, channel)
         if self.segmentation_loss == "reweighted_ce":
             self._weigh_classes(training)
         return training, validation
 
-    def _look_at_lung_masks(self, dataset: Any) -> None:
+    def _look_at_lung_masks(self, dataset: Any, channel: int) -> None:
         """A slice without lung may have an empty mask; a training set of empty masks is a mistake."""
         cases = list(dataset.identifiers)
         try:
-            empty = cases_without_lungs(dataset, cases)
+            empty = cases_without_lungs(dataset, cases, channel)
         except ValueError as e:
             stop_training(str(e))
         if len(empty) == len(cases):
             stop_training(
-                f"the lung mask (last channel) of all {len(cases)} training cases is empty: "
+                f"the lung mask (channel {channel}) of all {len(cases)} training cases is empty: "
                 "convert the data set again, with lung masks that were segmented"
             )
         if empty:
@@ -187,7 +194,7 @@ class SSANetTrainer(LungInfectionTrainer):
         self.print_to_log_file(f"voxels per class {counts}, class weights {weights}")
 
     def on_train_start(self) -> None:
-        if self.self_attention and self.distillation_start >= self.num_epochs:
+        if self.self_attention and self._distils_from >= self.num_epochs:
             stop_training(
                 f"{type(self).__name__} distils from epoch {self.distillation_start} on, but the training ends after "
                 f"{self.num_epochs}: train longer, or lower distillation_start"

@@ -32,7 +32,7 @@ class TimmWeightsTrainer(LungInfectionTrainer):
 
     def initialize(self) -> None:
         super().initialize()
-        if self.encoder_weights is None:
+        if self.encoder_weights is None or self.trained_before:
             return
         source = os.environ.get(WEIGHTS_VARIABLE) or self.encoder_weights
         try:

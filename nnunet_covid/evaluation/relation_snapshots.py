@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -78,7 +78,7 @@ def write_snapshot(fold_folder: Path, snapshot: RelationSnapshot) -> Path:
     matrices = {name: value for name, value in vars(snapshot).items() if name != "epoch" and value is not None}
     temporary = path.with_suffix(".tmp")
     with temporary.open("wb") as stream:
-        np.savez_compressed(stream, allow_pickle=False, **matrices)
+        np.savez_compressed(stream, **matrices)  # type: ignore[arg-type]
     os.replace(temporary, path)
     return path
 
@@ -123,6 +123,7 @@ def folds_of(model: Path, wanted: Sequence[str] | None = None) -> list[Path]:
 def _read(path: Path, epoch: int) -> RelationSnapshot:
     try:
         with np.load(path, allow_pickle=False) as stored:
-            return RelationSnapshot(epoch, **{name: stored[name] for name in stored.files})
+            known = [f.name for f in fields(RelationSnapshot) if f.name in stored.files]
+            return RelationSnapshot(epoch, **{name: stored[name] for name in known})
     except (OSError, ValueError, TypeError) as e:
         raise UserError(f"{path} is no snapshot of relation matrices; remove it") from e

@@ -17,7 +17,6 @@ from tqdm import tqdm
 
 from nnunet_covid.errors import UserError
 from nnunet_covid.guided.infection_map import (
-    KEY,
     MapKind,
     as_channel,
     channel_name,
@@ -25,6 +24,7 @@ from nnunet_covid.guided.infection_map import (
     from_probabilities,
 )
 from nnunet_covid.guided.stage_one import CrossValidation, folds_of_maps
+from nnunet_covid.nnunet.channels import GUIDED_KEY
 from nnunet_covid.nnunet.raw_data import RawDataSet, copy_image, open_raw_data_set, write_channel
 from nnunet_covid.raw_dataset.destination import (
     data_set_folder_name,
@@ -110,7 +110,7 @@ def build_guided_data_set(
 
 def _checked_stage_one(raw: RawDataSet, guidance: Guidance) -> dict[str, Any]:
     """The dataset.json of stage 1, empty where no stage 1 takes part, after a check that all fits together."""
-    if KEY in raw.dataset_json:
+    if GUIDED_KEY in raw.dataset_json:
         raise UserError(f"{raw.folder} already has an infection map as its last channel; name the data set without one")
     if guidance.source == "reference":
         if guidance.kind == "probability":
@@ -218,7 +218,7 @@ def _dataset_json(raw: RawDataSet, guidance: Guidance, folder_name: str) -> dict
         "name": folder_name.partition("_")[2],
         "channel_names": channels,
         "numTraining": len(raw.cases),
-        KEY: {
+        GUIDED_KEY: {
             "map": guidance.kind,
             "maps_from": guidance.source,
             "guided_by": guidance.stage_one.resolve().name if guidance.stage_one else None,

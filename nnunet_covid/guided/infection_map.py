@@ -9,9 +9,6 @@ from numpy.typing import NDArray
 
 MapKind = Literal["label", "probability"]
 MAP_KINDS = ("label", "probability")
-KEY = "nnunet_covid_guided"
-"""Entry of the second stage's dataset.json that says how its last channel was made."""
-
 PICTURE_ENDINGS = (".png", ".bmp", ".tif", ".tiff")
 NO_NORMALISATION = "nonorm"
 DIVIDED_BY_255 = "rgb_to_0_1"

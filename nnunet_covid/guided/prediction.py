@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from nnunet_covid.errors import UserError
-from nnunet_covid.guided.infection_map import KEY, MapKind, as_channel, from_labels, from_probabilities
+from nnunet_covid.guided.infection_map import MapKind, as_channel, from_labels, from_probabilities
 from nnunet_covid.nnunet.case_files import CaseFiles, list_cases
+from nnunet_covid.nnunet.channels import GUIDED_KEY
 from nnunet_covid.nnunet.image_maps import TEMPORARY
 from nnunet_covid.nnunet.raw_data import write_channel, write_labels
 from nnunet_covid.nnunet.trained_model import TrainedModel
@@ -127,7 +128,7 @@ def _predict_case(
 
 def _checked_kind(stage_one: TrainedModel, stage_two: TrainedModel) -> MapKind:
     """How stage 2 wants its map, after a check that the stages fit."""
-    made = stage_two.dataset_json.get(KEY)
+    made = stage_two.dataset_json.get(GUIDED_KEY)
     if made is None:
         raise UserError(
             f"{stage_two.folder} was not trained on a data set of 'nnunet-covid guide'; "

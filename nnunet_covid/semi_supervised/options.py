@@ -112,6 +112,8 @@ def make_options(strategy: Strategy, given: Mapping[str, Any]) -> RoundOptions:
         chosen["learning_rate"] = None
     options = RoundOptions(strategy=strategy, **{**DEFAULTS[strategy], **chosen})
     _check_ranges(options)
+    if options.untrusted == "ignore" and not any((options.threshold, *options.class_thresholds.values())):
+        raise UserError("--untrusted ignore: with η = 0 every voxel is trusted; give a --threshold above 0")
     return options
 
 

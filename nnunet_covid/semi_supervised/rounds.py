@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -83,6 +84,11 @@ class Rounds(ABC):
         """Validation Dice of a model, as one unit of work."""
         result = self.state.once(f"{number}/validate {model}", lambda: self.bench.validate(model))
         self.tell(f"{model}: validation Dice {result['mean']:.4f}")
+        if number == 0 and math.isnan(result["mean"]):
+            self.tell(
+                "WARNING: the validation cases of this fold hold no lesion and none is predicted, so that their Dice "
+                "is no number: no round can be told from another by it; use a fold whose validation cases hold lesions"
+            )
         return float(result["mean"])
 
     def end_round(self, number: int, models: Sequence[str]) -> None:

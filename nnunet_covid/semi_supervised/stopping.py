@@ -13,5 +13,9 @@ def best_round(dice: Sequence[float]) -> int:
 
 
 def no_longer_improves(dice: Sequence[float], patience: int) -> bool:
-    """Whether the last ``patience`` rounds all failed to beat the best one before them (SSA-Net, §3.2.2)."""
-    return len(dice) - 1 - best_round(dice) >= patience
+    """Whether the last ``patience`` rounds all failed to beat the best one before them (SSA-Net, §3.2.2).
+
+    A Dice that is not a number, of validation cases without any lesion, beats none.
+    """
+    best = 0 if all(math.isnan(d) for d in dice) else best_round(dice)
+    return len(dice) - 1 - best >= patience

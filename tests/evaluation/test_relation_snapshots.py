@@ -42,6 +42,17 @@ def test_snapshots_come_back_in_the_order_of_epochs(tmp_path: Path) -> None:
     assert sorted(p.suffix for p in (tmp_path / "relations").iterdir()) == [".npz"] * 3
 
 
+def test_arrays_of_other_names_do_no_harm(tmp_path: Path) -> None:
+    write(tmp_path, 0)
+    path = tmp_path / "relations" / "epoch_0000.npz"
+    with np.load(path) as stored:
+        matrices = dict(stored)
+    assert "allow_pickle" not in matrices
+    np.savez_compressed(path, extra=np.array(False), **matrices)
+    (found,) = read_snapshots(tmp_path)
+    np.testing.assert_array_equal(found.target_covid, matrices["target_covid"])
+
+
 def test_an_epoch_without_a_step_has_no_snapshot() -> None:
     assert SnapshotMean().snapshot(0) is None
 

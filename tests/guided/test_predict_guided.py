@@ -12,7 +12,7 @@ from image_files import checksums, grey, read_array, write_picture
 from model_folders import complete_plans, write_model
 
 from nnunet_covid.cli import main
-from nnunet_covid.guided.infection_map import KEY
+from nnunet_covid.nnunet.channels import GUIDED_KEY
 from nnunet_covid.nnunet.trained_model import TrainedModel
 
 LABELS = {"background": 0, "ground_glass": 1, "consolidation": 2}
@@ -20,7 +20,7 @@ LABELS = {"background": 0, "ground_glass": 1, "consolidation": 2}
 
 def second_stage(kind: str) -> dict[str, Any]:
     channels = {"0": "grey_ct", "1": "nonorm" if kind == "label" else "rgb_to_0_1"}
-    return planned.dataset_json(LABELS, channel_names=channels, **{KEY: {"map": kind}})
+    return planned.dataset_json(LABELS, channel_names=channels, **{GUIDED_KEY: {"map": kind}})
 
 
 @pytest.fixture(scope="module")

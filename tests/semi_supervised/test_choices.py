@@ -99,6 +99,8 @@ def test_one_draw_is_a_shape() -> None:
         ([0.5, 0.4, 0.55], 2, False, 2),
         ([math.nan, 0.1], 1, False, 1),
         ([0.1, math.nan], 1, True, 0),
+        ([math.nan], 1, False, 0),
+        ([math.nan, math.nan], 1, True, 1),
     ],
 )
 def test_the_iteration_ends_when_dice_no_longer_improves(

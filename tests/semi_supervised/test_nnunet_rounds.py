@@ -25,8 +25,12 @@ from tiny_data_set import TinyDataSet, make_tiny_data_set
 
 from nnunet_covid import cli, trainers
 from nnunet_covid.demo.commands import console_command
-from nnunet_covid.nnunet.rounds import bench
+from nnunet_covid.errors import UserError
+from nnunet_covid.nnunet.rounds import bench, run
 from nnunet_covid.nnunet.rounds.dataset import PREFIX, LabelledAndPseudo
+from nnunet_covid.nnunet.rounds.images import checksums as image_checksums
+from nnunet_covid.nnunet.rounds.images import unlabelled_images
+from nnunet_covid.nnunet.rounds.setting import find_setting
 from nnunet_covid.startup import TRAINERS_FOLDER
 
 pytestmark = pytest.mark.e2e
@@ -90,6 +94,58 @@ def test_labels_are_what_nnunet_itself_predicts(make: Any, monkeypatch: pytest.M
     assert [row["image"] for row in rows] == ["un_0", "un_1"]
     assert {row["model"] for row in rows} == {units(setting)["0/base"]["model"]}
     assert {row["kept"] for row in rows} == {"1.000000"}
+
+
+def test_a_run_whose_folder_was_deleted_leaves_no_labels_to_the_next(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick_ending(monkeypatch)
+    made = make()
+    kept = []
+    for threshold in (0.0, 0.999):
+        options = {**SHORT, "threshold": threshold}
+        setting = do_rounds(made.unlabelled, "2d", TRAINER, "random", "Test", options)
+        result = units(setting)
+        kept.append((result["0/base"]["model"], result["1/label"]["kept"]["infection"]))
+        shutil.rmtree(setting.report_folder)
+    assert kept[0][0] == kept[1][0], "the same model"
+    assert kept[0][1] > kept[1][1] == 0
+
+
+def test_unlabelled_images_are_told_apart_by_their_geometry(make: Any) -> None:
+    made = make(dims=3)
+    setting = find_setting("940", "3d_fullres", "0", TRAINER, "Test", "testPlans", torch.device("cpu"))
+    images = unlabelled_images(made.unlabelled, setting)
+    before = image_checksums(images, setting, "")["un_0"]
+    (path,) = images["un_0"]
+    volume = sitk.ReadImage(str(path))
+    volume.SetSpacing([2.0 * s for s in volume.GetSpacing()])
+    sitk.WriteImage(volume, str(path))
+    after = image_checksums(images, setting, "")["un_0"]
+    assert before.voxels == after.voxels
+    assert before.whole != after.whole
+
+
+def test_images_that_changed_while_a_run_was_interrupted_are_told(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    quick_ending(monkeypatch)
+    made = make()
+    monkeypatch.setattr(run, "preprocess_pool", _killed)
+    with pytest.raises(KeyboardInterrupt):
+        do_rounds(made.unlabelled, "2d", TRAINER, "random", "Test", SHORT)
+    picture = io.imread(made.unlabelled / "un_1_0000.png")
+    io.imsave(made.unlabelled / "un_1_0000.png", picture // 2, check_contrast=False)
+    with pytest.raises(UserError, match=r"1 image\(s\) have changed since the run began \(un_1\)"):
+        do_rounds(made.unlabelled, "2d", TRAINER, "random", "Test", SHORT)
+
+
+def _killed(*args: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_late_distillation_does_not_stop_the_short_trainings(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    quick_ending(monkeypatch)
+    setting = do_rounds(make().unlabelled, "2d", "SSANetTrainerSA10_11epochs_1its", "random", "Test", SHORT)
+    assert units(setting)["1/round_001"]["steps"] == 1
 
 
 def test_pseudo_cases_are_trained_on_and_never_validate(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -149,6 +150,14 @@ def test_labels_without_any_trusted_voxel_are_not_passed_over_in_silence(
     assert [line.startswith("WARNING: round 1: the model finds i,") for line in said].count(True) == warnings
 
 
+def test_the_iteration_ends_where_no_dice_is_a_number(tmp_path: Path) -> None:
+    said: list[str] = []
+    diary = Diary([math.nan] * 9)
+    run(tmp_path, diary, "iterative", said, per_round=3, patience=2)
+    assert len(diary.of("train")) == 3
+    assert [line.startswith("WARNING: the validation cases") for line in said].count(True) == 1
+
+
 def test_class_weights_are_those_of_labelled_and_current_pseudo_set(tmp_path: Path) -> None:
     diary = Diary([0.1, 0.2, 0.3, 0.2])
     run(tmp_path, diary, "iterative", per_round=5, max_rounds=2)
@@ -227,6 +236,8 @@ def test_a_broken_state_is_told(tmp_path: Path) -> None:
         ("iterative", {"two_step": False}, "--no-two-step belongs"),
         ("iterative", {"soft": True, "threshold": 0.9}, "--threshold makes hard labels"),
         ("random", {"soft": True, "untrusted": "ignore"}, "--untrusted makes hard labels"),
+        ("random", {"untrusted": "ignore"}, "give a --threshold above 0"),
+        ("iterative", {"untrusted": "ignore", "threshold": 0.0}, "give a --threshold above 0"),
         ("random", {"confidence": "mirroring", "mirroring": False}, "leave out --no-mirroring"),
         ("random", {"per_round": 0}, "must be 1 or more"),
         ("iterative", {"threshold": 1.5}, "between 0 and 1"),

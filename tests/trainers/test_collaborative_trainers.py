@@ -248,6 +248,10 @@ def test_the_ramp_up_counts_the_steps_of_the_whole_training(make: Any) -> None:
     assert found == pytest.approx([np.exp(-5 * (1 - t / 4)) for t in range(4)])
 
 
+def test_the_ramp_of_a_network_that_was_trained_before_is_over(make: Any) -> None:
+    assert make(type("Trained", (CollaborativeTrainer,), {"trained_before": True})).ramp == 1.0
+
+
 def test_snapshots_hold_the_mean_matrices_of_their_epochs(make: Any) -> None:
     made = make(type("Kept", (CollaborativeTrainer,), {"snapshot_epochs": (1,)}))
     matrices = []

@@ -183,6 +183,17 @@ def test_the_paper_recipe_divides_the_learning_rate_at_half_time(make: Any) -> N
     assert isinstance(made.optimizer, torch.optim.Adam)
 
 
+@pytest.mark.parametrize(("epochs", "first_half"), [(2, 1), (3, 2), (25, 13)])
+def test_one_step_halves_an_odd_number_of_epochs_too(epochs: int, first_half: int, make: Any) -> None:
+    made = make(getattr(trainers, f"InfNetRes2NetScratchTrainer_{epochs}epochs"), stages=6)
+    scheduler = made.configure_optimizers()[1]
+    rates = []
+    for epoch in range(epochs):
+        scheduler.step(epoch)
+        rates.append(scheduler.get_last_lr()[0])
+    assert rates == pytest.approx([1e-4] * first_half + [1e-5] * (epochs - first_half))
+
+
 def refused(capsys: pytest.CaptureFixture[str], folders: Path, trainer: type, **plans: Any) -> str:
     """The one line that a refusal prints; checks that it ends the run with status 2 and wrote nothing."""
     with pytest.raises(SystemExit) as stop:
@@ -236,6 +247,11 @@ def test_missing_weights_end_with_one_line(make: Any, capsys: pytest.CaptureFixt
         make(missing)
     assert stop.value.code == 2
     assert "/no/such/file.pth does not exist" in capsys.readouterr().err
+
+
+def test_an_encoder_that_was_trained_before_needs_no_weights(make: Any) -> None:
+    settings = {"encoder_weights": "/no/such/file.pth", "trained_before": True}
+    assert make(type("Trained", (InfNetPretrainedTrainer,), settings)).was_initialized
 
 
 def test_a_checkpoint_needs_no_encoder_weights(make: Any, tmp_path: Path) -> None:

@@ -206,6 +206,11 @@ def test_a_distillation_that_never_starts_is_refused(make: Any, capsys: pytest.C
     assert "from epoch 40 on, but the training ends after 10" in capsys.readouterr().err
 
 
+def test_a_network_that_was_trained_before_distils_at_once(make: Any) -> None:
+    made = make(type("Trained", (trainers.SSANetTrainerSA40_10epochs,), {"trained_before": True}))
+    assert made.loss.distillation.start_epoch == 0
+
+
 def test_the_paper_s_recipe() -> None:
     made = SSANetResNet34Trainer(planned.plans(), "2d", 0, planned.dataset_json(), torch.device("cpu"))
     assert (made.num_epochs, made.initial_lr, made.optimizer_name) == (150, 1e-4, "adam")
@@ -231,7 +236,7 @@ MASKED = planned.dataset_json(channel_names={"0": "CT", "1": "nonorm"})
         (SSANetTrainer, {"kernel_3d": 0}, {}, None, "kernel_3d = 0"),
         (SSANetTrainer, {"segmentation_loss": "focal"}, {}, None, "segmentation_loss = 'focal'"),
         (SSANetTrainer, {}, {"stages": 1}, None, "at least two stages, but this one has 1: plan a larger patch"),
-        (SSANetTrainer, {}, {}, MASKED, "promises 2 input channels (CT, nonorm, the last one a lung mask)"),
+        (SSANetTrainer, {}, {}, MASKED, "promises 2 input channels (CT, nonorm; number 1 is a lung mask)"),
         (SSANetResNet34Trainer, {}, {}, MASKED, "promises 2 input channels"),
         (SSANetReweightedTrainer, {}, {}, planned.dataset_json(REGIONS, regions_class_order=[1, 2]), "has regions"),
         (SSANetResNet34Trainer, {}, {"dims": 3}, None, "2D only"),
@@ -297,7 +302,7 @@ def test_empty_lung_masks_stop_the_training_or_are_told(
     with pytest.raises(SystemExit) as stop:
         made.get_tr_and_val_datasets()
     assert stop.value.code == 2
-    assert "lung mask (last channel) of all 2 training cases is empty" in capsys.readouterr().err
+    assert "lung mask (channel 1) of all 2 training cases is empty" in capsys.readouterr().err
 
 
 def test_class_weights_come_from_the_training_cases(

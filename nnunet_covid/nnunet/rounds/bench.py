@@ -69,7 +69,7 @@ class NNUNetBench:
         network = self._trainer.network if self._model is not None and self._model == training.start else None
         self._trainer = self._model = None  # so that no second network waits in memory
         trainer = self._new_trainer(self._phase(training), f"{training.round_number}/{training.name}")
-        if training.name == "base" and self.start_from is not None:
+        if self.start_from is not None and self._is_given(training.name):
             self._take_over(trainer, self.start_from)
         else:
             if training.start is not None:
@@ -101,7 +101,11 @@ class NNUNetBench:
             iterations=o.round_iterations if short else None,
             learning_rate=o.learning_rate if short else None,
             class_weights=list(weights) if weights is not None else None,
+            trained_before=training.start is not None or self._is_given(training.name),
         )
+
+    def _is_given(self, model: str) -> bool:
+        return model == "base" and self.start_from is not None
 
     def _pseudo_case(self, case: str, number: int) -> PseudoCase:
         return PseudoCase(self.pool[case], self._labels_of(number) / case)
@@ -152,7 +156,7 @@ class NNUNetBench:
     def _trainer_with(self, model: str) -> nnUNetTrainer:
         """A trainer that holds the weights of a model."""
         if self._model != model:
-            phase = Phase(self.setting.report_folder / "training")
+            phase = Phase(self.setting.report_folder / "training", trained_before=True)
             trainer = self._new_trainer(phase, f"0/{model}")
             load_weights(trainer, self.models.weights(model, self.setting.device))
             self._trainer, self._model = trainer, model
@@ -228,16 +232,18 @@ class NNUNetBench:
 
     def check_trainer(self) -> None:
         """Stop before any work if the trainer refuses these plans, or has no place for weights that are asked for."""
-        trainer = self._any_trainer()
+        trained_before = self._is_given("base") or self.models.path("base").is_file()
+        trainer = self._any_trainer(trained_before=trained_before)
         if self.options.reweight == "on" and not can_weight(trainer):
             raise UserError(
                 f"--reweight on: the loss of {self.setting.trainer} has no cross entropy over classes; use "
                 "--reweight off"
             )
 
-    def _any_trainer(self) -> Any:
+    def _any_trainer(self, *, trained_before: bool = True) -> Any:
         if self._trainer is None:
-            return self._new_trainer(Phase(self.setting.report_folder / "training"), "0/probe")
+            phase = Phase(self.setting.report_folder / "training", trained_before=trained_before)
+            return self._new_trainer(phase, "0/probe")
         return self._trainer
 
     # files
@@ -253,7 +259,7 @@ class NNUNetBench:
     def publish(self, model: str) -> dict[str, Any]:
         """The resulting model folder, validated as nnU-Net does."""
         setting = self.setting
-        trainer = self._new_trainer(Phase(setting.model_folder), "0/publish")
+        trainer = self._new_trainer(Phase(setting.model_folder, trained_before=True), "0/publish")
         load_weights(trainer, self.models.weights(model, setting.device))
         return publish_model(setting, trainer, self.models.path(model))
 

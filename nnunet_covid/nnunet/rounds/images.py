@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -50,17 +52,36 @@ def images_in(folder: Path, ending: str) -> Images:
     return {case: tuple(files[c] for c in sorted(files)) for case, files in sorted(found.items())}
 
 
-def checksums(images: Mapping[str, Iterable[Path]], setting: Setting, title: str) -> dict[str, str]:
-    """SHA-256 of the voxel values of each case, as nnU-Net reads them: a copy in another compression is the same."""
+class Checksum(NamedTuple):
+    """SHA-256 of a case as nnU-Net reads it, so that a copy in another compression is the same.
+
+    Attributes:
+        voxels: Of the voxel values.
+        whole: Of these and of spacing and geometry.
+    """
+
+    voxels: str
+    whole: str
+
+
+def checksums(images: Mapping[str, Iterable[Path]], setting: Setting, title: str) -> dict[str, Checksum]:
+    """The checksums of each case.
+
+    Raises:
+        UserError: If a file cannot be read.
+    """
     reader = setting.plans_manager.image_reader_writer_class()
     result = {}
     for case, files in tqdm(images.items(), desc=title, unit="image", leave=False):
         try:
-            voxels, _ = reader.read_images([str(f) for f in files])
+            voxels, properties = reader.read_images([str(f) for f in files])
         except Exception as e:  # every reader has errors of its own
             raise UserError(f"{next(iter(files))}: cannot be read ({str(e).strip().splitlines()[-1]})") from e
         voxels = np.ascontiguousarray(voxels)
-        result[case] = hashlib.sha256(repr((voxels.shape, voxels.dtype.str)).encode() + voxels.tobytes()).hexdigest()
+        digest = hashlib.sha256(repr((voxels.shape, voxels.dtype.str)).encode() + voxels.tobytes())
+        plain = digest.hexdigest()
+        digest.update(json.dumps(properties, sort_keys=True, default=lambda o: np.asarray(o).tolist()).encode())
+        result[case] = Checksum(plain, digest.hexdigest())
     return result
 
 
@@ -68,7 +89,7 @@ def known_images(own: Mapping[str, str], setting: Setting) -> dict[str, str]:
     """Unlabelled cases that are also labelled or test cases of the data set, or twice in the folder.
 
     Args:
-        own: Checksum of each unlabelled case.
+        own: Checksum of the voxels of each unlabelled case.
 
     Returns:
         Case to where else it is.
@@ -79,12 +100,12 @@ def known_images(own: Mapping[str, str], setting: Setting) -> dict[str, str]:
         for part in ("imagesTr", "imagesTs"):
             images = images_in(setting.raw_folder / part, setting.dataset_json["file_ending"])
             for case, digest in checksums(images, setting, f"read {part}").items():
-                seen[digest] = f"{part}/{case}"
-    for case, digest in sorted(own.items()):
-        if digest in seen:
-            known[case] = seen[digest]
+                seen[digest.voxels] = f"{part}/{case}"
+    for case, voxels in sorted(own.items()):
+        if voxels in seen:
+            known[case] = seen[voxels]
         else:
-            seen[digest] = f"{case} of the same folder"
+            seen[voxels] = f"{case} of the same folder"
     return known
 
 

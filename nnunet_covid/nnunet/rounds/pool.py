@@ -56,6 +56,16 @@ def pool_folder(setting: Setting) -> Path:
     return setting.data_folder / f"{setting.configuration_manager.data_identifier}_unlabelled_{digest}"
 
 
+def unprocessed(digests: Mapping[str, str], setting: Setting) -> list[str]:
+    """The cases that are not in the pool's folder yet.
+
+    Args:
+        digests: Case to the checksum of its voxels and geometry.
+    """
+    folder = pool_folder(setting)
+    return [case for case, digest in digests.items() if not (folder / (digest[:DIGITS] + ENDINGS[-1])).is_file()]
+
+
 def preprocess_pool(images: Images, digests: Mapping[str, str], setting: Setting, workers: int = 1) -> dict[str, Path]:
     """Pre-process what is not pre-processed yet.
 
@@ -69,13 +79,12 @@ def preprocess_pool(images: Images, digests: Mapping[str, str], setting: Setting
     tasks = [
         Task(
             tuple(str(f) for f in images[case]),
-            str(target),
+            str(targets[case]),
             str(setting.data_folder / f"{setting.plans_name}.json"),
             str(setting.data_folder / "dataset.json"),
             setting.configuration,
         )
-        for case, target in targets.items()
-        if not target.with_name(target.name + ENDINGS[-1]).is_file()
+        for case in unprocessed({case: digests[case] for case in images}, setting)
     ]
     done = map_in_processes(preprocess, tasks, workers)
     for _ in tqdm(done, total=len(tasks), desc="pre-process", unit="image", disable=not tasks, leave=False):

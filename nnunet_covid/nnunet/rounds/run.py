@@ -12,7 +12,7 @@ from pathlib import Path
 from nnunet_covid.errors import UserError
 from nnunet_covid.nnunet.rounds.bench import NNUNetBench
 from nnunet_covid.nnunet.rounds.images import Images, checksums, known_images, refuse_known, unlabelled_images
-from nnunet_covid.nnunet.rounds.pool import preprocess_pool
+from nnunet_covid.nnunet.rounds.pool import preprocess_pool, unprocessed
 from nnunet_covid.nnunet.rounds.setting import Setting
 from nnunet_covid.raw_dataset.case import sha256_of
 from nnunet_covid.semi_supervised.options import RoundOptions
@@ -60,12 +60,16 @@ def run_pseudo_labels(
         "images": str(folder.resolve()),
         "start_from": sha256_of(start_from) if start_from is not None else None,
     }
-    state = RunState.open(setting.report_folder, options, context)
     bench = NNUNetBench(setting, options, {}, start_from)
     with disk_full_is_a_users_matter(setting), locked(setting.report_folder):
+        state = RunState.open(setting.report_folder, options, context)
         bench.check_trainer()
+        if not state.units and setting.label_folder.exists():  # of a run whose report folder was deleted
+            shutil.rmtree(setting.label_folder)
+        resumed = state.done("pool")
         pool = state.once("pool", lambda: _pool(images, setting, folder, leave_out_duplicates))
-        _refuse_other_images(pool, images, folder)
+        if resumed:
+            _refuse_other_images(pool, images, setting, folder)
         if setting.raw_folder is None:
             tell("nnUNet_raw does not hold the data set: unlabelled images were not compared with its own")
         if setting.fold == "all":
@@ -87,22 +91,31 @@ def run_pseudo_labels(
 def _pool(images: Images, setting: Setting, folder: Path, leave_out: bool) -> dict[str, dict[str, str]]:
     """Case to checksum, and what was left out."""
     digests = checksums(images, setting, "read unlabelled images")
-    known = known_images(digests, setting)
+    known = known_images({case: digest.voxels for case, digest in digests.items()}, setting)
     if not leave_out:
         refuse_known(known, folder)
-    cases = {case: digest for case, digest in digests.items() if case not in known}
+    cases = {case: digest.whole for case, digest in digests.items() if case not in known}
     if not cases:
         raise UserError(f"-i {folder}: every image is known already, none is left to label")
     return {"cases": cases, "left_out": known}
 
 
-def _refuse_other_images(pool: dict[str, dict[str, str]], images: Images, folder: Path) -> None:
+def _refuse_other_images(pool: dict[str, dict[str, str]], images: Images, setting: Setting, folder: Path) -> None:
+    """An interrupted run goes on with the images it began with: by name, and by content where they are still read."""
     before = {*pool["cases"], *pool["left_out"]}
     if before != set(images):
         gone, new = sorted(before - set(images)), sorted(set(images) - before)
         raise UserError(
             f"-i {folder}: {len(gone)} image(s) have gone and {len(new)} are new since the run began "
             f"({', '.join([*gone, *new][:5])}). Put them back as they were, or start beside it with another --name"
+        )
+    unread = {case: images[case] for case in unprocessed(pool["cases"], setting)}
+    digests = checksums(unread, setting, "read unlabelled images") if unread else {}
+    changed = [case for case, digest in digests.items() if digest.whole != pool["cases"][case]]
+    if changed:
+        raise UserError(
+            f"-i {folder}: {len(changed)} image(s) have changed since the run began ({', '.join(changed[:5])}). Put "
+            "them back as they were, or start beside it with another --name"
         )
 
 

@@ -37,6 +37,7 @@ class Phase:
         iterations: Per epoch; ``None`` with epochs is one pass over the cases.
         learning_rate: Of Adam, constant; ``None`` keeps the trainer's optimiser and schedule.
         class_weights: For the cross entropy.
+        trained_before: Whether the network gets the weights of an earlier phase.
     """
 
     folder: Path
@@ -48,6 +49,7 @@ class Phase:
     iterations: int | None = None
     learning_rate: float | None = None
     class_weights: list[float] | None = None
+    trained_before: bool = False
 
 
 class PhaseMixin(nnUNetTrainer):
@@ -182,8 +184,8 @@ def _cross_entropies(loss: Any) -> list[Any]:
 
 def phase_trainer(base: type, phase: Phase, arguments: dict[str, Any]) -> Any:
     """A trainer for one phase, under the ordinary name that checkpoints shall carry."""
-    kind = type(base.__name__, (PhaseMixin, base), {"phase": phase, "__doc__": base.__doc__})
-    return kind(**arguments)
+    settings = {"phase": phase, "trained_before": phase.trained_before, "__doc__": base.__doc__}
+    return type(base.__name__, (PhaseMixin, base), settings)(**arguments)
 
 
 def load_weights(trainer: nnUNetTrainer, weights: Mapping[str, torch.Tensor]) -> None:
