@@ -96,6 +96,9 @@ class CollaborativeTrainer(LungInfectionTrainer):
     def usable_link(self, plans: PlansManager, configuration: str) -> Link | None:
         """What is linked to this configuration; ends the training with one line where it cannot begin."""
         preprocessed = Path(nnUNet_preprocessed.get() or ".")
+        unlabelled = self.use_unlabelled and self.uses_relations
+        if not unlabelled and self.general_weight <= 0:
+            return None
         try:
             link = find_link(preprocessed, plans, configuration)
             if self.general_weight > 0:
@@ -103,7 +106,7 @@ class CollaborativeTrainer(LungInfectionTrainer):
         except UserError as e:
             stop_training(f"{type(self).__name__}: {e}")
         cascaded = plans.get_configuration(configuration).previous_stage_name is not None
-        if link is not None and not (self.use_unlabelled and self.uses_relations):
+        if link is not None and not unlabelled:
             link = replace(link, unlabelled=None)
         if cascaded and link is not None and link.unlabelled is not None:
             stop_training(

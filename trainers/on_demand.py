@@ -14,6 +14,8 @@ import torch
 SUFFIX = re.compile(
     r"^(?P<base>.+?)(?:_(?P<epochs>\d+)epochs)?(?:_(?P<its>\d+)its)?(?:_seed(?P<seed>\d+))?(?:_pseudo(?P<tag>[A-Za-z0-9]+))?$"
 )
+RANKS_APART = 10_000
+"""Between the seeds of the processes of a multi-GPU training, which must not draw the same batches."""
 ITERATIONS_PER_VALIDATION_ITERATION = 5
 """nnU-Net: 250 training and 50 validation iterations per epoch."""
 
@@ -53,7 +55,7 @@ def trainer_of_length(name: str, find_base: Callable[[str], type | None]) -> typ
             self.num_iterations_per_epoch = numbers["its"]
             self.num_val_iterations_per_epoch = max(1, numbers["its"] // ITERATIONS_PER_VALIDATION_ITERATION)
         if "seed" in numbers:
-            _seed_everything(numbers["seed"])
+            _seed_everything(numbers["seed"] + RANKS_APART * self.local_rank)
 
     def get_training_transforms(*args: Any, **kwargs: Any) -> Any:
         from nnunet_covid.nnunet.augmentation import without_timing

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from nnunet_covid.errors import UserError
 from nnunet_covid.guided.infection_map import MapKind
+from nnunet_covid.nnunet.raw_data import read_splits
 from nnunet_covid.raw_dataset.splits import Split
 
 CHECKPOINT = "checkpoint_final.pth"
@@ -42,13 +43,20 @@ class CrossValidation:
     def maps(self, cases: Sequence[str]) -> dict[str, tuple[int, Path]]:
         """Fold and file of the map of every case.
 
+        Where nnU-Net's split file is at hand, a fold's maps are those of its validation cases alone: others, of
+        a training with other splits, may lie beside them, and the model has seen their images.
+
         Raises:
             UserError: If cases lack a map, naming the command that makes it.
         """
         found: dict[str, tuple[int, Path]] = {}
+        splits = read_splits(self.folder.parent.name) or []
         for fold in self.folds():
+            kept_out = splits[fold]["val"] if fold < len(splits) else None
             for path in self._validation(fold).glob(f"*{self.suffix}"):
-                found.setdefault(path.name.removesuffix(self.suffix), (fold, path))
+                case = path.name.removesuffix(self.suffix)
+                if kept_out is None or case in kept_out:
+                    found.setdefault(case, (fold, path))
         missing = [case for case in cases if case not in found]
         if missing:
             raise UserError(self._explanation(missing))

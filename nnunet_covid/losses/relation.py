@@ -6,6 +6,7 @@ Infection Segmentation" (relation-driven collaborative learning), §III-B and §
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import Any, Literal
 
@@ -39,6 +40,12 @@ class _SumOverProcesses(torch.autograd.Function):
         return total
 
 
+def _no_autocast(device: str) -> contextlib.AbstractContextManager[Any]:
+    """Keeps float32 inside autocast, on devices that have one."""
+    available = torch.amp.is_autocast_available(device)
+    return torch.autocast(device, enabled=False) if available else contextlib.nullcontext()
+
+
 def mean_feature(features: torch.Tensor, *, over_processes: bool = False) -> torch.Tensor:
     """Mean over the batch, (B, C, *spatial) to (C, *spatial), float32.
 
@@ -48,7 +55,7 @@ def mean_feature(features: torch.Tensor, *, over_processes: bool = False) -> tor
             gradient is the one that DistributedDataParallel, which averages over processes, turns into that of the
             whole batch.
     """
-    with torch.autocast(features.device.type, enabled=False):
+    with _no_autocast(features.device.type):
         if not over_processes:
             return features.float().mean(0)
         count = torch.tensor(float(len(features)), device=features.device)
@@ -71,7 +78,7 @@ def relation_matrix(feature: torch.Tensor) -> torch.Tensor:
     Returns:
         (C, C), float32.
     """
-    with torch.autocast(feature.device.type, enabled=False):
+    with _no_autocast(feature.device.type):
         a = feature.float().flatten(1)  # (C, N)
         gram = a @ a.T
         norm = torch.linalg.vector_norm(gram, dim=1, keepdim=True)

@@ -71,13 +71,17 @@ class RawDataSet:
 
     def splits(self) -> list[Split] | None:
         """The folds in use: those below ``nnUNet_preprocessed``, else those beside the images, else none."""
-        base = os.environ.get("nnUNet_preprocessed")  # noqa: SIM112, nnU-Net's spelling
-        places = [Path(base) / self.folder.name] if base else []
-        for place in (*places, self.folder):
-            path = place / "splits_final.json"
-            if path.is_file():
-                return json.loads(path.read_text(encoding="utf-8"))
-        return None
+        return read_splits(self.folder.name, self.folder)
+
+
+def read_splits(data_set: str, *places: Path) -> list[Split] | None:
+    """The folds of a data set below ``nnUNet_preprocessed``, else those in other places, else none."""
+    base = os.environ.get("nnUNet_preprocessed")  # noqa: SIM112, nnU-Net's spelling
+    for place in (*([Path(base) / data_set] if base else []), *places):
+        path = place / "splits_final.json"
+        if path.is_file():
+            return json.loads(path.read_text(encoding="utf-8"))
+    return None
 
 
 def open_raw_data_set(base: Path, data_set: str) -> RawDataSet:

@@ -80,6 +80,17 @@ def test_maps_come_from_the_fold_that_has_not_seen_the_image(folders: Path, slic
     assert [path for path in (folders / "raw").iterdir() if path.name.startswith(".")] == []
 
 
+def test_maps_left_over_from_other_splits_are_not_taken(folders: Path, slices: Path) -> None:
+    first = folders / "preprocessed" / slices.parent.name
+    write_json(first / "splits_final.json", [{"train": ["a"], "val": ["b", "c", "d"]}, {"train": [], "val": ["a"]}])
+    for case in CASES:  # now both folds have a file of every case
+        for fold in range(2):
+            write_picture(slices / f"fold_{fold}/validation/{case}.png", blob((20, 30), 100 * fold + ord(case)))
+    assert guide(2, "-m", slices) == 0
+    report = json.loads((folders / "raw" / GUIDED / "guide.json").read_text())
+    assert report["fold_of_map"] == {"a": 1, "b": 0, "c": 0, "d": 0}
+
+
 def test_probabilities_are_stored_in_255_steps_and_divided_by_nnunet(folders: Path, slices: Path) -> None:
     assert guide("Dataset002_Lesions", "-m", slices, "--map", "probability", "-d", 7, "--name", "Soft") == 0
     made = folders / "raw/Dataset007_Soft"

@@ -80,7 +80,7 @@ def test_only_known_images(made, error, tmp_path: Path) -> None:
 def test_names_that_nnunet_does_not_find(error) -> None:
     assert "nnU-Net finds no such data set" in error(dataset="941")
     assert "has no configuration '3d_fullres', but 2d" in error(configuration="3d_fullres")
-    assert "has no fold 4" in error(fold="4")
+    assert "has no fold 4, but 1 fold(s) from 0 on" in error(fold="4")
     assert "must be a number or 'all'" in error(fold="first")
     assert "nnU-Net finds no such trainer" in error(tr="NoSuchTrainer")
     assert "nnUNetv2_plan_and_preprocess" in error(p="noPlans")

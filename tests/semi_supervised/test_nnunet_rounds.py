@@ -138,6 +138,24 @@ def test_images_that_changed_while_a_run_was_interrupted_are_told(make: Any, mon
         do_rounds(made.unlabelled, "2d", TRAINER, "random", "Test", SHORT)
 
 
+def test_other_validation_cases_and_other_plans_on_resume_are_told(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    quick_ending(monkeypatch)
+    made = make()
+    do_rounds(made.unlabelled, "2d", TRAINER, "random", "Test", SHORT)
+    splits = made.preprocessed / "splits_final.json"
+    before = splits.read_text()
+    (fold,) = json.loads(before)
+    splits.write_text(json.dumps([{"train": fold["val"], "val": fold["train"]}]))
+    with pytest.raises(UserError, match="fold 0 has other validation cases"):
+        do_rounds(made.unlabelled, "2d", TRAINER, "random", "Test", SHORT)
+    splits.write_text(before)
+    plans = json.loads((made.preprocessed / "testPlans.json").read_text())
+    plans["configurations"]["2d"]["batch_size"] += 1
+    (made.preprocessed / "testPlans.json").write_text(json.dumps(plans))
+    with pytest.raises(UserError, match="plans was"):
+        do_rounds(made.unlabelled, "2d", TRAINER, "random", "Test", SHORT)
+
+
 def _killed(*args: Any) -> None:
     raise KeyboardInterrupt
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import planned
 import pytest
 import torch
 
+from nnunet_covid.errors import UserError
 from nnunet_covid.evaluation.relation_snapshots import read_snapshots
 from nnunet_covid.trainers import collaborative
 from nnunet_covid.trainers.collaborative import (
@@ -319,6 +321,18 @@ def test_unsupported_settings_are_refused(
     settings: dict[str, Any], expected: str, capsys: pytest.CaptureFixture[str], folders: Path
 ) -> None:
     assert expected in refused(capsys, folders, type("Variant", (CollaborativeTrainerNoGeneralLoss,), settings))
+
+
+def test_a_link_that_is_not_used_may_be_broken(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folders: Path
+) -> None:
+    def broken(*args: Any) -> None:
+        raise UserError("broken")
+
+    monkeypatch.setattr(collaborative, "find_link", broken)
+    CollaborativeTrainerNoRelationLoss(planned.plans(), "2d", 0, planned.dataset_json(), torch.device("cpu"))
+    shutil.rmtree(folders / "nnUNet_results" / "Dataset999_Test")
+    assert "broken" in refused(capsys, folders, CollaborativeTrainer)
 
 
 def test_without_a_link_training_does_not_begin(capsys: pytest.CaptureFixture[str], folders: Path) -> None:

@@ -240,6 +240,11 @@ class NNUNetBench:
                 "--reweight off"
             )
 
+    def validation_cases(self) -> list[str]:
+        """The labelled cases that are kept out of every training."""
+        with quiet():
+            return sorted(self._any_trainer().do_split()[1])
+
     def _any_trainer(self, *, trained_before: bool = True) -> Any:
         if self._trainer is None:
             phase = Phase(self.setting.report_folder / "training", trained_before=trained_before)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import time
 from collections.abc import Mapping
@@ -43,16 +41,7 @@ class Task:
 
 def pool_folder(setting: Setting) -> Path:
     """Beside the data set's own pre-processed cases; another one after re-planning."""
-    kept = {
-        k: v for k, v in setting.configuration_manager.configuration.items() if k not in ("architecture", "batch_size")
-    }
-    relevant = {
-        "configuration": kept,
-        "intensities": setting.plans_manager.foreground_intensity_properties_per_channel,
-        "transpose": setting.plans_manager.transpose_forward,
-        "reader": setting.plans["image_reader_writer"],
-    }
-    digest = hashlib.sha256(json.dumps(relevant, sort_keys=True, default=str).encode()).hexdigest()[:8]
+    digest = setting.plans_digest("architecture", "batch_size")
     return setting.data_folder / f"{setting.configuration_manager.data_identifier}_unlabelled_{digest}"
 
 

@@ -57,6 +57,7 @@ def run_pseudo_labels(
         "configuration": setting.configuration,
         "fold": setting.fold,
         "trainer": setting.trainer,
+        "plans": setting.plans_digest(),
         "images": str(folder.resolve()),
         "start_from": sha256_of(start_from) if start_from is not None else None,
     }
@@ -70,6 +71,12 @@ def run_pseudo_labels(
         pool = state.once("pool", lambda: _pool(images, setting, folder, leave_out_duplicates))
         if resumed:
             _refuse_other_images(pool, images, setting, folder)
+        kept_out = bench.validation_cases()
+        if state.once("validation cases", lambda: kept_out) != kept_out:
+            raise UserError(
+                f"{setting.data_folder / 'splits_final.json'}: fold {setting.fold} has other validation cases than "
+                "when the run began. Put the file back, or start beside it with another --name"
+            )
         if setting.raw_folder is None:
             tell("nnUNet_raw does not hold the data set: unlabelled images were not compared with its own")
         if setting.fold == "all":

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,6 +22,8 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
 from nnunet_covid.errors import UserError
 
+OWN_FOLDS = 5
+"""That nnU-Net makes where there is no split file."""
 SUFFIX = "_pseudo"
 TAG = re.compile(r"^[A-Za-z0-9]+$")
 
@@ -89,6 +93,21 @@ class Setting:
     def plans(self) -> dict[str, Any]:
         """The plans file."""
         return load_json(str(self.data_folder / f"{self.plans_name}.json"))
+
+    def plans_digest(self, *left_out: str) -> str:
+        """Eight digits that change with what the plans say of the configuration.
+
+        Args:
+            left_out: Entries of the configuration that do not matter.
+        """
+        configuration = self.configuration_manager.configuration
+        relevant = {
+            "configuration": {k: v for k, v in configuration.items() if k not in left_out},
+            "intensities": self.plans_manager.foreground_intensity_properties_per_channel,
+            "transpose": self.plans_manager.transpose_forward,
+            "reader": self.plans["image_reader_writer"],
+        }
+        return hashlib.sha256(json.dumps(relevant, sort_keys=True, default=str).encode()).hexdigest()[:8]
 
     @cached_property
     def plans_manager(self) -> PlansManager:
@@ -167,8 +186,9 @@ def _check_plans(setting: Setting) -> None:
 
 def _check_fold(setting: Setting) -> None:
     path = setting.data_folder / "splits_final.json"
-    if setting.fold != "all" and path.is_file() and int(setting.fold) >= len(load_json(str(path))):
-        raise UserError(f"{path} has no fold {setting.fold}")
+    folds = len(load_json(str(path))) if path.is_file() else OWN_FOLDS
+    if setting.fold != "all" and int(setting.fold) >= folds:
+        raise UserError(f"{path} has no fold {setting.fold}, but {folds} fold(s) from 0 on")
 
 
 @contextlib.contextmanager
