@@ -97,7 +97,7 @@ def line(name: str, rows: list[dict[str, str]], baseline: list[dict[str, str]]) 
     seeds = sorted({int(row["seed"]) for row in rows})
     cells = [f"`{name}`", _join(folds), _join(seeds), str(len({row["case"] for row in rows}))]
     dice = np.array([float(row["dice"]) for row in rows])
-    cells.append(f"{np.nanmean(dice):.3f} ± {np.nanstd(dice):.3f}")
+    cells.append(f"{np.nanmean(dice):.3f} ± {np.nanstd(dice, ddof=1):.3f}")
     for metric in METRICS[1:]:
         values = [float(row[metric]) for row in rows if row[metric]]
         cells.append(f"{np.mean(values):.3f}" if values else "")

@@ -47,7 +47,7 @@ def append_few_label_folds(splits: list[Split], cases: int) -> tuple[list[Split]
     """All folds, and the numbers of those with few labels; what is there already keeps its number."""
     extended = list(splits)
     numbers = []
-    for fold in range(FOLDS):
+    for fold in range(min(FOLDS, len(splits))):
         few = with_few_labels(splits[fold], fold, cases)
         if few not in extended:
             extended.append(few)
@@ -62,7 +62,10 @@ def main() -> None:
     args = parser.parse_args()
     dataset = maybe_convert_to_dataset_name(int(args.dataset) if args.dataset.isdigit() else args.dataset)
     path = Path(nnUNet_preprocessed.get()) / dataset / "splits_final.json"
-    splits, numbers = append_few_label_folds(json.loads(path.read_text(encoding="utf-8")), args.cases)
+    try:
+        splits, numbers = append_few_label_folds(json.loads(path.read_text(encoding="utf-8")), args.cases)
+    except ValueError as e:
+        raise SystemExit(str(e)) from e
     write_atomically(path, json.dumps(splits, indent=4) + "\n")
     for fold, number in enumerate(numbers):
         scored = len(splits[fold]["val"])

@@ -8,3 +8,9 @@ class UserError(Exception):
 
     The command line prints it as ``error: …`` and exits with status 2; as a library it is an ordinary exception.
     """
+
+
+def reason_of(error: BaseException) -> str:
+    """What an exception of another library says, in one line: its last one, which is where ITK's reason stands."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1].removeprefix("sitk::ERROR: ") if lines else type(error).__name__

@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from nnunet_covid.errors import UserError
 from nnunet_covid.guided.data_set import SOURCES, Guidance, build_guided_data_set
 from nnunet_covid.guided.infection_map import MAP_KINDS
 
@@ -42,5 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Build the data set."""
+    if args.maps_from == "reference" and args.stage1 is not None:
+        raise UserError("--maps-from reference takes the labels of the data set itself: leave out -m")
     guidance = Guidance(source=args.maps_from, kind=args.map, stage_one=args.stage1)
     build_guided_data_set(args.data_set, guidance, number=args.number, name=args.name)

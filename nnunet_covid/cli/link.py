@@ -19,6 +19,7 @@ from pathlib import Path
 
 from nnunetv2.configuration import default_num_processes
 
+from nnunet_covid.errors import UserError
 from nnunet_covid.nnunet.link.create import (
     PlannedDataSet,
     chosen_configurations,
@@ -66,6 +67,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Make, show or remove links."""
+    if args.at_most is not None and args.unlabelled is None:
+        raise UserError("--at-most is a number of unlabelled images: name their folder with --unlabelled")
+    if args.processes < 1:
+        raise UserError(f"-np {args.processes}: at least one process is needed")
     covid = open_planned(args.data_set, args.plans)
     if args.show:
         print(describe_links(covid))

@@ -22,7 +22,9 @@ from nnunet_covid.dataset_check.raw_data_set import RawCase, RawDataSet, display
 from nnunet_covid.dataset_check.splits_check import check_splits
 from nnunet_covid.dataset_check.thumbnails import thumbnail, unit
 from nnunet_covid.lung_mask.overlay import RED, outlined, sheet
+from nnunet_covid.output_folder import writable_folder
 from nnunet_covid.raw_dataset.case import Part
+from nnunet_covid.raw_dataset.staging import write_atomically
 
 AXIS_NAMES = {2: ("top to bottom", "left to right"), 3: ("head to foot", "front to back", "left to right")}
 
@@ -169,7 +171,7 @@ def _orientations(measured: Sequence[Measured]) -> Iterator[Finding]:
 
 def write_report(findings: Sequence[Finding], folder: Path) -> None:
     """``findings.json`` and one PNG per finding with a picture."""
-    folder.mkdir(parents=True, exist_ok=True)
+    writable_folder(folder)
     entries: list[dict[str, Any]] = []
     for index, finding in enumerate(findings, start=1):
         entry = finding.to_json()
@@ -177,4 +179,4 @@ def write_report(findings: Sequence[Finding], folder: Path) -> None:
             entry["picture"] = f"{index:03d}_{finding.check.replace(' ', '_')}.png"
             Image.fromarray(finding.picture).save(folder / entry["picture"])
         entries.append(entry)
-    (folder / "findings.json").write_text(json.dumps(entries, indent=2) + "\n", encoding="utf-8")
+    write_atomically(folder / "findings.json", json.dumps(entries, indent=2) + "\n")

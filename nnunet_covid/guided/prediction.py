@@ -19,6 +19,7 @@ from nnunet_covid.nnunet.channels import GUIDED_KEY
 from nnunet_covid.nnunet.image_maps import TEMPORARY
 from nnunet_covid.nnunet.raw_data import write_channel, write_labels
 from nnunet_covid.nnunet.trained_model import TrainedModel
+from nnunet_covid.output_folder import writable_folder
 from nnunet_covid.raw_dataset.staging import write_atomically
 
 INFECTION_FOLDER = "infection"
@@ -155,12 +156,9 @@ def _checked_kind(stage_one: TrainedModel, stage_two: TrainedModel) -> MapKind:
 
 def _open_folder(output: Output, stage_two: TrainedModel) -> None:
     """The folder with the two documents that nnU-Net and ``nnunet-covid evaluate`` look for beside predictions."""
-    try:
-        output.folder.mkdir(parents=True, exist_ok=True)
-        for unfinished in output.folder.glob(f"{TEMPORARY}*"):
-            unfinished.unlink()
-    except OSError as e:
-        raise UserError(f"{output.folder} cannot be used ({e.strerror}); name another folder") from e
+    writable_folder(output.folder)
+    for unfinished in output.folder.glob(f"{TEMPORARY}*"):
+        unfinished.unlink()
     documents = {"dataset.json": stage_two.dataset_json, "plans.json": stage_two.predictor.plans_manager.plans}
     for name, content in documents.items():
         write_atomically(output.folder / name, json.dumps(content, indent=2) + "\n")

@@ -17,7 +17,9 @@ from typing import Literal
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from nnunet_covid.errors import UserError
 from nnunet_covid.nnunet.registration import OPT_OUT, is_registered, startup_file
+from nnunet_covid.output_folder import writable_folder
 from nnunet_covid.startup import TRAINERS_FOLDER, VARIABLE
 
 Status = Literal["ok", "note", "problem"]
@@ -110,7 +112,9 @@ def _folder(name: str, purpose: str) -> Finding:
     path = Path(value)
     if not path.is_dir():
         return Finding(name, "problem", f"{path} does not exist", f"mkdir -p {path}")
-    if not os.access(path, os.W_OK):
+    try:
+        writable_folder(path)
+    except UserError:
         return Finding(name, "problem", f"{path} cannot be written", f"chmod u+w {path}, or another folder")
     return Finding(name, "ok", str(path))
 

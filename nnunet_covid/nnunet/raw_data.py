@@ -16,7 +16,7 @@ from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 from numpy.typing import NDArray
 from PIL import Image
 
-from nnunet_covid.errors import UserError
+from nnunet_covid.errors import UserError, reason_of
 from nnunet_covid.nnunet.case_files import list_cases
 from nnunet_covid.nnunet.image_maps import TEMPORARY, write_map
 from nnunet_covid.raw_dataset.splits import Split
@@ -66,7 +66,7 @@ class RawDataSet:
         try:
             labels, properties = self.reader.read_seg(str(path))
         except Exception as e:  # every format has exceptions of its own
-            raise UserError(f"{path} cannot be read as a label map: {str(e).splitlines()[0] if str(e) else e!r}") from e
+            raise UserError(f"{path} cannot be read as a label map: {reason_of(e)}") from e
         return labels[0], properties
 
     def splits(self) -> list[Split] | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from torch import nn
 from torch._dynamo import OptimizedModule
 
 from nnunet_covid.device import chosen_device
-from nnunet_covid.errors import UserError
+from nnunet_covid.errors import UserError, reason_of
 from nnunet_covid.nnunet.case_files import CaseFiles, list_cases
 from nnunet_covid.startup import offer_trainers
 
@@ -93,7 +92,8 @@ class TrainedModel:
                     allow_tqdm=False,
                 )
                 self.predictor.initialize_from_trained_model_folder(str(folder), self.folds, checkpoint)
-        except (RuntimeError, KeyError, EOFError, pickle.UnpicklingError, json.JSONDecodeError) as e:
+                _ = self.predictor.label_manager.foreground_labels  # nnU-Net reads the labels only now
+        except (RuntimeError, KeyError, EOFError, pickle.UnpicklingError, ValueError, TypeError, AssertionError) as e:
             reason = str(e).split(" in nnunetv2.training")[0].splitlines()[0]
             raise UserError(f"{folder} cannot be opened: {reason}") from e
         # outside inference mode, or its weights could take no part in gradients
@@ -156,6 +156,8 @@ class TrainedModel:
         """
         cases = list_cases(images, self.ending, self.channels)
         if self.previous_stage is None:
+            if previous_stage_labels is not None:
+                raise UserError(f"{self.folder} is no second stage of a cascade: leave out -prev_stage_predictions")
             return cases
         if previous_stage_labels is None:
             raise UserError(
@@ -246,9 +248,9 @@ def _read(reader: Any, files: Any) -> tuple[NDArray[np.float32], dict[str, Any]]
         with contextlib.redirect_stdout(said):
             return reader(files)
     except Exception as e:  # every format has exceptions of its own
-        lines = [line for line in [*said.getvalue().splitlines(), *str(e).splitlines()] if line.strip()]
+        lines = [line for line in said.getvalue().splitlines() if line.strip()]
         first = files if isinstance(files, str) else files[0]
-        raise UserError(f"{first} cannot be read: {lines[0] if lines else type(e).__name__}") from e
+        raise UserError(f"{first} cannot be read: {lines[0] if lines else reason_of(e)}") from e
 
 
 def _checked_folds(folder: Path, folds: Sequence[str] | None, checkpoint: str) -> tuple[str, ...]:

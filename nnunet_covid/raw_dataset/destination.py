@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from nnunet_covid.errors import UserError
+
+NAME = re.compile(r"[A-Za-z0-9_-]+")
+"""What nnU-Net's commands and a file system take."""
 
 
 def raw_base_folder(output: Path | None) -> Path:
@@ -18,7 +22,7 @@ def raw_base_folder(output: Path | None) -> Path:
         return output
     value = os.environ.get("nnUNet_raw")  # noqa: SIM112, nnU-Net's spelling
     if not value:
-        raise UserError("nnUNet_raw is not set; export nnUNet_raw=/your/folder, or name the output folder with -o")
+        raise UserError("nnUNet_raw is not set: export nnUNet_raw=/your/folder ('convert' also takes a folder with -o)")
     return Path(value)
 
 
@@ -32,8 +36,10 @@ def data_set_folder_name(number: int, name: str) -> str:
     """``Dataset501_COVIDSemiSeg``.
 
     Raises:
-        UserError: If the number does not fit nnU-Net's three digits.
+        UserError: If the number does not fit nnU-Net's three digits, or the name is none for a folder.
     """
+    if not NAME.fullmatch(name):
+        raise UserError(f"the name {name!r} of a data set must consist of letters, digits, hyphens and underscores")
     if not 1 <= number <= 999:
         raise UserError(f"data set number {number} is not between 1 and 999; choose another with -d")
     return f"Dataset{number:03d}_{name}"

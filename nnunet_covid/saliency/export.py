@@ -16,6 +16,7 @@ from nnunet_covid.errors import UserError
 from nnunet_covid.losses.self_attention_distillation import check_exponent
 from nnunet_covid.nnunet.image_maps import NIFTI, write_map
 from nnunet_covid.nnunet.trained_model import ForegroundClass, PreparedCase, TrainedModel
+from nnunet_covid.output_folder import writable_folder
 from nnunet_covid.raw_dataset.staging import write_atomically
 from nnunet_covid.saliency.case_maps import CaseMaps, Evidence, Request, compute_case_maps
 from nnunet_covid.saliency.encoder_features import feature_shapes, find_encoder
@@ -75,7 +76,7 @@ def export_saliency(
     first = model.prepare(cases[0], previous_stage_labels)
     shapes = feature_shapes(model.network, encoder, (1, len(first.data), *model.patch_size), model.device)
     request = _request(model, settings, stages=len(shapes))
-    _make_folder(output)
+    writable_folder(output)
 
     pictures, entries = [], {}
     for case in tqdm(cases, desc="saliency", unit="case", disable=None):
@@ -115,13 +116,6 @@ def _request(model: TrainedModel, settings: Settings, stages: int) -> Request:
             raise UserError(f"the encoder has stages 1 to {stages}, not {number}")
     indices = tuple(number - 1 for number in dict.fromkeys(numbers))
     return Request(classes, indices, settings.exponent, settings.evidence)
-
-
-def _make_folder(output: Path) -> None:
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise UserError(f"{output} cannot be made a folder ({e.strerror}); name another one") from e
 
 
 def _class_maps(maps: CaseMaps, request: Request) -> dict[tuple[str, str, int], NDArray[np.float32]]:

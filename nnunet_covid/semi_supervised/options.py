@@ -125,6 +125,8 @@ def _check_ranges(options: RoundOptions) -> None:
     for name, value in {"η": options.threshold, **options.class_thresholds}.items():
         if not 0 <= value <= 1:
             raise UserError(f"{flag('threshold')}: η of {name} is {value}, but must lie between 0 and 1")
+    if options.seed < 0:
+        raise UserError(f"--seed {options.seed}: must be 0 or more")
     if options.learning_rate is not None and options.learning_rate < 0:
         raise UserError(f"--learning-rate {options.learning_rate}: must be positive, or 0 for the trainer's own")
 

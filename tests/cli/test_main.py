@@ -30,7 +30,11 @@ def test_an_unknown_command_ends_with_status_2(capsys: pytest.CaptureFixture[str
 
 @pytest.mark.parametrize(
     ("raised", "status", "message"),
-    [(UserError("no file a.png"), 2, "error: no file a.png\n"), (KeyboardInterrupt(), 130, "interrupted\n")],
+    [
+        (UserError("no file a.png"), 2, "error: no file a.png\n"),
+        (PermissionError(13, "Permission denied", "out/a.csv"), 2, "error: out/a.csv: Permission denied\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+    ],
 )
 def test_mistakes_and_interruptions_end_with_one_line(
     raised: BaseException,

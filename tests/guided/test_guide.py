@@ -196,6 +196,8 @@ def test_missing_maps_name_cases_and_commands(folders: Path, slices: Path, capsy
         ([2, "-m", "STAGE", "-d", 2], "has the same number"),
         ([2, "-m", "STAGE", "-d", 1000], "not between 1 and 999"),
         ([2, "--maps-from", "reference", "--map", "probability"], "references hold no probabilities"),
+        ([2, "--maps-from", "reference", "-m", "STAGE"], "leave out -m"),
+        ([2, "-m", "STAGE", "--name", "../../elsewhere"], "the name '../../elsewhere' of a data set must consist of"),
     ],
 )
 def test_mistakes(

@@ -247,7 +247,7 @@ def test_unlabelled_images_are_used_where_asked_for(work: Path, used: bool, weig
     kind: Any = type("Variant", (CollaborativeTrainer,), settings)
     made = kind(linked.covid_plans(), "2d", 0, planned.dataset_json(), torch.device("cpu"))
     found = made.usable_link(PlansManager(linked.covid_plans()), "2d")
-    assert (found.unlabelled is not None) == (used and weight > 0)
+    assert (found is not None and found.unlabelled is not None) == (used and weight > 0)
 
 
 def test_worker_processes_make_batches_and_end(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -293,6 +293,8 @@ def test_a_data_set_without_lesion_is_refused(work: Path, capsys: pytest.Capture
         (("-a", "602", "--lesions", "tumour"), "none of the labels tumour (it has: effusion)"),
         (("--unlabelled", "/no/folder"), "/no/folder is no folder"),
         (("--unlabelled", "/", "--at-most", "0"), "at least one image must be left"),
+        (("-a", "602", "--at-most", "3"), "name their folder with --unlabelled"),
+        (("-a", "602", "-np", "0"), "at least one process"),
     ],
 )
 def test_wrong_arguments_are_refused(
@@ -300,6 +302,14 @@ def test_wrong_arguments_are_refused(
 ) -> None:
     assert expected in refused(capsys, *arguments)
     assert not (work / "preprocessed" / EFFUSION).exists()
+
+
+def test_folders_that_are_not_set_are_named(
+    work: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("nnUNet_raw", "nnUNet_preprocessed"):
+        monkeypatch.delenv(name)
+    assert "nnUNet_raw is not set: export nnUNet_raw=" in refused(capsys, "--show")
 
 
 def test_another_number_of_channels_is_refused(work: Path, capsys: pytest.CaptureFixture[str]) -> None:

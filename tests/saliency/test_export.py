@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -260,8 +261,39 @@ def test_colour_pictures_and_broken_files_are_refused(
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken/a_0000.png").write_bytes(b"no picture")
     assert saliency(slices_model, tmp_path / "broken", tmp_path / "out") == 2
-    assert "a_0000.png cannot be read: " in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "a_0000.png cannot be read: " in error
+    assert ".cxx" not in error, "where in another library's source it was noticed helps nobody"
     assert not (tmp_path / "out").exists()
+
+
+def test_a_model_whose_labels_are_no_numbers(
+    slices_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / slices_model.name
+    shutil.copytree(slices_model, folder)
+    dataset_json = json.loads((folder / "dataset.json").read_text())
+    dataset_json["labels"]["consolidation"] = "a"
+    (folder / "dataset.json").write_text(json.dumps(dataset_json))
+    assert saliency(folder, tmp_path, tmp_path / "out") == 2
+    assert "cannot be opened: " in capsys.readouterr().err
+
+
+def test_previous_stages_of_a_model_without_one_are_refused(
+    slices_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_picture(tmp_path / "in/a_0000.png", grey((32, 32), 0))
+    assert saliency(slices_model, tmp_path / "in", tmp_path / "out", "-prev_stage_predictions", tmp_path) == 2
+    assert "is no second stage of a cascade" in capsys.readouterr().err
+
+
+def test_an_output_that_cannot_be_written_is_told_before_the_work(
+    slices_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_picture(tmp_path / "in/a_0000.png", grey((32, 32), 0))
+    (tmp_path / "file").write_text("in the way")
+    assert saliency(slices_model, tmp_path / "in", tmp_path / "file/out") == 2
+    assert "cannot be written into" in capsys.readouterr().err
 
 
 def test_a_folder_that_is_no_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

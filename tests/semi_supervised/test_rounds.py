@@ -240,6 +240,7 @@ def test_a_broken_state_is_told(tmp_path: Path) -> None:
         ("iterative", {"untrusted": "ignore", "threshold": 0.0}, "give a --threshold above 0"),
         ("random", {"confidence": "mirroring", "mirroring": False}, "leave out --no-mirroring"),
         ("random", {"per_round": 0}, "must be 1 or more"),
+        ("random", {"seed": -1}, "--seed -1: must be 0 or more"),
         ("iterative", {"threshold": 1.5}, "between 0 and 1"),
         ("iterative", {"class_thresholds": {"ggo": -1.0}}, "η of ggo"),
         ("random", {"learning_rate": -1.0}, "must be positive"),

@@ -25,6 +25,7 @@ from nnunet_covid.nnunet.link.sources import (
     read_raw_data_set,
     unlabelled_sources,
 )
+from nnunet_covid.output_folder import writable_folder
 from nnunet_covid.raw_dataset.staging import write_atomically
 
 Tell = Callable[[str], None]
@@ -120,6 +121,7 @@ def make_link(
 
     Every finished source is recorded at once, so a link that was interrupted goes on where it stopped.
     """
+    writable_folder(covid.folder)
     for configuration in configurations:
         for other in others:
             cases = _link_other(covid, configuration, other, processes, progress)

@@ -16,7 +16,7 @@ from batchgenerators.utilities.file_and_folder_operations import load_pickle
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from tqdm import tqdm
 
-from nnunet_covid.errors import UserError
+from nnunet_covid.errors import UserError, reason_of
 
 REDUCED_DATASET_JSON: dict[str, Any] = {"labels": {"background": 0, "lesion": 1}}
 """All that is needed of the labels of other diseases: where a patch with a lesion can be cut."""
@@ -101,7 +101,7 @@ def _preprocess(
             str(unfinished), list(source.images), source.label, manager, chosen, REDUCED_DATASET_JSON
         )
     except (OSError, RuntimeError, ValueError, AssertionError, KeyError, IndexError) as e:
-        raise UserError(f"{source.images[0]} cannot be pre-processed with these plans ({e})") from e
+        raise UserError(f"{source.images[0]} cannot be pre-processed with these plans ({reason_of(e)})") from e
     for part in PARTS:
         os.replace(unfinished.with_name(source.name + part), folder / f"{source.name}{part}")
 

@@ -59,7 +59,8 @@ def data_set_name(number_or_name: str) -> str:
     try:
         return str(maybe_convert_to_dataset_name(number_or_name))
     except (RuntimeError, ValueError) as e:
-        where = f"{nnUNet_raw.get()} or {nnUNet_preprocessed.get()}"
+        folders = [folder_of(variable) for variable in ("nnUNet_raw", "nnUNet_preprocessed")]
+        where = " or ".join(map(str, folders))
         raise UserError(f"data set {number_or_name!r}: {_reason(str(e))} in {where}") from e
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from nnunet_covid.errors import UserError
+from nnunet_covid.errors import UserError, reason_of
 from nnunet_covid.nnunet.rounds.setting import Setting
 
 CHANNEL = re.compile(r"^(?P<case>.+)_(?P<channel>\d{4})$")
@@ -76,7 +76,7 @@ def checksums(images: Mapping[str, Iterable[Path]], setting: Setting, title: str
         try:
             voxels, properties = reader.read_images([str(f) for f in files])
         except Exception as e:  # every reader has errors of its own
-            raise UserError(f"{next(iter(files))}: cannot be read ({str(e).strip().splitlines()[-1]})") from e
+            raise UserError(f"{next(iter(files))}: cannot be read ({reason_of(e)})") from e
         voxels = np.ascontiguousarray(voxels)
         digest = hashlib.sha256(repr((voxels.shape, voxels.dtype.str)).encode() + voxels.tobytes())
         plain = digest.hexdigest()

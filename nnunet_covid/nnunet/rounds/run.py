@@ -14,6 +14,7 @@ from nnunet_covid.nnunet.rounds.bench import NNUNetBench
 from nnunet_covid.nnunet.rounds.images import Images, checksums, known_images, refuse_known, unlabelled_images
 from nnunet_covid.nnunet.rounds.pool import preprocess_pool, unprocessed
 from nnunet_covid.nnunet.rounds.setting import Setting
+from nnunet_covid.output_folder import writable_folder
 from nnunet_covid.raw_dataset.case import sha256_of
 from nnunet_covid.semi_supervised.options import RoundOptions
 from nnunet_covid.semi_supervised.progress import draw_progress
@@ -52,6 +53,7 @@ def run_pseudo_labels(
     images = unlabelled_images(folder, setting)
     if start_from is not None and not start_from.is_file():
         raise UserError(f"--start-from {start_from}: no such file")
+    writable_folder(setting.data_folder)
     context = {
         "dataset": setting.dataset,
         "configuration": setting.configuration,
