@@ -63,7 +63,7 @@ def folder_recipe(source: Path, layout: FolderLayout, *, name: str, labels: Mapp
     problems.raise_if_any()
     scheme = _scheme(labels) if labels else _recognised_scheme(cases, source)
     pictures = is_pictures(cases)
-    is_hu = not pictures and _is_hu(cases[0], source)
+    is_hu = not pictures and _is_hu(cases)
     info = DataSetInfo(**{**vars(INFO), "name": name})
     return Recipe(
         info=info,
@@ -77,28 +77,34 @@ def folder_recipe(source: Path, layout: FolderLayout, *, name: str, labels: Mapp
 
 
 def _scheme(labels: Mapping[str, int]) -> ClassScheme:
-    values = {0: 0, **{value: index for index, value in enumerate(labels.values(), start=1)}}
-    if len(values) != len(labels) + 1:
+    """Classes in the order given; ``ignore`` comes last, where nnU-Net wants it."""
+    if len({0, *labels.values()}) != len(labels) + 1:
         raise UserError("every --label needs a value of its own, other than 0, which is background")
+    if "background" in labels:
+        raise UserError("--label background is always the value 0; give this class another name")
+    if set(labels) == {"ignore"}:
+        raise UserError("--label ignore is no class, it marks what is not labelled; name a class with --label as well")
+    names = sorted(labels, key=lambda name: name == "ignore")
     return ClassScheme(
-        values=values, labels={"background": 0, **{name: index for index, name in enumerate(labels, start=1)}}
+        values={0: 0, **{labels[name]: index for index, name in enumerate(names, start=1)}},
+        labels={"background": 0, **{name: index for index, name in enumerate(names, start=1)}},
     )
 
 
 def _recognised_scheme(cases: list[SourceCase], source: Path) -> ClassScheme:
-    """One class, named ``infection``, where the masks hold a single value beside 0."""
+    """One class, named ``infection``, where the masks hold a single value beside 0.
+
+    Masks that cannot be read are passed over: the conversion names them, together with the images.
+    """
     found: set[int] = set()
-    problems = Problems(source)
     for case in cases:
         if case.mask is not None:
             try:
                 is_picture = is_pictures([case])
                 mask = read_grey(case.mask) if is_picture else array_of(read_volume(case.mask), case.mask)
-            except UnusableFile as e:
-                problems.add(e.path, e.reason)
+            except UnusableFile:
                 continue
             found |= set(np.unique(mask).tolist())
-    problems.raise_if_any()
     foreground = sorted(found - {0})
     if len(foreground) > 1:
         listed = ", ".join(f"{value:g}" for value in foreground[:8]) + (", …" if len(foreground) > 8 else "")
@@ -107,14 +113,14 @@ def _recognised_scheme(cases: list[SourceCase], source: Path) -> ClassScheme:
     return _scheme({"infection": int(foreground[0]) if foreground else 1})
 
 
-def _is_hu(case: SourceCase, source: Path) -> bool:
-    try:
-        return read_scan(case.image).is_hu
-    except UnusableFile as e:
-        problems = Problems(source)
-        problems.add(e.path, e.reason)
-        problems.raise_if_any()
-        raise
+def _is_hu(cases: list[SourceCase]) -> bool:
+    """Whether the first image that can be read holds Hounsfield units."""
+    for case in cases:
+        try:
+            return read_scan(case.image).is_hu
+        except UnusableFile:
+            continue
+    return True
 
 
 def convert(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from nnunet_covid.dataset_conversion.folder import TEMPLATE, folder_recipe
 from nnunet_covid.dataset_conversion.folder_layout import FolderLayout
+from nnunet_covid.errors import UserError
 from nnunet_covid.raw_dataset.command_line import add_conversion_arguments, run_conversion
 from nnunet_covid.raw_dataset.patient_table import read_patients
 
@@ -40,8 +42,17 @@ def run_folder_conversion(args: argparse.Namespace) -> None:
         missing_masks_allowed=args.allow_missing_masks,
         resample_masks=args.resample_masks,
     )
-    labels = dict(args.label) if args.label else None
+    labels = _labels(args.label) if args.label else None
     run_conversion(folder_recipe(args.source, layout, name=args.name, labels=labels), args)
+
+
+def _labels(given: Sequence[tuple[str, int]]) -> dict[str, int]:
+    labels: dict[str, int] = {}
+    for name, value in given:
+        if name in labels:
+            raise UserError(f"--label {name} has the values {labels[name]} and {value}; give each class one")
+        labels[name] = value
+    return labels
 
 
 def _label(text: str) -> tuple[str, int]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from nnunet_covid.dataset_conversion.folder_patients import patients_of
 from nnunet_covid.errors import UserError
 from nnunet_covid.raw_dataset.case import Part, SourceCase
 from nnunet_covid.raw_dataset.dicom_series import series_folders
@@ -36,8 +37,9 @@ class FolderLayout:
         images: Folder of the images.
         masks: Folder of the masks.
         lungs: Folder of lung masks.
-        patients: File name to patient.
+        patients: File name, with or without ending, to patient; a DICOM series goes by its case's folder.
         patient_pattern: Regular expression on the case name; its first group (or all of it) is the patient.
+            Where both are given, it stands in for the lines that the table lacks.
         missing_masks_allowed: Images without a mask become unlabelled cases instead of a problem.
         resample_masks: Whether masks may lie on another grid than their image.
     """
@@ -54,7 +56,8 @@ class FolderLayout:
         """Pair the files below the source.
 
         Raises:
-            UserError: If the source is no folder or holds no image.
+            UserError: If the source is no folder or holds no image, or images are left without a patient though a
+                table or a pattern is given.
         """
         if not source.is_dir():
             raise UserError(f"{source} is not a folder; give the folder that holds your images")
@@ -73,7 +76,9 @@ class FolderLayout:
         if not images:
             state = "is empty" if not any(image_folder.iterdir()) else "holds no image"
             raise UserError(f"{image_folder} {state}; expected {', '.join(ENDINGS)} files or DICOM series")
-        cases = list(self._cases(images, masks, lungs, problems))
+        names = {stem: _accepted_names(stem, path.relative_to(image_folder)) for stem, path in images.items()}
+        patients = patients_of(names, self.patients, self.patient_pattern)
+        cases = list(self._cases(images, masks, lungs, patients, problems))
         _check_kinds(cases, source)
         if is_pictures(cases):
             check_sizes(cases, problems)
@@ -82,7 +87,12 @@ class FolderLayout:
         return cases
 
     def _cases(
-        self, images: dict[str, Path], masks: dict[str, Path], lungs: dict[str, Path], problems: Problems
+        self,
+        images: dict[str, Path],
+        masks: dict[str, Path],
+        lungs: dict[str, Path],
+        patients: dict[str, str],
+        problems: Problems,
     ) -> Iterator[SourceCase]:
         for stem, mask in masks.items():
             if stem not in images:
@@ -93,15 +103,8 @@ class FolderLayout:
                 problems.add(image, "has no mask; add it, or convert with --allow-missing-masks")
             if lungs and stem not in lungs:
                 problems.add(image, "has no lung mask; add it or take the image out")
-            name = padded(stem)
-            patient = self._patient(image, name)
-            yield SourceCase(name, image, masks.get(stem), lungs.get(stem), patient=patient, part=part)
-
-    def _patient(self, image: Path, name: str) -> str:
-        if image.name in self.patients:
-            return self.patients[image.name]
-        match = re.search(self.patient_pattern, name) if self.patient_pattern else None
-        return (match.group(1) if match.groups() else match.group()) if match else ""
+            patient = patients.get(stem, "")
+            yield SourceCase(padded(stem), image, masks.get(stem), lungs.get(stem), patient=patient, part=part)
 
 
 def is_pictures(cases: list[SourceCase]) -> bool:
@@ -121,6 +124,13 @@ def _chosen(source: Path, given: Path | None, usual: tuple[str, ...]) -> Path | 
             raise UserError(f"{folder} is not a folder")
         return folder
     return next((source / name for name in usual if (source / name).is_dir()), None)
+
+
+def _accepted_names(stem: str, path: Path) -> tuple[str, ...]:
+    """How a table may name an image whose path starts at the image folder: in full, without ending, by its stem."""
+    entry = path.parts[0]
+    ending = ending_of(Path(entry), ENDINGS) or ""
+    return entry, entry[: len(entry) - len(ending)], stem
 
 
 def _files_by_stem(folder: Path, problems: Problems, apart_from: tuple[Path | None, ...] = ()) -> dict[str, Path]:

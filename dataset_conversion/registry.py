@@ -7,6 +7,7 @@ import pkgutil
 from functools import cache
 
 from nnunet_covid import dataset_conversion
+from nnunet_covid.dataset_conversion.folder import TEMPLATE
 from nnunet_covid.errors import UserError
 from nnunet_covid.raw_dataset.recipe import Recipe
 
@@ -28,5 +29,5 @@ def recipe_named(name: str) -> Recipe:
     for recipe in recipes().values():
         if name.lower() in {recipe.info.command, recipe.info.name.lower(), str(recipe.info.number)}:
             return recipe
-    known = ", ".join(recipes())
+    known = ", ".join([*recipes(), TEMPLATE.info.command])
     raise UserError(f"no converter is called {name!r}; known are {known}; 'nnunet-covid convert --list' tells more")

@@ -14,7 +14,7 @@ from PIL import Image
 from nnunet_covid.errors import UserError
 from nnunet_covid.lung_mask.files import images_and_outputs, lung_overlay, write_lung_mask
 from nnunet_covid.lung_mask.pretrained import MODELS
-from nnunet_covid.lung_mask.segment import METHODS, segment_lungs
+from nnunet_covid.lung_mask.segment import METHODS, refuse_unused_weights, segment_lungs
 from nnunet_covid.raw_dataset.image_file import read_scan
 from nnunet_covid.raw_dataset.problems import UnusableFile
 
@@ -31,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Segment every image that IN names."""
+    refuse_unused_weights(args.method, args.weights)
     for source, output in images_and_outputs(args.source, args.output):
         try:
             scan = read_scan(source)

@@ -12,6 +12,7 @@ from nnunet_covid.lung_mask.segment import LungMask
 from nnunet_covid.raw_dataset.dicom_series import is_dicom, series_folders
 from nnunet_covid.raw_dataset.pairing import VOLUME_ENDINGS, ending_of, natural_key
 from nnunet_covid.raw_dataset.picture import PICTURE_ENDINGS
+from nnunet_covid.raw_dataset.problems import some_of
 from nnunet_covid.raw_dataset.scan import Scan
 from nnunet_covid.raw_dataset.writing import write_array
 
@@ -26,12 +27,20 @@ def images_and_outputs(source: Path, output: Path) -> list[tuple[Path, Path]]:
         output: A file for one image or series, a folder for several.
 
     Raises:
-        UserError: If there is no image, or the output has the wrong ending.
+        UserError: If there is no image, the output has the wrong ending, or a mask would replace an image or
+            another mask.
     """
     if not source.exists():
         raise UserError(f"{source} does not exist; give an image, a DICOM folder or a folder of images")
     if source.is_file() or any(path.is_file() and is_dicom(path) for path in source.iterdir()):
-        return [(source, _checked(source, output))]
+        pairs = [(source, _checked(source, output))]
+    else:
+        pairs = _pairs_of_folder(source, output)
+    _refuse_overwriting(pairs)
+    return pairs
+
+
+def _pairs_of_folder(source: Path, output: Path) -> list[tuple[Path, Path]]:
     files = sorted((path for path in source.iterdir() if path.is_file()), key=lambda path: natural_key(path.name))
     images = [path for path in files if ending_of(path, ENDINGS) and not path.name.startswith(".")]
     series = [folder for child in sorted(source.iterdir()) if child.is_dir() for folder in series_folders(child)]
@@ -41,6 +50,26 @@ def images_and_outputs(source: Path, output: Path) -> list[tuple[Path, Path]]:
         raise UserError(f"{source} is a folder, so the output must be a folder as well, not {output}")
     pairs = [(path, output / f"{_stem(path)}{_natural_ending(path)}") for path in images]
     return pairs + [(path, output / f"{_series_name(path, series, source)}.nii.gz") for path in series]
+
+
+def _refuse_overwriting(pairs: list[tuple[Path, Path]]) -> None:
+    images = {_identity(source) for source, _ in pairs}
+    replaced = [output.name for _, output in pairs if output.exists() and _identity(output) in images]
+    if replaced:
+        folder = pairs[0][1].parent
+        raise UserError(f"the masks would replace the images {some_of(replaced)} in {folder}; name another output")
+    first: dict[str, Path] = {}
+    for source, output in pairs:
+        key = output.name.lower()  # file systems that ignore case would merge them
+        if key in first:
+            raise UserError(f"{first[key]} and {source} would both get the mask {output}; rename one of them")
+        first[key] = source
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """What one file keeps under all its names."""
+    status = path.stat()
+    return status.st_dev, status.st_ino
 
 
 def _series_name(path: Path, series: list[Path], source: Path) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nnunet_covid.errors import UserError
 from nnunet_covid.lung_mask import pretrained
 from nnunet_covid.lung_mask.threshold_slice import lungs_in_slice
 from nnunet_covid.lung_mask.threshold_volume import lungs_in_volume
@@ -24,6 +25,16 @@ class LungMask:
 
     mask: NDArray[np.bool_]
     method: str
+
+
+def refuse_unused_weights(method: str, weights: Path | None) -> None:
+    """Weights belong to lungmask's network.
+
+    Raises:
+        UserError: If they are given with the method ``threshold``.
+    """
+    if method == "threshold" and weights is not None:
+        raise UserError(f"the method threshold has no use for {weights}; leave the weights out or choose lungmask")
 
 
 def segment_lungs(

@@ -27,7 +27,7 @@ def add_conversion_arguments(parser: argparse.ArgumentParser, recipe: Recipe) ->
     )
     parser.add_argument(
         "--workers",
-        type=int,
+        type=_positive,
         default=min(8, os.cpu_count() or 1),
         help="number of processes (default: %(default)s)",
     )

@@ -22,9 +22,9 @@ from nnunet_covid.raw_dataset.destination import (
     refuse_number_in_use,
 )
 from nnunet_covid.raw_dataset.options import Options
-from nnunet_covid.raw_dataset.problems import Problems, UnusableFile
+from nnunet_covid.raw_dataset.problems import Problems, UnusableFile, some_of
 from nnunet_covid.raw_dataset.recipe import Recipe
-from nnunet_covid.raw_dataset.splits import TrainingCase, splits_from_file
+from nnunet_covid.raw_dataset.splits import Split, TrainingCase, patients_on_both_sides, splits_from_file
 from nnunet_covid.raw_dataset.staging import CaseRecord, Staging
 from nnunet_covid.raw_dataset.workers import map_in_processes
 
@@ -74,14 +74,16 @@ def convert_data_set(
     problems.raise_if_any()
     if not options.unlabelled:
         cases = [case for case in cases if case.part is not Part.UNLABELLED]
+    if options.splits is not None:
+        _check_splits(options.splits, cases)
 
     request = conversion_request(recipe, options)
     if folder.is_dir() and any(folder.iterdir()):
         _require_same_conversion(folder, request, cases, source)
         tell(f"{folder} already holds this conversion, nothing to do")
     else:
-        records = _convert_into(folder, recipe, options, request, cases, source, workers)
-        for line in _report(folder, records):
+        records, splits = _convert_into(folder, recipe, options, request, cases, source, workers)
+        for line in (*_report(folder, records), *_notes_on_folds(_training_cases(records), splits)):
             tell(line)
     if message := place_splits(folder, use_environment=use_environment):
         tell(f"note: {message}")
@@ -98,6 +100,12 @@ def _refuse_equal_names(cases: Sequence[SourceCase], problems: Problems) -> None
         first.setdefault(key, case)
 
 
+def _check_splits(path: Path, cases: Sequence[SourceCase]) -> None:
+    """What is wrong with the user's folds is told before the work, not after it."""
+    training = [TrainingCase(case.name, case.group, (case.name,)) for case in cases if case.part is Part.TRAINING]
+    splits_from_file(path, training)
+
+
 def _convert_into(
     folder: Path,
     recipe: Recipe,
@@ -106,7 +114,7 @@ def _convert_into(
     cases: Sequence[SourceCase],
     source: Path,
     workers: int,
-) -> list[CaseRecord]:
+) -> tuple[list[CaseRecord], list[Split]]:
     try:
         staging = Staging(folder, request)
     except OSError as e:
@@ -126,38 +134,45 @@ def _convert_into(
                 progress.update()
         problems.raise_if_any()
         records = list(staging.records.values())
-        _finish(staging, recipe, options, request, records)
+        splits = _finish(staging, recipe, options, request, records)
     except UserError:
         staging.discard()
         raise
     except OSError as e:
         message = f"{e.filename or folder}: {e.strerror or e}; put this right and run the same command to go on"
         raise UserError(message) from e
-    return records
+    return records, splits
 
 
 def _forget_changed(staging: Staging, cases: Sequence[SourceCase], source: Path) -> None:
     by_name = {case.name: case for case in cases}
     for name, record in list(staging.records.items()):
-        if name not in by_name or source_digests(by_name[name], source) != record.sources:
+        case = by_name.get(name)
+        if case is None or case.group != record.patient or source_digests(case, source) != record.sources:
             staging.forget(name)
 
 
-def _finish(
-    staging: Staging, recipe: Recipe, options: Options, request: dict[str, Any], records: list[CaseRecord]
-) -> None:
-    training = [
+def _training_cases(records: Sequence[CaseRecord]) -> list[TrainingCase]:
+    return [
         TrainingCase(record.case, record.patient, tuple(record.outputs))
         for record in records
         if record.part == Part.TRAINING.value
     ]
+
+
+def _finish(
+    staging: Staging, recipe: Recipe, options: Options, request: dict[str, Any], records: list[CaseRecord]
+) -> list[Split]:
+    training = _training_cases(records)
     documents: dict[str, Any] = {
         "dataset.json": dataset_json(recipe, options, sum(len(case.outputs) for case in training)),
         "conversion.json": conversion_json(request, records),
     }
-    if splits := splits_from_file(options.splits, training) if options.splits else recipe.split(training):
+    splits = splits_from_file(options.splits, training) if options.splits else recipe.split(training)
+    if splits:
         documents["splits_final.json"] = splits
     staging.finish(documents, folders=(Part.TRAINING.value, Part.TRAINING.label_folder) if training else ())
+    return splits
 
 
 def _require_same_conversion(folder: Path, request: dict[str, Any], cases: Sequence[SourceCase], source: Path) -> None:
@@ -171,6 +186,8 @@ def _require_same_conversion(folder: Path, request: dict[str, Any], cases: Seque
         raise UserError(f"{folder} holds another data set or was converted with other options; {remedy}")
     if {case.name: source_digests(case, source) for case in cases} != {c: r.sources for c, r in records.items()}:
         raise UserError(f"{folder} was converted from other source files; {remedy}")
+    if changed := [case.name for case in cases if case.group != records[case.name].patient]:
+        raise UserError(f"{folder} was converted with other patients for {some_of(changed)}; {remedy}")
     for record in records.values():
         for file, digest in record.files().items():
             if not (folder / file).is_file() or sha256_of(folder / file) != digest:
@@ -190,3 +207,13 @@ def _report(folder: Path, records: Sequence[CaseRecord]) -> Iterator[str]:
     methods = Counter(r.notes["lung_mask"] for r in records if "lung_mask" in r.notes)
     if methods:
         yield "lung masks: " + ", ".join(f"{count} by {method}" for method, count in sorted(methods.items()))
+
+
+def _notes_on_folds(cases: Sequence[TrainingCase], splits: Sequence[Split]) -> Iterator[str]:
+    patients = {case.patient for case in cases if case.outputs}
+    if patients and not splits:
+        count = "one patient is" if len(patients) == 1 else f"{len(patients)} patients are"
+        yield f"note: {count} too few for folds that do not leak, none were written; train fold 'all'"
+    for index, split in enumerate(splits):
+        if on_both := patients_on_both_sides(split, cases):
+            yield f"note: fold {index} has patients {some_of(on_both)} in train and in val; its score will be too good"

@@ -12,7 +12,7 @@ def read_patients(path: Path) -> dict[str, str]:
     """File name to patient, from a CSV file with the columns ``file`` and ``case`` (or ``patient``).
 
     Raises:
-        UserError: If the file cannot be read or lacks the columns.
+        UserError: If the file cannot be read, lacks the columns or an entry, or gives a file two patients.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
@@ -23,4 +23,11 @@ def read_patients(path: Path) -> dict[str, str]:
     patient = next((name for name in ("case", "patient") if name in columns), None)
     if "file" not in columns or patient is None:
         raise UserError(f"{path} needs a first line with the columns file and case; found {sorted(map(str, columns))}")
-    return {row["file"]: row[patient] for row in rows}
+    patients: dict[str, str] = {}
+    for row in rows:
+        file, value = (row["file"] or "").strip(), (row[patient] or "").strip()
+        if not (file and value):
+            raise UserError(f"{path} has a line without a file or without its {patient}: {file}{value}; fill it in")
+        if patients.setdefault(file, value) != value:
+            raise UserError(f"{path} says {patients[file]} as well as {value} for {file}; keep one line")
+    return patients

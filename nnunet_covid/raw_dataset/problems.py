@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -50,6 +51,12 @@ class Problems:
         head = f"{len(self.found)} problems in {self.source}, nothing was written:"
         lines = [f"  {problem.file}: {problem.reason}" for problem in self.found]
         raise UserError("\n".join([head, *lines]))
+
+
+def some_of(names: Iterable[str], at_most: int = 5) -> str:
+    """The first names in their order, and ``…`` where there are more."""
+    ordered = sorted(names)
+    return ", ".join(ordered[:at_most]) + (", …" if len(ordered) > at_most else "")
 
 
 def relative_name(path: Path, base: Path) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nnunet_covid.errors import UserError
+from nnunet_covid.lung_mask.segment import refuse_unused_weights
 from nnunet_covid.raw_dataset.case import SourceCase
 from nnunet_covid.raw_dataset.classes import ClassScheme
 from nnunet_covid.raw_dataset.data_set_info import DataSetInfo
@@ -70,5 +71,6 @@ class Recipe:
             raise UserError(f"{name} already consists of slices; leave out --slices")
         if options.splits is not None and not options.splits.is_file():
             raise UserError(f"{options.splits} does not exist; give a JSON file with folds")
+        refuse_unused_weights(options.lung_method, options.lung_weights)
         if options.lung_weights is not None and not options.lung_weights.is_file():
             raise UserError(f"{options.lung_weights} does not exist; give the .pth file with lungmask's weights")

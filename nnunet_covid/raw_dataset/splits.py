@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from nnunet_covid.errors import UserError
+from nnunet_covid.raw_dataset.problems import some_of
 
 Split = dict[str, list[str]]
 """One fold: ``train`` and ``val``, each a sorted list of case names."""
@@ -86,19 +87,32 @@ def splits_from_file(path: Path, cases: Sequence[TrainingCase]) -> list[Split]:
     """The user's own folds: a JSON list of ``{"train": [...], "val": [...]}`` with names of source cases.
 
     Raises:
-        UserError: If the file is no such list or names unknown cases.
+        UserError: If the file is no such list, names unknown cases or has a case on both sides of a fold.
     """
     try:
         folds = json.loads(path.read_text(encoding="utf-8"))
-        named = [{side: list(fold[side]) for side in ("train", "val")} for fold in folds]
+        named = [{side: [str(name) for name in fold[side]] for side in ("train", "val")} for fold in folds]
+        if not named:
+            raise ValueError
     except (OSError, ValueError, KeyError, TypeError) as e:
         message = f'{path} holds no splits; expected is a JSON list of {{"train": [names], "val": [names]}}'
         raise UserError(message) from e
     outputs = {case.name: case.outputs for case in cases}
     unknown = sorted({name for fold in named for names in fold.values() for name in names} - set(outputs))
     if unknown:
-        raise UserError(f"{path} names cases that do not exist: {', '.join(unknown)}")
+        raise UserError(f"{path} names cases that do not exist: {some_of(unknown)}; known are {some_of(outputs)}")
+    for index, fold in enumerate(named):
+        if on_both := set(fold["train"]) & set(fold["val"]):
+            raise UserError(
+                f"{path}: fold {index} has {some_of(on_both)} in train and in val; keep each in one of them"
+            )
     return [
         {side: sorted(output for name in names for output in outputs[name]) for side, names in fold.items()}
         for fold in named
     ]
+
+
+def patients_on_both_sides(split: Split, cases: Sequence[TrainingCase]) -> set[str]:
+    """The patients whose cases a fold trains on as well as validates on."""
+    patient_of = {output: case.patient for case in cases for output in case.outputs}
+    return {patient_of[name] for name in split["train"]} & {patient_of[name] for name in split["val"]}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from chest_phantom import chest_slice, chest_volume, dice
-from image_files import read_array, write_dicom_series, write_picture, write_volume
+from image_files import checksums, read_array, write_dicom_series, write_picture, write_volume
 
 from nnunet_covid.cli import main
 from nnunet_covid.raw_dataset.intensity_window import to_8_bit
@@ -56,3 +56,42 @@ def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str], source: st
     (tmp_path / "broken.nii.gz").write_bytes(b"broken")
     assert main(["lung-mask", str(tmp_path / source), str(tmp_path / output)]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("images", "source", "output", "message"),
+    [
+        (["a/y.png"], "a/y.png", "a/y.png", "would replace the images y.png in"),
+        (["a/y.png"], "a/y.png", "a/../a/y.png", "would replace the images y.png in"),
+        (["a/x.png", "a/y.png"], "a", "a", "would replace the images x.png, y.png in"),
+        (["a/x.png", "a/x.jpg"], "a", "out", "x.jpg and"),
+        (["a/x.png", "a/X.jpg"], "a", "out", "X.jpg and"),
+    ],
+)
+def test_no_file_is_written_over(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], images: list[str], source: str, output: str, message: str
+) -> None:
+    for name in images:
+        write_picture(tmp_path / name, to_8_bit(chest_slice()[0], -1250, 250))
+    before = checksums(tmp_path)
+    assert main(["lung-mask", str(tmp_path / source), str(tmp_path / output), "--method", "threshold"]) == 2
+    assert message in capsys.readouterr().err
+    assert checksums(tmp_path) == before
+
+
+def test_two_volumes_of_one_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for ending in (".nii.gz", ".nrrd"):
+        write_volume(tmp_path / f"in/y{ending}", chest_volume()[0].astype(np.int16), spacing=SPACING)
+    assert main(["lung-mask", str(tmp_path / "in"), str(tmp_path / "out"), "--method", "threshold"]) == 2
+    error = capsys.readouterr().err
+    assert "y.nii.gz and" in error
+    assert "in/y.nrrd would both get the mask" in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_weights_are_refused_where_nothing_uses_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_picture(tmp_path / "a.png", to_8_bit(chest_slice()[0], -1250, 250))
+    arguments = ["lung-mask", str(tmp_path / "a.png"), str(tmp_path / "o.png"), "--method", "threshold"]
+    assert main([*arguments, "--weights", "nofile"]) == 2
+    assert "the method threshold has no use for nofile" in capsys.readouterr().err
+    assert not (tmp_path / "o.png").exists()

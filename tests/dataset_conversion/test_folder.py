@@ -13,8 +13,22 @@ from nnunet_covid.cli import main
 from nnunet_covid.dataset_conversion import folder
 from nnunet_covid.dataset_conversion.folder_layout import FolderLayout
 from nnunet_covid.errors import UserError
+from nnunet_covid.raw_dataset.options import Options
 
 SHAPE = (4, 10, 12)
+
+
+def write_slices(source: Path, *names: str) -> Path:
+    for seed, name in enumerate(names):
+        write_picture(source / f"images/{name}.png", grey((20, 24), seed))
+        write_picture(source / f"masks/{name}.png", blob((20, 24), seed, 255))
+    return source
+
+
+def patients_in(converted: Path) -> dict[str, str]:
+    return {
+        entry["case"]: entry["patient"] for entry in json.loads((converted / "conversion.json").read_text())["cases"]
+    }
 
 
 def test_volumes_of_every_format(tmp_path: Path) -> None:
@@ -125,6 +139,10 @@ def test_other_labels_are_another_conversion(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--lung-method", "threshold", "--lung-weights", "nofile"], "threshold has no use for nofile"),
+        (["--label", "background=255"], "--label background is always the value 0"),
+        (["--label", "ignore=255"], "name a class with --label as well"),
+        (["--label", "a=255", "--label", "a=254"], "--label a has the values 255 and 254"),
         (["--masks", "nowhere"], "nowhere is not a folder"),
         (["--label", "infection=1"], "outside the label table (255; allowed: 0, 1)"),
         (["--every", "2"], "add --slices all"),
@@ -144,3 +162,118 @@ def test_mistakes_on_the_command_line(
     assert error.startswith("error: ")
     assert message in error
     assert not (tmp_path / "raw").exists() or not any((tmp_path / "raw").iterdir())
+
+
+@pytest.mark.parametrize("count", ["0", "-1"])
+def test_there_is_at_least_one_worker(tmp_path: Path, capsys: pytest.CaptureFixture[str], count: str) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["convert", "folder", str(tmp_path), "-o", str(tmp_path / "raw"), "--workers", count])
+    assert f"--workers: {count} is not a positive number" in capsys.readouterr().err
+
+
+def test_ignore_is_the_last_label_as_nnunet_wants_it(tmp_path: Path) -> None:
+    source = write_slices(tmp_path / "source", "a", "b")
+    converted = folder.convert(source, output=tmp_path / "raw", labels={"ignore": 254, "lesion": 255})
+    assert json.loads((converted / "dataset.json").read_text())["labels"] == {"background": 0, "lesion": 1, "ignore": 2}
+    assert set(np.unique(read_array(converted / "labelsTr/a.png"))) == {0, 1}
+
+
+def test_a_table_may_leave_the_endings_out(tmp_path: Path) -> None:
+    source = write_slices(tmp_path / "source", "a_0000", "b_0000", "c_0000")
+    for name in "abc":
+        (source / f"masks/{name}_0000.png").rename(source / f"masks/{name}.png")
+    layout = FolderLayout(patients={"a": "p1", "b_0000": "p1", "c_0000.png": "p2"})
+    converted = folder.convert(source, output=tmp_path / "raw", layout=layout)
+    assert patients_in(converted) == {"a": "p1", "b": "p1", "c": "p2"}
+
+
+def test_a_table_names_a_series_by_the_folder_of_its_case(tmp_path: Path) -> None:
+    for seed, case in enumerate(("x", "y")):
+        write_dicom_series(tmp_path / f"source/{case}/series", hounsfield(SHAPE, seed))
+    layout = FolderLayout(patients={"x": "p1", "y": "p1"})
+    assert set(patients_in(folder.convert(tmp_path / "source", output=tmp_path / "raw", layout=layout)).values()) == {
+        "p1"
+    }
+
+
+def test_a_pattern_stands_in_where_the_table_has_no_line(tmp_path: Path) -> None:
+    source = write_slices(tmp_path / "source", "PA_0", "PA_1", "other")
+    layout = FolderLayout(patients={"other": "PA"}, patient_pattern="^(PA)_")
+    converted = folder.convert(source, output=tmp_path / "raw", layout=layout)
+    assert set(patients_in(converted).values()) == {"PA"}
+
+
+@pytest.mark.parametrize(
+    ("layout", "message"),
+    [
+        (FolderLayout(patients={"PA_0.png": "p", "PB_0": "p"}), r"lacks the images PA_1\.png; add a line"),
+        (
+            FolderLayout(patients={"PA_0": "p", "PA_1": "p", "PB_0": "p", "PC.png": "p", "PB_000": "q"}),
+            r"names no images: PB_000, PC\.png; .* known are PA_0\.png, PA_1\.png, PB_0\.png",
+        ),
+        (FolderLayout(patients={"PA_0": "p", "PA_0.png": "q", "PA_1": "p", "PB_0": "p"}), "says p and q for PA_0"),
+        (FolderLayout(patient_pattern="^(PA)_"), "finds no patient in PB_000; it must in every case"),
+        (FolderLayout(patient_pattern="_0$"), "finds no patient in PA_000, PA_001, PB_000"),
+        (FolderLayout(patient_pattern="(PB)?"), "finds no patient in PA_000, PA_001"),
+    ],
+)
+def test_every_image_has_a_patient_where_patients_are_given(tmp_path: Path, layout: FolderLayout, message: str) -> None:
+    source = write_slices(tmp_path / "source", "PA_0", "PA_1", "PB_0")
+    with pytest.raises(UserError, match=message):
+        folder.convert(source, output=tmp_path / "raw", layout=layout)
+    assert not (tmp_path / "raw").exists()
+
+
+def test_other_patients_are_another_conversion(tmp_path: Path) -> None:
+    source = write_slices(tmp_path / "source", "PA_0", "PA_1", "PB_0", "PB_1")
+    folder.convert(source, output=tmp_path / "raw")
+    with pytest.raises(UserError, match=r"with other patients for PA_000, .*; delete it .* -d"):
+        folder.convert(source, output=tmp_path / "raw", layout=FolderLayout(patient_pattern=r"^(\w+)_"))
+
+
+def test_one_patient_gives_no_folds_and_a_note(tmp_path: Path) -> None:
+    source = write_slices(tmp_path / "source", "PA_0", "PA_1")
+    said: list[str] = []
+    layout = FolderLayout(patient_pattern="^PA")
+    converted = folder.convert(source, output=tmp_path / "raw", layout=layout, tell=said.append)
+    assert not (converted / "splits_final.json").exists()
+    note = "note: one patient is too few for folds that do not leak, none were written; train fold 'all'"
+    assert said[-1] == note
+
+
+@pytest.mark.parametrize("labels", [None, {"infection": 1}])
+def test_damaged_images_and_masks_are_named_in_one_error(tmp_path: Path, labels: dict[str, int] | None) -> None:
+    source = tmp_path / "source"
+    no_numbers = np.full(SHAPE, np.nan, dtype=np.float32)
+    for seed, name in enumerate("abc"):
+        write_volume(source / f"images/{name}.nrrd", no_numbers if name in "ab" else hounsfield(SHAPE, seed))
+        write_volume(source / f"masks/{name}.nrrd", no_numbers if name == "c" else blob(SHAPE, seed))
+    with pytest.raises(UserError) as e:
+        folder.convert(source, output=tmp_path / "raw", labels=labels)
+    for file in ("images/a.nrrd", "images/b.nrrd", "masks/c.nrrd"):
+        assert f"{file}: " in str(e.value)
+
+
+def test_own_folds_are_checked_before_the_work(tmp_path: Path) -> None:
+    source = write_slices(tmp_path / "source", "PA_0", "PA_1")
+    (source / "images/PA_1.png").write_bytes((source / "images/PA_1.png").read_bytes()[:200])
+    (tmp_path / "folds.json").write_text(json.dumps([{"train": ["PA_0"], "val": ["PA_1"]}]))
+    with pytest.raises(UserError, match="cases that do not exist: PA_0, PA_1; known are PA_000, PA_001"):
+        folder.convert(source, output=tmp_path / "raw", options=Options(splits=tmp_path / "folds.json"))
+
+
+def test_own_folds_with_a_patient_on_both_sides_are_noted(tmp_path: Path) -> None:
+    source = write_slices(tmp_path / "source", "PA_0", "PA_1", "PB_0")
+    folds = [{"train": ["PA_000", "PA_001"], "val": ["PB_000"]}, {"train": ["PA_000", "PB_000"], "val": ["PA_001"]}]
+    (tmp_path / "folds.json").write_text(json.dumps(folds))
+    said: list[str] = []
+    folder.convert(
+        source,
+        output=tmp_path / "raw",
+        layout=FolderLayout(patient_pattern="^P[AB]"),
+        options=Options(splits=tmp_path / "folds.json"),
+        tell=said.append,
+    )
+    assert [line for line in said if "fold " in line] == [
+        "note: fold 1 has patients PA in train and in val; its score will be too good"
+    ]

@@ -23,7 +23,7 @@ def test_a_data_set_is_found_by_any_of_its_names(name: str) -> None:
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(UserError, match=r"covid-semiseg, .*non-covid-lesions"):
+    with pytest.raises(UserError, match=r"covid-semiseg, .*non-covid-lesions, folder;"):
         recipe_named("covid")
 
 

@@ -14,8 +14,11 @@ import pytest
 from image_files import blob, checksums, grey, write_picture
 
 from nnunet_covid.dataset_conversion import Dataset501_COVIDSemiSeg
+from nnunet_covid.dataset_conversion.folder import convert as convert_folder
+from nnunet_covid.dataset_conversion.folder_layout import FolderLayout
 from nnunet_covid.errors import UserError
 from nnunet_covid.raw_dataset.options import Options
+from nnunet_covid.raw_dataset.staging import Staging
 
 LABELLED = "TrainingSet/LungInfection-Train/Doctor-label"
 CASES = 60
@@ -97,6 +100,27 @@ def processes_of(mark: bytes) -> list[str]:
     return found
 
 
+def test_a_case_with_another_patient_is_converted_again(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    for index in range(3):
+        write_picture(source / f"images/p_{index}.png", grey((20, 24), index))
+        write_picture(source / f"masks/p_{index}.png", blob((20, 24), index, 255))
+    partial = tmp_path / "raw/.Dataset599_Folder.partial"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Staging, "finish", fails)
+        with pytest.raises(UserError, match="to go on"):
+            convert_folder(source, output=tmp_path / "raw")
+    assert len(list((partial / "labelsTr").iterdir())) == 3
+    converted = convert_folder(source, output=tmp_path / "raw", layout=FolderLayout(patient_pattern="^p"))
+    assert not (converted / "splits_final.json").exists()
+    cases = json.loads((converted / "conversion.json").read_text())["cases"]
+    assert {entry["patient"] for entry in cases} == {"p"}
+
+
+def fails(*_: object, **__: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
 def test_damage_in_a_left_over_file_is_repaired(source: Path, tmp_path: Path) -> None:
     partial = kill_in_the_middle(source, tmp_path / "killed")
     min((partial / "labelsTr").glob("*.png")).write_bytes(b"damaged")
@@ -170,5 +194,5 @@ def test_a_destination_that_cannot_be_written(source: Path, tmp_path: Path) -> N
 
 def test_the_raw_folder_must_be_known(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("nnUNet_raw", raising=False)
-    with pytest.raises(UserError, match=r"nnUNet_raw is not set; export nnUNet_raw=.* or name the output folder"):
+    with pytest.raises(UserError, match=r"nnUNet_raw is not set: export nnUNet_raw=.* with -o"):
         Dataset501_COVIDSemiSeg.convert(source)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from nnunetv2.utilities.crossval_split import generate_crossval_split
 
-from nnunet_covid.raw_dataset.splits import TrainingCase, few_training_folds, patient_folds
+from nnunet_covid.errors import UserError
+from nnunet_covid.raw_dataset.splits import TrainingCase, few_training_folds, patient_folds, splits_from_file
 
 
 def cases(patients: list[int]) -> list[TrainingCase]:
@@ -47,3 +51,18 @@ def test_few_training_folds_train_on_every_case_once(patients: list[int]) -> Non
     for fold in folds:
         assert sorted(fold["train"] + fold["val"]) == sorted(owner)
         assert {owner[name] for name in fold["train"]}.isdisjoint({owner[name] for name in fold["val"]})
+
+
+@pytest.mark.parametrize(
+    ("folds", "message"),
+    [
+        ([{"train": ["c000", "c001"], "val": ["c001"]}], "fold 0 has c001 in train and in val; keep each in one"),
+        ([{"train": ["c0", 7], "val": ["c001"]}], "cases that do not exist: 7, c0; known are c000, c001, c002"),
+        ([], "holds no splits"),
+        ({"train": ["c000"], "val": ["c001"]}, "holds no splits"),
+    ],
+)
+def test_own_folds_are_checked(tmp_path: Path, folds: object, message: str) -> None:
+    (tmp_path / "folds.json").write_text(json.dumps(folds))
+    with pytest.raises(UserError, match=message):
+        splits_from_file(tmp_path / "folds.json", cases([0, 0, 1]))

@@ -1,0 +1,31 @@
+"""Tables of patients: what is read, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nnunet_covid.errors import UserError
+from nnunet_covid.raw_dataset.patient_table import read_patients
+
+
+def test_both_names_of_the_column_and_a_line_twice(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("file,patient\na.png, p1\nb,p2\nb,p2\n")
+    assert read_patients(tmp_path / "t.csv") == {"a.png": "p1", "b": "p2"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("file,case\na.png,\n", "without a file or without its case: a.png; fill it in"),
+        ("file,case\na.png\n", "without a file or without its case: a.png; fill it in"),
+        ("file,case\n,p1\n", "without a file or without its case: p1; fill it in"),
+        ("file,case\na,p1\na,p2\n", "says p1 as well as p2 for a; keep one line"),
+        ("name,case\na,p1\n", "needs a first line with the columns file and case"),
+    ],
+)
+def test_tables_that_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(UserError, match=message):
+        read_patients(tmp_path / "t.csv")
