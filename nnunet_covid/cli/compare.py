@@ -6,12 +6,14 @@ Each argument is a folder written by 'nnunet-covid evaluate -o'. Every pair of t
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from nnunet_covid.evaluation.comparison import DEFAULT_METRICS, compare_evaluations
 from nnunet_covid.evaluation.comparison_tables import comparison_table, write_comparison
 from nnunet_covid.evaluation.plots.forest import write_forest
 from nnunet_covid.evaluation.report import prepare_folder
+from nnunet_covid.evaluation.score_tables import notes_on_settings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +29,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"columns to compare, or all (default: {' '.join(DEFAULT_METRICS)})",
     )
     parser.add_argument("--common-cases", action="store_true", help="compare the cases that all evaluations have")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the bootstrap (default: 0)")
+    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="of the bootstrap (default: 0)")
+
+
+def seed(text: str) -> int:
+    """A seed from the command line: an integer that is not negative.
+
+    Raises:
+        argparse.ArgumentTypeError: if it is anything else.
+    """
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"a seed must be 0 or a positive integer, not {text}")
+    return int(text)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -38,6 +51,8 @@ def run(args: argparse.Namespace) -> None:
         args.evaluations, names=args.names, metrics=args.metrics, common_cases=args.common_cases, seed=args.seed
     )
     print(comparison_table(compared))
+    for note in notes_on_settings(args.evaluations):
+        print(f"note: {note}", file=sys.stderr)
     if args.output is not None:
         for path in [*write_comparison(compared, args.output), *write_forest(compared, args.output)]:
             print(f"wrote {path}")

@@ -46,7 +46,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Evaluate, print the table, and write the report if asked."""
+    """Evaluate, print the table, and write the report if asked.
+
+    Raises:
+        UserError: for any mistake in the arguments or the input.
+    """
+    if args.images is not None and args.output is None:
+        raise UserError("--images: pictures of the worst cases are drawn with -o only; add -o DIR")
     if args.images is not None and not args.images.is_dir():
         raise UserError(f"{args.images}: no such folder")
     if args.output is not None:
@@ -72,8 +78,12 @@ def run(args: argparse.Namespace) -> None:
 
 
 def parse_labels(entries: list[str]) -> dict[str, int | list[int]]:
-    """``["lesion=1,2", "ignore=3"]`` as the labels of a dataset.json."""
-    labels: dict[str, int | list[int]] = {"background": 0}
+    """``["lesion=1,2", "ignore=3"]`` as the labels of a dataset.json.
+
+    Raises:
+        UserError: if an entry is not NAME=VALUE[,VALUE…], or a name is given twice.
+    """
+    labels: dict[str, int | list[int]] = {}
     for entry in entries:
         name, _, text = entry.partition("=")
         try:
@@ -82,5 +92,7 @@ def parse_labels(entries: list[str]) -> dict[str, int | list[int]]:
             values = []
         if not name or not values:
             raise UserError(f"--labels {entry}: expected NAME=VALUE or NAME=VALUE,VALUE")
+        if name in labels:
+            raise UserError(f"--labels {entry}: {name} is given twice; a region of several values is NAME=VALUE,VALUE")
         labels[name] = values[0] if len(values) == 1 else values
-    return labels
+    return {"background": 0, **labels}

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from nnunet_covid.evaluation import confusion
 from nnunet_covid.evaluation.confusion import ConfusionCounts, confusion_counts
 from nnunet_covid.evaluation.empty_policy import Emptiness, EmptyPolicy, emptiness, left_out
-from nnunet_covid.evaluation.label_files import Geometry
+from nnunet_covid.evaluation.geometry import Geometry
 from nnunet_covid.evaluation.labels import EvaluatedClass, LabelScheme
 from nnunet_covid.evaluation.map_scores import ProbabilityMap, map_scores
 from nnunet_covid.evaluation.surface_distance import surface_distances

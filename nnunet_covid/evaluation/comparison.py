@@ -69,7 +69,7 @@ def compare_evaluations(
         seed: of the bootstrap.
 
     Raises:
-        UserError: for fewer than two methods, unknown metrics, different cases or settings.
+        UserError: for fewer than two methods, unknown metrics, different cases or settings, damaged files.
     """
     paths = [Path(e) for e in evaluations]
     if len(paths) < 2:

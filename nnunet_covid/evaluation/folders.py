@@ -19,9 +19,9 @@ from nnunet_covid.errors import UserError
 from nnunet_covid.evaluation.allocator import keep_freed_memory
 from nnunet_covid.evaluation.case import CaseScore, Settings, score_case
 from nnunet_covid.evaluation.empty_policy import EmptyPolicy
+from nnunet_covid.evaluation.geometry import Geometry, difference_of
 from nnunet_covid.evaluation.kept_labels import KeptCase, keep_labels, within_budget
 from nnunet_covid.evaluation.label_files import (
-    Geometry,
     LabelFormat,
     label_format,
     read_geometry,
@@ -31,7 +31,14 @@ from nnunet_covid.evaluation.label_files import (
 from nnunet_covid.evaluation.labels import LabelScheme, find_dataset_json, read_dataset_json, scheme_of_labels
 from nnunet_covid.evaluation.metrics import Units
 from nnunet_covid.evaluation.pairing import paired_cases
-from nnunet_covid.evaluation.probability_maps import MapSource, check_map, find_maps, maps_beside, read_maps
+from nnunet_covid.evaluation.probability_maps import (
+    MapSource,
+    check_greys,
+    check_map,
+    find_maps,
+    maps_beside,
+    read_maps,
+)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -137,11 +144,10 @@ def open_folders(
     use_maps: bool = True,
     resize_maps: bool = False,
 ) -> EvaluationInput:
-    """Pair the cases and compare shapes, spacings and channels by the files' headers.
+    """Pair the cases and compare geometries and channels by the files' headers.
 
     Raises:
-        UserError: for names on one side only, unequal shapes or spacings, maps that are missing or do not
-        match.
+        UserError: for names on one side only, unequal geometries, maps that are missing, do not match or are masks.
     """
     for folder in (predictions, references):
         if not folder.is_dir():
@@ -168,21 +174,16 @@ def open_folders(
         units = geometry.units
         if source is not None:
             check_map(source, case, scheme, geometry.shape)
+    if source is not None:
+        check_greys(source, cases, scheme)
     return EvaluationInput(predictions, references, tuple(cases), fmt, scheme, source, units)
 
 
 def _common_geometry(predictions: Path, references: Path, case: str, fmt: LabelFormat) -> Geometry:
     predicted = read_geometry(predictions / f"{case}{fmt.ending}", fmt)
     expected = read_geometry(references / f"{case}{fmt.ending}", fmt)
-    if predicted.shape != expected.shape:
-        raise UserError(
-            f"{case}: shape {predicted.shape} of the prediction differs from the reference's {expected.shape}"
-        )
-    if not predicted.same_spacing(expected):
-        raise UserError(
-            f"{case}: spacing {_rounded(predicted.spacing)} of the prediction differs from the reference's "
-            f"{_rounded(expected.spacing)}"
-        )
+    if difference := difference_of(predicted, expected):
+        raise UserError(f"{case}: {difference}")
     return expected
 
 
@@ -273,7 +274,3 @@ def _prepare_process() -> None:
 
 def _with_bar(items: Iterable[Result], total: int, what: str, progress: bool) -> Iterable[Result]:
     return tqdm(items, total=total, desc=what, unit="case", disable=None if progress else True, leave=False)
-
-
-def _rounded(spacing: tuple[float, ...]) -> tuple[float, ...]:
-    return tuple(round(s, 4) for s in spacing)

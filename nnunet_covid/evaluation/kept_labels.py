@@ -14,7 +14,7 @@ import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
-from nnunet_covid.evaluation.label_files import Geometry
+from nnunet_covid.evaluation.geometry import Geometry
 
 KEPT_BYTES = 1 << 28  # of all cases together; what does not fit is read again
 LARGEST = (1 << 31) - (1 << 24)  # bytes that one LZ4 block may hold, with room for what cannot be compressed

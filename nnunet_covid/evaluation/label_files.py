@@ -8,7 +8,6 @@ only when a file calls for it: processes that score PNG slices start in half the
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from nnunet_covid.errors import UserError
+from nnunet_covid.evaluation.geometry import PIXELS, Geometry
 from nnunet_covid.evaluation.metrics import Units
 from nnunet_covid.evaluation.png_files import grey_png_shape, read_grey_png
 from nnunet_covid.nnunet.segmentation_readers import (
@@ -26,27 +26,9 @@ from nnunet_covid.nnunet.segmentation_readers import (
     reader_names,
     readers_by_ending,
 )
+from nnunet_covid.whole_nifti import is_whole
 
-# A natural image has no spacing: nnU-Net writes (999, 1, 1), so do its readers of 2D ITK images with 999 ·
-# max.
-PIXELS = Units(length="px", size="px")
 FEW_VALUES = 16
-SPACING_TOLERANCE = 1e-3  # relative; NIfTI stores spacings as 32-bit floats
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """Shape in numpy order, spacing in the same order, and units; 2D images have two axes here."""
-
-    shape: tuple[int, ...]
-    spacing: tuple[float, ...]
-    units: Units
-
-    def same_spacing(self, other: Geometry) -> bool:
-        """Whether both spacings agree up to the rounding of file headers."""
-        return len(self.spacing) == len(other.spacing) and bool(
-            np.allclose(self.spacing, other.spacing, rtol=SPACING_TOLERANCE, atol=0)
-        )
 
 
 @dataclass(frozen=True)
@@ -78,7 +60,7 @@ def label_format(dataset_json: dict[str, Any] | None, folder: Path) -> LabelForm
 
 
 def read_geometry(path: Path, fmt: LabelFormat) -> Geometry:
-    """Shape and spacing from the header alone where the format allows it.
+    """Shape, spacing and place from the header alone where the format allows it.
 
     Raises:
         UserError: if the file cannot be read.
@@ -90,7 +72,7 @@ def read_geometry(path: Path, fmt: LabelFormat) -> Geometry:
             header = sitk.ImageFileReader()
             header.SetFileName(str(path))
             header.ReadImageInformation()
-            return _itk_geometry(header.GetSize(), header.GetSpacing())
+            return _itk_geometry(header)
         if fmt.reader == "NaturalImage2DIO":
             shape = grey_png_shape(path)
             if shape is None:
@@ -106,21 +88,25 @@ def read_labels(path: Path, fmt: LabelFormat) -> tuple[NDArray[np.integer], Geom
     """A label map as integers, and its geometry.
 
     Raises:
-        UserError: if the file cannot be read, has more than one channel or holds fractional values.
+        UserError: if the file cannot be read, is cut short or damaged, has more than one channel or holds fractional
+            values.
     """
     try:
         if fmt.reader == "SimpleITKIO":
             import SimpleITK as sitk
 
             image = sitk.ReadImage(str(path))
-            return _integers(sitk.GetArrayFromImage(image), path), _itk_geometry(image.GetSize(), image.GetSpacing())
+            array = sitk.GetArrayFromImage(image)
+            if not is_whole(path, array):
+                raise UserError(f"{path}: is cut short or damaged; copy it again")
+            return _integers(array, path), _itk_geometry(image)
         if fmt.reader == "NaturalImage2DIO":
-            array = read_grey_png(path)
-            if array is None:
+            greys = read_grey_png(path)
+            if greys is None:
                 with Image.open(path) as picture:
-                    array = np.asarray(picture) if picture.mode == "L" else None
-            if array is not None:
-                return array, Geometry(array.shape, (1.0, 1.0), PIXELS)
+                    greys = np.asarray(picture) if picture.mode == "L" else None
+            if greys is not None:
+                return greys, Geometry(greys.shape, (1.0, 1.0), PIXELS)
         return _read_with_nnunet(path, fmt)
     except UserError:
         raise
@@ -145,12 +131,14 @@ def present_values(labels: NDArray[np.integer]) -> frozenset[int]:
     return frozenset(np.unique(labels).tolist())
 
 
-def _itk_geometry(size: Iterable[int], spacing: Iterable[float]) -> Geometry:
-    shape = tuple(int(n) for n in size)[::-1]
-    edges = tuple(abs(float(s)) for s in spacing)[::-1]
+def _itk_geometry(image: Any) -> Geometry:
+    """The geometry of an image of SimpleITK, or of a reader that has read its header."""
+    shape = tuple(int(n) for n in image.GetSize())[::-1]
+    edges = tuple(abs(float(s)) for s in image.GetSpacing())[::-1]
     if len(shape) not in (2, 3):
         raise RuntimeError(f"expected 2 or 3 axes, found {len(shape)}")
-    return Geometry(shape, edges, Units("mm", "ml" if len(shape) == 3 else "mm2"))
+    units = Units("mm", "ml" if len(shape) == 3 else "mm2")
+    return Geometry(shape, edges, units, tuple(image.GetOrigin()), tuple(image.GetDirection()))
 
 
 def _read_with_nnunet(path: Path, fmt: LabelFormat) -> tuple[NDArray[np.integer], Geometry]:

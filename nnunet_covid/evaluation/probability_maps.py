@@ -88,6 +88,29 @@ def check_map(source: MapSource, case: str, scheme: LabelScheme, shape: tuple[in
             raise UserError(f"{path}: shape {found[1:]} differs from the label map's {shape}")
 
 
+def check_greys(source: MapSource, cases: list[str], scheme: LabelScheme) -> None:
+    """Refuse grey maps that are masks of 0 and 1, which would be read as probabilities of at most 1/255.
+
+    Files are read up to the first that holds a grey above 1. Maps that are all black pass.
+
+    Raises:
+        UserError: if a file cannot be read, or no map exceeds 1 and some reach it.
+    """
+    if source.kind != "grey":
+        return
+    brightest = 0
+    for case in cases:
+        for cls in scheme.classes:
+            brightest = max(brightest, int(_greys(source.path(case, cls)).max()))
+            if brightest > 1:
+                return
+    if brightest == 1:
+        raise UserError(
+            f"{source.folder}: no grey map exceeds 1, so these are masks, not maps in which 255 is certainty; "
+            "multiply them by 255, or leave --maps out"
+        )
+
+
 def read_maps(source: MapSource, case: str, scheme: LabelScheme, shape: tuple[int, ...]) -> dict[str, ProbabilityMap]:
     """The maps of a case by class name, each of the given shape.
 
@@ -147,6 +170,10 @@ def _check_grey(path: Path, shape: tuple[int, ...], *, resize: bool) -> None:
 
 
 def _read_grey(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    return resized_like(_greys(path), shape)
+
+
+def _greys(path: Path) -> NDArray[np.uint8]:
     try:
         grey = read_grey_png(path)
         if grey is None:
@@ -154,7 +181,7 @@ def _read_grey(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
                 grey = np.asarray(image)
     except OSError as e:
         raise UserError(f"{path}: cannot be read ({e})") from e
-    return resized_like(grey, shape)
+    return grey
 
 
 def _wanted(source: MapSource) -> str:

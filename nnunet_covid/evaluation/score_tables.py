@@ -40,9 +40,9 @@ def read_score_table(path: Path, name: str) -> ScoreTable:
     """The ``cases.csv`` of an evaluation, given the file or its folder.
 
     Raises:
-        UserError: if the file is missing or was not written by ``nnunet-covid evaluate``.
+        UserError: if the file is missing, or it or the summary beside it was not written by ``nnunet-covid evaluate``.
     """
-    file = path / CSV_NAME if path.is_dir() else path
+    file = _table_file(path)
     try:
         with file.open(newline="", encoding="utf-8") as stream:
             reader = csv.DictReader(stream)
@@ -98,10 +98,22 @@ def _check_cases(first: ScoreTable, other: ScoreTable, *, common_cases: bool) ->
             )
 
 
+def notes_on_settings(paths: Sequence[Path]) -> list[str]:
+    """A line for each evaluation that has no summary, so that its settings could not be compared."""
+    return [
+        f"{path}: no {JSON_NAME} beside its table, so whether its settings ({', '.join(COMPARABLE_SETTINGS)}) are "
+        "those of the others is not known"
+        for path in paths
+        if not _summary_beside(_table_file(path)).exists()
+    ]
+
+
 def _check_settings(first: ScoreTable, other: ScoreTable) -> None:
+    if not (first.settings and other.settings):
+        return
     for key in COMPARABLE_SETTINGS:
-        mine, theirs = first.settings.get(key), other.settings.get(key)
-        if mine is not None and theirs is not None and mine != theirs:
+        mine, theirs = first.settings[key], other.settings[key]
+        if mine != theirs:
             raise UserError(
                 f"'{first.name}' and '{other.name}' were evaluated with different {key.replace('_', ' ')}: "
                 f"{mine} and {theirs}"
@@ -115,8 +127,22 @@ def _reordered(table: ScoreTable, rows: Sequence[tuple[str, str]]) -> ScoreTable
 
 
 def _settings_beside(file: Path) -> dict[str, Any]:
-    """Settings of the evaluation from the summary beside the table, if it is there."""
+    """The comparable settings of the evaluation from the summary beside its table; none without a summary."""
+    summary = _summary_beside(file)
     try:
-        return dict(json.loads((file.parent / JSON_NAME).read_text()).get("settings", {}))
-    except (OSError, ValueError, AttributeError):
+        settings = json.loads(summary.read_text(encoding="utf-8"))["settings"]
+        return {key: settings[key] for key in COMPARABLE_SETTINGS}
+    except FileNotFoundError:
         return {}
+    except OSError as e:
+        raise UserError(f"{summary}: cannot be read ({e.strerror}); evaluate again") from e
+    except (ValueError, KeyError, TypeError) as e:
+        raise UserError(f"{summary}: is not a summary written by 'nnunet-covid evaluate'; evaluate again") from e
+
+
+def _table_file(path: Path) -> Path:
+    return path / CSV_NAME if path.is_dir() else path
+
+
+def _summary_beside(file: Path) -> Path:
+    return file.parent / JSON_NAME

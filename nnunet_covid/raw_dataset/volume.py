@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from nnunet_covid.raw_dataset.problems import UnusableFile
 from nnunet_covid.raw_dataset.scan import Geometry
+from nnunet_covid.whole_nifti import is_whole
 
 TOLERANCE_MM = 1e-2
 """Grids whose corners are closer than this are the same; formats round differently."""
@@ -22,12 +23,15 @@ def read_volume(path: Path) -> sitk.Image:
     """Read a volume file.
 
     Raises:
-        UnusableFile: If ITK cannot read it, or it has more than one channel.
+        UnusableFile: If ITK cannot read it, it is cut short or damaged, or it has more than one channel.
     """
     try:
         image = sitk.ReadImage(str(path))
-    except RuntimeError as e:
+        whole = is_whole(path, sitk.GetArrayViewFromImage(image))
+    except (OSError, RuntimeError) as e:
         raise UnusableFile(path, _unreadable(e)) from e
+    if not whole:
+        raise UnusableFile(path, "is cut short or damaged; copy it again")
     if image.GetNumberOfComponentsPerPixel() != 1:
         raise UnusableFile(path, "has several values per voxel; export one grey value per voxel")
     return image
@@ -48,7 +52,7 @@ def read_grid(path: Path) -> sitk.ImageFileReader:
     return reader
 
 
-def _unreadable(error: RuntimeError) -> str:
+def _unreadable(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if any("orthonormal" in line for line in lines):
         return "its axes are not at right angles; resample the image to an upright grid"

@@ -51,9 +51,11 @@ def test_options_reach_the_evaluation(folders, capsys):
         ((), "no dataset.json"),
         (("--labels", "infection"), "expected NAME=VALUE"),
         (("--labels", "infection=x"), "expected NAME=VALUE"),
+        (("--labels", "infection=1", "infection=2"), "--labels infection=2: infection is given twice"),
         (("--labels", "infection=2"), "holds the value(s) 1, which the labels do not name"),
         (("--labels", "infection=1", "--maps", "nowhere"), "nowhere: no such folder"),
-        (("--labels", "infection=1", "--images", "nowhere"), "nowhere: no such folder"),
+        (("--labels", "infection=1", "-o", "out", "--images", "nowhere"), "nowhere: no such folder"),
+        (("--labels", "infection=1", "--images", "."), "--images: pictures of the worst cases are drawn with -o only"),
         (("--dataset-json", "nowhere.json"), "nowhere.json: cannot be read"),
     ],
 )
@@ -64,6 +66,10 @@ def test_a_mistake_is_one_line_on_the_error_stream_and_status_2(folders, capsys,
     assert captured.err.startswith("error: ")
     assert captured.err.count("\n") == 1
     assert complaint in captured.err
+
+
+def test_the_background_may_be_named(folders, capsys):
+    assert evaluate(folders, "--labels", "infection=1", "background=0") == 0
 
 
 def test_an_output_folder_that_cannot_be_made_is_told_first(folders, capsys):
@@ -81,6 +87,29 @@ def test_two_evaluations_are_compared(folders, capsys):
     assert "first" in capsys.readouterr().out
     written = {p.name for p in (folders / "comparison").iterdir()}
     assert written == {"comparison.csv", "comparison.json", "forest.png"}
+
+
+def test_settings_that_cannot_be_compared_are_noted(folders, capsys):
+    for name in ("first", "second"):
+        evaluate(folders, "--labels", "infection=1", "-o", folders / name, "--no-plots")
+    arguments = ["compare", str(folders / "first"), str(folders / "second")]
+    capsys.readouterr()
+    assert main(arguments) == 0
+    assert capsys.readouterr().err == ""
+    (folders / "second" / "summary.json").unlink()
+    assert main(arguments) == 0
+    assert capsys.readouterr().err.startswith(f"note: {folders / 'second'}: no summary.json")
+    (folders / "second" / "summary.json").write_text("{}")
+    assert main(arguments) == 2
+    assert "summary.json: is not a summary" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["-1", "1.5", "x"])
+def test_a_seed_is_an_integer_that_is_not_negative(capsys, text):
+    with pytest.raises(SystemExit) as end:
+        main(["compare", "a", "b", "--seed", text])
+    assert end.value.code == 2
+    assert f"--seed: a seed must be 0 or a positive integer, not {text}" in capsys.readouterr().err
 
 
 def test_comparing_one_evaluation_is_a_mistake(folders, capsys):

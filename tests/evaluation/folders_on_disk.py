@@ -28,12 +28,16 @@ class Folders:
         write_labels(self.references / f"{case}{self.ending}", reference, spacing)
 
 
-def write_labels(path: Path, labels, spacing=(5.0, 0.8, 0.7)) -> None:
-    """Write a label map in the format that its name asks for; spacing in the order of the array."""
+def write_labels(path: Path, labels, spacing=(5.0, 0.8, 0.7), origin=None, direction=None) -> None:
+    """Write a label map in the format that its name asks for; spacing in the order of the array, the rest in ITK's."""
     array = np.asarray(labels, dtype=np.uint8)
     if path.suffix == ".png":
         Image.fromarray(array).save(path)
         return
     image = sitk.GetImageFromArray(array)
     image.SetSpacing(spacing[::-1])
+    if origin is not None:
+        image.SetOrigin(origin)
+    if direction is not None:
+        image.SetDirection(direction)
     sitk.WriteImage(image, str(path))

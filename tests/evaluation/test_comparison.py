@@ -10,8 +10,10 @@ from nnunet_covid.errors import UserError
 from nnunet_covid.evaluation import evaluate_folders, write_report
 from nnunet_covid.evaluation.comparison import compare_evaluations
 from nnunet_covid.evaluation.comparison_tables import comparison_record, comparison_table, write_comparison
+from nnunet_covid.evaluation.score_tables import notes_on_settings
 
 CASES = 12
+SETTINGS = {"nsd_tolerance": 3.0, "empty_policy": "score", "length_unit": "mm", "size_unit": "ml"}
 
 
 def write_scores(folder, dice, hd95=None, unit="mm", cases=None, **settings):
@@ -24,7 +26,7 @@ def write_scores(folder, dice, hd95=None, unit="mm", cases=None, **settings):
         writer.writerow(["case", "class", "empty", "tp", "fp", "fn", "tn", "dice", f"hd95_{unit}", "nsd"])
         for name, d, h in zip(names, dice, distances, strict=True):
             writer.writerow([name, "lesion", "", 1, 1, 1, 1, "" if np.isnan(d) else d, h, 0.5])
-    (folder / "summary.json").write_text(json.dumps({"settings": settings}))
+    (folder / "summary.json").write_text(json.dumps({"settings": SETTINGS | settings}))
     return folder
 
 
@@ -94,11 +96,30 @@ def test_cases_left_out_by_the_policy_are_left_out_of_the_pair(tmp_path):
     [({"nsd_tolerance": 2.0}, "different nsd tolerance: 3.0 and 2.0"), ({"empty_policy": "nan-both"}, "empty policy")],
 )
 def test_different_settings_are_refused(tmp_path, theirs, complaint):
-    ours = {"nsd_tolerance": 3.0, "empty_policy": "score"}
-    a = write_scores(tmp_path / "a", np.ones(3), **ours)
-    b = write_scores(tmp_path / "b", np.ones(3), **{**ours, **theirs})
+    a = write_scores(tmp_path / "a", np.ones(3))
+    b = write_scores(tmp_path / "b", np.ones(3), **theirs)
     with pytest.raises(UserError, match=complaint):
         compare_evaluations([a, b])
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", "{}", "[]", "null", '{"settings": null}', '{"settings": {"nsd_tolerance": 3.0}}', "\xff"],
+)
+def test_a_damaged_summary_is_refused(methods, content):
+    (methods[1] / "summary.json").write_text(content, encoding="latin-1")
+    with pytest.raises(UserError, match=r"poor/summary\.json: is not a summary written by .*; evaluate again") as error:
+        compare_evaluations(methods)
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_summary_is_noted(methods):
+    assert notes_on_settings(methods) == []
+    (methods[1] / "summary.json").unlink()
+    assert compare_evaluations(methods)
+    (note,) = notes_on_settings([methods[0], methods[1] / "cases.csv", methods[2]])
+    assert note.startswith(f"{methods[1] / 'cases.csv'}: no summary.json beside its table")
+    assert "nsd_tolerance, empty_policy" in note
 
 
 def test_millimetres_and_pixels_are_not_compared(tmp_path):

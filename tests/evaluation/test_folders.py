@@ -119,6 +119,14 @@ def break_map_shape(source):
     return r"a\.npz: shape \(1, 30, 20\) differs from the label map's \(20, 30\)"
 
 
+def break_maps(source):
+    maps = source.root / "maps"
+    maps.mkdir()
+    for case in "abc":
+        write_labels(maps / f"{case}.png", np.asarray(Image.open(source.predictions / f"{case}.png")))
+    return r"maps: no grey map exceeds 1, so these are masks.*; multiply them by 255, or leave --maps out"
+
+
 def break_file(source):
     (source.references / "c.png").write_bytes(b"")
     return r"references/c\.png: cannot be read"
@@ -139,6 +147,7 @@ BREAKAGES = [
     break_reference_labels,
     break_channels,
     break_map_shape,
+    break_maps,
     break_file,
     break_ending,
 ]
@@ -153,7 +162,7 @@ def test_bad_input_is_one_clear_error_before_anything_is_scored(png_folders, bre
 
     monkeypatch.setattr(folders, "score_case", too_early)
     with pytest.raises(UserError, match=complaint) as error:
-        evaluate(png_folders)
+        evaluate(png_folders, maps=maps if (maps := png_folders.root / "maps").is_dir() else None)
     assert "\n" not in str(error.value)
 
 
@@ -163,6 +172,68 @@ def test_different_spacings_are_refused(nifti_folders):
     with pytest.raises(
         UserError, match=r"case_2: spacing \(5.0, 0.8, 0.8\).*differs from the reference's \(5.0, 0.8, 0.7\)"
     ):
+        evaluate(nifti_folders)
+
+
+ROTATED = (0.0, -1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0)
+MIRRORED = (-1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+
+
+def write_case_2(source, **geometry):
+    """Predict nothing in case 2, on a grid of another place."""
+    write_labels(source.predictions / "case_2.nii.gz", np.zeros((6, 12, 14)), **geometry)
+
+
+@pytest.mark.parametrize(
+    ("geometry", "complaint"),
+    [
+        (
+            {"origin": (0.0, 0.0, 0.6)},
+            r"origin \(0\.0, 0\.0, 0\.6\) of the prediction .* \(0\.0, 0\.0, 0\.0\); resample",
+        ),
+        ({"origin": (0.1, 0.0, 0.0)}, "origin"),
+        ({"direction": MIRRORED}, r"direction \(-1\.0, .*; resample the prediction .* or copy the reference's header"),
+        ({"direction": ROTATED}, "direction"),
+    ],
+)
+def test_label_maps_of_different_places_are_refused(nifti_folders, geometry, complaint):
+    write_case_2(nifti_folders, **geometry)
+    with pytest.raises(UserError, match=f"case_2: {complaint}") as error:
+        evaluate(nifti_folders)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "geometry",
+    [
+        {"origin": (0.01, -0.01, 0.0)},
+        {"origin": (0.0, 0.0, 0.4)},  # less than a tenth of the 5 mm between slices
+        {"direction": (1.0, 5e-4, 0.0, -5e-4, 1.0, 0.0, 0.0, 0.0, 1.0)},
+    ],
+)
+def test_places_agree_up_to_rounding(nifti_folders, geometry):
+    write_case_2(nifti_folders, **geometry)
+    assert len(evaluate(nifti_folders).scores) == 4
+
+
+def test_the_shift_of_origins_is_measured_along_the_axes(tmp_path, nifti_folders):
+    sideways = (0.0, 0.0, 1.0, 0.0, 1.0, 0.0, -1.0, 0.0, 0.0)  # slices follow each other along x
+    labels = np.zeros((6, 12, 14))
+    write_labels(nifti_folders.references / "case_2.nii.gz", labels, origin=(0, 0, 0), direction=sideways)
+    write_case_2(nifti_folders, origin=(0.4, 0.0, 0.0), direction=sideways)
+    assert len(evaluate(nifti_folders).scores) == 4
+    write_case_2(nifti_folders, origin=(0.0, 0.0, 0.4), direction=sideways)
+    with pytest.raises(UserError, match="case_2: origin"):
+        evaluate(nifti_folders)
+
+
+def test_a_label_map_that_is_cut_short_is_refused_before_anything_is_scored(nifti_folders, monkeypatch):
+    noise = np.random.default_rng(0).integers(0, 3, (6, 12, 14))
+    nifti_folders.add("case_2", noise, noise)
+    path = nifti_folders.predictions / "case_2.nii.gz"
+    path.write_bytes(path.read_bytes()[:-100])
+    monkeypatch.setattr(folders, "score_case", lambda *_: pytest.fail("a case was scored"))
+    with pytest.raises(UserError, match=r"predictions/case_2\.nii\.gz: is cut short or damaged; copy it again"):
         evaluate(nifti_folders)
 
 

@@ -31,6 +31,7 @@ def nnunet_reader(name):
 def write_nifti(path, array, spacing=(5.0, 0.8, 0.7)):
     image = sitk.GetImageFromArray(array)
     image.SetSpacing(spacing[::-1])
+    image.SetOrigin(range(-10, -10 + array.ndim))
     sitk.WriteImage(image, str(path))
 
 
@@ -45,6 +46,8 @@ def test_itk_files_are_read_as_nnunet_reads_them(tmp_path, ending):
     assert geometry.shape == VOLUME.shape
     assert geometry.spacing == pytest.approx(properties["spacing"])
     assert (geometry.units.length, geometry.units.size) == ("mm", "ml")
+    assert geometry.origin == pytest.approx(properties["sitk_stuff"]["origin"])
+    assert geometry.direction == pytest.approx(properties["sitk_stuff"]["direction"])
     assert read_geometry(path, LabelFormat(ending, "SimpleITKIO")) == geometry
 
 
@@ -55,6 +58,7 @@ def test_png_files_are_read_as_nnunet_reads_them(tmp_path):
     np.testing.assert_array_equal(labels, nnunet_reader("NaturalImage2DIO").read_seg(str(path))[0][0, 0])
     assert (geometry.shape, geometry.spacing) == ((3, 4), (1.0, 1.0))
     assert (geometry.units.length, geometry.units.size) == ("px", "px")
+    assert (geometry.origin, geometry.direction) == ((), ())
     assert read_geometry(path, PNG) == geometry
 
 
@@ -106,6 +110,14 @@ def test_a_broken_file_is_named(tmp_path, fmt, read):
     path.write_bytes(b"not an image")
     with pytest.raises(UserError, match=r"case.*cannot be read"):
         read(path, fmt)
+
+
+def test_a_file_that_is_cut_short_is_refused(tmp_path):
+    path = tmp_path / "case.nii.gz"
+    write_nifti(path, np.random.default_rng(0).integers(0, 3, (8, 32, 32), dtype=np.uint8))
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(UserError, match=r"case\.nii\.gz: is cut short or damaged; copy it again"):
+        read_labels(path, ITK)
 
 
 def test_the_format_comes_from_dataset_json_or_the_commonest_ending(tmp_path):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from folders_on_disk import write_labels
 from matplotlib.colors import to_rgb
 from PIL import Image
 
@@ -106,6 +107,16 @@ def test_images_are_stretched_and_must_have_the_right_shape(tmp_path):
     assert (grey.min(), grey.max()) == (0, 1)
     with pytest.raises(UserError, match=r"shape \(20, 30\) differs"):
         read_grey_slice(path, 0, (20, 31))
+
+
+def test_an_image_that_is_cut_short_is_refused(tmp_path):
+    path = tmp_path / "a.nii.gz"
+    noise = np.random.default_rng(0).integers(0, 200, (8, 32, 32), dtype=np.uint8)
+    write_labels(path, noise)
+    assert read_grey_slice(path, 3, noise.shape).shape == (32, 32)
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(UserError, match=r"a\.nii\.gz: is cut short or damaged; copy it again"):
+        read_grey_slice(path, 3, noise.shape)
 
 
 def test_the_overlays_use_the_images(png_folders, tmp_path):

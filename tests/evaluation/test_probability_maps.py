@@ -6,7 +6,7 @@ from PIL import Image
 
 from nnunet_covid.errors import UserError
 from nnunet_covid.evaluation.labels import scheme_of_labels
-from nnunet_covid.evaluation.probability_maps import check_map, find_maps, maps_beside, read_maps
+from nnunet_covid.evaluation.probability_maps import check_greys, check_map, find_maps, maps_beside, read_maps
 
 TWO = scheme_of_labels({"background": 0, "ggo": 1, "consolidation": 2})
 ONE = scheme_of_labels({"background": 0, "infection": 1})
@@ -92,6 +92,31 @@ def test_files_that_hold_something_else_are_refused(tmp_path):
     write_grey(tmp_path / "colour" / "a.png", mode="RGB")
     with pytest.raises(UserError, match="one channel, this one has mode RGB"):
         check_map(find_maps(tmp_path / "colour", ["a"], ONE), "a", ONE, (4, 5))
+
+
+def test_masks_of_0_and_1_are_no_maps(tmp_path):
+    for case, value in {"a": 0, "b": 1, "c": 1}.items():
+        write_grey(tmp_path / f"{case}.png", value=value)
+    with pytest.raises(UserError, match=r"no grey map exceeds 1.*multiply them by 255, or leave --maps out"):
+        check_greys(find_maps(tmp_path, ["a", "b", "c"], ONE), ["a", "b", "c"], ONE)
+    write_grey(tmp_path / "c.png", value=2)
+    check_greys(find_maps(tmp_path, ["a", "b", "c"], ONE), ["a", "b", "c"], ONE)
+
+
+def test_a_class_that_is_never_predicted_does_not_make_its_maps_masks(tmp_path):
+    write_grey(tmp_path / "ggo" / "a.png", value=1)
+    write_grey(tmp_path / "consolidation" / "a.png", value=200)
+    check_greys(find_maps(tmp_path, ["a"], TWO), ["a"], TWO)
+
+
+def test_black_maps_are_maps(tmp_path):
+    write_grey(tmp_path / "a.png", value=0)
+    check_greys(find_maps(tmp_path, ["a"], ONE), ["a"], ONE)
+
+
+def test_certain_probabilities_of_nnunet_are_no_masks(tmp_path):
+    write_npz(tmp_path / "a.npz", np.ones((2, 3, 4)))
+    check_greys(find_maps(tmp_path, ["a"], ONE), ["a"], ONE)
 
 
 def test_a_missing_folder_is_named(tmp_path):

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from nnunet_covid.errors import UserError
+from nnunet_covid.whole_nifti import is_whole
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 ENDINGS = (*PICTURES, ".nii.gz", ".nii", ".nrrd", ".mha")
@@ -35,7 +36,7 @@ def read_grey_slice(path: Path, position: int, shape: tuple[int, ...]) -> NDArra
         shape: of the case's label map, which the image must have.
 
     Raises:
-        UserError: if the image cannot be read or has another shape.
+        UserError: if the image cannot be read, is cut short or damaged, or has another shape.
     """
     try:
         if path.name.lower().endswith(PICTURES):
@@ -43,6 +44,8 @@ def read_grey_slice(path: Path, position: int, shape: tuple[int, ...]) -> NDArra
                 array = np.asarray(picture.convert("F") if picture.mode.startswith("I") else picture.convert("L"))
         else:
             array = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+            if not is_whole(path, array):
+                raise UserError(f"{path}: is cut short or damaged; copy it again")
     except (OSError, RuntimeError) as e:
         raise UserError(f"{path}: cannot be read ({str(e).strip().splitlines()[-1]})") from e
     if array.shape != shape:
