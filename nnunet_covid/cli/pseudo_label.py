@@ -69,7 +69,8 @@ def _add_common(group: Any) -> None:
     group.add_argument(
         "--confidence",
         choices=("probability", "mirroring"),
-        help="from the probability (default), or from how far mirrored predictions agree (beyond the papers)",
+        help="what η is compared with and --select goes by: the probability (default), or the share of mirrored "
+        "predictions that agree (beyond the papers)",
     )
     group.add_argument(
         "--select", choices=("random", "confident"), help="images drawn at random (both papers), or the surest ones"

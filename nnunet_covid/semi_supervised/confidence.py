@@ -8,26 +8,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def winning_probability(probabilities: NDArray[np.floating], *, regions: bool) -> NDArray[np.floating]:
-    """Probability of what was predicted at each voxel, the least sure region counting.
+def votes(logits: Sequence[NDArray[np.floating]], *, regions: bool) -> NDArray[np.float32]:
+    """Share of the mirrored predictions that vote for each channel, in the place of its probability.
+
+    A softmax votes for its largest channel, a region's sigmoid for the region where it is above one half.
 
     Args:
-        probabilities: (C, *spatial), a softmax or one sigmoid per region.
+        logits: One array (C, *spatial) per mirroring, mirrored back.
+        regions: Whether the channels are regions.
+    """
+    total = np.zeros(logits[0].shape, np.float32)
+    for one in logits:
+        if regions:
+            total += one > 0
+        else:
+            winner = one.argmax(0)[None]
+            np.put_along_axis(total, winner, np.take_along_axis(total, winner, 0) + 1, 0)
+    return total / np.float32(len(logits))
+
+
+def certainty_of_prediction(
+    probabilities: NDArray[np.floating], certainty: NDArray[np.floating], *, regions: bool
+) -> NDArray[np.floating]:
+    """How certain what was predicted is at each voxel, the least certain region counting.
+
+    Args:
+        probabilities: (C, *spatial), a softmax or one sigmoid per region: they say what is predicted.
+        certainty: As many channels between 0 and 1: the probabilities themselves, or :func:`votes`.
         regions: Whether the channels are regions.
     """
     if regions:
-        return np.maximum(probabilities, 1 - probabilities).min(0)
-    return probabilities.max(0)
-
-
-def agreement(labels: Sequence[NDArray[np.integer]], final: NDArray[np.integer]) -> NDArray[np.floating]:
-    """Share of the mirrored predictions that say what the final one says, at each voxel.
-
-    Args:
-        labels: One label map of shape *spatial per mirroring.
-        final: The label map of their mean.
-    """
-    return np.mean([one == final for one in labels], axis=0, dtype=np.float32)
+        return np.where(probabilities > 0.5, certainty, 1 - certainty).min(0)
+    return np.take_along_axis(certainty, probabilities.argmax(0)[None], 0)[0]
 
 
 def mean_confidence(confidence: NDArray[np.floating], predicted: NDArray[np.integer]) -> float:

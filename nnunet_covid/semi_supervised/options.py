@@ -42,7 +42,8 @@ class RoundOptions:
         class_thresholds: η of single classes, by name.
         untrusted: What an untrusted voxel becomes.
         soft: Soft pseudo labels instead of thresholded ones.
-        confidence: From the probability, or from how far mirrored predictions agree.
+        confidence: What η is compared with and images are chosen by: the probability, or the share of mirrored
+            predictions that agree.
         select: Images drawn at random, or the most confident ones.
         mirroring: Whether predictions average over mirrored inputs, as nnU-Net's do.
         max_rounds: No more rounds than this.

@@ -15,6 +15,7 @@ def trusted_labels(
     labels: Sequence[int],
     thresholds: Sequence[float],
     untrusted: int | None = None,
+    certainty: NDArray[np.floating] | None = None,
 ) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
     """Eq. (9): class c where its probability is the largest and above η, else background.
 
@@ -25,13 +26,14 @@ def trusted_labels(
         untrusted: ``None`` is the paper's reading, in which an infection of little confidence becomes background. A
             label value is given to every voxel of little confidence instead, background included: nothing is known
             about it.
+        certainty: What η is compared with, in the shape of the probabilities; these if ``None``.
 
     Returns:
         The pseudo label and the prediction before thresholding, both of shape *spatial.
     """
     winner = probabilities.argmax(0)
     predicted = np.asarray(labels, np.int16)[winner]
-    largest = np.take_along_axis(probabilities, winner[None], 0)[0]
+    largest = np.take_along_axis(probabilities if certainty is None else certainty, winner[None], 0)[0]
     trusted = largest > np.asarray(thresholds, probabilities.dtype)[winner]
     other = BACKGROUND if untrusted is None else untrusted
     return np.where(trusted, predicted, np.int16(other)), predicted
@@ -42,6 +44,7 @@ def trusted_regions(
     order: Sequence[int],
     thresholds: Sequence[float],
     untrusted: int | None = None,
+    certainty: NDArray[np.floating] | None = None,
 ) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
     """Eq. (9) for overlapping regions, each with a probability of its own.
 
@@ -51,8 +54,9 @@ def trusted_regions(
         probabilities: (R, *spatial), one sigmoid per region.
         order: The label value that each region writes, in nnU-Net's ``regions_class_order``.
         thresholds: η of each region.
-        untrusted: As in :func:`trusted_labels`; a voxel is untrusted where any region's probability, or one minus it,
-            is not above η.
+        untrusted: As in :func:`trusted_labels`; a voxel is untrusted where any region's certainty, or one minus it
+            where the region is not predicted, is not above η.
+        certainty: As in :func:`trusted_labels`.
 
     Returns:
         The pseudo label and the prediction before thresholding, both of shape *spatial.
@@ -60,10 +64,12 @@ def trusted_regions(
     label = np.zeros(probabilities.shape[1:], np.int16)
     predicted = np.zeros_like(label)
     sure = np.ones(label.shape, bool)
-    for channel, value, threshold in zip(probabilities, order, thresholds, strict=True):
-        predicted[channel > 0.5] = value
-        label[(channel > 0.5) & (channel > threshold)] = value
-        sure &= np.maximum(channel, 1 - channel) > threshold
+    sureness = probabilities if certainty is None else certainty
+    for channel, certain, value, threshold in zip(probabilities, sureness, order, thresholds, strict=True):
+        inside = channel > 0.5
+        predicted[inside] = value
+        label[inside & (certain > threshold)] = value
+        sure &= np.where(inside, certain, 1 - certain) > threshold
     if untrusted is not None:
         label = np.where(sure, predicted, np.int16(untrusted))
     return label, predicted

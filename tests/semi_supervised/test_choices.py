@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from nnunet_covid.semi_supervised.confidence import agreement, mean_confidence, winning_probability
+from nnunet_covid.semi_supervised.confidence import certainty_of_prediction, mean_confidence, votes
 from nnunet_covid.semi_supervised.seeds import seed_for
 from nnunet_covid.semi_supervised.selection import draw_at_random, most_confident
 from nnunet_covid.semi_supervised.soft_labels import STEPS, draw_labels, to_bytes
@@ -54,13 +54,27 @@ def test_confidence_counts_the_predicted_foreground() -> None:
 
 def test_confidence_of_regions_is_that_of_the_least_sure_one() -> None:
     probabilities = np.array([[0.9, 0.2], [0.4, 0.01]])
-    np.testing.assert_allclose(winning_probability(probabilities, regions=True), [0.6, 0.8])
-    np.testing.assert_allclose(winning_probability(probabilities, regions=False), [0.9, 0.2])
+    np.testing.assert_allclose(certainty_of_prediction(probabilities, probabilities, regions=True), [0.6, 0.8])
+    np.testing.assert_allclose(certainty_of_prediction(probabilities, probabilities, regions=False), [0.9, 0.2])
 
 
-def test_agreement_is_the_share_of_votes() -> None:
-    votes = [np.array([0, 1, 1]), np.array([0, 1, 2]), np.array([0, 0, 1]), np.array([0, 1, 0])]
-    np.testing.assert_allclose(agreement(votes, np.array([0, 1, 1])), [1, 0.75, 0.5])
+def test_what_is_predicted_and_how_certain_it_is_may_come_from_different_arrays() -> None:
+    probabilities, voted = np.array([[0.6, 0.1], [0.4, 0.9]]), np.array([[0.25, 0.0], [0.75, 1.0]])
+    np.testing.assert_allclose(certainty_of_prediction(probabilities, voted, regions=False), [0.25, 1.0])
+    np.testing.assert_allclose(certainty_of_prediction(probabilities, voted, regions=True), [0.25, 1.0])
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (2, 3, 4)])
+def test_votes_are_counted_over_the_mirrored_predictions(shape: tuple[int, ...]) -> None:
+    logits = list(np.random.default_rng(0).normal(size=(4, 3, *shape)))
+    for regions in (False, True):
+        found = votes(logits, regions=regions)
+        for index in np.ndindex(shape):
+            expected = np.zeros(3)
+            for one in logits:
+                scores = one[(slice(None), *index)]
+                expected += (scores > 0) if regions else (np.arange(3) == scores.argmax())
+            np.testing.assert_allclose(found[(slice(None), *index)], expected / 4)
 
 
 def test_soft_labels_have_each_class_as_often_as_its_probability() -> None:

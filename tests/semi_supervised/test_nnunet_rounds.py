@@ -244,6 +244,7 @@ def test_class_weights_reach_the_cross_entropy(make: Any, monkeypatch: pytest.Mo
         ({"threshold": 1.0, "untrusted": "ignore"}, {3}),
         ({"threshold": 0.0, "class_thresholds": {"consolidation": 1.0}}, {0, 1}),
         ({"soft": True, "confidence": "mirroring"}, {0, 1, 2}),
+        ({"confidence": "mirroring", "threshold": 0.9, "untrusted": "ignore"}, {0, 1, 2, 3}),
         ({"select": "confident", "per_round": 1, "mirroring": False}, {0, 1, 2}),
     ],
 )

@@ -61,6 +61,25 @@ def test_regions_are_drawn_in_order_where_half_and_threshold_are_passed() -> Non
     assert (trusted_regions(sigmoid, [1, 2], [1.0, 1.0], untrusted=3)[0] == 3).all()
 
 
+def test_another_certainty_takes_the_place_of_the_probability() -> None:
+    voted = np.array([[1.0, 0.0, 0.0, 0.5], [0.0, 0.75, 1.0, 0.5], [0.0, 0.25, 0.0, 0.0]], np.float32)
+    label, predicted = trusted_labels(SOFTMAX, LABELS, [0.95] * 3, certainty=voted)
+    np.testing.assert_array_equal(predicted, [0, 1, 1, 0])
+    np.testing.assert_array_equal(label, [0, 0, 1, 0])
+    unknown, _ = trusted_labels(SOFTMAX, LABELS, [0.95] * 3, untrusted=3, certainty=voted)
+    np.testing.assert_array_equal(unknown, [0, 3, 1, 3])
+
+
+def test_another_certainty_of_regions() -> None:
+    sigmoid = np.array([[0.7, 0.99, 0.70, 0.4], [0.6, 0.40, 0.01, 0.01]], np.float32)
+    voted = np.array([[1.0, 1.0, 0.75, 0.5], [1.0, 0.25, 0.0, 0.0]], np.float32)
+    label, predicted = trusted_regions(sigmoid, [1, 2], [0.95] * 2, certainty=voted)
+    np.testing.assert_array_equal(predicted, [2, 1, 1, 0])
+    np.testing.assert_array_equal(label, [2, 1, 0, 0])
+    unknown, _ = trusted_regions(sigmoid, [1, 2], [0.95] * 2, untrusted=3, certainty=voted)
+    np.testing.assert_array_equal(unknown, [2, 3, 3, 3])
+
+
 @pytest.mark.parametrize("shape", [(5, 7), (3, 4, 6)])
 def test_any_number_of_dimensions(shape: tuple[int, ...]) -> None:
     logits = np.random.default_rng(0).normal(0, 3, (3, *shape))

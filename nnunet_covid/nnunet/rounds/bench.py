@@ -234,6 +234,8 @@ class NNUNetBench:
         """Stop before any work if the trainer refuses these plans, or has no place for weights that are asked for."""
         trained_before = self._is_given("base") or self.models.path("base").is_file()
         trainer = self._any_trainer(trained_before=trained_before)
+        if self.options.confidence == "mirroring" and not trainer.inference_allowed_mirroring_axes:
+            raise UserError(f"--confidence mirroring: {self.setting.trainer} does not mirror; use the probability")
         if self.options.reweight == "on" and not can_weight(trainer):
             raise UserError(
                 f"--reweight on: the loss of {self.setting.trainer} has no cross entropy over classes; use "

@@ -53,14 +53,18 @@ class Classes:
         return [single.get(by_value[int(v)], eta) for v in self.manager.all_labels]
 
     def trusted(
-        self, probabilities: NDArray[np.floating], thresholds: list[float], untrusted: int | None
+        self,
+        probabilities: NDArray[np.floating],
+        thresholds: list[float],
+        untrusted: int | None,
+        certainty: NDArray[np.floating],
     ) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
         """The pseudo label and the prediction before thresholding, *spatial."""
         if self.manager.has_regions:
             order = list(self.manager.regions_class_order or ())
-            return trusted_regions(probabilities, order, thresholds, untrusted)
+            return trusted_regions(probabilities, order, thresholds, untrusted, certainty)
         labels = [int(v) for v in self.manager.all_labels]
-        return trusted_labels(probabilities, labels, thresholds, untrusted)
+        return trusted_labels(probabilities, labels, thresholds, untrusted, certainty)
 
     def voxels(self, label: NDArray[np.integer]) -> dict[str, int]:
         """Voxels of each foreground class or region."""

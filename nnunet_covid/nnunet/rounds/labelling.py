@@ -53,7 +53,9 @@ class Labeller:
             The record and the seconds of forward passes.
         """
         prediction = predictor.predict(self.image(case))
-        label, predicted = self.classes.trusted(prediction.probabilities, self._thresholds, self._untrusted)
+        label, predicted = self.classes.trusted(
+            prediction.probabilities, self._thresholds, self._untrusted, prediction.certainty
+        )
         outside = open_blosc2(case.with_name(case.name + "_seg.b2nd"))[0] == OUTSIDE
         stored = np.where(outside & (label == 0), np.int16(OUTSIDE), label)[None]
         regions = self.classes.manager.has_regions

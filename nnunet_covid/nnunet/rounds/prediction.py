@@ -14,7 +14,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from numpy.typing import NDArray
 
 from nnunet_covid.nnunet.rounds.setting import quiet
-from nnunet_covid.semi_supervised.confidence import agreement, mean_confidence, winning_probability
+from nnunet_covid.semi_supervised.confidence import certainty_of_prediction, mean_confidence, votes
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,13 @@ class Prediction:
 
     Attributes:
         probabilities: (heads, *spatial), float32.
-        confidence: Mean over the predicted foreground.
+        certainty: In the same shape: the probabilities, or the share of mirrored predictions for each head.
+        confidence: Mean certainty of what is predicted over the predicted foreground.
         seconds: Spent in forward passes.
     """
 
     probabilities: NDArray[np.float32]
+    certainty: NDArray[np.float32]
     confidence: float
     seconds: float
 
@@ -38,7 +40,7 @@ class CasePredictor:
     Args:
         trainer: Initialised, with the weights to predict with.
         mirroring: Average over mirrored inputs, along the axes that the trainer mirrors in training.
-        compare: Take the confidence from how far the mirrored predictions agree.
+        compare: Take the certainty from how far the mirrored predictions agree.
     """
 
     def __init__(self, trainer: nnUNetTrainer, *, mirroring: bool = True, compare: bool = False) -> None:
@@ -63,6 +65,7 @@ class CasePredictor:
         trainer.set_deep_supervision_enabled(False)
         trainer.network.eval()
         self._labels = trainer.label_manager
+        self._compare = compare
         self._mirrored: list[tuple[int, ...]] = [()]
         if compare and axes:
             # the image has a channel axis in front, and in 2D a slice axis
@@ -78,13 +81,10 @@ class CasePredictor:
         mean = torch.stack(all_logits).mean(0) if len(all_logits) > 1 else all_logits[0]
         seconds = time.perf_counter() - start
         probabilities = self._labels.apply_inference_nonlin(mean).numpy()
-        label = self.labels_of(probabilities)
-        if len(all_logits) > 1:
-            votes = [self.labels_of(self._labels.apply_inference_nonlin(one).numpy()) for one in all_logits]
-            sure = agreement(votes, label)
-        else:
-            sure = winning_probability(probabilities, regions=self._labels.has_regions)
-        return Prediction(probabilities, mean_confidence(sure, label), seconds)
+        regions = self._labels.has_regions
+        certainty = votes([one.numpy() for one in all_logits], regions=regions) if self._compare else probabilities
+        sure = certainty_of_prediction(probabilities, certainty, regions=regions)
+        return Prediction(probabilities, certainty, mean_confidence(sure, self.labels_of(probabilities)), seconds)
 
     def labels_of(self, probabilities: NDArray[np.float32]) -> NDArray[np.integer]:
         """The label map that nnU-Net makes of probabilities."""
