@@ -22,7 +22,7 @@ def draw_progress(folder: Path, state: RunState) -> Path:
     with rc_context():
         rcdefaults()  # nnU-Net's own pictures leave their enormous type behind
         rcParams.update(SETTINGS)
-        figure = new_figure(9, 5.6, title)
+        figure = new_figure(11, 5.6, title)
         panels = figure.subplots(2, 2)
         _dice(panels[0, 0], rounds)
         _pool(panels[0, 1], rounds)
@@ -43,7 +43,7 @@ def _dice(axes: Axes, rounds: list[RoundHistory]) -> None:
         axes.plot([one.number for one in rounds], values, "o-", ms=3, color=class_colour(position), label=name)
     axes.plot([one.number for one in rounds], [one.dice for one in rounds], "s-", ms=4, color=INK, label="mean")
     axes.set_title("validation Dice (pre-processed)")
-    axes.legend(frameon=False)
+    _legend(axes)
 
 
 def _pool(axes: Axes, rounds: list[RoundHistory]) -> None:
@@ -52,7 +52,7 @@ def _pool(axes: Axes, rounds: list[RoundHistory]) -> None:
     axes.plot(numbers, [one.left for one in rounds], "o-", ms=3, color=class_colour(1), label="left in the pool")
     axes.set_title("images")
     axes.set_ylim(bottom=0)
-    axes.legend(frameon=False)
+    _legend(axes)
 
 
 def _kept(axes: Axes, rounds: list[RoundHistory]) -> None:
@@ -64,7 +64,7 @@ def _kept(axes: Axes, rounds: list[RoundHistory]) -> None:
     axes.set_title("share of predicted voxels kept")
     axes.set_ylim(-0.02, 1.05)
     if names:
-        axes.legend(frameon=False)
+        _legend(axes)
 
 
 def _weights(axes: Axes, rounds: list[RoundHistory]) -> None:
@@ -81,4 +81,9 @@ def _weights(axes: Axes, rounds: list[RoundHistory]) -> None:
         colour = INK if position == 0 else class_colour(position - 1)
         axes.plot([one.number for one in weighted], values, "o-", ms=3, color=colour, label=name)
     axes.set_yscale("log")
-    axes.legend(frameon=False)
+    _legend(axes)
+
+
+def _legend(axes: Axes) -> None:
+    """Beside the panel, where it can cover no line."""
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))

@@ -131,4 +131,4 @@ def test_the_picture_is_drawn_at_every_stage(tmp_path: Path) -> None:
         if name not in ("pool", "0/validate base", "1/validate round_001"):
             continue
         with Image.open(draw_progress(tmp_path, state)) as picture:
-            assert picture.size == (1440, 896)
+            assert picture.size == (1760, 896)
