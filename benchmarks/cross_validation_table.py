@@ -129,6 +129,7 @@ def main() -> None:
     parser.add_argument("--baseline", default="nnUNetTrainer")
     parser.add_argument("--trainers", nargs="+", help="only these, in this order")
     parser.add_argument("--folds", nargs="+", type=int, help="only these")
+    parser.add_argument("--seeds", nargs="+", type=int, help="only these")
     parser.add_argument("--scores", type=Path, required=True, metavar="FILE", help="CSV file to read and to extend")
     args = parser.parse_args()
     dataset = maybe_convert_to_dataset_name(int(args.dataset) if args.dataset.isdigit() else args.dataset)
@@ -144,6 +145,8 @@ def main() -> None:
     chosen = [row for row in rows if row["length"] == args.length]
     if args.folds:
         chosen = [row for row in chosen if int(row["fold"]) in args.folds]
+    if args.seeds:
+        chosen = [row for row in chosen if int(row["seed"]) in args.seeds]
     by_trainer = {name: [r for r in chosen if r["trainer"] == name] for name in sorted({r["trainer"] for r in chosen})}
     baseline = by_trainer.get(args.baseline, [])
     head = ["trainer", "folds", "seeds", "cases", "Dice, mean ± sd", "MAE", "S", "E"]
