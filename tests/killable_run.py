@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -12,6 +13,9 @@ import torch
 from nnunet_covid.nnunet.rounds import bench, run
 from nnunet_covid.nnunet.rounds.setting import find_setting
 from nnunet_covid.semi_supervised.options import make_options
+
+TRAINER = "nnUNetTrainer_1epochs_1its"
+SHORT = {"max_rounds": 1, "round_epochs": 1, "round_iterations": 1, "two_step": False}
 
 
 def quick_ending(monkeypatch: Any = None) -> None:
@@ -37,6 +41,12 @@ def do_rounds(images: Path, configuration: str, trainer: str, strategy: Any, tag
     setting = find_setting("940", configuration, "0", trainer, tag, "testPlans", torch.device("cpu"))
     run.run_pseudo_labels(setting, make_options(strategy, options), images, tell=lambda line: None)
     return setting
+
+
+def units(setting: Any) -> dict[str, Any]:
+    """The results in the state file."""
+    content = json.loads((setting.report_folder / "state.json").read_text())
+    return {name: unit["result"] for name, unit in content["units"].items()}
 
 
 def in_own_process(environment: dict[str, str], log: Path, *arguments: Any) -> None:

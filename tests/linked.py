@@ -12,6 +12,8 @@ import planned
 import SimpleITK as sitk
 from skimage import io
 
+from nnunet_covid.cli import main
+
 COVID = "Dataset601_Covid"
 EFFUSION = "Dataset602_Effusion"
 
@@ -99,3 +101,8 @@ def write_covid(preprocessed: Path, plans: dict[str, Any], dataset_json: dict[st
         if "data_identifier" in configuration:
             (folder / configuration["data_identifier"]).mkdir(exist_ok=True)
     return folder
+
+
+def link(*arguments: str, status: int = 0) -> None:
+    """The command, on the COVID data set."""
+    assert main(["link", "-d", "601", "-np", "1", *arguments]) == status

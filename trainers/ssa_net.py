@@ -24,6 +24,7 @@ from nnunet_covid.nnunet.channels import cases_without_lungs, check_channels, lu
 from nnunet_covid.nnunet.class_counts import class_counts, count_labels
 from nnunet_covid.nnunet.planned import build_planned_unet
 from nnunet_covid.nnunet.segmentation_losses import DiceLoss, supervise_every_map
+from nnunet_covid.raw_dataset.problems import some_of
 from nnunet_covid.trainers.base import LungInfectionTrainer, _one_of, stop_training
 from nnunet_covid.trainers.timm_weights import TimmWeightsTrainer
 
@@ -176,9 +177,8 @@ class SSANetTrainer(LungInfectionTrainer):
                 "convert the data set again, with lung masks that were segmented"
             )
         if empty:
-            some = ", ".join(empty[:5]) + (", …" if len(empty) > 5 else "")
             self.print_to_log_file(
-                f"WARNING: the lung mask is empty in {len(empty)} of {len(cases)} training cases: {some}"
+                f"WARNING: the lung mask is empty in {len(empty)} of {len(cases)} training cases: {some_of(empty)}"
             )
 
     def _weigh_classes(self, dataset: Any) -> None:

@@ -24,6 +24,7 @@ from nnunet_covid.dataset_check.thumbnails import thumbnail, unit
 from nnunet_covid.lung_mask.overlay import RED, outlined, sheet
 from nnunet_covid.output_folder import writable_folder
 from nnunet_covid.raw_dataset.case import Part
+from nnunet_covid.raw_dataset.problems import some_of
 from nnunet_covid.raw_dataset.staging import write_atomically
 
 AXIS_NAMES = {2: ("top to bottom", "left to right"), 3: ("head to foot", "front to back", "left to right")}
@@ -139,8 +140,8 @@ def _directions(measured: Sequence[Measured]) -> Iterator[Finding]:
         most = max(groups.values(), key=len)
         for direction, names in groups.items():
             if names is not most:
-                listed = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
-                message = f"{len(names)} images are stored in another direction {direction} than the rest: {listed}"
+                which = f"in another direction {direction} than the rest: {some_of(names)}"
+                message = f"{len(names)} images are stored {which}"
                 yield Finding("orientation", message, tuple(names))
 
 

@@ -16,6 +16,7 @@ from nnunet_covid.nnunet.rounds.pool import preprocess_pool, unprocessed
 from nnunet_covid.nnunet.rounds.setting import Setting
 from nnunet_covid.output_folder import writable_folder
 from nnunet_covid.raw_dataset.case import sha256_of
+from nnunet_covid.raw_dataset.problems import some_of
 from nnunet_covid.semi_supervised.options import RoundOptions
 from nnunet_covid.semi_supervised.progress import draw_progress
 from nnunet_covid.semi_supervised.rounds import KINDS
@@ -116,14 +117,14 @@ def _refuse_other_images(pool: dict[str, dict[str, str]], images: Images, settin
         gone, new = sorted(before - set(images)), sorted(set(images) - before)
         raise UserError(
             f"-i {folder}: {len(gone)} image(s) have gone and {len(new)} are new since the run began "
-            f"({', '.join([*gone, *new][:5])}). Put them back as they were, or start beside it with another --name"
+            f"({some_of([*gone, *new])}). Put them back as they were, or start beside it with another --name"
         )
     unread = {case: images[case] for case in unprocessed(pool["cases"], setting)}
     digests = checksums(unread, setting, "read unlabelled images") if unread else {}
     changed = [case for case, digest in digests.items() if digest.whole != pool["cases"][case]]
     if changed:
         raise UserError(
-            f"-i {folder}: {len(changed)} image(s) have changed since the run began ({', '.join(changed[:5])}). Put "
+            f"-i {folder}: {len(changed)} image(s) have changed since the run began ({some_of(changed)}). Put "
             "them back as they were, or start beside it with another --name"
         )
 
