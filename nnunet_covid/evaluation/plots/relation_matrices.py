@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
+from nnunet_covid.auxiliary_data.relation_snapshots import RelationSnapshot, evenly_spread
 from nnunet_covid.evaluation.plots.style import class_colour, light_grid, new_figure, save, styled
-from nnunet_covid.evaluation.relation_snapshots import RelationSnapshot, evenly_spread
 
 GENERAL, TARGET, DIFFERENCES = "general_relations.png", "target_relations.png", "relation_differences.png"
 SHOWN = (0.5, 99.5)

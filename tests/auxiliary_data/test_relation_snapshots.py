@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from nnunet_covid.cli import main
-from nnunet_covid.evaluation.plots.relation_matrices import row_distance
-from nnunet_covid.evaluation.relation_snapshots import (
+from nnunet_covid.auxiliary_data.relation_snapshots import (
     SnapshotMean,
     evenly_spread,
     read_snapshots,
     write_snapshot,
 )
+from nnunet_covid.cli import main
+from nnunet_covid.evaluation.plots.relation_matrices import row_distance
 
 
 def write(fold: Path, epoch: int, *, other: bool = True) -> SnapshotMean:
