@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_covid.evaluation import confusion
-from nnunet_covid.evaluation.confusion import ConfusionCounts, confusion_counts
-from nnunet_covid.evaluation.empty_policy import Emptiness, EmptyPolicy, emptiness, left_out
-from nnunet_covid.evaluation.geometry import Geometry
+from nnunet_covid.evaluation.confusion import (
+    ConfusionCounts,
+    Emptiness,
+    EmptyPolicy,
+    confusion_counts,
+    emptiness,
+    left_out,
+    volume_ml,
+)
 from nnunet_covid.evaluation.labels import EvaluatedClass, LabelScheme
-from nnunet_covid.evaluation.map_scores import ProbabilityMap, map_scores
+from nnunet_covid.evaluation.metrics import Units
 from nnunet_covid.evaluation.surface_distance import surface_distances
-from nnunet_covid.evaluation.volume import volume_ml
+from nnunet_covid.evaluation.toolbox import ProbabilityMap, map_scores
+from nnunet_covid.geometry import Geometry
 
 NAN = float("nan")
 # Undefined without reference foreground; the other metrics have a value of their own there.
@@ -48,7 +55,7 @@ def score_case(
     case: str,
     prediction: NDArray[np.integer],
     reference: NDArray[np.integer],
-    geometry: Geometry,
+    geometry: Geometry | None,
     scheme: LabelScheme,
     settings: Settings,
     maps: Mapping[str, ProbabilityMap] | None = None,
@@ -61,7 +68,7 @@ def score_case(
         case: name of the case.
         prediction: label map, shape (rows, columns) or (slices, rows, columns).
         reference: label map of the same shape.
-        geometry: shape, spacing and units of both.
+        geometry: of both; None for images without spacing, which are measured in pixels.
         scheme: classes to score, and the ignore label of the reference.
         settings: tolerance and policy.
         maps: probability map by class name, each of the label maps' shape.
@@ -72,11 +79,18 @@ def score_case(
     if prediction.shape != reference.shape:
         msg = f"label maps differ in shape: prediction {prediction.shape}, reference {reference.shape}"
         raise ValueError(msg)
+    units = Units.of(geometry, reference.ndim)
+    edges = (1.0,) * reference.ndim if geometry is None else geometry.spacing[::-1]
+    spacing = tuple(s for s, n in zip(edges, reference.shape, strict=True) if n > 1) or edges[:1]
+
+    def size(voxels: int) -> float:
+        return volume_ml(voxels, edges) if units.size == "ml" else voxels * float(np.prod(edges))
+
     ignored = None if scheme.ignore is None else _flattened(reference == scheme.ignore)
     scores = []
     for cls in scheme.classes:
         masks = _flattened(cls.mask(prediction)), _flattened(cls.mask(reference))
-        score = _score_class(case, cls, *masks, ignored, geometry, settings)
+        score = _score_class(case, cls, *masks, ignored, spacing, size, settings)
         if maps is not None:
             score.values.update(map_scores(_flattened(maps[cls.name]), masks[1], ignored))
         scores.append(score)
@@ -89,12 +103,13 @@ def _score_class(
     prediction: NDArray[np.bool_],
     reference: NDArray[np.bool_],
     ignored: NDArray[np.bool_] | None,
-    geometry: Geometry,
+    spacing: tuple[float, ...],
+    size: Callable[[int], float],
     settings: Settings,
 ) -> CaseScore:
     counts = confusion_counts(prediction, reference, None if ignored is None else ~ignored)
     empty = emptiness(counts.prediction_size, counts.reference_size)
-    predicted, expected = (_size(n, geometry) for n in (counts.prediction_size, counts.reference_size))
+    predicted, expected = size(counts.prediction_size), size(counts.reference_size)
     values = {
         "dice": confusion.dice(counts),
         "iou": confusion.iou(counts),
@@ -107,19 +122,11 @@ def _score_class(
         "volume_error": predicted - expected,
     }
     if settings.distances:
-        spacing = tuple(s for s, n in zip(geometry.spacing, geometry.shape, strict=True) if n > 1)
-        distances = surface_distances(prediction, reference, spacing or geometry.spacing[:1], ignored)
+        distances = surface_distances(prediction, reference, spacing, ignored)
         values |= {"hd95": distances.hd95(), "nsd": distances.nsd(settings.tolerance)}
     if left_out(empty, settings.empty_policy):
         values |= dict.fromkeys(GOVERNED_BY_POLICY & values.keys(), NAN)
     return CaseScore(case, cls.name, empty, counts, values)
-
-
-def _size(voxels: int, geometry: Geometry) -> float:
-    """Size in the unit of the geometry: ml, mm² or pixels."""
-    if geometry.units.size == "ml":
-        return volume_ml(voxels, geometry.spacing)
-    return voxels * float(np.prod(geometry.spacing))
 
 
 def _flattened(array: NDArray) -> NDArray:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from nnunet_covid.evaluation.plots.style import class_colour, light_grid, new_figure, save, styled
-from nnunet_covid.evaluation.relation_snapshots import RelationSnapshot, evenly_spread
+from nnunet_covid.figures.style import class_colour, light_grid, new_figure, save, styled
 
 GENERAL, TARGET, DIFFERENCES = "general_relations.png", "target_relations.png", "relation_differences.png"
 SHOWN = (0.5, 99.5)
@@ -20,7 +19,24 @@ Row = tuple[int, np.ndarray, np.ndarray, np.ndarray]
 """An epoch, two matrices and their absolute difference."""
 
 
-def draw_relations(snapshots: Sequence[RelationSnapshot], folder: Path, *, rows: int = 6) -> list[Path]:
+class Relations(Protocol):
+    """Relation matrices (C, C) of an epoch; those with images of other diseases may be missing."""
+
+    @property
+    def epoch(self) -> int: ...
+    @property
+    def general_covid(self) -> np.ndarray: ...
+    @property
+    def target_covid(self) -> np.ndarray: ...
+    @property
+    def target_difference(self) -> np.ndarray: ...
+    @property
+    def general_other(self) -> np.ndarray | None: ...
+    @property
+    def general_difference(self) -> np.ndarray | None: ...
+
+
+def draw_relations(snapshots: Sequence[Relations], folder: Path, *, rows: int = 6) -> list[Path]:
     """Write the pictures for the snapshots of one fold.
 
     Args:
@@ -31,7 +47,8 @@ def draw_relations(snapshots: Sequence[RelationSnapshot], folder: Path, *, rows:
         The files; without images of other diseases there is none for the general encoder's two matrices.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    chosen = [snapshots[i] for i in evenly_spread(len(snapshots), rows)]
+    spread = np.linspace(0, len(snapshots) - 1, min(rows, len(snapshots)))
+    chosen = [snapshots[round(i)] for i in spread]
     general = [
         (s.epoch, s.general_other, s.general_covid, s.general_difference)
         for s in chosen
@@ -76,7 +93,7 @@ def _draw(rows: Sequence[Row], title: str, titles: tuple[str, str], path: Path) 
         return save(figure, path)
 
 
-def _draw_course(snapshots: Sequence[RelationSnapshot], path: Path) -> Path:
+def _draw_course(snapshots: Sequence[Relations], path: Path) -> Path:
     """Mean norm of a row of the absolute difference, from epoch to epoch."""
     lines: dict[str, list[tuple[int, np.ndarray | None]]] = {
         "other diseases and COVID, general encoder": [(s.epoch, s.general_difference) for s in snapshots],

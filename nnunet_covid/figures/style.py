@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from matplotlib import rc_context
+from matplotlib import rc_context, rcdefaults, rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -57,6 +58,10 @@ def save(figure: Figure, path: Path) -> Path:
     return path
 
 
-def styled() -> AbstractContextManager[None]:
+@contextmanager
+def styled() -> Iterator[None]:
     """Context in which figures have this project's look; nothing outside it changes."""
-    return rc_context(SETTINGS)
+    with rc_context():
+        rcdefaults()  # nnU-Net's own pictures leave their enormous type behind
+        rcParams.update(SETTINGS)
+        yield

@@ -1,27 +1,34 @@
-"""The picture of a run: validation Dice, pool, share kept and class weights over the rounds."""
+"""The picture of a pseudo-label run: validation Dice, pool, share kept and class weights over the rounds."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
-from matplotlib import rc_context, rcdefaults, rcParams
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from nnunet_covid.evaluation.plots.style import INK, SETTINGS, class_colour, light_grid, new_figure, save
-from nnunet_covid.semi_supervised.history import RoundHistory, history
-from nnunet_covid.semi_supervised.state import RunState
+from nnunet_covid.figures.style import INK, class_colour, light_grid, new_figure, save, styled
 
 FILE = "progress.png"
 
 
-def draw_progress(folder: Path, state: RunState) -> Path:
+class Round(Protocol):
+    """What is drawn of a round: its number, images taken and left, Dice, share kept and weights by class."""
+
+    number: int
+    pseudo: int
+    left: int
+    dice: float
+    classes: dict[str, float]
+    kept: dict[str, float | None]
+    weights: list[float] | None
+
+
+def draw_progress(folder: Path, title: str, rounds: Sequence[Round]) -> Path:
     """Draw what is known so far; returns the file."""
-    rounds = history({"units": state.units})
-    title = f"{state.context['trainer']}, {state.options.strategy} rounds, fold {state.context['fold']}"
-    with rc_context():
-        rcdefaults()  # nnU-Net's own pictures leave their enormous type behind
-        rcParams.update(SETTINGS)
+    with styled():
         figure = new_figure(11, 5.6, title)
         panels = figure.subplots(2, 2)
         _dice(panels[0, 0], rounds)
@@ -36,7 +43,7 @@ def draw_progress(folder: Path, state: RunState) -> Path:
         return save(figure, folder / FILE)
 
 
-def _dice(axes: Axes, rounds: list[RoundHistory]) -> None:
+def _dice(axes: Axes, rounds: Sequence[Round]) -> None:
     names = list(dict.fromkeys(name for one in rounds for name in one.classes))
     for position, name in enumerate(names if len(names) > 1 else []):
         values = [one.classes.get(name, float("nan")) for one in rounds]
@@ -46,7 +53,7 @@ def _dice(axes: Axes, rounds: list[RoundHistory]) -> None:
     _legend(axes)
 
 
-def _pool(axes: Axes, rounds: list[RoundHistory]) -> None:
+def _pool(axes: Axes, rounds: Sequence[Round]) -> None:
     numbers = [one.number for one in rounds]
     axes.plot(numbers, [one.pseudo for one in rounds], "o-", ms=3, color=class_colour(0), label="pseudo-labelled")
     axes.plot(numbers, [one.left for one in rounds], "o-", ms=3, color=class_colour(1), label="left in the pool")
@@ -55,7 +62,7 @@ def _pool(axes: Axes, rounds: list[RoundHistory]) -> None:
     _legend(axes)
 
 
-def _kept(axes: Axes, rounds: list[RoundHistory]) -> None:
+def _kept(axes: Axes, rounds: Sequence[Round]) -> None:
     names = list(dict.fromkeys(name for one in rounds for name in one.kept))
     for position, name in enumerate(names):
         shares = [(one.number, one.kept.get(name)) for one in rounds]
@@ -67,7 +74,7 @@ def _kept(axes: Axes, rounds: list[RoundHistory]) -> None:
         _legend(axes)
 
 
-def _weights(axes: Axes, rounds: list[RoundHistory]) -> None:
+def _weights(axes: Axes, rounds: Sequence[Round]) -> None:
     weighted = [one for one in rounds if one.weights]
     axes.set_title("class weights, 1 / (C · share)")
     if not weighted:
