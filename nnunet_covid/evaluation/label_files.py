@@ -26,8 +26,8 @@ from nnunet_covid.whole_nifti import is_whole
 # The readers of the two commonest endings, so that nnunetv2 need not be imported for them. Tests hold this against it.
 COMMON_READERS = {".png": "NaturalImage2DIO", ".nii.gz": "SimpleITKIO"}
 FEW_VALUES = 16
-# Of a PNG: its signature, length and name of the first chunk, and that chunk's 13 bytes, which for the plainest kind end
-# with bit depth 8, colour type 0 (grey), the only compression and filter method there is, not interlaced (PNG
+# A PNG begins with its signature, length and name of the first chunk, and that chunk's 13 bytes, which for the plainest
+# kind end with bit depth 8, colour type 0 (grey), the only compression and filter method there is, not interlaced (PNG
 # specification, §11.2.1).
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PLAIN_GREY = bytes([8, 0, 0, 0, 0])

@@ -20,6 +20,7 @@ from nnunet_covid.errors import UserError
 from nnunet_covid.evaluation.label_files import read_grey_png
 from nnunet_covid.evaluation.labels import EvaluatedClass, LabelScheme
 from nnunet_covid.evaluation.toolbox import ProbabilityMap, resized_like
+from nnunet_covid.files import some_of
 
 MEMBER = "probabilities"
 ROUNDING = 1e-3  # saved as 16-bit floats, a probability may leave [0, 1] by a little
@@ -51,9 +52,9 @@ def find_maps(folder: Path, cases: list[str], scheme: LabelScheme, *, resize: bo
         raise UserError(f"{folder}: no such folder")
     kind: Literal["npz", "grey"] = "npz" if any(folder.glob("*.npz")) else "grey"
     source = MapSource(folder, kind, one_class=len(scheme.classes) == 1, resize=resize)
-    missing = sorted({p.name for c in cases for k in scheme.classes if not (p := source.path(c, k)).is_file()})
+    missing = {p.name for c in cases for k in scheme.classes if not (p := source.path(c, k)).is_file()}
     if missing:
-        raise UserError(f"{folder}: {some(missing)} missing; need {_wanted(source)} for every case")
+        raise UserError(f"{folder}: {some_of(missing)} missing; need {_wanted(source)} for every case")
     return source
 
 

@@ -5,19 +5,17 @@ import math
 import numpy as np
 import pytest
 
-from nnunet_covid.evaluation.case import Settings, score_case
-from nnunet_covid.evaluation.empty_policy import EmptyPolicy
-from nnunet_covid.evaluation.label_files import Geometry
+from nnunet_covid.evaluation.confusion import EmptyPolicy
 from nnunet_covid.evaluation.labels import scheme_of_labels
-from nnunet_covid.evaluation.metrics import Units
+from nnunet_covid.evaluation.scores import Settings, score_case
 from nnunet_covid.evaluation.surface_distance import hausdorff_95
+from nnunet_covid.geometry import Geometry
 
 LESION = scheme_of_labels({"background": 0, "lesion": 1})
-MILLIMETRES = Units("mm", "ml")
 
 
 def geometry_of(array, spacing=(5.0, 0.8, 0.7)):
-    return Geometry(array.shape, spacing[-array.ndim :], MILLIMETRES if array.ndim == 3 else Units("mm", "mm2"))
+    return Geometry(spacing[-array.ndim :][::-1])
 
 
 def score(prediction, reference, scheme=LESION, settings=None, **more):
