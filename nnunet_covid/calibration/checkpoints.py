@@ -11,9 +11,9 @@ refuses weights that come without them.
 
 from __future__ import annotations
 
-import os
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from torch import nn
 
 from nnunet_covid.calibration.logits import Calibration
 from nnunet_covid.errors import UserError
+from nnunet_covid.files import replacing
 
 SUFFIX = "_calibrated"
 """Of the trainer that a calibrated checkpoint names."""
@@ -110,21 +111,15 @@ def _set_metadata(checkpoint: dict[str, Any], content: dict[str, Any] | None) ->
 
 
 def _rewrite(checkpoints: Sequence[Path], change: Callable[[dict[str, Any]], None]) -> None:
-    written: list[tuple[Path, Path]] = []
     try:
-        for path in checkpoints:
-            checkpoint = _load(path)
-            change(checkpoint)
-            temporary = path.with_name(f".{path.name}.{os.getpid()}")
-            written.append((temporary, path))
-            torch.save(checkpoint, temporary)
-        for temporary, path in written:
-            temporary.replace(path)
+        with ExitStack() as renamed_at_the_end:
+            for path in checkpoints:
+                checkpoint = _load(path)
+                change(checkpoint)
+                with renamed_at_the_end.enter_context(replacing(path)).open("wb") as stream:
+                    torch.save(checkpoint, stream)
     except (OSError, RuntimeError) as e:  # a full disk is a RuntimeError of torch
-        raise UserError(f"{written[-1][1]} cannot be written ({e})") from e
-    finally:
-        for temporary, _ in written:
-            temporary.unlink(missing_ok=True)
+        raise UserError(f"{checkpoints[0].parent.parent}: checkpoints cannot be written ({e})") from e
 
 
 def _load(path: Path) -> dict[str, Any]:

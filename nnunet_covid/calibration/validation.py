@@ -16,8 +16,9 @@ import numpy as np
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from numpy.typing import NDArray
 
+from nnunet_covid.dataset_json import read_dataset_json
 from nnunet_covid.errors import UserError, reason_of
-from nnunet_covid.evaluation.labels import LabelScheme, read_dataset_json, scheme_of_labels
+from nnunet_covid.evaluation.labels import LabelScheme, scheme_of_labels
 from nnunet_covid.files import environment_folder, files_in, some_of
 
 LARGEST_SPLIT = 5
