@@ -131,12 +131,12 @@ def test_temperature_only_changes_no_label(made: ValidatedModel, capsys: pytest.
     assert (after == before).mean() > 0.99  # nnU-Net adds up 16-bit floats
 
 
-@pytest.mark.parametrize("labels", [TWO_CLASSES, REGIONS])
+@pytest.mark.parametrize(("labels", "processes"), [(TWO_CLASSES, "2"), (REGIONS, "1")])
 def test_several_classes_and_regions_with_several_processes(
-    labels: dict, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    labels: dict, processes: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     made = write_validated_model(tmp_path, labels=labels, cases_per_fold=2)
-    assert calibrate(made, "--dry-run", "-n", "2", "-o", str(tmp_path / "out")) == 0
+    assert calibrate(made, "--dry-run", "-n", processes, "-o", str(tmp_path / "out")) == 0
     told = capsys.readouterr().out
     for name in labels.keys() - {"background", "ignore"}:
         assert f"{name}: threshold" in told

@@ -144,7 +144,7 @@ def test_undoing_leaves_everything_as_it_was(tmp_path: Path) -> None:
         }
 
 
-def test_a_failure_leaves_no_fold_half_written(tmp_path: Path) -> None:
+def test_a_failure_leaves_no_fold_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = write_validated_model(tmp_path, cases_per_fold=1)
     before = {path: path.read_bytes() for path in made.folder.rglob("*") if path.is_file()}
     save, saved = torch.save, []

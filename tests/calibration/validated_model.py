@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from nnunet_covid.calibration.logits import log_odds
 from nnunet_covid.evaluation.labels import scheme_of_labels
-from nnunet_covid.nnunet.trained_model import TrainedModel
+from nnunet_covid.nnunet.predictor import TrainedModel
 
 TWO_CLASSES = {"background": 0, "ground_glass": 1, "consolidation": 2}
 REGIONS = {"background": 0, "infection": [1, 2], "consolidation": 2, "ignore": 3}
