@@ -15,7 +15,7 @@ from nnunet_covid.auxiliary_data.relation_snapshots import (
     write_snapshot,
 )
 from nnunet_covid.cli import main
-from nnunet_covid.evaluation.plots.relation_matrices import row_distance
+from nnunet_covid.figures.relations import row_distance
 
 
 def write(fold: Path, epoch: int, *, other: bool = True) -> SnapshotMean:
