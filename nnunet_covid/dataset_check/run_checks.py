@@ -22,7 +22,7 @@ from nnunet_covid.dataset_check.raw_data_set import RawCase, RawDataSet, display
 from nnunet_covid.dataset_check.splits_check import check_splits
 from nnunet_covid.dataset_check.thumbnails import thumbnail, unit
 from nnunet_covid.figures.slices import RED, outlined, sheet
-from nnunet_covid.output_folder import writable_folder
+from nnunet_covid.files import writable_folder
 from nnunet_covid.raw_dataset.case import Part
 from nnunet_covid.raw_dataset.problems import some_of
 from nnunet_covid.raw_dataset.staging import write_atomically
