@@ -12,7 +12,7 @@ from image_files import checksums, grey, read_array, write_picture
 from model_folders import complete_plans, write_model
 
 from nnunet_covid.cli import main
-from nnunet_covid.nnunet.channels import GUIDED_KEY
+from nnunet_covid.dataset_json import GUIDED_KEY
 from nnunet_covid.nnunet.trained_model import TrainedModel
 
 LABELS = {"background": 0, "ground_glass": 1, "consolidation": 2}
@@ -118,7 +118,7 @@ def test_a_stopped_run_goes_on(
     [
         (("label", "first"), ["a_0000.png"], "was not trained on a data set of 'nnunet-covid guide'"),
         (("label", "label"), ["a_0000.png"], "stage 1 reads the channels grey_ct, nonorm"),
-        (("first", "label"), [], "holds no image that ends in .png"),
+        (("first", "label"), [], "holds no image named CASE_0000.png"),
         (("first", "label"), ["a_0000.png", "a_0001.png"], "channels 0000, 0001, but 0000 is expected"),
     ],
 )
