@@ -57,7 +57,7 @@ BONES: dict[str, Ellipsoid] = {
     "left shoulder blade": ((116, 82, 0.22), (45, 4, 0.3), -52),
 }
 SPINAL_CANAL: Ellipsoid = ((0, 93, 0.5), (9.5, 8.5, 9), 0)
-VESSELS = ((0.3, 0.55, 3.0, 0.8), (0.45, 0.65, 0.8, 0.45))
+VESSELS = ((0.3, 0.62, 3.0, 0.65), (0.45, 0.75, 0.8, 0.42))
 """Of larger and smaller vessels: how the noise's features widen with the way r from the hilum, r^(1 - first), and their
 width at r = 1; what tapers off of the radius, and what stays, mm."""
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -104,7 +105,11 @@ def write_nifti(folder: Path, name: str, volume: SyntheticCT) -> tuple[Path, Pat
         The three files.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    arrays = {"ct": np.rint(volume.hounsfield).astype(np.int16), "seg": volume.labels, "lungs": volume.lungs}
+    arrays: dict[str, NDArray[Any]] = {
+        "ct": np.rint(volume.hounsfield).astype(np.int16),
+        "seg": volume.labels,
+        "lungs": volume.lungs,
+    }
     for suffix, array in arrays.items():
         image = sitk.GetImageFromArray(array[::-1].copy())  # files count slices from the feet
         image.SetSpacing(volume.spacing[::-1])

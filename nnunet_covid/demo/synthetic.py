@@ -82,8 +82,12 @@ def synthetic_volume(
     chest = Chest(seed)
     x, y = grid(size, column), grid(size, row, 8.0)
     slices = [chest.slice(x, y, float(z)) for z in np.arange(0.5 * between, chest.height, between)]
-    layers = (np.stack([getattr(s, name) for s in slices]) for name in ("hounsfield", "labels", "lungs"))
-    return SyntheticCT(*layers, spacing)
+    return SyntheticCT(
+        np.stack([s.hounsfield for s in slices]),
+        np.stack([s.labels for s in slices]),
+        np.stack([s.lungs for s in slices]),
+        spacing,
+    )
 
 
 def infected_level(chest: Chest) -> float:

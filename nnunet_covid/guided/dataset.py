@@ -25,7 +25,7 @@ from nnunet_covid.guided.maps import (
     maps_of_folds,
 )
 from nnunet_covid.nnunet.dataset import RawDataset, Split, open_raw_dataset
-from nnunet_covid.nnunet.raw_data import copy_image, write_channel
+from nnunet_covid.nnunet.output import copy_image, write_channel
 from nnunet_covid.raw_dataset.destination import (
     data_set_folder_name,
     is_environments_raw_folder,

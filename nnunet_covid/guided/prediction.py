@@ -16,8 +16,8 @@ from nnunet_covid.errors import UserError
 from nnunet_covid.files import remove_abandoned, replacing, writable_folder, write_json
 from nnunet_covid.guided.maps import MapKind, as_channel, from_labels, from_probabilities
 from nnunet_covid.nnunet.dataset import CaseFiles, list_cases
-from nnunet_covid.nnunet.raw_data import write_channel, write_labels
-from nnunet_covid.nnunet.trained_model import TrainedModel
+from nnunet_covid.nnunet.output import write_channel, write_labels
+from nnunet_covid.nnunet.predictor import TrainedModel
 
 INFECTION_FOLDER = "infection"
 
@@ -152,6 +152,6 @@ def _checked_kind(stage_one: TrainedModel, stage_two: TrainedModel) -> MapKind:
 def _open_folder(output: Output, stage_two: TrainedModel) -> None:
     """The folder with the two documents that nnU-Net and ``nnunet-covid evaluate`` look for beside predictions."""
     writable_folder(output.folder)
-    remove_abandoned(output.folder)
+    remove_abandoned(output.folder, age=0)
     write_json(output.folder / "dataset.json", stage_two.dataset_json)
     write_json(output.folder / "plans.json", stage_two.predictor.plans_manager.plans)

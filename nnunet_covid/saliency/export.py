@@ -14,8 +14,8 @@ from tqdm import tqdm
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import writable_folder, write_json
 from nnunet_covid.losses.self_attention_distillation import check_exponent
-from nnunet_covid.nnunet.image_maps import NIFTI, write_map
-from nnunet_covid.nnunet.trained_model import ForegroundClass, PreparedCase, TrainedModel
+from nnunet_covid.nnunet.output import NIFTI, write_map
+from nnunet_covid.nnunet.predictor import ForegroundClass, PreparedCase, TrainedModel
 from nnunet_covid.saliency.case_maps import CaseMaps, Evidence, Request, compute_case_maps
 from nnunet_covid.saliency.encoder import feature_shapes, find_encoder
 from nnunet_covid.saliency.overlay import scaled, shown_slice, write_overlay
