@@ -118,7 +118,7 @@ def test_a_stopped_run_goes_on(
     [
         (("label", "first"), ["a_0000.png"], "was not trained on a data set of 'nnunet-covid guide'"),
         (("label", "label"), ["a_0000.png"], "stage 1 reads the channels grey_ct, nonorm"),
-        (("first", "label"), [], "holds no image named CASE_0000.png"),
+        (("first", "label"), [], "holds no image that ends in .png"),
         (("first", "label"), ["a_0000.png", "a_0001.png"], "channels 0000, 0001, but 0000 is expected"),
     ],
 )
