@@ -13,7 +13,7 @@ from pathlib import Path
 
 from nnunet_covid.device import DEVICE_HELP, DEVICES
 from nnunet_covid.guided.prediction import Output, predict_guided
-from nnunet_covid.nnunet.trained_model import TrainedModel
+from nnunet_covid.nnunet.predictor import TrainedModel
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,5 +44,11 @@ def run(args: argparse.Namespace) -> None:
         probabilities=args.save_probabilities,
         infection=args.save_infection,
     )
-    labels = predict_guided(stage_one, stage_two, args.images, output)
+    labels = predict_guided(
+        stage_one,
+        stage_two,
+        args.images,
+        output,
+        tell=lambda line: print(f"{line}; --overwrite predicts them again"),
+    )
     print(f"{args.output}: {len(labels)} label maps")
