@@ -10,7 +10,6 @@ import sys
 from typing import Any, Literal, NoReturn
 
 import torch
-from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
@@ -18,7 +17,7 @@ from torch._dynamo import OptimizedModule
 from torch.nn.parallel import DistributedDataParallel
 
 from nnunet_covid.nnunet.architecture import record_label_kind
-from nnunet_covid.nnunet.training import StepDecay
+from nnunet_covid.nnunet.training import EpochSchedule, poly, step_decay, warmed_up
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("poly", "step")
@@ -39,6 +38,8 @@ class LungInfectionTrainer(nnUNetTrainer):
         learning_rate: Initial learning rate; ``None`` keeps nnU-Net's.
         regularisation: Weight decay; ``None`` keeps nnU-Net's.
         schedule: ``"poly"`` is nnU-Net's; ``"step"`` divides by ten after each half of the training.
+        warm_up: Epochs over which the learning rate rises to the schedule's.
+        encoder_rate: The encoder learns at this multiple of the learning rate.
         epochs: Length of the training; ``None`` keeps nnU-Net's 1000.
         dimensions: Spatial dimensions that the network works in.
         trained_before: Whether whoever made the trainer loads the weights of an earlier training into it, as
@@ -49,6 +50,8 @@ class LungInfectionTrainer(nnUNetTrainer):
     learning_rate: float | None = None
     regularisation: float | None = None
     schedule: Literal["poly", "step"] = "poly"
+    warm_up: int = 0
+    encoder_rate: float = 1.0
     epochs: int | None = None
     dimensions: tuple[int, ...] = (2, 3)
     trained_before: bool = False
@@ -132,16 +135,28 @@ class LungInfectionTrainer(nnUNetTrainer):
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
         """Optimiser and schedule as the class attributes say."""
-        parameters = self.network.parameters()
+        rate, decay = self.initial_lr, self.weight_decay
+        groups = self._parameter_groups()
         if self.optimizer_name == "sgd":
-            optimizer, scheduler = super().configure_optimizers()
+            optimizer: torch.optim.Optimizer = torch.optim.SGD(
+                groups, rate, weight_decay=decay, momentum=0.99, nesterov=True
+            )
         else:
             kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[self.optimizer_name]
-            optimizer = kind(parameters, lr=self.initial_lr, weight_decay=self.weight_decay)
-            scheduler = PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
-        if self.schedule == "step":
-            scheduler = StepDecay(optimizer, period=math.ceil(self.num_epochs / 2))
-        return optimizer, scheduler
+            optimizer = kind(groups, lr=rate, weight_decay=decay)
+        factor = step_decay(math.ceil(self.num_epochs / 2)) if self.schedule == "step" else poly(self.num_epochs)
+        return optimizer, EpochSchedule(optimizer, warmed_up(factor, self.warm_up))
+
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        """One group of parameters, or the encoder's in a group of its own where it learns at another rate."""
+        named = list(self.network.named_parameters())
+        if self.encoder_rate == 1:
+            return [{"params": [p for _, p in named]}]
+        inside = {id(p) for p in self.bare_network.encoder.parameters()}
+        return [
+            {"params": [p for _, p in named if id(p) not in inside]},
+            {"params": [p for _, p in named if id(p) in inside], "lr": self.initial_lr * self.encoder_rate},
+        ]
 
 
 def _one_of(name: str, value: object, allowed: tuple[object, ...]) -> None:

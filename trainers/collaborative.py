@@ -278,15 +278,15 @@ class CollaborativeTrainer(LungInfectionTrainer):
         return general, apart
 
     def _descend(self, loss: torch.Tensor) -> None:
-        """Backward, clip and step. The general encoder is clipped by itself: no other loss may scale its step."""
+        """Backward, clip and step. Each part is clipped by itself: a relation loss may not scale the decoder's step."""
         if self.grad_scaler is None:
             loss.backward()
         else:
             self.grad_scaler.scale(loss).backward()
             self.grad_scaler.unscale_(self.optimizer)
         network = self.bare_network
-        nn.utils.clip_grad_norm_(network.general_encoder.parameters(), GRADIENT_NORM)
-        nn.utils.clip_grad_norm_([*network.encoder.parameters(), *network.decoder.parameters()], GRADIENT_NORM)
+        for part in (network.general_encoder, network.encoder, network.decoder):
+            nn.utils.clip_grad_norm_(part.parameters(), GRADIENT_NORM)
         if self.grad_scaler is None:
             self.optimizer.step()
         else:
@@ -315,6 +315,12 @@ def _finished(trainer: str, plans: dict[str, Any], configuration: str, fold: int
     return (
         Path(nnUNet_results.get()) / plans["dataset_name"] / model / f"fold_{fold}" / "checkpoint_final.pth"
     ).is_file()
+
+
+class CollaborativeRowsTrainer(CollaborativeTrainer):
+    """Relation losses divided by the number of channels, so that they do not swamp the segmentation."""
+
+    relation_reduction = "rows"
 
 
 class CollaborativeTrainerNoUnlabelled(CollaborativeTrainer):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,9 +20,14 @@ from nnunet_covid.trainers.timm_weights import TimmWeightsTrainer
 
 
 class InfNetTimmTrainer(TimmWeightsTrainer, InfNetTrainer):
-    """Inf-Net's heads, at the paper's widths, on any timm encoder with a feature pyramid; 2D."""
+    """Inf-Net's heads, at the paper's widths, on any timm encoder with a feature pyramid; 2D.
+
+    Attributes:
+        norm_on_logits: Whether layers that emit logits are batch-normalised too, as in the paper's network.
+    """
 
     encoder_name = "res2net50d"
+    norm_on_logits: bool = True
 
     def check_encoder(self, configuration: ConfigurationManager) -> None:
         TimmEncoder(self.encoder_name, 1)
@@ -37,9 +43,11 @@ class InfNetTimmTrainer(TimmWeightsTrainer, InfNetTrainer):
     ) -> nn.Module:
         """The network, its encoder initialised at random: weights are loaded only where a training begins."""
         encoder = TimmEncoder(cls.encoder_name, num_input_channels)
+        description = encoder.description
+        style = replace(description.style, norm_on_logits=cls.norm_on_logits)
         return cls.build_heads(
             encoder,
-            encoder.description,
+            replace(description, style=style),
             num_output_channels,
             background=has_background_head(plans_manager),
             widths=InfNetWidths(),
@@ -119,6 +127,22 @@ class InfNetPretrainedStride8Trainer(InfNetPretrainedTrainer):
     """The same with the result read at stride 8, as in the paper."""
 
     output = "stride8"
+
+
+class InfNetPretrainedBalancedTrainer(InfNetPretrainedTrainer):
+    """A label-free pixel weight, halving weights of the maps, and no norm on logits."""
+
+    pixel_weight = "label_free"
+    map_weights = "halving"
+    norm_on_logits = False
+
+
+class InfNetPretrainedDiceCETrainer(InfNetPretrainedTrainer):
+    """nnU-Net's own loss on every map, weighted as nnU-Net weighs them, and no norm on logits."""
+
+    segmentation_loss = "dice_ce"
+    map_weights = "halving"
+    norm_on_logits = False
 
 
 class InfNetPretrainedScratchTrainer(InfNetPretrainedTrainer):

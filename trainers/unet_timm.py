@@ -54,6 +54,13 @@ class UNetPretrainedScratchTrainer(UNetPretrainedTrainer):
     encoder_weights = None
 
 
+class UNetPretrainedSlowEncoderTrainer(UNetPretrainedTrainer):
+    """The encoder at a tenth of the learning rate, after a warm-up of one epoch."""
+
+    encoder_rate = 0.1
+    warm_up = 1
+
+
 class UNetPretrainedLite1Trainer(UNetPretrainedTrainer):
     """On EfficientNet-Lite1."""
 

