@@ -9,15 +9,14 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from nnunet_covid.evaluation.plots.style import INK, SETTINGS, class_colour, light_grid, new_figure, save
-from nnunet_covid.semi_supervised.history import RoundHistory, history
-from nnunet_covid.semi_supervised.state import RunState
+from nnunet_covid.semi_supervised.state import RoundHistory, RunState, history
 
 FILE = "progress.png"
 
 
 def draw_progress(folder: Path, state: RunState) -> Path:
     """Draw what is known so far; returns the file."""
-    rounds = history({"units": state.units})
+    rounds = history(state.units)
     title = f"{state.context['trainer']}, {state.options.strategy} rounds, fold {state.context['fold']}"
     with rc_context():
         rcdefaults()  # nnU-Net's own pictures leave their enormous type behind
