@@ -1,0 +1,254 @@
+"""A raw nnU-Net data set on disk: its name, its cases, their files and folds, read with nnU-Net's own readers.
+
+Everybody who lists or reads images named ``CASE_0000`` does it here, by one set of rules: hidden files are passed over,
+every other file with the data set's ending must have its channel in the name, and channels have no gaps. What
+dataset.json says stands in :mod:`nnunet_covid.dataset_json`, which needs no nnU-Net; files are written in
+:mod:`nnunet_covid.nnunet.output`, and made by the converters.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
+from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
+from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
+from numpy.typing import NDArray
+
+from nnunet_covid.dataset_json import channel_names, ignore_label, read_dataset_json
+from nnunet_covid.errors import UserError, reason_of
+from nnunet_covid.files import environment_folder, files_in
+
+Split = dict[str, list[str]]
+"""One fold: ``train`` and ``val``, each a list of case names."""
+
+
+@dataclass(frozen=True)
+class CaseFiles:
+    """One case: its name, its image files channel by channel, and its label map where it has one."""
+
+    name: str
+    files: tuple[Path, ...]
+    label: Path | None = None
+
+
+@dataclass(frozen=True)
+class RawDataset:
+    """A raw data set with labels.
+
+    Attributes:
+        folder: ``DatasetNNN_Name`` below ``nnUNet_raw``.
+        dataset_json: Its description.
+        cases: The training cases by name; every one has a label map.
+        reader: An instance of nnU-Net's reader and writer for it.
+    """
+
+    folder: Path
+    dataset_json: dict[str, Any]
+    cases: dict[str, CaseFiles]
+    reader: Any
+
+    @property
+    def name(self) -> str:
+        """``DatasetNNN_Name``."""
+        return self.folder.name
+
+    @property
+    def ending(self) -> str:
+        """Of image and label files."""
+        return self.dataset_json["file_ending"]
+
+    @property
+    def channels(self) -> int:
+        """Channels of an image."""
+        return len(channel_names(self.dataset_json))
+
+    @property
+    def ignore_label(self) -> int | None:
+        """The value of voxels that do not count."""
+        return ignore_label(self.dataset_json["labels"])
+
+    def read_labels(self, path: Path) -> tuple[NDArray[Any], dict[str, Any]]:
+        """A label map (z, y, x) of this data set's format and its properties.
+
+        Raises:
+            UserError: If it cannot be read.
+        """
+        labels, properties = read_labels(self.reader, path)
+        return labels[0], properties
+
+    def splits(self) -> list[Split] | None:
+        """The folds in use: those below ``nnUNet_preprocessed``, else those beside the images, else none."""
+        return read_splits(self.name, self.folder)
+
+
+def dataset_name(number_or_name: str) -> str:
+    """``DatasetNNN_Name`` of a number or name, looked for in nnU-Net's three folders.
+
+    Raises:
+        UserError: If there is no such data set, or several.
+    """
+    try:
+        return str(maybe_convert_to_dataset_name(number_or_name))
+    except (RuntimeError, ValueError) as e:
+        count = "there are several" if str(e).startswith("More than one") else "there is none"
+        variables = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
+        folders = [str(folder) for variable in variables if (folder := environment_folder(variable))]
+        where = " or ".join(folders) or "nnU-Net's folders, none of which is set; export nnUNet_raw first"
+        raise UserError(f"data set {number_or_name!r}: {count} in {where}") from e
+
+
+def nnunet_folder(variable: str) -> Path:
+    """One of nnU-Net's three folders.
+
+    Raises:
+        UserError: If the variable is not set or names no folder.
+    """
+    folder = environment_folder(variable)
+    if folder is None or not folder.is_dir():
+        state = folder or "not set"
+        raise UserError(f"{variable} is {state}: export {variable}=/your/folder; see nnunet-covid doctor")
+    return folder
+
+
+def raw_dataset_folder(text: str) -> Path:
+    """The folder of a raw data set that a number, a name or a path stands for.
+
+    Raises:
+        UserError: If there is none, or more than one.
+    """
+    if (Path(text) / "dataset.json").is_file():
+        return Path(text).resolve()
+    base = nnunet_folder("nnUNet_raw")
+    folder = base / dataset_name(text)
+    if not folder.is_dir():
+        present = ", ".join(sorted(path.name for path in base.glob("Dataset*_*"))) or "none"
+        raise UserError(f"{base} has no data set {text!r}; there are {present}")
+    return folder
+
+
+def open_raw_dataset(text: str) -> RawDataset:
+    """Find a raw data set by number, name or path and list its training cases.
+
+    Raises:
+        UserError: If there is no such data set, or its images or labels are incomplete.
+    """
+    folder = raw_dataset_folder(text)
+    dataset_json = read_dataset_json(folder / "dataset.json")
+    try:
+        cases = _training_cases(folder, dataset_json)
+    except (OSError, ValueError, KeyError) as e:
+        raise UserError(f"{folder} is no raw nnU-Net data set with dataset.json and imagesTr: {e}") from e
+    for case in cases:
+        for path in (*case.files, case.label):
+            if path is None or not path.is_file():
+                raise UserError(f"{path} is missing: a file of case {case.name}; convert the data set again")
+    example = str(cases[0].files[0])
+    reader = determine_reader_writer_from_dataset_json(dataset_json, example, verbose=False)()
+    return RawDataset(folder, dataset_json, {case.name: case for case in cases}, reader)
+
+
+def _training_cases(folder: Path, dataset_json: dict[str, Any]) -> list[CaseFiles]:
+    """Every training case, in the order of names; dataset.json may list them itself."""
+    if "dataset" in dataset_json:
+        listed = get_filenames_of_train_images_and_targets(str(folder), dataset_json)
+        return [CaseFiles(k, tuple(map(Path, v["images"])), Path(v["label"])) for k, v in sorted(listed.items())]
+    ending = dataset_json["file_ending"]
+    found = list_cases(folder / "imagesTr", ending, len(channel_names(dataset_json)))
+    return [replace(case, label=folder / "labelsTr" / f"{case.name}{ending}") for case in found]
+
+
+def list_cases(folder: Path, ending: str, channels: int, *, one_file_may_hold_all: bool = True) -> list[CaseFiles]:
+    """Every case of a folder of images ``CASE_0000.ending``, ``CASE_0001.ending`` and so on, in the order of names.
+
+    Args:
+        folder: Holds the images; hidden files and files with other endings are left alone.
+        ending: Of an image, with its dot; ``file_ending`` of dataset.json.
+        channels: Channels that are expected.
+        one_file_may_hold_all: Take a case with channel 0000 alone for one file with all channels (an RGB picture); how
+            many it really holds shows when it is read.
+
+    Raises:
+        UserError: If there is no image, a name does not end in a channel number, or channels are missing or too many.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder; give the folder that holds the images, CASE_0000{ending} and so on")
+    pattern = re.compile(rf"(?P<case>.+)_(?P<channel>\d{{4}}){re.escape(ending)}")
+    found: dict[str, list[int]] = {}
+    for path in files_in(folder, ending):
+        match = pattern.fullmatch(path.name)
+        if match is None:
+            example = f"{path.name.removesuffix(ending)}_0000{ending}"
+            raise UserError(f"{path}: nnU-Net wants the channel in the name; rename it to {example}")
+        found.setdefault(match["case"], []).append(int(match["channel"]))
+    if not found:
+        raise UserError(f"{folder} holds no image named CASE_0000{ending}, with the ending that dataset.json names")
+    allowed = [list(range(channels)), *([[0]] if one_file_may_hold_all else [])]
+    for case, numbers in found.items():
+        if numbers not in allowed:
+            listed = ", ".join(f"{number:04d}" for number in numbers)
+            expected = "0000 is" if channels == 1 else f"0000 to {channels - 1:04d} are"
+            raise UserError(f"{folder}: case {case} has channels {listed}, but {expected} expected")
+    return [
+        CaseFiles(case, tuple(folder / f"{case}_{number:04d}{ending}" for number in numbers))
+        for case, numbers in sorted(found.items())
+    ]
+
+
+def read_splits(dataset: str, *places: Path) -> list[Split] | None:
+    """The folds of a data set below ``nnUNet_preprocessed``, else those in other places, else none.
+
+    Raises:
+        UserError: If a file is no list of folds.
+    """
+    path = splits_file(dataset, *places)
+    if path is None:
+        return None
+    try:
+        folds = json.loads(path.read_text(encoding="utf-8"))
+        return [{side: list(fold[side]) for side in ("train", "val")} for fold in folds]
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        message = f'{path} holds no splits; expected is a JSON list of {{"train": [names], "val": [names]}}'
+        raise UserError(message) from e
+
+
+def splits_file(dataset: str, *places: Path) -> Path | None:
+    """Where the folds of :func:`read_splits` stand."""
+    base = environment_folder("nnUNet_preprocessed")
+    candidates = [place / "splits_final.json" for place in (*([base / dataset] if base else []), *places)]
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def read_images(reader: Any, files: Sequence[Path]) -> tuple[NDArray[Any], dict[str, Any]]:
+    """The image (channels, z, y, x) of the files of one case and its properties, from one of nnU-Net's readers.
+
+    Raises:
+        UserError: If a file cannot be read.
+    """
+    return _read(reader.read_images, [str(path) for path in files], files[0])
+
+
+def read_labels(reader: Any, path: Path) -> tuple[NDArray[Any], dict[str, Any]]:
+    """The label map (1, z, y, x) of a file and its properties, from one of nnU-Net's readers.
+
+    Raises:
+        UserError: If it cannot be read.
+    """
+    return _read(reader.read_seg, str(path), path)
+
+
+def _read(read: Any, files: Any, first: Path) -> tuple[NDArray[Any], dict[str, Any]]:
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(said):
+            return read(files)
+    except Exception as e:  # every format has exceptions of its own
+        lines = [line for line in said.getvalue().splitlines() if line.strip()]
+        raise UserError(f"{first} cannot be read: {lines[0] if lines else reason_of(e)}") from e

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nnunet_covid.errors import UserError
+from nnunet_covid.nnunet import dataset
+
+
+@pytest.fixture
+def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A data set of two pictures with two channels, number 950, beside another one."""
+    for name in ("raw", "preprocessed", "results"):
+        (tmp_path / name).mkdir()
+        monkeypatch.setenv(f"nnUNet_{name}", str(tmp_path / name))
+    folder = tmp_path / "raw" / "Dataset950_Two"
+    for part in ("imagesTr", "labelsTr"):
+        (folder / part).mkdir(parents=True)
+    for case in "ba":
+        for channel in range(2):
+            Image.fromarray(np.full((4, 5), 7, np.uint8)).save(folder / "imagesTr" / f"{case}_{channel:04d}.png")
+        Image.fromarray(np.eye(4, 5, dtype=np.uint8)).save(folder / "labelsTr" / f"{case}.png")
+    description = {
+        "channel_names": {"1": "nonorm", "0": "CT"},
+        "labels": {"background": 0, "lesion": 1, "ignore": 2},
+        "file_ending": ".png",
+    }
+    (folder / "dataset.json").write_text(json.dumps(description))
+    (tmp_path / "raw" / "Dataset951_Other").mkdir()
+    return folder
+
+
+@pytest.mark.parametrize("text", ["950", "Dataset950_Two", "path"])
+def test_number_name_and_path_open_the_same_data_set(raw: Path, text: str) -> None:
+    opened = dataset.open_raw_dataset(str(raw) if text == "path" else text)
+    assert opened.folder == raw.resolve()
+    assert list(opened.cases) == ["a", "b"]
+    assert opened.cases["a"].files == tuple(raw / "imagesTr" / f"a_{c:04d}.png" for c in range(2))
+    assert (opened.channels, opened.ignore_label, opened.ending, opened.splits()) == (2, 2, ".png", None)
+    labels, _ = opened.read_labels(raw / "labelsTr" / "a.png")
+    assert labels.shape == (1, 4, 5)
+
+
+def test_unknown_and_ambiguous_numbers_are_told(raw: Path) -> None:
+    with pytest.raises(UserError, match="there is none"):
+        dataset.open_raw_dataset("12")
+    with pytest.raises(UserError, match="there are Dataset950_Two, Dataset951_Other"):
+        dataset.open_raw_dataset("Dataset012_Gone")
+    (raw.parent.parent / "preprocessed" / "Dataset950_Three").mkdir()
+    with pytest.raises(UserError, match="there are several"):
+        dataset.open_raw_dataset("950")
+
+
+def test_companion_files_are_no_cases(raw: Path) -> None:
+    for name in ("._a_0000.png", ".a_0000.png", "notes.txt"):
+        (raw / "imagesTr" / name).write_bytes(b"\0\5\26\7")
+    assert list(dataset.open_raw_dataset("950").cases) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("removed", "added", "message"),
+    [
+        ("imagesTr/a_0000.png", None, "case a has channels 0001, but 0000 to 0001 are expected"),
+        (None, "imagesTr/a_0003.png", "case a has channels 0000, 0001, 0003"),
+        (None, "imagesTr/c.png", "wants the channel in the name; rename it to c_0000.png"),
+        ("labelsTr/a.png", None, "a.png is missing: a file of case a"),
+        ("dataset.json", None, "dataset.json: cannot be read"),
+    ],
+)
+def test_incomplete_data_sets_are_refused(raw: Path, removed: str | None, added: str | None, message: str) -> None:
+    if removed:
+        (raw / removed).unlink()
+    if added:
+        (raw / added).touch()
+    with pytest.raises(UserError, match=message):
+        dataset.open_raw_dataset(str(raw) if removed != "dataset.json" else "950")
+
+
+def test_one_file_may_hold_all_channels_only_where_that_is_allowed(tmp_path: Path) -> None:
+    (tmp_path / "a_0000.png").touch()
+    assert [case.name for case in dataset.list_cases(tmp_path, ".png", 3)] == ["a"]
+    with pytest.raises(UserError, match="has channels 0000, but 0000 to 0002 are expected"):
+        dataset.list_cases(tmp_path, ".png", 3, one_file_may_hold_all=False)
+    with pytest.raises(UserError, match="holds no image named CASE_0000"):
+        dataset.list_cases(tmp_path, ".nii.gz", 1)
+
+
+def test_a_data_set_may_list_its_files_itself(raw: Path) -> None:
+    description = json.loads((raw / "dataset.json").read_text())
+    images = [f"imagesTr/b_{channel:04d}.png" for channel in range(2)]
+    description["dataset"] = {"only": {"images": images, "label": "labelsTr/b.png"}}
+    (raw / "dataset.json").write_text(json.dumps(description))
+    (case,) = dataset.open_raw_dataset("950").cases.values()
+    assert (case.name, case.label) == ("only", raw / "labelsTr" / "b.png")
+
+
+def test_folds_in_use_are_those_of_the_preprocessed_data(raw: Path) -> None:
+    (raw / "splits_final.json").write_text(json.dumps([{"train": ["a"], "val": ["b"]}]))
+    assert dataset.open_raw_dataset("950").splits() == [{"train": ["a"], "val": ["b"]}]
+    used = raw.parent.parent / "preprocessed" / raw.name
+    used.mkdir()
+    (used / "splits_final.json").write_text(json.dumps([{"train": ["b"], "val": ["a"]}]))
+    assert dataset.open_raw_dataset("950").splits() == [{"train": ["b"], "val": ["a"]}]
+    (used / "splits_final.json").write_text("{}1")
+    with pytest.raises(UserError, match="holds no splits"):
+        dataset.open_raw_dataset("950").splits()
+
+
+def test_a_damaged_file_is_told_by_name(raw: Path) -> None:
+    opened = dataset.open_raw_dataset("950")
+    (raw / "labelsTr" / "a.png").write_bytes(b"damaged")
+    with pytest.raises(UserError, match=r"a\.png cannot be read"):
+        opened.read_labels(raw / "labelsTr" / "a.png")
