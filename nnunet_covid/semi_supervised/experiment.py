@@ -195,8 +195,8 @@ def _check_plans(experiment: Experiment) -> None:
         raise UserError(f"{plans_file} has no configuration '{experiment.configuration}', but {', '.join(known)}")
     if experiment.configuration_manager.previous_stage_name is not None:
         raise UserError(
-            f"'{experiment.configuration}' is the second stage of a cascade, which needs first-stage predictions of every "
-            "training case; use 3d_fullres or 3d_lowres"
+            f"'{experiment.configuration}' is the second stage of a cascade, which needs first-stage predictions of "
+            "every training case; use 3d_fullres or 3d_lowres"
         )
     folder = experiment.data_folder / experiment.configuration_manager.data_identifier
     if not folder.is_dir() or not any(folder.glob("*.pkl")):

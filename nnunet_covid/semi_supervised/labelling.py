@@ -17,6 +17,7 @@ import numpy as np
 from batchgenerators.utilities.file_and_folder_operations import load_pickle, write_pickle
 from nnunetv2.training.dataloading.nnunet_dataset import comp_blosc2_params
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from numpy.typing import NDArray
 
 from nnunet_covid.dataset_json import BACKGROUND, IGNORE, foreground_values, label_values
@@ -45,13 +46,16 @@ class Classes:
     names: dict[str, tuple[int, ...]]
 
     @classmethod
-    def of(cls, experiment: Experiment, options: RoundOptions) -> Classes:
-        """Of an experiment's data set, with an ignore label where untrusted voxels get it."""
-        described = experiment.dataset_json
-        if options.untrusted == "ignore":
-            described = with_ignore_label(described)
-        manager = experiment.plans_manager.get_label_manager(described)
-        return cls(described, manager, foreground_values(described["labels"]))
+    def of(cls, dataset_json: dict[str, Any], plans: PlansManager, *, ignore: bool = False) -> Classes:
+        """From the description of a data set.
+
+        Args:
+            dataset_json: The description.
+            plans: Any plans of the data set.
+            ignore: Whether pseudo labels have an ignore label, which the data set may lack.
+        """
+        described = with_ignore_label(dataset_json) if ignore else dataset_json
+        return cls(described, plans.get_label_manager(described), foreground_values(described["labels"]))
 
     def thresholds(self, eta: float, single: Mapping[str, float]) -> list[float]:
         """η of each head.
@@ -123,15 +127,18 @@ class Labeller:
     Args:
         experiment: Plans and file ending.
         options: Thresholds and what becomes of untrusted voxels.
-        classes: Of the data set, with the ignore label if untrusted voxels get it.
+
+    Raises:
+        UserError: If a threshold belongs to no class.
     """
 
-    def __init__(self, experiment: Experiment, options: RoundOptions, classes: Classes) -> None:
+    def __init__(self, experiment: Experiment, options: RoundOptions) -> None:
         self.experiment = experiment
         self.options = options
-        self.classes = classes
-        self._thresholds = classes.thresholds(options.threshold, options.class_thresholds)
-        self._untrusted = classes.manager.ignore_label if options.untrusted == "ignore" else None
+        ignore = options.untrusted == "ignore"
+        self.classes = Classes.of(experiment.dataset_json, experiment.plans_manager, ignore=ignore)
+        self._thresholds = self.classes.thresholds(options.threshold, options.class_thresholds)
+        self._untrusted = self.classes.manager.ignore_label if ignore else None
 
     def label(
         self, head: dict[str, Any], case: Path, target: Path, predictor: CasePredictor

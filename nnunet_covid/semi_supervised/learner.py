@@ -24,7 +24,7 @@ from nnunet_covid.semi_supervised.checkpoints import (
     weights_checksum,
 )
 from nnunet_covid.semi_supervised.experiment import Experiment, quiet
-from nnunet_covid.semi_supervised.labelling import Classes, Labeller, read_record
+from nnunet_covid.semi_supervised.labelling import Labeller, read_record
 from nnunet_covid.semi_supervised.options import RoundOptions
 from nnunet_covid.semi_supervised.prediction import CasePredictor
 from nnunet_covid.semi_supervised.rounds import Training, seed_for
@@ -62,8 +62,8 @@ class NNUNetLearner:
         self.pool = pool
         self.start_from = start_from
         self.models = Checkpoints(experiment.models_folder)
-        self.classes = Classes.of(experiment, options)
-        self.labeller = Labeller(experiment, options, self.classes)
+        self.labeller = Labeller(experiment, options)
+        self.classes = self.labeller.classes
         self._trainer = trainer
         self._model: str | None = None
 
@@ -123,6 +123,7 @@ class NNUNetLearner:
     def _trainer_with(self, model: str) -> nnUNetTrainer:
         """A trainer that holds the weights of a model."""
         if self._model != model:
+            self._trainer = self._model = None
             trainer = self._new_trainer(Training(model, 0, start=model))
             load_weights(trainer, self.models.weights(model, self.experiment.device))
             self._trainer, self._model = trainer, model
@@ -217,11 +218,10 @@ def checked_trainer(experiment: Experiment, options: RoundOptions, start_from: P
         SystemExit: If one of our trainers refuses these plans.
         UserError: If the trainer has no place for what is asked for, or a threshold belongs to no class.
     """
-    classes = Classes.of(experiment, options)
-    classes.thresholds(options.threshold, options.class_thresholds)
+    dataset_json = Labeller(experiment, options).classes.dataset_json
     trained_before = start_from is not None or Checkpoints(experiment.models_folder).path("base").is_file()
     probe = Training("probe", 0, start="base" if trained_before else None)
-    trainer = make_trainer(experiment, classes.dataset_json, probe, options.seed)
+    trainer = make_trainer(experiment, dataset_json, probe, options.seed)
     if options.confidence == "mirroring" and not trainer.inference_allowed_mirroring_axes:
         raise UserError(f"`confidence` mirroring: {experiment.trainer} does not mirror; use the probability")
     if options.reweight == "on" and not can_weight(trainer):

@@ -64,9 +64,7 @@ class RoundOptions:
     )
     mirroring: bool = _option(True, "predict faster")
     export: bool = _option(True, "no labels in the images' own geometry")
-    round_epochs: int = _option(
-        10, "of each fine-tuning (default: 10 [Inf, code])", metavar="N", only_for="random"
-    )
+    round_epochs: int = _option(10, "of each fine-tuning (default: 10 [Inf, code])", metavar="N", only_for="random")
     round_iterations: int | None = _option(
         None,
         "steps per epoch of it (default: one pass over the enlarged set [Inf, code])",
@@ -91,9 +89,7 @@ class RoundOptions:
         "class weights of eq. (8) [SSA] in the trainer's cross entropy (default: auto, where it has one)",
         only_for="iterative",
     )
-    until_pool_empty: bool = _option(
-        False, "stop only when no image is left in the pool", only_for="iterative"
-    )
+    until_pool_empty: bool = _option(False, "stop only when no image is left in the pool", only_for="iterative")
 
     def to_json(self) -> dict[str, Any]:
         """As it is written into the state."""

@@ -133,12 +133,15 @@ def locked(folder: Path) -> Iterator[None]:
     """
     made = [place for place in (folder, *folder.parents) if not place.exists()]
     folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / "lock", blocking=False)
     try:
-        with FileLock(folder / "lock", blocking=False):
-            yield
-    except Timeout as e:
-        raise UserError(f"another process is at work on {folder}; wait for it, or use another `name`") from e
+        try:
+            lock.acquire()
+        except Timeout as e:
+            raise UserError(f"another process is at work on {folder}; wait for it, or use another `name`") from e
+        yield
     finally:
+        lock.release()
         if made and not (folder / FILE).exists():  # refused before there was a run
             shutil.rmtree(folder)
             for empty in made[1:]:
