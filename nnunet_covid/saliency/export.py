@@ -14,8 +14,8 @@ from tqdm import tqdm
 
 from nnunet_covid.errors import UserError
 from nnunet_covid.losses.self_attention_distillation import check_exponent
-from nnunet_covid.nnunet.image_maps import NIFTI, write_map
-from nnunet_covid.nnunet.trained_model import ForegroundClass, PreparedCase, TrainedModel
+from nnunet_covid.nnunet.output import NIFTI, write_map
+from nnunet_covid.nnunet.predictor import ForegroundClass, PreparedCase, TrainedModel
 from nnunet_covid.output_folder import writable_folder
 from nnunet_covid.raw_dataset.staging import write_atomically
 from nnunet_covid.saliency.case_maps import CaseMaps, Evidence, Request, compute_case_maps

@@ -23,7 +23,9 @@ from numpy.typing import NDArray
 from nnunet_covid.dataset_json import BACKGROUND, IGNORE, foreground_values, label_values
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import replacing, write_json
-from nnunet_covid.nnunet.preprocess import OUTSIDE, to_image_axes
+from nnunet_covid.nnunet.output import write_labels
+from nnunet_covid.nnunet.predictor import to_image_grid
+from nnunet_covid.nnunet.preprocess import OUTSIDE
 from nnunet_covid.semi_supervised.experiment import Experiment
 from nnunet_covid.semi_supervised.options import RoundOptions
 from nnunet_covid.semi_supervised.prediction import CasePredictor
@@ -185,7 +187,9 @@ class Labeller:
         if manager.has_ignore_label:
             wanted.append([-1, *manager.all_labels])
         locations = configuration.preprocessor_class._sample_foreground_locations(label, wanted)
-        arrays = {"_seg.b2nd": label, **({"_soft.b2nd": soft} if soft is not None else {})}
+        arrays: dict[str, NDArray[Any]] = {"_seg.b2nd": label}
+        if soft is not None:
+            arrays["_soft.b2nd"] = soft
         target.parent.mkdir(parents=True, exist_ok=True)
         with replacing(target, [*arrays, ".pkl"]) as unfinished:
             for ending, array in arrays.items():
@@ -199,11 +203,10 @@ class Labeller:
         """
         plans, configuration = self.experiment.plans_manager, self.experiment.configuration_manager
         inside = np.where(label == OUTSIDE, 0, label).astype(np.int16)
-        whole = to_image_axes(inside, properties, plans, configuration, configuration.resampling_fn_seg)[0]
-        whole = whole.astype(np.uint8 if whole.max() < 256 else np.uint16)
+        whole = to_image_grid(inside, properties, plans, configuration, configuration.resampling_fn_seg)[0][0]
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as unfinished:
-            plans.image_reader_writer_class().write_seg(whole, str(unfinished), properties)
+        whole = whole.astype(np.uint8 if whole.max() < 256 else np.uint16)
+        write_labels(path, whole, properties, plans.image_reader_writer_class())
 
 
 def _write_array(path: str, array: NDArray[Any], patch: tuple[int, ...]) -> None:

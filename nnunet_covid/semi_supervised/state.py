@@ -11,7 +11,6 @@ import csv
 import io
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_covid.errors import UserError
+from nnunet_covid.files import write_json, write_text
 from nnunet_covid.semi_supervised.options import RoundOptions, differences
 
 VERSION = 1
@@ -80,10 +80,6 @@ class RunState:
             self.save()
         return self.units[name]["result"]
 
-    def done(self, name: str) -> bool:
-        """Whether a unit has ended."""
-        return name in self.units
-
     def save(self) -> None:
         """Write the state; a reader sees the old one or the new one."""
         content = {
@@ -92,7 +88,8 @@ class RunState:
             "context": self.context,
             "units": self.units,
         }
-        write_durably(self.folder / FILE, json.dumps(content, indent=1) + "\n")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_json(self.folder / FILE, content, indent=1, durable=True)
 
 
 def read_state(folder: Path) -> dict[str, Any] | None:
@@ -116,17 +113,6 @@ def read_state(folder: Path) -> dict[str, Any] | None:
     return content
 
 
-def write_durably(path: Path, text: str) -> None:
-    """Write a text file under a temporary name, force it to the disk and rename it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)
-
-
 def write_manifest(folder: Path, records: Sequence[Mapping[str, Any]]) -> None:
     """Image, round, model checksum, mean confidence and share of voxels kept, one row per image."""
     classes = list(records[0]["predicted"]) if records else []
@@ -141,7 +127,8 @@ def write_manifest(folder: Path, records: Sequence[Mapping[str, Any]]) -> None:
             [r["image"], r["round"], r["model"], f"{r['confidence']:.6f}"]
             + ["" if c is None else f"{c:.6f}" for c in cells]
         )
-    write_durably(folder / MANIFEST, text.getvalue())
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / MANIFEST, text.getvalue(), durable=True)
 
 
 def summarise(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -178,8 +165,6 @@ class RoundHistory:
         kept: Share of predicted voxels kept, by class.
         weights: Class weights of eq. (8), if any.
         seconds: Time of each part.
-        computing: Seconds of gradient steps and forward passes.
-        confidence: Mean of its pseudo labels.
     """
 
     number: int
@@ -190,8 +175,6 @@ class RoundHistory:
     kept: dict[str, float | None] = field(default_factory=dict)
     weights: list[float] | None = None
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PARTS, 0.0))
-    computing: float = 0.0
-    confidence: float | None = None
 
 
 def history(units: Mapping[str, Any]) -> list[RoundHistory]:
@@ -221,11 +204,8 @@ def _take_in(one: RoundHistory, what: str, unit: Mapping[str, Any]) -> None:
     if isinstance(result, dict) and "steps" in result:
         part = "train"
     one.seconds[part if part in PARTS else "other"] += unit["seconds"]
-    if isinstance(result, dict):
-        one.computing += result.get("forward_seconds", 0.0)
     if part == "label":
         one.kept = kept_shares(result["predicted"], result["kept"])
-        one.confidence = result["confidence"]
     elif part == "validate":
         one.dice, one.classes = result["mean"], result["classes"]
     elif part == "weights":

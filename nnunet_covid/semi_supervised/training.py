@@ -21,7 +21,7 @@ from torch import nn
 from tqdm import tqdm
 
 from nnunet_covid.losses.reweighted_cross_entropy import ReweightedCrossEntropy
-from nnunet_covid.nnunet.augmentation import without_timing
+from nnunet_covid.nnunet.training import without_timing
 from nnunet_covid.semi_supervised.experiment import Experiment, quiet
 from nnunet_covid.semi_supervised.rounds import Training, seed_for
 from nnunet_covid.semi_supervised.trust import draw_labels

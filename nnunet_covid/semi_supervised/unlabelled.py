@@ -9,12 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from numpy.typing import NDArray
 from tqdm import tqdm
@@ -23,7 +22,7 @@ from nnunet_covid.dataset_json import channel_names
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import files_in, map_in_processes, remove_abandoned, some_of
 from nnunet_covid.nnunet.dataset import CaseFiles, list_cases, read_images
-from nnunet_covid.nnunet.preprocess import is_preprocessed, preprocess_to
+from nnunet_covid.nnunet.preprocess import Preprocessing, is_preprocessed, preprocess_image
 from nnunet_covid.semi_supervised.experiment import Experiment
 
 DIGITS = 24
@@ -154,8 +153,8 @@ class UnlabelledImages:
         targets = {case: folder / digest[:DIGITS] for case, digest in pool["cases"].items()}
         chosen = [case for case in self.cases if case.name in targets and not is_preprocessed(targets[case.name])]
         tasks = [(case, pool["cases"][case.name], targets[case.name]) for case in chosen]
-        work = partial(_preprocess, plans_file=experiment.plans_file, configuration=experiment.configuration)
-        done = map_in_processes(work, tasks, workers)
+        how = Preprocessing(experiment.plans, experiment.configuration)
+        done = map_in_processes(partial(_preprocess, how=how), tasks, workers)
         bar = tqdm(done, total=len(tasks), desc="pre-process", unit="image", disable=not tasks, leave=False)
         changed = [name for name in bar if name is not None]
         if changed:
@@ -180,18 +179,11 @@ def pool_folder(experiment: Experiment) -> Path:
     return experiment.data_folder / f"{experiment.configuration_manager.data_identifier}_unlabelled_{digest}"
 
 
-def _preprocess(task: tuple[CaseFiles, str, Path], plans_file: Path, configuration: str) -> str | None:
+def _preprocess(task: tuple[CaseFiles, str, Path], how: Preprocessing) -> str | None:
     """Pre-process one image if it has this checksum; else its name."""
     case, expected, target = task
-    plans, dataset_json = _opened(plans_file)
-    image, properties = read_images(plans.image_reader_writer_class(), case.files)
+    image, properties = read_images(PlansManager(how.plans).image_reader_writer_class(), case.files)
     if checksum(image, properties).whole != expected:
         return case.name
-    chosen = plans.get_configuration(configuration)
-    preprocess_to(target, image, None, properties, plans, chosen, dataset_json)
+    preprocess_image(target, case, image, None, properties, how)
     return None
-
-
-@lru_cache(maxsize=1)
-def _opened(plans_file: Path) -> tuple[PlansManager, dict[str, Any]]:
-    return PlansManager(str(plans_file)), load_json(str(plans_file.with_name("dataset.json")))

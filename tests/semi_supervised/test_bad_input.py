@@ -64,7 +64,7 @@ def test_wrong_channels_an_empty_folder_and_none_at_all(made, error, tmp_path: P
     shutil.copy(images / "un_0_0000.png", images / "un_0_0001.png")
     assert "case un_0 has channels 0000, 0001, but 0000 is expected" in error(i=str(images))
     (tmp_path / "empty").mkdir()
-    assert "holds no image named CASE_0000.png" in error(i=str(tmp_path / "empty"))
+    assert "holds no image that ends in .png" in error(i=str(tmp_path / "empty"))
     assert "is no folder" in error(i=str(tmp_path / "nowhere"))
     (images / "un_0_0001.png").unlink()
     (images / "un_9_0000.png").write_bytes(b"no picture")

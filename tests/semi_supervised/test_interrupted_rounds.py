@@ -54,9 +54,10 @@ def test_unlabelled_images_are_told_apart_by_their_geometry(make: Any) -> None:
 def test_images_that_changed_while_a_run_was_interrupted_are_told(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     quick_ending(monkeypatch)
     made = make()
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patched:
         patched.setattr(UnlabelledImages, "preprocess", _killed)
-        do_rounds(made.unlabelled, "2d", TRAINER, "random", "Test", SHORT)
+        with pytest.raises(KeyboardInterrupt):
+            do_rounds(made.unlabelled, "2d", TRAINER, "random", "Test", SHORT)
     picture = io.imread(made.unlabelled / "un_1_0000.png")
     io.imsave(made.unlabelled / "un_1_0000.png", picture // 2, check_contrast=False)
     with pytest.raises(UserError, match=r"1 image\(s\) have changed since the run began \(un_1\)"):

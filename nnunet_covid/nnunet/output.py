@@ -1,50 +1,58 @@
-"""Continuous maps from the pre-processed grid back into the image, and as NIfTI in the image's geometry."""
+"""Images, label maps and continuous maps written in the format and geometry of the image that they belong to."""
 
 from __future__ import annotations
 
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
-import torch
-from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from numpy.typing import NDArray
+from PIL import Image
+
+from nnunet_covid.files import replacing
 
 NIFTI = ".nii.gz"
-TEMPORARY = ".tmp."
-"""In front of the names of unfinished files."""
 SLICE_SPACING = 999
 """nnU-Net's mark of a picture without a third axis."""
 
 
-def to_image_grid(
-    maps: torch.Tensor,
-    properties: dict[str, Any],
-    plans: PlansManager,
-    configuration: ConfigurationManager,
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Undo nnU-Net's resampling (linearly, as it does for logits), cropping and transposition.
+def copy_image(source: Path, target: Path) -> None:
+    """Copy an image or label map, with the file beside it in which a 3D TIFF has its spacing."""
+    shutil.copyfile(source, target)
+    spacing = _spacing_file(source)
+    if spacing.is_file():
+        shutil.copyfile(spacing, _spacing_file(target))
 
-    Args:
-        maps: (channels, *spatial) on the pre-processed grid.
-        properties: Of the case, as the preprocessor returned them.
 
-    Returns:
-        The maps (channels, *image axes), 0 where nnU-Net had cropped the image, and where it had not, (*image axes).
+def _spacing_file(path: Path) -> Path:
+    """``CASE.json`` of ``CASE_0000.tif`` and of ``CASE.tif``."""
+    return path.with_name(re.sub(r"_\d{4}$", "", path.stem) + ".json")
+
+
+def write_labels(path: Path, labels: NDArray[Any], properties: dict[str, Any], reader: Any) -> None:
+    """Write whole numbers (z, y, x) with nnU-Net's writer, under a temporary name, then renamed."""
+    with replacing(path) as unfinished:
+        reader.write_seg(labels, str(unfinished), properties)
+        spacing = unfinished.with_suffix(".json")  # nnU-Net's writer of 3D TIFF leaves it
+        if spacing.is_file():
+            spacing.replace(_spacing_file(path))
+
+
+def write_channel(path: Path, channel: NDArray[Any], properties: dict[str, Any], reader: Any) -> None:
+    """Write one channel (z, y, x) in the format and geometry of an image, under a temporary name, then renamed.
+
+    Whole numbers go into any format; fractions need one that ITK or nibabel reads.
     """
-    shape = properties["shape_after_cropping_and_before_resampling"]
-    spacing = [properties["spacing"][i] for i in plans.transpose_forward]
-    planned = configuration.spacing
-    current = planned if len(planned) == len(shape) else [spacing[0], *planned]
-    resampled = configuration.resampling_fn_probabilities(maps.numpy(), shape, current, spacing)
-    whole = np.zeros((len(maps), *properties["shape_before_cropping"]), np.float32)
-    inside = np.zeros(properties["shape_before_cropping"], bool)
-    box = tuple(slice(low, high) for low, high in properties["bbox_used_for_cropping"])
-    whole[(slice(None), *box)] = np.asarray(resampled)
-    inside[box] = True
-    back = list(plans.transpose_backward)
-    return whole.transpose([0, *(i + 1 for i in back)]), inside.transpose(back)
+    if channel.dtype == np.uint8 and path.suffix == ".png":
+        with replacing(path) as unfinished:
+            Image.fromarray(channel[0]).save(unfinished, format="PNG")  # nnU-Net's writer turns 255 into 16 bits
+    elif channel.dtype.kind in "ui":
+        write_labels(path, channel, properties, reader)
+    else:
+        write_map(path, channel, properties)
 
 
 def write_map(path: Path, image_map: NDArray[np.float32], properties: dict[str, Any]) -> None:
@@ -58,12 +66,11 @@ def write_map(path: Path, image_map: NDArray[np.float32], properties: dict[str, 
         image_map: (z, y, x) as nnU-Net's reader orders the axes.
         properties: What the reader returned beside the image.
     """
-    temporary = path.with_name(f"{TEMPORARY}{path.name}")
-    if "nibabel_stuff" in properties:
-        _write_nibabel(temporary, image_map, properties["nibabel_stuff"])
-    else:
-        sitk.WriteImage(_itk_image(image_map, properties), str(temporary), useCompression=True)
-    temporary.replace(path)
+    with replacing(path) as unfinished:
+        if "nibabel_stuff" in properties:
+            _write_nibabel(unfinished, image_map, properties["nibabel_stuff"])
+        else:
+            sitk.WriteImage(_itk_image(image_map, properties), str(unfinished), useCompression=True)
 
 
 def _itk_image(image_map: NDArray[np.float32], properties: dict[str, Any]) -> sitk.Image:

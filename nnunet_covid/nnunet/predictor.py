@@ -1,28 +1,41 @@
-"""A trained model folder opened in this process: nnU-Net's predictor with its mistakes told in one line."""
+"""Prediction in this process: a trained model folder, its networks tile by tile, and the way back into the image.
+
+What nnU-Net does is left to nnU-Net; its mistakes are told in one line. Files are listed and read in
+:mod:`nnunet_covid.nnunet.dataset` and written in :mod:`nnunet_covid.nnunet.output`.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import pickle
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from acvl_utils.cropping_and_padding.padding import pad_nd_image
 from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from nnunetv2.inference.sliding_window_prediction import compute_gaussian
 from nnunetv2.utilities.label_handling.label_handling import convert_labelmap_to_one_hot
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from numpy.typing import NDArray
 from torch import nn
 from torch._dynamo import OptimizedModule
 
+from nnunet_covid.dataset_json import channel_names, foreground_values
 from nnunet_covid.device import chosen_device
-from nnunet_covid.errors import UserError, reason_of
-from nnunet_covid.nnunet.case_files import CaseFiles, list_cases
+from nnunet_covid.errors import UserError
+from nnunet_covid.nnunet.dataset import CaseFiles, list_cases, read_images, read_labels
 from nnunet_covid.startup import offer_trainers
+
+Position = tuple[Any, ...]
+"""Index of a tile in the padded image, channel axis first."""
+Resampling = Callable[..., Any]
+"""From (channels, *spatial), a shape, the present and the wanted spacing to the same in that shape."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +131,7 @@ class TrainedModel:
     @property
     def channels(self) -> int:
         """Image channels that the model was trained on."""
-        return len(self.dataset_json.get("channel_names") or self.dataset_json["modality"])
+        return len(channel_names(self.dataset_json))
 
     @property
     def reader(self) -> Any:
@@ -142,8 +155,7 @@ class TrainedModel:
     def foreground_classes(self) -> list[ForegroundClass]:
         """The classes (or regions) that the network has an output channel for, in its order, background left out."""
         manager = self.predictor.label_manager
-        named = {name: np.unique(value).tolist() for name, value in self.dataset_json["labels"].items()}
-        foreground = {name: values for name, values in named.items() if name != "ignore" and values != [0]}
+        foreground = foreground_values(self.dataset_json["labels"])
         if manager.has_regions:
             return [ForegroundClass(name, head) for head, name in enumerate(foreground)]
         return [ForegroundClass(name, manager.all_labels.index(values[0])) for name, values in foreground.items()]
@@ -181,7 +193,7 @@ class TrainedModel:
             UserError: If a file cannot be read or the number of channels is another.
         """
         expected = self.channels if channels is None else channels
-        image, properties = _read(self.reader.read_images, [str(path) for path in case.files])
+        image, properties = read_images(self.reader, case.files)
         if len(image) != expected:
             raise UserError(
                 f"{case.files[0]}: case {case.name} has {len(image)} channel(s), the model was trained on {expected}"
@@ -197,7 +209,7 @@ class TrainedModel:
         image, properties = self.read(case)
         labels = None
         if self.previous_stage is not None and previous_stage_labels is not None:
-            labels, _ = _read(self.reader.read_seg, str(previous_stage_labels / f"{case.name}{self.ending}"))
+            labels, _ = read_labels(self.reader, previous_stage_labels / f"{case.name}{self.ending}")
         return self.prepare_image(case.name, image, properties, labels)
 
     def prepare_image(
@@ -242,17 +254,6 @@ class TrainedModel:
         )
 
 
-def _read(reader: Any, files: Any) -> tuple[NDArray[np.float32], dict[str, Any]]:
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stdout(said):
-            return reader(files)
-    except Exception as e:  # every format has exceptions of its own
-        lines = [line for line in said.getvalue().splitlines() if line.strip()]
-        first = files if isinstance(files, str) else files[0]
-        raise UserError(f"{first} cannot be read: {lines[0] if lines else reason_of(e)}") from e
-
-
 def _checked_folds(folder: Path, folds: Sequence[str] | None, checkpoint: str) -> tuple[str, ...]:
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder; give a trained model, RESULTS/DATASET/TRAINER__PLANS__CONFIGURATION")
@@ -272,3 +273,88 @@ def _checked_folds(folder: Path, folds: Sequence[str] | None, checkpoint: str) -
     if missing:
         raise UserError(f"{folder} has no fold {missing[0]} with {checkpoint}; there are {', '.join(present)}")
     return tuple(folds)
+
+
+class Tiles:
+    """The tiles of one pre-processed image: nnU-Net's padding, positions and Gaussian weight.
+
+    Args:
+        predictor: Of the model; gives patch size and step.
+        data: (channels, *spatial), always three spatial axes.
+    """
+
+    def __init__(self, predictor: nnUNetPredictor, data: torch.Tensor) -> None:
+        patch = tuple(predictor.configuration_manager.patch_size)
+        self.data, self._inside = self._padded(data, patch)
+        self.positions: list[Position] = predictor._internal_get_sliding_window_slicers(self.data.shape[1:])
+        # half precision as in nnU-Net: there the far corners of a patch weigh what the smallest half does
+        gaussian = compute_gaussian(
+            patch, sigma_scale=1.0 / 8, value_scaling_factor=10, dtype=torch.float16, device=torch.device("cpu")
+        )
+        self.weight = gaussian.float()
+        self.total = torch.zeros(self.data.shape[1:])
+        for position in self.positions:
+            self.total[position[1:]] += self.weight
+
+    @staticmethod
+    def _padded(data: torch.Tensor, patch: tuple[int, ...]) -> tuple[torch.Tensor, Position]:
+        return pad_nd_image(data, patch, "constant", {"value": 0}, True, None)
+
+    def cut(self, position: Position) -> torch.Tensor:
+        """The image inside a tile, (1, channels, *patch)."""
+        return self.data[position][None].contiguous()
+
+    def share(self, position: Position) -> torch.Tensor:
+        """How much the tile contributes to the stitched value of each of its voxels, (*patch); sums to 1 over tiles."""
+        return self.weight / self.total[position[1:]]
+
+    def pad(self, mask: torch.Tensor) -> torch.Tensor:
+        """A mask of the image, (*spatial), on the padded grid, so that it can be indexed like the tiles."""
+        padded = torch.zeros(self.data.shape[1:], dtype=mask.dtype)
+        padded[self._inside[1:]] = mask
+        return padded
+
+    def canvas(self, channels: int) -> torch.Tensor:
+        """Zeros for :meth:`paint`, (channels, *padded)."""
+        return torch.zeros((channels, *self.data.shape[1:]))
+
+    def paint(self, canvas: torch.Tensor, position: Position, maps: torch.Tensor) -> None:
+        """Add the maps of one tile, (channels, *patch), with the tile's share."""
+        canvas[position] += maps.to(canvas) * self.share(position)
+
+    def unpad(self, canvas: torch.Tensor) -> torch.Tensor:
+        """The finished canvas without the padding, (channels, *spatial)."""
+        return canvas[(slice(None), *self._inside[1:])]
+
+
+def to_image_grid(
+    maps: NDArray[Any],
+    properties: dict[str, Any],
+    plans: PlansManager,
+    configuration: ConfigurationManager,
+    resample: Resampling | None = None,
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Undo nnU-Net's resampling, cropping and transposition.
+
+    Args:
+        maps: (channels, *spatial) on the pre-processed grid.
+        properties: Of the case, as the preprocessor returned them.
+        plans: Of the model.
+        configuration: Of the model.
+        resample: One of the configuration's; linear, as nnU-Net does it for logits, if not given.
+
+    Returns:
+        The maps (channels, *image axes), 0 where nnU-Net had cropped the image, and where it had not, (*image axes).
+    """
+    shape = properties["shape_after_cropping_and_before_resampling"]
+    spacing = [properties["spacing"][i] for i in plans.transpose_forward]
+    planned = list(configuration.spacing)
+    current = planned if len(planned) == len(shape) else [spacing[0], *planned]
+    resampled = np.asarray((resample or configuration.resampling_fn_probabilities)(maps, shape, current, spacing))
+    whole = np.zeros((len(maps), *properties["shape_before_cropping"]), resampled.dtype)
+    inside = np.zeros(properties["shape_before_cropping"], bool)
+    box = tuple(slice(low, high) for low, high in properties["bbox_used_for_cropping"])
+    whole[(slice(None), *box)] = resampled
+    inside[box] = True
+    back = list(plans.transpose_backward)
+    return whole.transpose([0, *(i + 1 for i in back)]), inside.transpose(back)
