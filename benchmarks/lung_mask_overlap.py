@@ -18,8 +18,8 @@ from PIL import Image
 from scipy import ndimage
 
 from nnunet_covid.dataset_conversion.Dataset508_COVID19CTSeg2D import RECIPE
+from nnunet_covid.figures.slices import BLUE, GREEN, RED, outlined, sheet
 from nnunet_covid.lung_mask import threshold_slice
-from nnunet_covid.lung_mask.overlay import BLUE, GREEN, RED, outlined, sheet
 from nnunet_covid.raw_dataset.options import Options
 from nnunet_covid.raw_dataset.problems import Problems
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from nnunet_covid.errors import UserError
-from nnunet_covid.lung_mask.overlay import BLUE, outlined, sheet
+from nnunet_covid.figures.slices import BLUE, outlined, sheet
 from nnunet_covid.lung_mask.segment import LungMask
 from nnunet_covid.raw_dataset.dicom_series import is_dicom, series_folders
 from nnunet_covid.raw_dataset.pairing import VOLUME_ENDINGS, ending_of, natural_key

@@ -11,13 +11,13 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from nnunet_covid.errors import UserError
+from nnunet_covid.figures.progress import draw_progress
 from nnunet_covid.files import sha256_of, writable_folder
 from nnunet_covid.semi_supervised.experiment import Experiment
 from nnunet_covid.semi_supervised.learner import NNUNetLearner, checked_trainer, validation_cases
 from nnunet_covid.semi_supervised.options import RoundOptions
-from nnunet_covid.semi_supervised.progress import draw_progress
 from nnunet_covid.semi_supervised.rounds import KINDS
-from nnunet_covid.semi_supervised.state import FILE, RunState
+from nnunet_covid.semi_supervised.state import FILE, RunState, history
 from nnunet_covid.semi_supervised.unlabelled import UnlabelledImages
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -77,9 +77,7 @@ def run_pseudo_labels(
         targets = images.preprocess(pool, workers)
         learner = NNUNetLearner(experiment, options, targets, trainer, start_from)
         del trainer  # or its network would stay beside those of the rounds
-        rounds = KINDS[options.strategy](
-            state, learner, targets, tell, lambda: draw_progress(experiment.report_folder, state)
-        )
+        rounds = KINDS[options.strategy](state, learner, targets, tell, lambda: _draw(state))
         model = rounds.run()
     dice = state.units["publish"]["result"]["dice"]
     tell(f"{model} is {experiment.model_folder} (nnU-Net's validation Dice {dice:.4f})")
@@ -87,6 +85,11 @@ def run_pseudo_labels(
         f"nnUNetv2_predict -d {experiment.dataset} -c {experiment.configuration} -f {experiment.fold} "
         f"-tr {experiment.model_name} -p {experiment.plans_name} -i IMAGES -o PREDICTIONS"
     )
+
+
+def _draw(state: RunState) -> None:
+    title = f"{state.context['trainer']}, {state.options.strategy} rounds, fold {state.context['fold']}"
+    draw_progress(state.folder, title, history(state.units))
 
 
 def _refuse_other_validation_cases(state: RunState, experiment: Experiment, kept_out: list[str]) -> None:
