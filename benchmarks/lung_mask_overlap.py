@@ -20,8 +20,7 @@ from scipy import ndimage
 from nnunet_covid.dataset_conversion.Dataset508_COVID19CTSeg2D import RECIPE
 from nnunet_covid.lung_mask import threshold_slice
 from nnunet_covid.lung_mask.overlay import BLUE, GREEN, RED, outlined, sheet
-from nnunet_covid.raw_dataset.options import Options
-from nnunet_covid.raw_dataset.problems import Problems
+from nnunet_covid.raw_dataset import Options, Problems
 
 MARGIN = 6
 """Pixels; a lesion this close to the edge of the lungs touches the pleura, mediastinum or diaphragm."""

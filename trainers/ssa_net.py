@@ -12,6 +12,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
 
+from nnunet_covid.files import some_of
 from nnunet_covid.losses.reweighted_cross_entropy import ReweightedCrossEntropy, class_weights
 from nnunet_covid.losses.self_attention_distillation import SelfAttentionDistillation, check_exponent
 from nnunet_covid.losses.ssa_net import SSANetLoss
@@ -24,7 +25,6 @@ from nnunet_covid.nnunet.channels import cases_without_lungs, check_channels, lu
 from nnunet_covid.nnunet.class_counts import class_counts, count_labels
 from nnunet_covid.nnunet.planned import build_planned_unet
 from nnunet_covid.nnunet.segmentation_losses import DiceLoss, supervise_every_map
-from nnunet_covid.raw_dataset.problems import some_of
 from nnunet_covid.trainers.base import LungInfectionTrainer, _one_of, stop_training
 from nnunet_covid.trainers.timm_weights import TimmWeightsTrainer
 

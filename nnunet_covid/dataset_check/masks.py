@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from skimage.filters import threshold_otsu
 from skimage.measure import label as connected
 
-from nnunet_covid.raw_dataset.scan import Scan
+from nnunet_covid.raw_dataset import Scan
 
 ON_AIR = 0.5
 """A mask with more than this share of its voxels on air is reported."""

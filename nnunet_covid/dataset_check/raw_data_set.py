@@ -14,10 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_covid.errors import UserError
-from nnunet_covid.raw_dataset.case import Part
-from nnunet_covid.raw_dataset.image_file import read_scan
-from nnunet_covid.raw_dataset.problems import UnusableFile
-from nnunet_covid.raw_dataset.scan import Scan
+from nnunet_covid.raw_dataset import Part, Scan, UnusableFile, read_scan
 
 
 @dataclass(frozen=True)

@@ -21,11 +21,10 @@ from nnunet_covid.dataset_check.orientation import better_orientation, common_de
 from nnunet_covid.dataset_check.raw_data_set import RawCase, RawDataSet, display_slice
 from nnunet_covid.dataset_check.splits_check import check_splits
 from nnunet_covid.dataset_check.thumbnails import thumbnail, unit
+from nnunet_covid.files import some_of, write_text
 from nnunet_covid.lung_mask.overlay import RED, outlined, sheet
 from nnunet_covid.output_folder import writable_folder
-from nnunet_covid.raw_dataset.case import Part
-from nnunet_covid.raw_dataset.problems import some_of
-from nnunet_covid.raw_dataset.staging import write_atomically
+from nnunet_covid.raw_dataset import Part
 
 AXIS_NAMES = {2: ("top to bottom", "left to right"), 3: ("head to foot", "front to back", "left to right")}
 
@@ -180,4 +179,4 @@ def write_report(findings: Sequence[Finding], folder: Path) -> None:
             entry["picture"] = f"{index:03d}_{finding.check.replace(' ', '_')}.png"
             Image.fromarray(finding.picture).save(folder / entry["picture"])
         entries.append(entry)
-    write_atomically(folder / "findings.json", json.dumps(entries, indent=2) + "\n")
+    write_text(folder / "findings.json", json.dumps(entries, indent=2) + "\n")

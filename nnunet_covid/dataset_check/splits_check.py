@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from nnunet_covid.dataset_check.finding import Finding
 from nnunet_covid.dataset_check.raw_data_set import RawDataSet
-from nnunet_covid.raw_dataset.case import Part
+from nnunet_covid.raw_dataset import Part
 
 
 def check_splits(data_set: RawDataSet) -> Iterator[Finding]:

@@ -10,7 +10,7 @@ import copy
 import json
 from pathlib import Path
 
-from nnunet_covid.raw_dataset.staging import write_atomically
+from nnunet_covid.files import write_text
 
 
 def add_light_configuration(plans_file: Path, base: str = "2d", name: str = "2d_light") -> None:
@@ -20,4 +20,4 @@ def add_light_configuration(plans_file: Path, base: str = "2d", name: str = "2d_
     features = architecture["arch_kwargs"]["features_per_stage"]
     architecture["arch_kwargs"]["features_per_stage"] = [max(n // 2, 8) for n in features]
     plans["configurations"][name] = {"inherits_from": base, "architecture": architecture}
-    write_atomically(plans_file, json.dumps(plans, indent=4) + "\n")
+    write_text(plans_file, json.dumps(plans, indent=4) + "\n")

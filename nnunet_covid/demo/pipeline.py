@@ -18,7 +18,7 @@ from nnunet_covid.demo.light_plan import add_light_configuration
 from nnunet_covid.demo.overlay import write_overlay
 from nnunet_covid.demo.settings import DATA_SET, FOLD, Settings, Workspace
 from nnunet_covid.errors import UserError
-from nnunet_covid.raw_dataset.staging import write_atomically
+from nnunet_covid.files import write_text
 
 Tell = Callable[[str], None]
 TABLE = "table.txt"
@@ -203,7 +203,7 @@ class Demo:
             "seconds": self._done,
             "mean_dice": self._mean_dice,
         }
-        write_atomically(self.workspace.journal, json.dumps(content, indent=2) + "\n")
+        write_text(self.workspace.journal, json.dumps(content, indent=2) + "\n")
 
     def _report(self) -> float:
         work = self.workspace

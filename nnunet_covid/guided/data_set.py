@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from nnunet_covid.errors import UserError
+from nnunet_covid.files import write_text
 from nnunet_covid.guided.infection_map import (
     MapKind,
     as_channel,
@@ -27,14 +28,13 @@ from nnunet_covid.guided.stage_one import CrossValidation, folds_of_maps
 from nnunet_covid.nnunet.channels import GUIDED_KEY
 from nnunet_covid.nnunet.raw_data import RawDataSet, copy_image, open_raw_data_set, write_channel
 from nnunet_covid.raw_dataset.destination import (
-    data_set_folder_name,
+    dataset_folder_name,
     is_environments_raw_folder,
     place_splits,
     raw_base_folder,
     refuse_number_in_use,
 )
 from nnunet_covid.raw_dataset.splits import Split
-from nnunet_covid.raw_dataset.staging import write_atomically
 
 Source = Literal["folds", "reference"]
 SOURCES = ("folds", "reference")
@@ -145,7 +145,7 @@ def _destination(raw: RawDataSet, number: int | None, name: str | None) -> Path:
     assert own is not None
     if number is None:
         number = next_free_number(int(own[1]) + 1, base)
-    folder = base / data_set_folder_name(number, name or f"{own[2]}Guided")
+    folder = base / dataset_folder_name(number, name or f"{own[2]}Guided")
     refuse_number_in_use(folder, search_environment=is_environments_raw_folder(base))
     if folder.exists():
         raise UserError(f"{folder} exists; delete it to build it again, or choose another number with -d")
@@ -196,7 +196,7 @@ def _write(
         target = partial / "imagesTr" / f"{case}_{raw.channels:04d}{raw.ending}"
         write_channel(target, as_channel(infection, guidance.kind, raw.ending), properties, raw.reader)
     for file, content in documents.items():
-        write_atomically(partial / file, json.dumps(content, indent=2) + "\n")
+        write_text(partial / file, json.dumps(content, indent=2) + "\n")
 
 
 def _predicted(raw: RawDataSet, kind: MapKind, path: Path, *, has_regions: bool) -> NDArray[Any]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from nnunet_covid.errors import UserError
+from nnunet_covid.files import write_text
 from nnunet_covid.guided.infection_map import MapKind, as_channel, from_labels, from_probabilities
 from nnunet_covid.nnunet.case_files import CaseFiles, list_cases
 from nnunet_covid.nnunet.channels import GUIDED_KEY
@@ -20,7 +21,6 @@ from nnunet_covid.nnunet.image_maps import TEMPORARY
 from nnunet_covid.nnunet.raw_data import write_channel, write_labels
 from nnunet_covid.nnunet.trained_model import TrainedModel
 from nnunet_covid.output_folder import writable_folder
-from nnunet_covid.raw_dataset.staging import write_atomically
 
 INFECTION_FOLDER = "infection"
 
@@ -161,4 +161,4 @@ def _open_folder(output: Output, stage_two: TrainedModel) -> None:
         unfinished.unlink()
     documents = {"dataset.json": stage_two.dataset_json, "plans.json": stage_two.predictor.plans_manager.plans}
     for name, content in documents.items():
-        write_atomically(output.folder / name, json.dumps(content, indent=2) + "\n")
+        write_text(output.folder / name, json.dumps(content, indent=2) + "\n")

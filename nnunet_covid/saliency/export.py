@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from nnunet_covid.errors import UserError
+from nnunet_covid.files import write_text
 from nnunet_covid.losses.self_attention_distillation import check_exponent
 from nnunet_covid.nnunet.image_maps import NIFTI, write_map
 from nnunet_covid.nnunet.trained_model import ForegroundClass, PreparedCase, TrainedModel
 from nnunet_covid.output_folder import writable_folder
-from nnunet_covid.raw_dataset.staging import write_atomically
 from nnunet_covid.saliency.case_maps import CaseMaps, Evidence, Request, compute_case_maps
 from nnunet_covid.saliency.encoder_features import feature_shapes, find_encoder
 from nnunet_covid.saliency.overlay import scaled, shown_slice, write_overlay
@@ -85,7 +85,7 @@ def export_saliency(
         _write_maps(output, prepared, maps, request, settings)
         pictures.append(_draw(output, prepared, maps, request))
         entries[case.name] = _case_entry(maps, request)
-    write_atomically(output / REPORT, json.dumps(_report(model, request, shapes, entries), indent=2) + "\n")
+    write_text(output / REPORT, json.dumps(_report(model, request, shapes, entries), indent=2) + "\n")
     return pictures
 
 

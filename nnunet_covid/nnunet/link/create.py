@@ -13,6 +13,7 @@ from nnunetv2.experiment_planning.plans_for_pretraining.move_plans_between_datas
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_covid.errors import UserError
+from nnunet_covid.files import write_text
 from nnunet_covid.nnunet.link.digest import preprocessing_digest
 from nnunet_covid.nnunet.link.preprocess import SourceFiles, count_cases_with_lesion, preprocess_cases
 from nnunet_covid.nnunet.link.record import Link, LinkedCases, read_links, record_file, write_links
@@ -26,7 +27,6 @@ from nnunet_covid.nnunet.link.sources import (
     unlabelled_sources,
 )
 from nnunet_covid.output_folder import writable_folder
-from nnunet_covid.raw_dataset.staging import write_atomically
 
 Tell = Callable[[str], None]
 
@@ -171,7 +171,7 @@ def _fill(
     if folder.exists() and read_made_as(folder) != made_as:
         shutil.rmtree(folder)
     folder.mkdir(exist_ok=True)
-    write_atomically(sidecar, json.dumps(made_as) + "\n")
+    write_text(sidecar, json.dumps(made_as) + "\n")
     preprocess_cases(
         data_set.sources,
         folder,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_covid.errors import UserError
-from nnunet_covid.raw_dataset.staging import write_atomically
+from nnunet_covid.files import write_text
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def write_links(file: Path, links: dict[str, Link]) -> None:
         file.unlink(missing_ok=True)
         return
     entries = {identifier: asdict(link) for identifier, link in links.items()}
-    write_atomically(file, json.dumps({"version": 1, "links": entries}, indent=2) + "\n")
+    write_text(file, json.dumps({"version": 1, "links": entries}, indent=2) + "\n")
 
 
 def _link(entry: dict[str, Any]) -> Link:
