@@ -18,7 +18,7 @@ from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_datas
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_covid.losses.self_attention_distillation import attention_distribution, attention_map, distillation_loss
-from nnunet_covid.nnunet.segmentation_losses import DiceLoss
+from nnunet_covid.nnunet.training import DiceLoss
 from nnunet_covid.trainers import SSANetTrainer
 
 CASES = 2

@@ -67,7 +67,8 @@ def remove_abandoned(folder: Path, age: float = 3600.0) -> None:
 
     Args:
         folder: Where :func:`replacing` wrote.
-        age: Seconds since the last change after which a file is nobody's; another process may be at work just now.
+        age: Seconds since the last change after which a file is nobody's: another process may be at work in
+            the same folder.
     """
     for path in folder.glob(f"{UNFINISHED}*"):
         if path.stat().st_mtime <= time.time() - age:

@@ -9,7 +9,7 @@ from typing import Any
 
 import planned
 import torch
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_covid import trainers
@@ -74,4 +74,6 @@ def write_model(
 
 
 def _trainer_class(name: str) -> type:
-    return nnUNetTrainer if name == "nnUNetTrainer" else getattr(trainers, name)
+    if name.startswith("nnUNetTrainer"):
+        return recursive_find_trainer_class_by_name(name)
+    return getattr(trainers, name)

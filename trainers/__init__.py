@@ -58,8 +58,18 @@ def _find_written(name: str) -> type | None:
     return getattr(importlib.import_module(f"{__name__}.{module}"), name) if module else None
 
 
+def _find_ours(name: str) -> type | None:
+    return getattr(importlib.import_module(__name__), name, None) if "Trainer" in name else None
+
+
 def __getattr__(name: str) -> type:
-    if "Trainer" in name:
+    if name.endswith("_calibrated"):
+        from nnunet_covid.trainers.calibrated import calibrated_trainer
+
+        found = calibrated_trainer(name, _find_ours)
+        if found is not None:
+            return found
+    elif "Trainer" in name:
         from nnunet_covid.trainers.on_demand import trainer_of_length
 
         found = _find_written(name) if name in TRAINERS else trainer_of_length(name, _find_written)

@@ -17,8 +17,8 @@ from torch import nn
 from torch._dynamo import OptimizedModule
 from torch.nn.parallel import DistributedDataParallel
 
-from nnunet_covid.nnunet.plans import record_label_kind
-from nnunet_covid.nnunet.schedules import StepDecay
+from nnunet_covid.nnunet.architecture import record_label_kind
+from nnunet_covid.nnunet.training import StepDecay
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("poly", "step")

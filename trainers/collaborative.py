@@ -28,11 +28,10 @@ from nnunet_covid.losses.relation import (
     target_relation_loss,
 )
 from nnunet_covid.networks.collaborative import BottleneckFeatures, CollaborativeUNet
-from nnunet_covid.nnunet.encoder_checkpoint import load_encoder_checkpoint
+from nnunet_covid.nnunet.architecture import build_planned_unet, load_encoder_checkpoint
 from nnunet_covid.nnunet.link.batches import ImageTransforms, JoinedBatches, LinkedDataset, linked_batches
 from nnunet_covid.nnunet.link.check import find_link, require_others
 from nnunet_covid.nnunet.link.record import Link, LinkedCases
-from nnunet_covid.nnunet.planned import build_planned_unet
 from nnunet_covid.trainers.base import LungInfectionTrainer, _one_of, stop_training
 
 WEIGHTS_VARIABLE = "NNUNET_COVID_GENERAL_WEIGHTS"

@@ -10,9 +10,8 @@ from torch import nn
 from nnunet_covid.losses.inf_net import InfNetLoss
 from nnunet_covid.networks.encoder_description import describe_planned_encoder, select_stages
 from nnunet_covid.networks.inf_net import DEEPER_STAGES, OUTPUTS, DeeperStages, InfNet, Output
-from nnunet_covid.nnunet.planned import build_planned_unet, truncated_encoder
-from nnunet_covid.nnunet.plans import has_background_head
-from nnunet_covid.nnunet.targets import SplitTarget
+from nnunet_covid.nnunet.architecture import build_planned_unet, has_background_head, truncated_encoder
+from nnunet_covid.nnunet.training import OneHotTarget
 from nnunet_covid.trainers.base import LungInfectionTrainer, _one_of
 
 
@@ -100,7 +99,7 @@ class InfNetTrainer(LungInfectionTrainer):
 
     def _build_loss(self) -> nn.Module:
         return InfNetLoss(
-            SplitTarget(self.label_manager),
+            OneHotTarget(self.label_manager),
             background=not self.label_manager.has_regions,
             edge=self.edge_attention,
             bce_weight=self.bce_weight,

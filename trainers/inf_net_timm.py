@@ -13,7 +13,7 @@ from nnunet_covid.networks.encoder_weights import HUB
 from nnunet_covid.networks.inf_net import InfNetWidths
 from nnunet_covid.networks.multi_scale import scaled_pair
 from nnunet_covid.networks.timm_encoder import TimmEncoder
-from nnunet_covid.nnunet.plans import has_background_head
+from nnunet_covid.nnunet.architecture import has_background_head
 from nnunet_covid.trainers.inf_net import InfNetTrainer
 from nnunet_covid.trainers.timm_weights import TimmWeightsTrainer
 

@@ -58,7 +58,7 @@ def trainer_of_length(name: str, find_base: Callable[[str], type | None]) -> typ
             _seed_everything(numbers["seed"] + RANKS_APART * self.local_rank)
 
     def get_training_transforms(*args: Any, **kwargs: Any) -> Any:
-        from nnunet_covid.nnunet.augmentation import without_timing
+        from nnunet_covid.nnunet.training import without_timing
 
         return without_timing(base.get_training_transforms(*args, **kwargs))  # type: ignore[attr-defined]
 

@@ -26,6 +26,7 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
     "check": ("check", "look for leaking patients, near-duplicates and misplaced masks in a data set"),
     "evaluate": ("evaluate", "score a folder of predictions against a folder of references"),
     "compare": ("compare", "say whether one method beats another on the same cases"),
+    "calibrate": ("calibrate", "fit temperature and threshold of a trained model and put them into its checkpoints"),
     "guide": ("guide", "build the second stage's data set of guided multi-class labelling"),
     "predict-guided": ("predict_guided", "predict a folder with both stages of guided multi-class labelling"),
     "saliency": ("saliency", "show where a trained model looks: attention maps and Grad-CAM of a folder"),

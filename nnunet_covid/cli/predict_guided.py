@@ -13,7 +13,7 @@ from pathlib import Path
 
 from nnunet_covid.device import DEVICE_HELP, DEVICES
 from nnunet_covid.guided.prediction import Output, predict_guided
-from nnunet_covid.nnunet.trained_model import TrainedModel
+from nnunet_covid.nnunet.predictor import TrainedModel
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

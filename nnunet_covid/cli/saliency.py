@@ -19,7 +19,7 @@ from pathlib import Path
 
 from nnunet_covid.device import DEVICE_HELP, DEVICES
 from nnunet_covid.errors import UserError
-from nnunet_covid.nnunet.trained_model import TrainedModel
+from nnunet_covid.nnunet.predictor import TrainedModel
 from nnunet_covid.saliency.case_maps import EVIDENCE
 from nnunet_covid.saliency.export import Settings, export_saliency
 

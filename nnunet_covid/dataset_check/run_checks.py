@@ -21,8 +21,8 @@ from nnunet_covid.dataset_check.orientation import better_orientation, common_de
 from nnunet_covid.dataset_check.raw_data_set import RawCase, RawDataSet, display_slice
 from nnunet_covid.dataset_check.splits_check import check_splits
 from nnunet_covid.dataset_check.thumbnails import thumbnail, unit
+from nnunet_covid.figures.slices import RED, outlined, sheet
 from nnunet_covid.files import some_of, write_text
-from nnunet_covid.lung_mask.overlay import RED, outlined, sheet
 from nnunet_covid.output_folder import writable_folder
 from nnunet_covid.raw_dataset import Part
 

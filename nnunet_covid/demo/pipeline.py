@@ -15,9 +15,9 @@ from pathlib import Path
 from nnunet_covid.demo.commands import EpochLines, StepFailed, console_command, run_logged
 from nnunet_covid.demo.covid_semiseg import write_covid_semiseg
 from nnunet_covid.demo.light_plan import add_light_configuration
-from nnunet_covid.demo.overlay import write_overlay
 from nnunet_covid.demo.settings import DATA_SET, FOLD, Settings, Workspace
 from nnunet_covid.errors import UserError
+from nnunet_covid.figures.sheets import write_predictions
 from nnunet_covid.files import write_text
 
 Tell = Callable[[str], None]
@@ -151,7 +151,7 @@ class Demo:
             mean = summarise(evaluation).classes["infection"].metrics["dice"].mean
             title = f"Synthetic test slices, InfNetTrainer, {self.settings.epochs * self.settings.iterations} steps"
             title += f": mean Dice {mean:.2f} (n = {len(dice)}), worst to best"
-            write_overlay(
+            write_predictions(
                 work.overlay, work.raw / "imagesTs", work.raw / "labelsTs", work.predictions, dice, title=title
             )
         except UserError as e:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from nnunet_covid.dataset_json import GUIDED_KEY, channel_names, has_regions, read_dataset_json
 from nnunet_covid.errors import UserError
-from nnunet_covid.files import write_text
+from nnunet_covid.files import replacing_folder, write_json
 from nnunet_covid.guided.infection_map import (
     MapKind,
     as_channel,
@@ -25,13 +24,12 @@ from nnunet_covid.guided.infection_map import (
     from_probabilities,
 )
 from nnunet_covid.guided.stage_one import CrossValidation, folds_of_maps
-from nnunet_covid.nnunet.channels import GUIDED_KEY
-from nnunet_covid.nnunet.raw_data import RawDataSet, copy_image, open_raw_data_set, write_channel
+from nnunet_covid.nnunet.dataset import RawDataset, open_raw_dataset
+from nnunet_covid.nnunet.output import copy_image, write_channel
 from nnunet_covid.raw_dataset.destination import (
     dataset_folder_name,
     is_environments_raw_folder,
     place_splits,
-    raw_base_folder,
     refuse_number_in_use,
 )
 from nnunet_covid.raw_dataset.splits import Split
@@ -80,7 +78,7 @@ def build_guided_data_set(
     Raises:
         UserError: If the data set or the maps are not there or do not fit each other; before anything is written.
     """
-    raw = open_raw_data_set(raw_base_folder(None), data_set)
+    raw = open_raw_dataset(data_set)
     first = _checked_stage_one(raw, guidance)
     maps = _maps(raw, guidance)
     folder = _destination(raw, number, name)
@@ -92,15 +90,12 @@ def build_guided_data_set(
     }
     if splits:
         documents["splits_final.json"] = splits
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    regions = has_regions(first.get("labels", {}))
     try:
-        _write(partial, raw, guidance, maps, documents, has_regions=_has_regions(first))
-        os.replace(partial, folder)
+        with replacing_folder(folder) as partial:
+            _write(partial, raw, guidance, maps, documents, has_regions=regions)
     except OSError as e:
         raise UserError(f"{e.filename or folder}: {e.strerror or e}; nothing was written, put this right first") from e
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
     tell(f"{folder}: {len(raw.cases)} training cases, infection map in channel {raw.channels:04d}")
     for message in _notes(raw, folder, splits):
@@ -108,7 +103,7 @@ def build_guided_data_set(
     return folder
 
 
-def _checked_stage_one(raw: RawDataSet, guidance: Guidance) -> dict[str, Any]:
+def _checked_stage_one(raw: RawDataset, guidance: Guidance) -> dict[str, Any]:
     """The dataset.json of stage 1, empty where no stage 1 takes part, after a check that all fits together."""
     if GUIDED_KEY in raw.dataset_json:
         raise UserError(f"{raw.folder} already has an infection map as its last channel; name the data set without one")
@@ -121,11 +116,11 @@ def _checked_stage_one(raw: RawDataSet, guidance: Guidance) -> dict[str, Any]:
     path = guidance.stage_one / "dataset.json"
     if not path.is_file():
         raise UserError(f"{guidance.stage_one} is no trained model: it has no dataset.json")
-    first = json.loads(path.read_text(encoding="utf-8"))
+    first = read_dataset_json(path)
     if first["file_ending"] != raw.ending:
         raise UserError(f"stage 1 was trained on {first['file_ending']} images, {raw.folder} holds {raw.ending}")
-    own = list(raw.dataset_json["channel_names"].values())
-    theirs = list(first["channel_names"].values())
+    own = channel_names(raw.dataset_json)
+    theirs = channel_names(first)
     if own[: len(theirs)] != theirs:
         raise UserError(
             f"stage 1 was trained on the channels {', '.join(theirs)}, but {raw.folder} begins with {', '.join(own)}"
@@ -133,13 +128,13 @@ def _checked_stage_one(raw: RawDataSet, guidance: Guidance) -> dict[str, Any]:
     return first
 
 
-def _maps(raw: RawDataSet, guidance: Guidance) -> dict[str, tuple[int, Path]]:
+def _maps(raw: RawDataset, guidance: Guidance) -> dict[str, tuple[int, Path]]:
     if guidance.stage_one is None or guidance.source == "reference":
         return {}
     return CrossValidation.for_kind(guidance.stage_one, guidance.kind, raw.ending).maps(list(raw.cases))
 
 
-def _destination(raw: RawDataSet, number: int | None, name: str | None) -> Path:
+def _destination(raw: RawDataset, number: int | None, name: str | None) -> Path:
     base = raw.folder.parent
     own = re.fullmatch(r"Dataset(\d{3})_(.+)", raw.folder.name)
     assert own is not None
@@ -169,7 +164,7 @@ def next_free_number(start: int, raw: Path) -> int:
 
 def _write(
     partial: Path,
-    raw: RawDataSet,
+    raw: RawDataset,
     guidance: Guidance,
     maps: dict[str, tuple[int, Path]],
     documents: dict[str, Any],
@@ -179,7 +174,9 @@ def _write(
     for part in ("imagesTr", "labelsTr"):
         (partial / part).mkdir(parents=True)
     for case in tqdm(raw.cases, desc=partial.name.strip(".").partition(".")[0], unit="case", disable=None):
-        labels, properties = raw.read_labels(case)
+        files = raw.cases[case]
+        assert files.label is not None
+        labels, properties = raw.read_labels(files.label)
         infection = (
             _predicted(raw, guidance.kind, maps[case][1], has_regions=has_regions)
             if maps
@@ -190,26 +187,22 @@ def _write(
                 f"the map of case {case} has {infection.shape} voxels, its image in {raw.folder} {labels.shape}; "
                 "stage 1 was trained on another image of that name"
             )
-        for number, path in enumerate(raw.cases[case]):
+        for number, path in enumerate(files.files):
             copy_image(path, partial / "imagesTr" / f"{case}_{number:04d}{raw.ending}")
-        copy_image(raw.labels[case], partial / "labelsTr" / f"{case}{raw.ending}")
+        copy_image(files.label, partial / "labelsTr" / f"{case}{raw.ending}")
         target = partial / "imagesTr" / f"{case}_{raw.channels:04d}{raw.ending}"
         write_channel(target, as_channel(infection, guidance.kind, raw.ending), properties, raw.reader)
     for file, content in documents.items():
-        write_text(partial / file, json.dumps(content, indent=2) + "\n")
+        write_json(partial / file, content)
 
 
-def _predicted(raw: RawDataSet, kind: MapKind, path: Path, *, has_regions: bool) -> NDArray[Any]:
+def _predicted(raw: RawDataset, kind: MapKind, path: Path, *, has_regions: bool) -> NDArray[Any]:
     if kind == "label":
-        return from_labels(raw.read_label_file(path)[0])
+        return from_labels(raw.read_labels(path)[0])
     return from_probabilities(np.load(path)["probabilities"].astype(np.float32), has_regions)
 
 
-def _has_regions(dataset_json: dict[str, Any]) -> bool:
-    return any(isinstance(value, list) and len(value) > 1 for value in dataset_json.get("labels", {}).values())
-
-
-def _dataset_json(raw: RawDataSet, guidance: Guidance, folder_name: str) -> dict[str, Any]:
+def _dataset_json(raw: RawDataset, guidance: Guidance, folder_name: str) -> dict[str, Any]:
     """The old one with one channel more and the key that tells prediction how the channel is made."""
     entries = {key: value for key, value in raw.dataset_json.items() if key not in ("dataset", "converted_by")}
     channels = {**raw.dataset_json["channel_names"], str(raw.channels): channel_name(guidance.kind, raw.ending)}
@@ -227,7 +220,7 @@ def _dataset_json(raw: RawDataSet, guidance: Guidance, folder_name: str) -> dict
     }
 
 
-def _report(raw: RawDataSet, guidance: Guidance, maps: dict[str, tuple[int, Path]]) -> dict[str, Any]:
+def _report(raw: RawDataset, guidance: Guidance, maps: dict[str, tuple[int, Path]]) -> dict[str, Any]:
     return {
         "data_set": raw.folder.name,
         "stage_one": f"{guidance.stage_one.resolve().parent.name}/{guidance.stage_one.resolve().name}"
@@ -239,7 +232,7 @@ def _report(raw: RawDataSet, guidance: Guidance, maps: dict[str, tuple[int, Path
     }
 
 
-def _notes(raw: RawDataSet, folder: Path, splits: list[Split] | None) -> list[str]:
+def _notes(raw: RawDataset, folder: Path, splits: list[Split] | None) -> list[str]:
     notes = []
     if message := place_splits(folder, use_environment=is_environments_raw_folder(folder.parent)):
         notes.append(message)

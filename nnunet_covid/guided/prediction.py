@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,15 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from nnunet_covid.dataset_json import GUIDED_KEY, channel_names
 from nnunet_covid.errors import UserError
-from nnunet_covid.files import write_text
+from nnunet_covid.files import remove_abandoned, replacing, writable_folder, write_json
 from nnunet_covid.guided.infection_map import MapKind, as_channel, from_labels, from_probabilities
-from nnunet_covid.nnunet.case_files import CaseFiles, list_cases
-from nnunet_covid.nnunet.channels import GUIDED_KEY
-from nnunet_covid.nnunet.image_maps import TEMPORARY
-from nnunet_covid.nnunet.raw_data import write_channel, write_labels
-from nnunet_covid.nnunet.trained_model import TrainedModel
-from nnunet_covid.output_folder import writable_folder
+from nnunet_covid.nnunet.dataset import CaseFiles, list_cases
+from nnunet_covid.nnunet.output import write_channel, write_labels
+from nnunet_covid.nnunet.predictor import TrainedModel
 
 INFECTION_FOLDER = "infection"
 
@@ -121,9 +118,8 @@ def _predict_case(
         folder.mkdir(exist_ok=True)
         write_channel(folder / f"{case.name}{ending}", channel, properties, stage_two.reader)
     if output.probabilities:
-        temporary = output.folder / f"{TEMPORARY}{case.name}.npz"
-        np.savez_compressed(temporary, probabilities=probabilities)
-        temporary.replace(output.folder / f"{case.name}.npz")
+        with replacing(output.folder / f"{case.name}.npz") as unfinished:
+            np.savez_compressed(unfinished, probabilities=probabilities)
     write_labels(output.folder / f"{case.name}{ending}", labels, properties, stage_two.reader)
 
 
@@ -142,8 +138,8 @@ def _checked_kind(stage_one: TrainedModel, stage_two: TrainedModel) -> MapKind:
         raise UserError(
             f"stage 1 reads {stage_one.ending} images, stage 2 {stage_two.ending}; train both on one format"
         )
-    first = list(stage_one.dataset_json["channel_names"].values())
-    second = list(stage_two.dataset_json["channel_names"].values())[:-1]
+    first = channel_names(stage_one.dataset_json)
+    second = channel_names(stage_two.dataset_json)[:-1]
     if second[: len(first)] != first:
         raise UserError(
             f"stage 1 reads the channels {', '.join(first)}, stage 2's images have {', '.join(second)} and the map"
@@ -157,8 +153,7 @@ def _checked_kind(stage_one: TrainedModel, stage_two: TrainedModel) -> MapKind:
 def _open_folder(output: Output, stage_two: TrainedModel) -> None:
     """The folder with the two documents that nnU-Net and ``nnunet-covid evaluate`` look for beside predictions."""
     writable_folder(output.folder)
-    for unfinished in output.folder.glob(f"{TEMPORARY}*"):
-        unfinished.unlink()
+    remove_abandoned(output.folder, age=0)
     documents = {"dataset.json": stage_two.dataset_json, "plans.json": stage_two.predictor.plans_manager.plans}
     for name, content in documents.items():
-        write_text(output.folder / name, json.dumps(content, indent=2) + "\n")
+        write_json(output.folder / name, content)

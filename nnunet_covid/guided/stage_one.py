@@ -8,7 +8,7 @@ from pathlib import Path
 
 from nnunet_covid.errors import UserError
 from nnunet_covid.guided.infection_map import MapKind
-from nnunet_covid.nnunet.raw_data import read_splits
+from nnunet_covid.nnunet.dataset import read_splits
 from nnunet_covid.raw_dataset.splits import Split
 
 CHECKPOINT = "checkpoint_final.pth"

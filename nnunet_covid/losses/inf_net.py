@@ -9,7 +9,7 @@ from torch import nn
 
 from nnunet_covid.losses.functional import edge_bce, pixel_weight, structure_loss
 
-SplitTarget = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor | None]]
+OneHotTarget = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor | None]]
 
 
 class InfNetLoss(nn.Module):
@@ -28,7 +28,7 @@ class InfNetLoss(nn.Module):
         bce_weight: λ of eq. (4).
     """
 
-    def __init__(self, split_target: SplitTarget, *, background: bool, edge: bool, bce_weight: float = 1.0) -> None:
+    def __init__(self, split_target: OneHotTarget, *, background: bool, edge: bool, bce_weight: float = 1.0) -> None:
         super().__init__()
         self.split_target = split_target
         self.background = background

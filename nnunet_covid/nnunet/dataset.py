@@ -26,6 +26,7 @@ from nnunet_covid.dataset_json import channel_names, ignore_label, read_dataset_
 from nnunet_covid.errors import UserError, reason_of
 from nnunet_covid.files import environment_folder, files_in
 
+NNUNET_FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 Split = dict[str, list[str]]
 """One fold: ``train`` and ``val``, each a list of case names."""
 
@@ -99,10 +100,16 @@ def dataset_name(number_or_name: str) -> str:
         return str(maybe_convert_to_dataset_name(number_or_name))
     except (RuntimeError, ValueError) as e:
         count = "there are several" if str(e).startswith("More than one") else "there is none"
-        variables = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
-        folders = [str(folder) for variable in variables if (folder := environment_folder(variable))]
-        where = " or ".join(folders) or "nnU-Net's folders, none of which is set; export nnUNet_raw first"
-        raise UserError(f"data set {number_or_name!r}: {count} in {where}") from e
+        raise UserError(f"data set {number_or_name!r}: {count} in {_present_datasets()}") from e
+
+
+def _present_datasets() -> str:
+    """nnU-Net's folders and the names of the data sets in them."""
+    folders = [folder for name in NNUNET_FOLDERS if (folder := environment_folder(name))]
+    if not folders:
+        return "nnU-Net's folders, none of which is set; export nnUNet_raw first"
+    present = sorted({path.name for folder in folders for path in folder.glob("Dataset*_*")})
+    return f"{' or '.join(map(str, folders))}; there are {', '.join(present) or 'none'}"
 
 
 def nnunet_folder(variable: str) -> Path:
@@ -126,11 +133,9 @@ def raw_dataset_folder(text: str) -> Path:
     """
     if (Path(text) / "dataset.json").is_file():
         return Path(text).resolve()
-    base = nnunet_folder("nnUNet_raw")
-    folder = base / dataset_name(text)
+    folder = nnunet_folder("nnUNet_raw") / dataset_name(text)
     if not folder.is_dir():
-        present = ", ".join(sorted(path.name for path in base.glob("Dataset*_*"))) or "none"
-        raise UserError(f"{base} has no data set {text!r}; there are {present}")
+        raise UserError(f"{folder} does not exist; data sets are in {_present_datasets()}")
     return folder
 
 
@@ -189,7 +194,9 @@ def list_cases(folder: Path, ending: str, channels: int, *, one_file_may_hold_al
             raise UserError(f"{path}: nnU-Net wants the channel in the name; rename it to {example}")
         found.setdefault(match["case"], []).append(int(match["channel"]))
     if not found:
-        raise UserError(f"{folder} holds no image named CASE_0000{ending}, with the ending that dataset.json names")
+        raise UserError(
+            f"{folder} holds no image that ends in {ending}, such as CASE_0000{ending}; dataset.json says so"
+        )
     allowed = [list(range(channels)), *([[0]] if one_file_may_hold_all else [])]
     for case, numbers in found.items():
         if numbers not in allowed:

@@ -12,9 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from nnunet_covid.losses.self_attention_distillation import attention_map
-from nnunet_covid.nnunet.image_maps import to_image_grid
-from nnunet_covid.nnunet.tiles import Tiles
-from nnunet_covid.nnunet.trained_model import ForegroundClass, PreparedCase, TrainedModel
+from nnunet_covid.nnunet.predictor import ForegroundClass, PreparedCase, Tiles, TrainedModel, to_image_grid
 from nnunet_covid.saliency.attention import resized, spatial_softmax
 from nnunet_covid.saliency.encoder_features import EncoderFeatures
 from nnunet_covid.saliency.grad_cam import (
@@ -91,7 +89,7 @@ def compute_case_maps(model: TrainedModel, case: PreparedCase, encoder: nn.Modul
     predictor = model.predictor
 
     def on_image(maps: torch.Tensor) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        return to_image_grid(maps, case.properties, predictor.plans_manager, predictor.configuration_manager)
+        return to_image_grid(maps.numpy(), case.properties, predictor.plans_manager, predictor.configuration_manager)
 
     logits = model.predict_logits(case)
     predicted = [_predicted(model, logits, one.head) for one in request.classes]

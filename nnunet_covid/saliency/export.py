@@ -13,14 +13,15 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from nnunet_covid.errors import UserError
+from nnunet_covid.figures.sheets import write_heat_maps
+from nnunet_covid.figures.slices import scaled, shown_slice
 from nnunet_covid.files import write_text
 from nnunet_covid.losses.self_attention_distillation import check_exponent
-from nnunet_covid.nnunet.image_maps import NIFTI, write_map
-from nnunet_covid.nnunet.trained_model import ForegroundClass, PreparedCase, TrainedModel
+from nnunet_covid.nnunet.output import NIFTI, write_map
+from nnunet_covid.nnunet.predictor import ForegroundClass, PreparedCase, TrainedModel
 from nnunet_covid.output_folder import writable_folder
 from nnunet_covid.saliency.case_maps import CaseMaps, Evidence, Request, compute_case_maps
 from nnunet_covid.saliency.encoder_features import feature_shapes, find_encoder
-from nnunet_covid.saliency.overlay import scaled, shown_slice, write_overlay
 
 REPORT = "saliency.json"
 
@@ -148,7 +149,7 @@ def _draw(output: Path, case: PreparedCase, maps: CaseMaps, request: Request) ->
         panels[f"{method}, {class_name}, stage {stage}"] = each
     path = output / f"{case.name}.png"
     where = "" if case.image.shape[1 + axis] == 1 else f", slice {index} of {case.image.shape[1 + axis]}"
-    write_overlay(
+    write_heat_maps(
         path,
         np.take(case.image[0], index, axis),
         np.take(maps.predicted.any(axis=0), index, axis),

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from nnunet_covid.cli import main
-from nnunet_covid.evaluation.plots.relation_matrices import row_distance
 from nnunet_covid.evaluation.relation_snapshots import (
     SnapshotMean,
     evenly_spread,
     read_snapshots,
     write_snapshot,
 )
+from nnunet_covid.figures.relations import row_distance
 
 
 def write(fold: Path, epoch: int, *, other: bool = True) -> SnapshotMean:

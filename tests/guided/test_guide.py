@@ -190,7 +190,7 @@ def test_missing_maps_name_cases_and_commands(folders: Path, slices: Path, capsy
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([9], "has no data set '9'; there are Dataset002_Lesions"),
+        ([9], "results; there are Dataset001_Infection, Dataset002_Lesions"),
         ([2], "name the trained first stage with -m"),
         ([2, "-m", "nowhere"], "nowhere is no trained model"),
         ([2, "-m", "STAGE", "-d", 2], "has the same number"),

@@ -12,8 +12,8 @@ from image_files import checksums, grey, read_array, write_picture
 from model_folders import complete_plans, write_model
 
 from nnunet_covid.cli import main
-from nnunet_covid.nnunet.channels import GUIDED_KEY
-from nnunet_covid.nnunet.trained_model import TrainedModel
+from nnunet_covid.dataset_json import GUIDED_KEY
+from nnunet_covid.nnunet.predictor import TrainedModel
 
 LABELS = {"background": 0, "ground_glass": 1, "consolidation": 2}
 
@@ -104,7 +104,7 @@ def test_a_stopped_run_goes_on(
     monkeypatch.setattr(TrainedModel, "label_map", failing)
     assert predict(stages, "label", images, out) == 130
     assert sorted(path.name for path in out.glob("*.png")) == ["a.png"]
-    (out / ".tmp.b.png").write_bytes(b"half")
+    (out / ".partial.1.b.png").write_bytes(b"half")
     assert predict(stages, "label", images, out) == 0
     assert calls == ["a", "a", "b", "b", "b", "b"]
     assert "1 of 2 cases are there already" in capsys.readouterr().out

@@ -10,7 +10,7 @@ import torch
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_covid.networks.collaborative import CollaborativeUNet
-from nnunet_covid.nnunet.planned import build_planned_unet
+from nnunet_covid.nnunet.architecture import build_planned_unet
 from nnunet_covid.trainers import CollaborativeTrainer, CollaborativeTrainerNoGeneralLoss
 
 PLANS: dict[str, dict[str, Any]] = {

@@ -18,7 +18,7 @@ from nnunet_covid.losses.inf_net import InfNetLoss
 from nnunet_covid.networks.encoder_description import describe_planned_encoder, select_stages
 from nnunet_covid.networks.inf_net import InfNet, InfNetWidths, append_background
 from nnunet_covid.networks.timm_encoder import TimmEncoder
-from nnunet_covid.nnunet.planned import build_planned_unet
+from nnunet_covid.nnunet.architecture import build_planned_unet
 from nnunet_covid.trainers.inf_net import InfNetTrainer
 
 ANISOTROPIC = {

@@ -18,7 +18,7 @@ from nnunet_covid.losses.self_attention_distillation import SelfAttentionDistill
 from nnunet_covid.networks.spatial_convolution import SpatialConvolution
 from nnunet_covid.networks.ssa_net import SSANetPaper, distilled_stages
 from nnunet_covid.networks.timm_encoder import TimmEncoder
-from nnunet_covid.nnunet.planned import build_planned_unet
+from nnunet_covid.nnunet.architecture import build_planned_unet
 from nnunet_covid.trainers.ssa_net import SSANetTrainer
 
 ANISOTROPIC = {

@@ -9,7 +9,8 @@ import planned
 import pytest
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunet_covid.nnunet.channels import GUIDED_KEY, cases_without_lungs, check_channels, lung_mask_channel
+from nnunet_covid.dataset_json import GUIDED_KEY, lung_mask_channel
+from nnunet_covid.nnunet.preprocess import cases_without_lungs, check_channels
 
 
 @pytest.mark.parametrize(

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
-from nnunet_covid.nnunet import class_counts as module
-from nnunet_covid.nnunet.class_counts import class_counts, count_labels
+from nnunet_covid.nnunet.preprocess import class_counts, count_labels
 
 
 def write(folder: Path, case: str, labels: np.ndarray) -> None:
@@ -66,6 +66,6 @@ def test_a_damaged_cache_is_made_again(folder: Path, tmp_path: Path) -> None:
 
 
 def test_what_lies_outside_the_crop_is_background_and_ignored_voxels_do_not_count() -> None:
-    counts = module.Counter({-1: 5, 0: 10, 1: 3, 3: 7})
+    counts = Counter({-1: 5, 0: 10, 1: 3, 3: 7})
     assert class_counts(counts, [0, 1, 2]) == [15, 3, 0]
     assert counts[-1] == 5

@@ -48,7 +48,7 @@ def test_number_name_and_path_open_the_same_data_set(raw: Path, text: str) -> No
 def test_unknown_and_ambiguous_numbers_are_told(raw: Path) -> None:
     with pytest.raises(UserError, match="there is none"):
         dataset.open_raw_dataset("12")
-    with pytest.raises(UserError, match="there are Dataset950_Two, Dataset951_Other"):
+    with pytest.raises(UserError, match=r"does not exist.*; there are Dataset950_Two, Dataset951_Other"):
         dataset.open_raw_dataset("Dataset012_Gone")
     (raw.parent.parent / "preprocessed" / "Dataset950_Three").mkdir()
     with pytest.raises(UserError, match="there are several"):
@@ -85,7 +85,7 @@ def test_one_file_may_hold_all_channels_only_where_that_is_allowed(tmp_path: Pat
     assert [case.name for case in dataset.list_cases(tmp_path, ".png", 3)] == ["a"]
     with pytest.raises(UserError, match="has channels 0000, but 0000 to 0002 are expected"):
         dataset.list_cases(tmp_path, ".png", 3, one_file_may_hold_all=False)
-    with pytest.raises(UserError, match="holds no image named CASE_0000"):
+    with pytest.raises(UserError, match="such as CASE_0000"):
         dataset.list_cases(tmp_path, ".nii.gz", 1)
 
 

@@ -17,9 +17,8 @@ from model_folders import complete_plans, write_model
 from numpy.typing import NDArray
 
 from nnunet_covid.cli import main
-from nnunet_covid.nnunet.image_maps import to_image_grid, write_map
-from nnunet_covid.nnunet.tiles import Tiles
-from nnunet_covid.nnunet.trained_model import TrainedModel
+from nnunet_covid.nnunet.output import write_map
+from nnunet_covid.nnunet.predictor import Tiles, TrainedModel, to_image_grid
 
 TURNED = (0.0, -1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0)
 """Direction cosines of a volume that lies on its side."""

@@ -367,7 +367,7 @@ def test_a_checkpoint_of_another_plan_is_refused(
 
 
 def test_an_encoder_of_a_stock_training_is_taken(make: Any, folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from nnunet_covid.nnunet.planned import build_planned_unet
+    from nnunet_covid.nnunet.architecture import build_planned_unet
 
     made = make(CollaborativeTrainerNoRelationLoss)
     stock: Any = build_planned_unet(made.configuration_manager, 1, 2)

@@ -12,7 +12,7 @@ import torch
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_covid import trainers
-from nnunet_covid.nnunet.plans import has_background_head
+from nnunet_covid.nnunet.architecture import has_background_head
 from nnunet_covid.trainers.inf_net import InfNetTrainer
 from nnunet_covid.trainers.inf_net_timm import InfNetPretrainedTrainer, InfNetRes2NetScratchTrainer
 

@@ -10,14 +10,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from nnunet_covid.errors import UserError
+from nnunet_covid.figures.progress import draw_progress
 from nnunet_covid.files import sha256_of, some_of
 from nnunet_covid.nnunet.rounds.bench import NNUNetBench
 from nnunet_covid.nnunet.rounds.images import Images, checksums, known_images, refuse_known, unlabelled_images
 from nnunet_covid.nnunet.rounds.pool import preprocess_pool, unprocessed
 from nnunet_covid.nnunet.rounds.setting import Setting
 from nnunet_covid.output_folder import writable_folder
+from nnunet_covid.semi_supervised.history import history
 from nnunet_covid.semi_supervised.options import RoundOptions
-from nnunet_covid.semi_supervised.progress import draw_progress
 from nnunet_covid.semi_supervised.rounds import KINDS
 from nnunet_covid.semi_supervised.state import FILE, RunState
 
@@ -85,9 +86,7 @@ def run_pseudo_labels(
             tell("fold all keeps no case out: every validation Dice is that of training cases")
         targets = preprocess_pool({case: images[case] for case in pool["cases"]}, pool["cases"], setting, workers)
         bench.pool = targets
-        rounds = KINDS[options.strategy](
-            state, bench, list(targets), tell, lambda: draw_progress(setting.report_folder, state)
-        )
+        rounds = KINDS[options.strategy](state, bench, list(targets), tell, lambda: _draw(setting.report_folder, state))
         model = rounds.run()
     dice = state.units["publish"]["result"]["dice"]
     tell(f"{model} is {setting.model_folder} (nnU-Net's validation Dice {dice:.4f})")
@@ -95,6 +94,11 @@ def run_pseudo_labels(
         f"nnUNetv2_predict -d {setting.dataset} -c {setting.configuration} -f {setting.fold} "
         f"-tr {setting.model_name} -p {setting.plans_name} -i IMAGES -o PREDICTIONS"
     )
+
+
+def _draw(folder: Path, state: RunState) -> None:
+    title = f"{state.context['trainer']}, {state.options.strategy} rounds, fold {state.context['fold']}"
+    draw_progress(folder, title, history({"units": state.units}))
 
 
 def _pool(images: Images, setting: Setting, folder: Path, leave_out: bool) -> dict[str, dict[str, str]]:

@@ -19,8 +19,8 @@ from torch._dynamo import OptimizedModule
 from tqdm import tqdm
 
 from nnunet_covid.losses.reweighted_cross_entropy import ReweightedCrossEntropy
-from nnunet_covid.nnunet.augmentation import without_timing
 from nnunet_covid.nnunet.rounds.dataset import LabelledAndPseudo, PseudoCase, Soft
+from nnunet_covid.nnunet.training import without_timing
 
 
 @dataclass

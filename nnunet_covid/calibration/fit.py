@@ -1,0 +1,205 @@
+"""Temperature and thresholds from histograms of log-odds: what a case says about them, and the two fits.
+
+A case is reduced to counts of voxels by log-odds, so that fitting again without one fold costs nothing. Bins end at
+multiples of :data:`BIN_WIDTH`; a threshold is always the end of a bin, and the counts above it are exact.
+
+Not here: files, folds and figures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from scipy.special import expit
+
+from nnunet_covid.calibration.logits import LARGEST_LOG_ODDS, Calibration, log_odds, logit
+from nnunet_covid.evaluation.labels import LabelScheme
+
+BIN_WIDTH = 0.02
+BINS = round(2 * LARGEST_LOG_ODDS / BIN_WIDTH)
+EDGES = (np.arange(BINS + 1) - BINS // 2) * BIN_WIDTH
+"""Bin i holds log-odds in (EDGES[i], EDGES[i + 1]]."""
+CENTRES = (EDGES[:-1] + EDGES[1:]) / 2
+THRESHOLDS = (0.01, 0.99)
+"""Range of the fitted thresholds."""
+TEMPERATURES = (0.25, 10.0)
+"""Range of the fitted temperatures; a smaller one could overflow nnU-Net's 16-bit sums."""
+RELIABILITY_BINS = 15
+"""Number of bins of probability (Guo et al., 2017, §2)."""
+
+
+@dataclass(frozen=True)
+class CaseCounts:
+    """Histograms over the log-odds of one case or several, a row per foreground class, (classes, BINS).
+
+    Attributes:
+        inside: Voxels of the class.
+        outside: Voxels that the class is told from: background for a softmax, all others for a sigmoid.
+        hits: Voxels of the class at which no other class of a softmax is stronger: what any threshold can find.
+        false_alarms: Voxels not of the class at which it is the strongest.
+    """
+
+    inside: NDArray[np.int64]
+    outside: NDArray[np.int64]
+    hits: NDArray[np.int64]
+    false_alarms: NDArray[np.int64]
+
+    @classmethod
+    def of_case(
+        cls, probabilities: NDArray[np.floating], reference: NDArray[np.integer], scheme: LabelScheme
+    ) -> CaseCounts:
+        """Count one case.
+
+        Args:
+            probabilities: (heads, *spatial), as nnU-Net saves them.
+            reference: Label map (*spatial).
+            scheme: The classes; voxels with its ignore label do not count.
+        """
+        softmax = not scheme.has_regions
+        odds = log_odds(probabilities, softmax=softmax)
+        counted = np.ones(reference.shape, bool) if scheme.ignore is None else reference != scheme.ignore
+        strongest = odds.argmax(axis=0) if softmax else None
+        bins = np.clip(np.ceil(odds / BIN_WIDTH).astype(np.int64) + BINS // 2 - 1, 0, BINS - 1)
+        rows: list[list[NDArray[np.int64]]] = [[], [], [], []]
+        for k, each in enumerate(classes_by_head(scheme)):
+            mask = each.mask(reference)
+            candidates = counted if strongest is None else counted & (strongest == k)
+            others = counted & (reference == 0 if softmax else ~mask)
+            for row, where in zip(rows, (counted & mask, others, candidates & mask, candidates & ~mask), strict=True):
+                row.append(np.bincount(bins[k][where], minlength=BINS))
+        return cls(*(np.stack(row) for row in rows))
+
+    @property
+    def sizes(self) -> NDArray[np.int64]:
+        """Voxels of every class, (classes,)."""
+        return self.inside.sum(axis=1)
+
+
+def classes_by_head(scheme: LabelScheme) -> list:
+    """The foreground classes in the order of the network's heads."""
+    return sorted(scheme.classes, key=lambda each: each.channel)
+
+
+def dice_curves(cases: Sequence[CaseCounts]) -> NDArray[np.float64]:
+    """Mean Dice over the cases, (classes, BINS), of the voxels above EDGES[i]; 1 where both masks are empty."""
+    curves = np.zeros((len(cases[0].inside), BINS))
+    for case in cases:
+        found, wrong = (np.cumsum(h[:, ::-1], axis=1)[:, ::-1] for h in (case.hits, case.false_alarms))
+        total = found + wrong + case.sizes[:, None]
+        curves += np.divide(2 * found, total, out=np.ones(total.shape), where=total > 0)
+    return curves / len(cases)
+
+
+def fit_thresholds(cases: Sequence[CaseCounts]) -> tuple[float, ...]:
+    """For every class the threshold with the largest mean Dice; of several the nearest to 0.5.
+
+    A class that no case shows keeps 0.5.
+    """
+    low, high = (logit(t) for t in THRESHOLDS)
+    allowed = (EDGES[:-1] >= low) & (EDGES[:-1] <= high)
+    edges = EDGES[:-1][allowed]
+    present = np.sum([case.sizes for case in cases], axis=0) > 0
+    thresholds = []
+    for curve, seen in zip(dice_curves(cases)[:, allowed], present, strict=True):
+        best = edges[curve >= curve.max() - 1e-9]
+        thresholds.append(float(expit(best[np.abs(best).argmin()])) if seen else 0.5)
+    return tuple(thresholds)
+
+
+def fit_temperatures(total: CaseCounts, thresholds: Sequence[float], *, softmax: bool) -> tuple[float, ...]:
+    """Temperatures of the largest likelihood of the reference, given the thresholds.
+
+    A sigmoid has one of its own per class. The classes of a softmax share one: each is compared with the background
+    by itself (Begg and Gray, Biometrika 1984), and the log-likelihoods are added.
+    """
+    distances = [CENTRES - logit(t) for t in thresholds]
+    rows = list(zip(distances, total.inside, total.outside, strict=True))
+    if softmax:
+        return (_temperature(rows),) * len(rows)
+    return tuple(_temperature([row]) for row in rows)
+
+
+def _temperature(rows: Sequence[tuple[NDArray, NDArray, NDArray]]) -> float:
+    """One temperature for rows of distance to the threshold and numbers of voxels inside and outside there."""
+    if not all(any(part.sum() for part in parts) for parts in zip(*(row[1:] for row in rows), strict=True)):
+        return 1.0
+
+    def negative_log_likelihood(log_scale: float) -> float:
+        scale = np.exp(log_scale)
+        return sum(
+            float(inside @ np.logaddexp(0, -scale * d) + outside @ np.logaddexp(0, scale * d))
+            for d, inside, outside in rows
+        )
+
+    bounds = -np.log(TEMPERATURES[1]), -np.log(TEMPERATURES[0])
+    found = minimize_scalar(negative_log_likelihood, bounds=bounds, method="bounded", options={"xatol": 1e-6})
+    return float(np.exp(-found.x))
+
+
+def fit(cases: Sequence[CaseCounts], *, softmax: bool, threshold: bool = True) -> Calibration:
+    """Thresholds for the largest mean Dice, then temperatures for the largest likelihood.
+
+    Args:
+        cases: At least one.
+        threshold: ``False`` keeps 0.5: no label changes.
+    """
+    total = summed(cases)
+    thresholds = fit_thresholds(cases) if threshold else (0.5,) * len(total.sizes)
+    return Calibration(softmax, fit_temperatures(total, thresholds, softmax=softmax), thresholds)
+
+
+def summed(cases: Sequence[CaseCounts]) -> CaseCounts:
+    """The counts of several cases together."""
+    names = ("inside", "outside", "hits", "false_alarms")
+    return CaseCounts(*(np.sum([getattr(case, name) for case in cases], axis=0) for name in names))
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """How often a class is there, by the probability that says so; (RELIABILITY_BINS,) each.
+
+    Attributes:
+        voxels: Number in every bin of probability.
+        probability: Their sum of probabilities.
+        inside: How many of them are of the class.
+        absolute_error: Σ|p − g| over all voxels, g being 1 inside and 0 outside.
+    """
+
+    voxels: NDArray[np.float64]
+    probability: NDArray[np.float64]
+    inside: NDArray[np.float64]
+    absolute_error: float
+
+    @classmethod
+    def of_counts(cls, counts: CaseCounts, position: int, calibration: Calibration) -> Reliability:
+        """Of the class at a position, after calibration."""
+        p = expit(calibration.of_log_odds(CENTRES, position))
+        inside, outside = counts.inside[position], counts.outside[position]
+
+        def binned(weights: NDArray) -> NDArray[np.float64]:
+            return np.histogram(p, RELIABILITY_BINS, (0, 1), weights=weights)[0].astype(np.float64)
+
+        error = float(inside @ (1 - p) + outside @ p)
+        return cls(binned(inside + outside), binned((inside + outside) * p), binned(inside), error)
+
+    def __add__(self, other: Reliability) -> Reliability:
+        return Reliability(
+            self.voxels + other.voxels,
+            self.probability + other.probability,
+            self.inside + other.inside,
+            self.absolute_error + other.absolute_error,
+        )
+
+    @property
+    def expected_calibration_error(self) -> float:
+        """Σ over bins of |voxels of the class − sum of probabilities| / all voxels (Naeini et al., AAAI 2015)."""
+        return float(np.abs(self.inside - self.probability).sum() / max(self.voxels.sum(), 1))
+
+    @property
+    def mae(self) -> float:
+        """Mean absolute error of the map."""
+        return self.absolute_error / max(float(self.voxels.sum()), 1)

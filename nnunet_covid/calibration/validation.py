@@ -1,0 +1,211 @@
+"""The validation predictions of a trained model's cross-validation, with their references.
+
+Everything that can be wrong with them is told here in one sentence; nothing is computed.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from numpy.typing import NDArray
+
+from nnunet_covid.dataset_json import read_dataset_json
+from nnunet_covid.errors import UserError, reason_of
+from nnunet_covid.evaluation.labels import LabelScheme, scheme_of_labels
+from nnunet_covid.files import environment_folder, files_in, some_of
+
+LARGEST_SPLIT = 5
+"""Parts of a single fold's cases, as nnU-Net's cross-validation has."""
+FEWEST_CASES = 2
+
+
+@dataclass(frozen=True)
+class ValidationCase:
+    """One case that some fold has predicted without having been trained on it.
+
+    Attributes:
+        name: Of the case.
+        part: Fitting leaves out the whole part of a case when it is measured: its fold, or its share of a single fold.
+        probabilities: nnU-Net's ``CASE.npz``.
+        reference: Its label map.
+    """
+
+    name: str
+    part: str
+    probabilities: Path
+    reference: Path
+
+
+@dataclass(frozen=True)
+class Validation:
+    """All validation cases of a model and how its files are read.
+
+    Attributes:
+        checkpoints: Of the folds that the cases come from.
+        scheme: Classes of the data set.
+        label_manager, reader: nnU-Net's own.
+        unchecked: Whether there was no list of training cases to hold the cases against.
+    """
+
+    cases: tuple[ValidationCase, ...]
+    checkpoints: tuple[Path, ...]
+    scheme: LabelScheme
+    label_manager: Any
+    reader: Any
+    unchecked: bool
+
+    def read(self, case: ValidationCase) -> tuple[NDArray[np.float32], NDArray[Any]]:
+        """Probabilities (heads, *spatial) and reference (*spatial) of a case.
+
+        Raises:
+            UserError: If a file cannot be read or they do not fit each other or the labels.
+        """
+        try:
+            with np.load(case.probabilities) as archive:
+                probabilities = archive["probabilities"]
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as e:
+            raise UserError(f"{case.probabilities} cannot be read ({e})") from e
+        try:
+            reference = self.reader.read_seg(str(case.reference))[0][0]
+        except Exception as e:  # every format has exceptions of its own
+            raise UserError(f"{case.reference} cannot be read ({reason_of(e)})") from e
+        expected = (self.scheme.channels, *reference.shape)
+        if probabilities.shape != expected:
+            raise UserError(
+                f"{case.probabilities} has the shape {probabilities.shape}, labels and reference ask for {expected}"
+            )
+        return probabilities, reference
+
+
+def open_validation(
+    model: Path, references: Path | None = None, checkpoint: str = "checkpoint_final.pth"
+) -> Validation:
+    """The validation cases of every fold of a model folder that has this checkpoint, but of ``fold_all``.
+
+    Args:
+        model: ``TRAINER__PLANS__CONFIGURATION`` as ``nnUNetv2_train`` writes it.
+        references: Label maps of the cases; nnU-Net's ``gt_segmentations`` if not given.
+        checkpoint: File name.
+
+    Raises:
+        UserError: If anything is missing, a case occurs twice, or a fold was trained on one of its cases.
+    """
+    folds = trained_folds(model, checkpoint)
+    plans = json.loads((model / "plans.json").read_text(encoding="utf-8"))
+    dataset_json = read_dataset_json(model / "dataset.json")
+    preprocessed = environment_folder("nnUNet_preprocessed")
+    dataset_folder = None if preprocessed is None else preprocessed / plans["dataset_name"]
+    if references is None:
+        if dataset_folder is None:
+            raise UserError("nnUNet_preprocessed is not set, so name the folder of the reference label maps")
+        references = dataset_folder / "gt_segmentations"
+    ending = dataset_json["file_ending"]
+    names = {fold: _predicted_cases(fold, ending, plans) for fold in folds}
+    _refuse_repeated(names)
+    split = _splits(dataset_folder)
+    for fold, cases in names.items():
+        _refuse_trained_on(fold, cases, split)
+    parts = {fold.name: cases for fold, cases in names.items()} if len(folds) > 1 else _parts_of(*names.values())
+    place = {name: fold for fold, cases in names.items() for name in cases}
+    found = tuple(
+        ValidationCase(name, part, place[name] / "validation" / f"{name}.npz", references / f"{name}{ending}")
+        for part, cases in parts.items()
+        for name in cases
+    )
+    _require_references([case.reference for case in found], references)
+    manager = PlansManager(plans)
+    return Validation(
+        found,
+        tuple(fold / checkpoint for fold in folds),
+        scheme_of_labels(dataset_json["labels"]),
+        manager.get_label_manager(dataset_json),
+        manager.image_reader_writer_class(),
+        unchecked=not split,
+    )
+
+
+def trained_folds(model: Path, checkpoint: str) -> list[Path]:
+    """Folders of the folds with a checkpoint, by number.
+
+    ``fold_all`` is left out: what it is validated on it was trained on.
+
+    Raises:
+        UserError: If there are none, or the folder is no model.
+    """
+    for name in ("plans.json", "dataset.json"):
+        if not (model / name).is_file():
+            raise UserError(
+                f"{model} is no trained model: it has no {name}; name RESULTS/DATASET/TRAINER__PLANS__CONFIG"
+            )
+    found = [path.parent for path in model.glob(f"fold_*/{checkpoint}")]
+    folds = sorted((path for path in found if path.name != "fold_all"), key=lambda path: (len(path.name), path.name))
+    if not folds:
+        reason = "but fold_all, which was trained on all its cases" if found else "in any fold; train it first"
+        raise UserError(f"{model} has no {checkpoint} {reason}")
+    return folds
+
+
+def _predicted_cases(fold: Path, ending: str, plans: dict[str, Any]) -> list[str]:
+    """Names of the cases that a fold has predicted, all with their probabilities."""
+    folder = fold / "validation"
+    names = [path.name.removesuffix(ending) for path in files_in(folder, ending)]
+    missing = [name for name in names if not (folder / f"{name}.npz").is_file()]
+    if missing or not names:
+        trainer, plans_name, configuration = (*fold.parent.name.split("__"), "", "")[:3]
+        number = fold.name.removeprefix("fold_")
+        command = f"{plans['dataset_name']} {configuration} {number} -tr {trainer} -p {plans_name} --val --npz"
+        raise UserError(
+            f"{folder} has no probabilities{f' of {some_of(missing)}' if missing else ''}; "
+            f"they are written by: nnUNetv2_train {command}"
+        )
+    return names
+
+
+def _refuse_repeated(names: dict[Path, list[str]]) -> None:
+    seen: dict[str, Path] = {}
+    for fold, cases in names.items():
+        for name in cases:
+            if name in seen:
+                raise UserError(
+                    f"case {name} is in the validation of {seen[name].name} and of {fold.name}: "
+                    "these folds are not of one cross-validation, or hold files of an earlier one"
+                )
+            seen[name] = fold
+
+
+def _splits(dataset_folder: Path | None) -> list[dict[str, list[str]]]:
+    path = None if dataset_folder is None else dataset_folder / "splits_final.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path is not None and path.is_file() else []
+
+
+def _refuse_trained_on(fold: Path, names: list[str], splits: list[dict[str, list[str]]]) -> None:
+    number = fold.name.removeprefix("fold_")
+    if not number.isdecimal() or int(number) >= len(splits):
+        return
+    leaked = set(names) & set(splits[int(number)]["train"])
+    if leaked:
+        raise UserError(
+            f"{fold / 'validation'} holds {some_of(leaked)}, training cases of this fold in splits_final.json: "
+            "files of another split; delete the folder and validate again"
+        )
+
+
+def _parts_of(names: list[str]) -> dict[str, list[str]]:
+    """The cases of a single fold in up to five parts; neighbours by name stay together, as slices of a patient are."""
+    if len(names) < FEWEST_CASES:
+        raise UserError("a single validation case cannot be fitted and measured at once: train another fold")
+    parts = np.array_split(np.array(sorted(names)), min(LARGEST_SPLIT, len(names)))
+    return {f"part_{i}": part.tolist() for i, part in enumerate(parts)}
+
+
+def _require_references(paths: Iterable[Path], folder: Path) -> None:
+    missing = [path.name for path in paths if not path.is_file()]
+    if missing:
+        raise UserError(f"{folder} lacks the references {some_of(missing)}")

@@ -1,0 +1,103 @@
+"""The networks that nnU-Net has planned, as this project's networks use them: built, cut, loaded, and told from plans.
+
+The networks of the papers stand in :mod:`nnunet_covid.networks`; what a training does with them in
+:mod:`nnunet_covid.nnunet.training`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+from nnunetv2.utilities.label_handling.label_handling import LabelManager
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from torch import nn
+
+KEY = "nnunet_covid"
+"""Our entry in the copy of the plans that a model folder keeps."""
+PREFIXES = ("general_encoder.", "encoder.")
+"""Where a checkpoint may hold the encoder that is wanted: our two-encoder network first, then any planned U-Net."""
+
+
+def build_planned_unet(
+    configuration: ConfigurationManager, in_channels: int, num_heads: int, *, deep_supervision: bool = False
+) -> nn.Module:
+    """The U-Net of the plans, initialised as nnU-Net initialises it.
+
+    Raises:
+        ValueError: If the planned network has no encoder with stages, as PlainConvUNet and ResidualEncoderUNet have.
+    """
+    unet = get_network_from_plans(
+        configuration.network_arch_class_name,
+        configuration.network_arch_init_kwargs,
+        configuration.network_arch_init_kwargs_req_import,
+        in_channels,
+        num_heads,
+        allow_init=True,
+        deep_supervision=deep_supervision,
+    )
+    if not (hasattr(unet, "encoder") and hasattr(unet.encoder, "stages")):
+        msg = (
+            f"the planned network {type(unet).__name__} has no encoder with stages: "
+            "plan with nnU-Net's default or residual-encoder planner"
+        )
+        raise ValueError(msg)
+    return unet
+
+
+def truncated_encoder(encoder: Any, num_stages: int) -> nn.Module:
+    """The same encoder, ending after ``num_stages`` stages: what is deeper is neither held nor computed."""
+    encoder.stages = encoder.stages[:num_stages]
+    encoder.output_channels = list(encoder.output_channels)[:num_stages]
+    encoder.strides = list(encoder.strides)[:num_stages]
+    encoder.kernel_sizes = list(encoder.kernel_sizes)[:num_stages]
+    encoder.return_skips = True
+    return encoder
+
+
+def load_encoder_checkpoint(encoder: nn.Module, path: Path) -> None:
+    """Load weights into a planned encoder, in place.
+
+    Args:
+        path: Checkpoint of an nnU-Net training with the same plans.
+
+    Raises:
+        FileNotFoundError: If it is not there.
+        ValueError: If it is no nnU-Net checkpoint or its encoder is another one.
+    """
+    if not path.is_file():
+        msg = f"the checkpoint {path} does not exist"
+        raise FileNotFoundError(msg)
+    try:
+        weights = torch.load(path, map_location="cpu", weights_only=False)["network_weights"]
+    except Exception as e:  # torch's unpickler raises whatever the bytes lead it into
+        msg = f"{path} is no checkpoint of nnU-Net ({type(e).__name__})"
+        raise ValueError(msg) from e
+    found = next((p for p in PREFIXES if any(key.startswith(p) for key in weights)), "encoder.")
+    taken = {key.removeprefix(found): value for key, value in weights.items() if key.startswith(found)}
+    own = encoder.state_dict()
+    wrong = [key for key, value in own.items() if key not in taken or taken[key].shape != value.shape]
+    if wrong or len(taken) != len(own):
+        first = f", first '{wrong[0]}'" if wrong else ""
+        msg = (
+            f"the encoder in {path} is not the planned one ({len(wrong)} of {len(own)} tensors differ{first}): "
+            "train it with these plans, moved to the other data set"
+        )
+        raise ValueError(msg)
+    encoder.load_state_dict(taken)
+
+
+def record_label_kind(plans: dict[str, Any], label_manager: LabelManager) -> None:
+    """Write into the plans whether the model has region heads.
+
+    At prediction nnU-Net builds a network from plans and a number of heads alone, and two heads may be two regions as
+    well as background and one class. The plans are saved with the model, so the fact travels with it.
+    """
+    plans[KEY] = {"has_regions": bool(label_manager.has_regions)}
+
+
+def has_background_head(plans_manager: PlansManager) -> bool:
+    """Whether the first of the heads is the background of a softmax."""
+    return not plans_manager.plans.get(KEY, {}).get("has_regions", False)

@@ -1,0 +1,243 @@
+"""Cases in nnU-Net's pre-processed format: made from unlabelled or linked images, and looked at before a training.
+
+Images are pre-processed by nnU-Net's own pre-processor as for prediction and written as for training, one case at a
+time, so that interrupted work can be resumed. The training cases themselves are pre-processed by
+``nnUNetv2_preprocess``; what is wanted of them here are counts and empty lung masks.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from nnunetv2.training.dataloading.nnunet_dataset import comp_blosc2_params, nnUNetDatasetBlosc2
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from tqdm import tqdm
+
+from nnunet_covid.dataset_json import channel_names, lung_mask_channel
+from nnunet_covid.errors import UserError, reason_of
+from nnunet_covid.files import digest_of, map_in_processes, replacing, write_text
+from nnunet_covid.nnunet.dataset import CaseFiles, read_images, read_labels
+
+ENDINGS = (".b2nd", "_seg.b2nd", ".pkl")
+"""The files of a pre-processed case; the last one to be moved into place says that the case is complete."""
+LESION_LABELS: dict[str, Any] = {"labels": {"background": 0, "lesion": 1}}
+"""All that is needed of the labels of linked cases: where a patch with a lesion can be cut."""
+OUTSIDE = -1
+"""nnU-Net's pre-processing writes this around the cropped image, and trains on it as background."""
+DECISIVE_OF_CONFIGURATION = (
+    "preprocessor_name",
+    "spacing",
+    "normalization_schemes",
+    "use_mask_for_norm",
+    "resampling_fn_data",
+    "resampling_fn_data_kwargs",
+    "resampling_fn_seg",
+    "resampling_fn_seg_kwargs",
+)
+DECISIVE_OF_PLANS = ("transpose_forward", "foreground_intensity_properties_per_channel")
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How images are pre-processed.
+
+    Attributes:
+        plans: A plans file's content, with the reader of the images.
+        configuration: One of the plans.
+        lesions: Label values of the cases' label maps that count as lesion.
+    """
+
+    plans: dict[str, Any]
+    configuration: str
+    lesions: tuple[int, ...] = ()
+
+    def digest(self) -> str:
+        """Sixteen digits, equal for two configurations exactly if they pre-process alike, but for the lesions.
+
+        Patch and batch size do not count: a configuration that inherits another's data shares what was made of it.
+        """
+        chosen = PlansManager(self.plans).get_configuration(self.configuration)
+        decisive = {key: chosen.configuration.get(key) for key in DECISIVE_OF_CONFIGURATION}
+        decisive["dimensions"] = len(chosen.patch_size)
+        decisive.update({key: self.plans.get(key) for key in DECISIVE_OF_PLANS})
+        return digest_of(decisive, 16)
+
+
+def preprocess_cases(
+    cases: Mapping[Path, CaseFiles],
+    how: Preprocessing,
+    *,
+    processes: int = 1,
+    shown: str = "pre-process",
+    already: int = 0,
+    progress: bool = True,
+) -> None:
+    """Pre-process cases and write each under its name when it is complete.
+
+    Args:
+        cases: Target, a file name without ending in a folder that exists, to case.
+        how: The same for all.
+        processes: With 1 everything happens in this process.
+        shown: The name beside the progress bar.
+        already: Cases that were done before, for the bar.
+        progress: Whether to show it.
+
+    Raises:
+        UserError: If a case cannot be read or pre-processed.
+    """
+    done = map_in_processes(partial(preprocess_case, how=how), list(cases.items()), processes)
+    disable = not (progress and cases)
+    for _ in tqdm(done, total=already + len(cases), initial=already, desc=shown, unit="case", disable=disable):
+        pass
+
+
+def preprocess_case(item: tuple[Path, CaseFiles], how: Preprocessing) -> None:
+    """Pre-process one case as nnU-Net does; of its labels, lesion and no lesion are kept."""
+    target, case = item
+    plans = PlansManager(how.plans)
+    configuration = plans.get_configuration(how.configuration)
+    reader = plans.image_reader_writer_class()
+    data, properties = read_images(reader, case.files)
+    planned = len(configuration.normalization_schemes)
+    if len(data) != planned:
+        raise UserError(
+            f"{case.files[0]}: {case.name} has {len(data)} channel(s), but the plans are made for {planned}"
+        )
+    labels = None if case.label is None else np.isin(read_labels(reader, case.label)[0], how.lesions).astype(np.int8)
+    preprocessor = configuration.preprocessor_class(verbose=False)
+    try:
+        data, mask, properties = preprocessor.run_case_npy(
+            data, labels, properties, plans, configuration, LESION_LABELS
+        )
+    except (OSError, RuntimeError, ValueError, AssertionError, KeyError, IndexError) as e:
+        raise UserError(f"{case.files[0]} cannot be pre-processed with these plans ({reason_of(e)})") from e
+    properties.setdefault("class_locations", {1: []})  # nnU-Net's loader asks for it
+    write_case(target, data.astype(np.float32, copy=False), mask.astype(np.int16), properties, configuration.patch_size)
+
+
+def write_case(
+    target: Path, data: np.ndarray, mask: np.ndarray, properties: dict[str, Any], patch_size: Sequence[int]
+) -> None:
+    """Write a pre-processed case (channels, *spatial) and its mask (1, *spatial) as nnU-Net does."""
+    patch = tuple(patch_size)
+    blocks, chunks = comp_blosc2_params(data.shape, patch, data.itemsize)
+    blocks_seg, chunks_seg = comp_blosc2_params(mask.shape, patch, mask.itemsize)
+    with replacing(target, ENDINGS) as unfinished:
+        nnUNetDatasetBlosc2.save_case(
+            data,
+            mask,
+            properties,
+            str(unfinished),
+            chunks=chunks,
+            blocks=blocks,
+            chunks_seg=chunks_seg,
+            blocks_seg=blocks_seg,
+        )
+
+
+def is_preprocessed(target: Path) -> bool:
+    """Whether all files of a case are there, given without ending."""
+    return all(target.with_name(target.name + ending).is_file() for ending in ENDINGS)
+
+
+def check_channels(dataset_json: dict[str, Any], configuration: ConfigurationManager) -> None:
+    """Do the plans know every channel of the data set?
+
+    Raises:
+        ValueError: If they were made for another number of channels.
+    """
+    promised = channel_names(dataset_json)
+    planned = len(configuration.normalization_schemes)
+    if len(promised) != planned:
+        channel = lung_mask_channel(dataset_json)
+        mask = "" if channel is None else f"; number {channel} is a lung mask"
+        msg = (
+            f"dataset.json promises {len(promised)} input channels ({', '.join(promised)}{mask}), "
+            f"but the plans are made for {planned}: run nnUNetv2_plan_and_preprocess again"
+        )
+        raise ValueError(msg)
+
+
+def cases_without_lungs(dataset: Any, cases: Sequence[str], channel: int) -> list[str]:
+    """The cases of an nnU-Net data set whose lung mask is zero everywhere.
+
+    Args:
+        dataset: nnU-Net's data set of one pre-processed configuration.
+        cases: Those to look at.
+        channel: Index of the mask.
+
+    Raises:
+        ValueError: If a pre-processed image has no such channel.
+    """
+    empty = []
+    for case in tqdm(cases, desc="lung masks", unit="case", leave=False):
+        data = dataset.load_case(case)[0]
+        if data.shape[0] <= channel:
+            msg = f"the pre-processed image of {case} has no lung mask channel: run nnUNetv2_preprocess again"
+            raise ValueError(msg)
+        if not data[channel].any():
+            empty.append(case)
+    return empty
+
+
+def count_labels(dataset: Any, cases: Sequence[str], cache: Path) -> Counter[int]:
+    """Voxels of every label value over some cases, counted once and kept beside the data.
+
+    What is counted is the pre-processed segmentation of the configuration that is trained: it is what the loss sees
+    (resampled, cropped), it exists for every training case whatever its file format, and pseudo labels pass through
+    the same pre-processing. A case is counted again when the file of its segmentation changes, so that new pseudo
+    labels are noticed without being announced.
+
+    Args:
+        dataset: nnU-Net's data set of one pre-processed configuration.
+        cases: Its cases that make up the training set.
+        cache: JSON file with what has been counted; made or brought up to date.
+    """
+    known = _read_cache(cache)
+    total: Counter[int] = Counter()
+    changed = False
+    for case in tqdm(cases, desc="label counts", unit="case", leave=False):
+        stamp = _stamp(Path(dataset.source_folder), case)
+        entry = known.get(case)
+        if entry is None or entry["stamp"] != stamp:
+            counts = voxels_by_value(dataset.load_case(case)[1][0])
+            entry = known[case] = {"stamp": stamp, "counts": {str(label): n for label, n in counts.items()}}
+            changed = True
+        total.update({int(label): n for label, n in entry["counts"].items()})
+    if changed:
+        write_text(cache, json.dumps(known, indent=1))
+    return total
+
+
+def class_counts(counts: Counter[int], labels: Iterable[int]) -> list[int]:
+    """Counts in the order of the labels, whatever lies outside the cropped image added to the background."""
+    merged = counts.copy()
+    merged[0] += merged.pop(OUTSIDE, 0)
+    return [merged[label] for label in labels]
+
+
+def voxels_by_value(labels: Any) -> dict[int, int]:
+    """How many voxels of an array hold each of its values."""
+    values, counts = np.unique(labels, return_counts=True)
+    return {int(v): int(n) for v, n in zip(values, counts, strict=True)}
+
+
+def _stamp(folder: Path, case: str) -> list[list[Any]]:
+    """Name, size and time of change of the files that may hold the segmentation of a case."""
+    candidates = (folder / f"{case}{ending}" for ending in ("_seg.b2nd", "_seg.npy", ".npz"))
+    stats = ((path.name, path.stat()) for path in candidates if path.is_file())
+    return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
+
+
+def _read_cache(cache: Path) -> dict[str, Any]:
+    try:
+        return json.loads(cache.read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return {}

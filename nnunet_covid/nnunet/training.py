@@ -1,0 +1,136 @@
+"""What this project's trainers put in the place of nnU-Net's own: targets, Dice, schedule and augmentation.
+
+The losses of the papers stand in :mod:`nnunet_covid.losses` and know nothing of nnU-Net; the trainers join the two.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
+from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
+from nnunetv2.utilities.helpers import softmax_helper_dim1
+from nnunetv2.utilities.label_handling.label_handling import LabelManager
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+SMOOTHING = 1e-5
+"""Added to numerator and denominator, as nnU-Net does: it only matters where a class is absent."""
+
+
+class OneHotTarget:
+    """Splits a target into the foreground classes and the voxels that count.
+
+    Label maps (B, 1, *spatial) become one channel per foreground label; region targets (B, regions[+1], *spatial) are
+    already channels, the last being the ignored voxels where the data set has an ignore label.
+
+    Args:
+        label_manager: Of the plans and dataset.json.
+    """
+
+    def __init__(self, label_manager: LabelManager) -> None:
+        self.has_regions: bool = label_manager.has_regions
+        self.labels: list[int] = list(label_manager.foreground_labels)
+        self.ignore_label: int | None = label_manager.ignore_label
+
+    def __call__(self, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Reference (B, classes, *spatial), float32 of 0 and 1, and valid (B, 1, *spatial) or ``None``."""
+        if self.has_regions:
+            if self.ignore_label is None:
+                return target.float(), None
+            return target[:, :-1].float(), 1 - target[:, -1:].float()
+        reference = torch.cat([target == label for label in self.labels], dim=1).float()
+        if self.ignore_label is None:
+            return reference, None
+        return reference, (target != self.ignore_label).float()
+
+
+class DiceLoss(nn.Module):
+    r"""One minus the soft Dice of the foreground, :math:`1 - 2 |G \cap S| / (|G| + |S|)`.
+
+    Source: SSA-Net (Wang et al., Medical Image Analysis 2022), eq. (6), computed by nnU-Net's own Dice. Softmax over
+    background and classes, or a sigmoid per region; the mean over the foreground.
+
+    Args:
+        label_manager: Of the plans and dataset.json; regions and an ignore label are honoured.
+        batch_dice: Sum over the batch before the ratio, as the plans say.
+        ddp: Sum over the processes of a multi-GPU training too (with ``batch_dice``).
+    """
+
+    def __init__(self, label_manager: LabelManager, *, batch_dice: bool, ddp: bool) -> None:
+        super().__init__()
+        self.has_regions: bool = label_manager.has_regions
+        self.ignore_label: int | None = label_manager.ignore_label
+        self.dice = MemoryEfficientSoftDiceLoss(
+            apply_nonlin=torch.sigmoid if self.has_regions else softmax_helper_dim1,
+            batch_dice=batch_dice,
+            do_bg=self.has_regions,
+            smooth=SMOOTHING,
+            ddp=ddp,
+        )
+
+    def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Scalar loss of logits (B, heads, *spatial) and nnU-Net's target of the same size."""
+        if self.ignore_label is None:
+            return 1 + self.dice(logits, target)
+        if self.has_regions:
+            valid = 1 - target[:, -1:].float()
+            return 1 + self.dice(logits, target[:, :-1], loss_mask=valid)
+        valid = target != self.ignore_label
+        return 1 + self.dice(logits, torch.where(valid, target, 0), loss_mask=valid)
+
+
+def supervise_every_map(loss: nn.Module, num_maps: int, *, coarsest: float) -> nn.Module:
+    """nnU-Net's deep supervision: the weight halves from map to map, the weights sum to one.
+
+    Args:
+        num_maps: Maps that the network returns, fine to coarse.
+        coarsest: Share of the coarsest map before normalisation: nnU-Net's 0, or a number so small that multi-GPU
+            training finds no unused parameter. A single map always counts.
+    """
+    weights = [0.5**i for i in range(num_maps)]
+    if num_maps > 1:
+        weights[-1] = coarsest
+    return DeepSupervisionWrapper(loss, [w / sum(weights) for w in weights])
+
+
+class StepDecay(LRScheduler):
+    """Multiply the learning rate by ``gamma`` after every ``period`` epochs; called as nnU-Net's, ``step(epoch)``.
+
+    Args:
+        period: Epochs between two steps.
+        gamma: Factor of each step.
+    """
+
+    def __init__(self, optimizer: Optimizer, *, period: int, gamma: float = 0.1) -> None:
+        self.period = max(1, period)
+        self.gamma = gamma
+        self.initial_lr = [group["lr"] for group in optimizer.param_groups]
+        self.counter = 0
+        super().__init__(optimizer)
+
+    def step(self, current_step: int | None = None) -> None:  # type: ignore[override]
+        """Set the learning rates of an epoch (the next one by default)."""
+        if current_step is None or current_step == -1:
+            current_step = self.counter
+            self.counter += 1
+        factor = self.gamma ** (current_step // self.period)
+        for group, initial in zip(self.optimizer.param_groups, self.initial_lr, strict=True):
+            group["lr"] = initial * factor
+        self._last_lr = [group["lr"] for group in self.optimizer.param_groups]
+
+
+def without_timing(transform: Any) -> Any:
+    """Switch off the timing in a transform and in all that it is made of; returns the transform.
+
+    nnU-Net's Gaussian blur times two implementations and takes the faster one: the same seed, other last digits.
+    """
+    if hasattr(transform, "benchmark"):
+        transform.benchmark = False
+    for inner in getattr(transform, "transforms", []):
+        without_timing(inner)
+    if hasattr(transform, "transform"):
+        without_timing(transform.transform)
+    return transform
