@@ -14,8 +14,8 @@ from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunet_covid.nnunet.link.preprocess import REDUCED_DATASET_JSON
-from nnunet_covid.nnunet.link.record import LinkedCases
+from nnunet_covid.auxiliary_data.links import LinkedCases
+from nnunet_covid.nnunet.preprocess import LESION_LABELS
 
 
 class LinkedDataset:
@@ -83,7 +83,7 @@ def linked_batches(
         batch_size,
         initial_patch_size,
         patch_size,
-        plans.get_label_manager(REDUCED_DATASET_JSON),
+        plans.get_label_manager(LESION_LABELS),
         oversample_foreground_percent=lesion_share,
         transforms=transforms,
     )

@@ -16,9 +16,8 @@ import torch
 from linked import COVID, EFFUSION, link
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunet_covid.nnunet.link.batches import ImageTransforms, JoinedBatches, LinkedDataset, linked_batches
-from nnunet_covid.nnunet.link.check import find_link
-from nnunet_covid.nnunet.link.record import record_file
+from nnunet_covid.auxiliary_data.batches import ImageTransforms, JoinedBatches, LinkedDataset, linked_batches
+from nnunet_covid.auxiliary_data.links import find_link, record_file
 from nnunet_covid.trainers.collaborative import CollaborativeTrainer
 
 LINKED = "nnUNetPlans_from_Dataset601_Covid"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,16 +14,17 @@ from tqdm import tqdm
 
 from nnunet_covid.dataset_json import GUIDED_KEY, channel_names, has_regions, read_dataset_json
 from nnunet_covid.errors import UserError
-from nnunet_covid.files import replacing_folder, write_json
-from nnunet_covid.guided.infection_map import (
+from nnunet_covid.files import environment_folder, replacing_folder, write_json
+from nnunet_covid.guided.maps import (
     MapKind,
     as_channel,
     channel_name,
+    folds_of_maps,
     from_labels,
     from_probabilities,
+    maps_of_folds,
 )
-from nnunet_covid.guided.stage_one import CrossValidation, folds_of_maps
-from nnunet_covid.nnunet.dataset import RawDataset, open_raw_dataset
+from nnunet_covid.nnunet.dataset import RawDataset, Split, open_raw_dataset
 from nnunet_covid.nnunet.output import copy_image, write_channel
 from nnunet_covid.raw_dataset.destination import (
     dataset_folder_name,
@@ -32,7 +32,6 @@ from nnunet_covid.raw_dataset.destination import (
     place_splits,
     refuse_number_in_use,
 )
-from nnunet_covid.raw_dataset.splits import Split
 
 Source = Literal["folds", "reference"]
 SOURCES = ("folds", "reference")
@@ -47,16 +46,25 @@ class Guidance:
         source: ``"folds"``, the validation predictions of ``stage_one``'s cross-validation, each from a model that has
             not seen the image; or ``"reference"``, the union of the data set's own labels.
         kind: ``"label"``, the segmentation that the paper speaks of, or ``"probability"``.
-        stage_one: Model folder of the first stage; needed with ``"folds"``.
+        stage_one: Model folder of the first stage; with ``"folds"`` and with that alone.
+
+    Raises:
+        UserError: If they do not go together.
     """
 
     source: Source = "folds"
     kind: MapKind = "label"
     stage_one: Path | None = None
 
+    def __post_init__(self) -> None:
+        if self.source == "reference" and self.kind == "probability":
+            raise UserError("references hold no probabilities")
+        if (self.source == "folds") != (self.stage_one is not None):
+            raise UserError("maps from folds need a trained first stage, maps from references have none")
 
-def build_guided_data_set(
-    data_set: str,
+
+def build_guided_dataset(
+    dataset: str,
     guidance: Guidance,
     *,
     number: int | None = None,
@@ -66,7 +74,7 @@ def build_guided_data_set(
     """Write the raw data set of the second stage; it appears in one step when it is complete.
 
     Args:
-        data_set: Number or name of the multi-class data set in ``nnUNet_raw``.
+        dataset: Number or name of the multi-class data set in ``nnUNet_raw``.
         guidance: Where the maps come from.
         number: Of the new data set; the next free one if not given.
         name: Of the new data set; the old one with ``Guided`` if not given.
@@ -78,9 +86,9 @@ def build_guided_data_set(
     Raises:
         UserError: If the data set or the maps are not there or do not fit each other; before anything is written.
     """
-    raw = open_raw_dataset(data_set)
+    raw = open_raw_dataset(dataset)
     first = _checked_stage_one(raw, guidance)
-    maps = _maps(raw, guidance)
+    maps = maps_of_folds(guidance.stage_one, guidance.kind, raw.ending, list(raw.cases)) if guidance.stage_one else {}
     folder = _destination(raw, number, name)
 
     splits = folds_of_maps(maps) if maps else raw.splits()
@@ -90,10 +98,11 @@ def build_guided_data_set(
     }
     if splits:
         documents["splits_final.json"] = splits
-    regions = has_regions(first.get("labels", {}))
     try:
         with replacing_folder(folder) as partial:
-            _write(partial, raw, guidance, maps, documents, has_regions=regions)
+            _write(partial, raw, guidance, maps, has_regions=has_regions(first.get("labels", {})))
+            for file, content in documents.items():
+                write_json(partial / file, content)
     except OSError as e:
         raise UserError(f"{e.filename or folder}: {e.strerror or e}; nothing was written, put this right first") from e
 
@@ -107,20 +116,15 @@ def _checked_stage_one(raw: RawDataset, guidance: Guidance) -> dict[str, Any]:
     """The dataset.json of stage 1, empty where no stage 1 takes part, after a check that all fits together."""
     if GUIDED_KEY in raw.dataset_json:
         raise UserError(f"{raw.folder} already has an infection map as its last channel; name the data set without one")
-    if guidance.source == "reference":
-        if guidance.kind == "probability":
-            raise UserError("references hold no probabilities; leave out --map probability, or take --maps-from folds")
-        return {}
     if guidance.stage_one is None:
-        raise UserError("name the trained first stage with -m, or take the references with --maps-from reference")
+        return {}
     path = guidance.stage_one / "dataset.json"
     if not path.is_file():
         raise UserError(f"{guidance.stage_one} is no trained model: it has no dataset.json")
     first = read_dataset_json(path)
     if first["file_ending"] != raw.ending:
         raise UserError(f"stage 1 was trained on {first['file_ending']} images, {raw.folder} holds {raw.ending}")
-    own = channel_names(raw.dataset_json)
-    theirs = channel_names(first)
+    own, theirs = channel_names(raw.dataset_json), channel_names(first)
     if own[: len(theirs)] != theirs:
         raise UserError(
             f"stage 1 was trained on the channels {', '.join(theirs)}, but {raw.folder} begins with {', '.join(own)}"
@@ -128,22 +132,17 @@ def _checked_stage_one(raw: RawDataset, guidance: Guidance) -> dict[str, Any]:
     return first
 
 
-def _maps(raw: RawDataset, guidance: Guidance) -> dict[str, tuple[int, Path]]:
-    if guidance.stage_one is None or guidance.source == "reference":
-        return {}
-    return CrossValidation.for_kind(guidance.stage_one, guidance.kind, raw.ending).maps(list(raw.cases))
-
-
 def _destination(raw: RawDataset, number: int | None, name: str | None) -> Path:
     base = raw.folder.parent
     own = re.fullmatch(r"Dataset(\d{3})_(.+)", raw.folder.name)
-    assert own is not None
+    if own is None:
+        raise UserError(f"{raw.folder} is no folder of nnU-Net's: its name is not DatasetNNN_Name")
     if number is None:
         number = next_free_number(int(own[1]) + 1, base)
     folder = base / dataset_folder_name(number, name or f"{own[2]}Guided")
     refuse_number_in_use(folder, search_environment=is_environments_raw_folder(base))
     if folder.exists():
-        raise UserError(f"{folder} exists; delete it to build it again, or choose another number with -d")
+        raise UserError(f"{folder} exists; delete it to build it again, or choose another number")
     return folder
 
 
@@ -153,47 +152,38 @@ def next_free_number(start: int, raw: Path) -> int:
     Raises:
         UserError: If there is none.
     """
-    names = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
-    bases = {raw, *(Path(os.environ[name]) for name in names if os.environ.get(name))}
-    used = {path.name[:10] for base in bases if base.is_dir() for path in base.glob("Dataset*")}
+    variables = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
+    bases = {raw, *(folder for variable in variables if (folder := environment_folder(variable)))}
+    used = {path.name[:10] for base in bases for path in base.glob("Dataset*")}
     for number in range(start, 1000):
         if f"Dataset{number:03d}" not in used:
             return number
-    raise UserError(f"no data set number from {start} on is free; choose one with -d")
+    raise UserError(f"no data set number from {start} on is free; choose one yourself")
 
 
 def _write(
-    partial: Path,
-    raw: RawDataset,
-    guidance: Guidance,
-    maps: dict[str, tuple[int, Path]],
-    documents: dict[str, Any],
-    *,
-    has_regions: bool,
+    folder: Path, raw: RawDataset, guidance: Guidance, maps: dict[str, tuple[int, Path]], *, has_regions: bool
 ) -> None:
     for part in ("imagesTr", "labelsTr"):
-        (partial / part).mkdir(parents=True)
-    for case in tqdm(raw.cases, desc=partial.name.strip(".").partition(".")[0], unit="case", disable=None):
-        files = raw.cases[case]
-        assert files.label is not None
-        labels, properties = raw.read_labels(files.label)
+        (folder / part).mkdir()
+    for name, case in tqdm(raw.cases.items(), desc=folder.name.strip(".").partition(".")[0], unit="case", disable=None):
+        assert case.label is not None
+        labels, properties = raw.read_labels(case.label)
         infection = (
-            _predicted(raw, guidance.kind, maps[case][1], has_regions=has_regions)
+            _predicted(raw, guidance.kind, maps[name][1], has_regions=has_regions)
             if maps
             else from_labels(labels, raw.ignore_label)
         )
         if infection.shape != labels.shape:
             raise UserError(
-                f"the map of case {case} has {infection.shape} voxels, its image in {raw.folder} {labels.shape}; "
+                f"the map of case {name} has {infection.shape} voxels, its image in {raw.folder} {labels.shape}; "
                 "stage 1 was trained on another image of that name"
             )
-        for number, path in enumerate(files.files):
-            copy_image(path, partial / "imagesTr" / f"{case}_{number:04d}{raw.ending}")
-        copy_image(files.label, partial / "labelsTr" / f"{case}{raw.ending}")
-        target = partial / "imagesTr" / f"{case}_{raw.channels:04d}{raw.ending}"
+        for number, path in enumerate(case.files):
+            copy_image(path, folder / "imagesTr" / f"{name}_{number:04d}{raw.ending}")
+        copy_image(case.label, folder / "labelsTr" / f"{name}{raw.ending}")
+        target = folder / "imagesTr" / f"{name}_{raw.channels:04d}{raw.ending}"
         write_channel(target, as_channel(infection, guidance.kind, raw.ending), properties, raw.reader)
-    for file, content in documents.items():
-        write_json(partial / file, content)
 
 
 def _predicted(raw: RawDataset, kind: MapKind, path: Path, *, has_regions: bool) -> NDArray[Any]:

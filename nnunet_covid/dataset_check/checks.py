@@ -1,11 +1,10 @@
-"""Running all checks on one data set, reading every image once."""
+"""All checks of one data set, reading every image once: each is a function from what was measured to findings."""
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,26 +13,51 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from nnunet_covid.dataset_check.duplicates import near_duplicates
-from nnunet_covid.dataset_check.finding import Finding
-from nnunet_covid.dataset_check.masks import ON_AIR, likely_mirroring, share_on_air, spread_by_mirroring
-from nnunet_covid.dataset_check.orientation import better_orientation, common_deviation
-from nnunet_covid.dataset_check.raw_data_set import RawCase, RawDataSet, display_slice
-from nnunet_covid.dataset_check.splits_check import check_splits
-from nnunet_covid.dataset_check.thumbnails import thumbnail, unit
+from nnunet_covid.dataset_check.dataset import CheckedCase, CheckedDataset
+from nnunet_covid.dataset_check.images import (
+    ON_AIR,
+    better_orientation,
+    common_deviation,
+    likely_mirroring,
+    near_duplicates,
+    share_on_air,
+    spread_by_mirroring,
+    thumbnail,
+    unit,
+)
 from nnunet_covid.figures.slices import RED, outlined, sheet
-from nnunet_covid.files import some_of, write_text
-from nnunet_covid.output_folder import writable_folder
+from nnunet_covid.files import some_of, writable_folder, write_json
 from nnunet_covid.raw_dataset import Part
 
 AXIS_NAMES = {2: ("top to bottom", "left to right"), 3: ("head to foot", "front to back", "left to right")}
 
 
 @dataclass(frozen=True)
+class Finding:
+    """A sentence for the user, the cases it is about and, where it helps, a picture.
+
+    Attributes:
+        check: Short name of the check.
+        message: What was found and what to do about it.
+        cases: Names of the cases.
+        picture: RGB, shape (y, x, 3).
+    """
+
+    check: str
+    message: str
+    cases: tuple[str, ...] = ()
+    picture: NDArray[np.uint8] | None = field(default=None, compare=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """The finding without its picture."""
+        return {"check": self.check, "message": self.message, "cases": list(self.cases)}
+
+
+@dataclass(frozen=True)
 class Measured:
     """What the checks need of one case, so that no image is kept."""
 
-    case: RawCase
+    case: CheckedCase
     thumbnail: NDArray[np.float32]
     direction: tuple[float, ...] | None
     values: frozenset[int]
@@ -41,20 +65,20 @@ class Measured:
     spreads: dict[tuple[int, ...], float] | None
 
 
-def run_checks(data_set: RawDataSet) -> list[Finding]:
+def run_checks(dataset: CheckedDataset) -> list[Finding]:
     """All findings on one data set."""
-    measured = [_measure(case) for case in tqdm(data_set.cases, desc="checking", unit="case", disable=None)]
+    measured = [_measure(case) for case in tqdm(dataset.cases, desc="checking", unit="case", disable=None)]
     return [
-        *check_splits(data_set),
-        *_duplicates(data_set, measured),
-        *_label_values(data_set, measured),
+        *_splits(dataset),
+        *_duplicates(dataset, measured),
+        *_label_values(dataset, measured),
         *_masks(measured),
         *_directions(measured),
         *_orientations(measured),
     ]
 
 
-def _measure(case: RawCase) -> Measured:
+def _measure(case: CheckedCase) -> Measured:
     scan, label = case.read()
     foreground = None if label is None or label.shape != scan.image.shape else label > 0
     has_lesion = foreground is not None and bool(foreground.any())
@@ -72,12 +96,54 @@ def _of(measured: Sequence[Measured], part: Part) -> list[Measured]:
     return [one for one in measured if one.case.part is part]
 
 
-def _duplicates(data_set: RawDataSet, measured: Sequence[Measured]) -> Iterator[Finding]:
+def write_report(findings: Sequence[Finding], folder: Path) -> None:
+    """``findings.json`` and one PNG per finding with a picture."""
+    writable_folder(folder)
+    entries: list[dict[str, Any]] = []
+    for index, finding in enumerate(findings, start=1):
+        entry = finding.to_json()
+        if finding.picture is not None:
+            entry["picture"] = f"{index:03d}_{finding.check.replace(' ', '_')}.png"
+            Image.fromarray(finding.picture).save(folder / entry["picture"])
+        entries.append(entry)
+    write_json(folder / "findings.json", entries)
+
+
+def _splits(dataset: CheckedDataset) -> Iterator[Finding]:
+    """Compare every fold's sides, and training with test cases, by patient."""
+    patients = {case.name: case.patient for case in dataset.cases if case.part is Part.TRAINING}
+    source = " (patients guessed from the case names)" if dataset.patients_are_guessed else ""
+    for index, fold in enumerate(dataset.splits):
+        unknown = sorted((set(fold["train"]) | set(fold["val"])) - set(patients))
+        if unknown:
+            message = f"fold {index} names {len(unknown)} cases that are not in imagesTr; nnU-Net will stop there"
+            yield Finding("splits", message, tuple(unknown))
+        on_both = {patients.get(name, name) for name in fold["train"]} & {patients.get(n, n) for n in fold["val"]}
+        if on_both:
+            message = (
+                f"fold {index} trains and validates on {len(on_both)} patients{source}: {_listed(on_both)}; "
+                "its score will be too good, split by patient"
+            )
+            cases = tuple(n for side in ("train", "val") for n in fold[side] if patients.get(n, n) in on_both)
+            yield Finding("patients", message, cases)
+    test = {case.patient for case in dataset.cases if case.part is Part.TEST}
+    if in_both := test & set(patients.values()):
+        message = f"{len(in_both)} patients are in imagesTr as well as in imagesTs{source}: {_listed(in_both)}"
+        cases = tuple(c.name for c in dataset.cases if c.patient in in_both and c.part is not Part.UNLABELLED)
+        yield Finding("patients", message, cases)
+
+
+def _listed(names: set[str], at_most: int = 5) -> str:
+    ordered = sorted(names)
+    return ", ".join(ordered[:at_most]) + (", …" if len(ordered) > at_most else "")
+
+
+def _duplicates(dataset: CheckedDataset, measured: Sequence[Measured]) -> Iterator[Finding]:
     training = _of(measured, Part.TRAINING)
     for one, other, similarity in _similar(training, _of(measured, Part.TEST)):
         message = f"training case {one.name} and test case {other.name} are nearly the same ({similarity:.2f})"
         yield Finding("duplicates", message, (one.name, other.name), _side_by_side(one, other))
-    folds = [(set(fold["train"]), set(fold["val"])) for fold in data_set.splits]
+    folds = [(set(fold["train"]), set(fold["val"])) for fold in dataset.splits]
     for one, other, similarity in _similar(training, training):
         apart = [i for i, (train, val) in enumerate(folds) if one.name in train and other.name in val]
         if apart and one.patient != other.patient:
@@ -87,30 +153,37 @@ def _duplicates(data_set: RawDataSet, measured: Sequence[Measured]) -> Iterator[
             yield Finding("duplicates", f"{message} ({similarity:.2f})", (one.name, other.name), picture)
 
 
-def _similar(first: Sequence[Measured], second: Sequence[Measured]) -> Iterator[tuple[RawCase, RawCase, float]]:
+def _similar(first: Sequence[Measured], second: Sequence[Measured]) -> Iterator[tuple[CheckedCase, CheckedCase, float]]:
     pairs = near_duplicates([one.thumbnail for one in first], [one.thumbnail for one in second])
     for i, j, similarity in pairs:
         if first[i].case.name != second[j].case.name:
             yield first[i].case, second[j].case, similarity
 
 
-def _side_by_side(*cases: RawCase) -> NDArray[np.uint8]:
+def _side_by_side(*cases: CheckedCase) -> NDArray[np.uint8]:
     tiles = []
     for case in cases:
         scan, label = case.read()
         index_label = label if label is not None and label.shape == scan.image.shape else None
-        image = display_slice(scan.image, index_label)
-        mask = None if index_label is None else display_slice(index_label, index_label) > 0
+        image = _display_slice(scan.image, index_label)
+        mask = None if index_label is None else _display_slice(index_label, index_label) > 0
         tiles.append(outlined(image, {} if mask is None else {RED: mask}))
     return sheet(tiles, columns=len(tiles))
 
 
-def _label_values(data_set: RawDataSet, measured: Sequence[Measured]) -> Iterator[Finding]:
-    allowed: set[int] = set()
-    for value in data_set.description["labels"].values():
-        allowed |= set(value) if isinstance(value, list) else {value}
+def _display_slice(image: NDArray[Any], label: NDArray[Any] | None = None) -> NDArray[np.float32]:
+    """One slice to show: the picture itself, or the volume's slice with most foreground (else its middle)."""
+    if image.ndim == 2:
+        return image.astype(np.float32)
+    index = len(image) // 2
+    if label is not None and label.any():
+        index = int((label > 0).sum(axis=(1, 2)).argmax())
+    return image[index].astype(np.float32)
+
+
+def _label_values(dataset: CheckedDataset, measured: Sequence[Measured]) -> Iterator[Finding]:
     for one in measured:
-        if outside := sorted(one.values - allowed):
+        if outside := sorted(one.values - dataset.labels):
             message = f"{one.case.name} holds the label values {outside}, which dataset.json does not name"
             yield Finding("labels", message, (one.case.name,))
 
@@ -167,16 +240,3 @@ def _orientations(measured: Sequence[Measured]) -> Iterator[Finding]:
         message = f"{len(members)} images in {part}{whose} match the training images better when {turn}"
         names = tuple(one.case.name for one in members)
         yield Finding("orientation", message, names, _side_by_side(training[0].case, members[0].case))
-
-
-def write_report(findings: Sequence[Finding], folder: Path) -> None:
-    """``findings.json`` and one PNG per finding with a picture."""
-    writable_folder(folder)
-    entries: list[dict[str, Any]] = []
-    for index, finding in enumerate(findings, start=1):
-        entry = finding.to_json()
-        if finding.picture is not None:
-            entry["picture"] = f"{index:03d}_{finding.check.replace(' ', '_')}.png"
-            Image.fromarray(finding.picture).save(folder / entry["picture"])
-        entries.append(entry)
-    write_text(folder / "findings.json", json.dumps(entries, indent=2) + "\n")

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from nnunet_covid.cli import main
-from nnunet_covid.evaluation.relation_snapshots import (
+from nnunet_covid.auxiliary_data.relation_snapshots import (
     SnapshotMean,
     evenly_spread,
     read_snapshots,
     write_snapshot,
 )
+from nnunet_covid.cli import main
 from nnunet_covid.figures.relations import row_distance
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from nnunet_covid.errors import UserError
-from nnunet_covid.saliency.encoder_features import EncoderFeatures, feature_shapes, find_encoder
+from nnunet_covid.saliency.encoder import EncoderFeatures, feature_shapes, find_encoder
 
 
 class TwoStages(nn.Module):
@@ -48,8 +48,8 @@ def test_an_encoder_is_found_by_its_name() -> None:
 @pytest.mark.parametrize(
     ("names", "asked", "message"),
     [
-        (("trunk",), None, "no part named 'encoder'; choose with --encoder from trunk"),
-        (("a_encoder", "b_encoder"), None, "choose with --encoder from a_encoder, b_encoder"),
+        (("trunk",), None, "no part named 'encoder'; name one of trunk"),
+        (("a_encoder", "b_encoder"), None, "name one of a_encoder, b_encoder"),
         (("encoder",), "decoder", "no module 'decoder'; its parts are encoder"),
     ],
 )

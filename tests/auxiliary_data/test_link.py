@@ -14,10 +14,9 @@ from linked import COVID, EFFUSION, link
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from skimage import io
 
+from nnunet_covid.auxiliary_data.links import find_link, read_links, record_file
 from nnunet_covid.cli import main
-from nnunet_covid.nnunet.link import preprocess
-from nnunet_covid.nnunet.link.check import find_link
-from nnunet_covid.nnunet.link.record import read_links, record_file
+from nnunet_covid.nnunet import preprocess
 
 pytestmark = pytest.mark.usefixtures("work")
 LINKED = "nnUNetPlans_from_Dataset601_Covid"
@@ -117,25 +116,25 @@ def test_linking_adds_shows_and_removes(work: Path, capsys: pytest.CaptureFixtur
 
 def test_an_interrupted_link_goes_on_where_it_stopped(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[str] = []
-    real = preprocess._preprocess
+    real = preprocess.preprocess_case
 
-    def dies_at_the_second(source: Any, **rest: Any) -> None:
+    def dies_at_the_second(item: Any, **rest: Any) -> None:
         if len(done) == 1:
             raise KeyboardInterrupt
-        real(source, **rest)
-        done.append(source.name)
+        real(item, **rest)
+        done.append(item[1].name)
 
-    monkeypatch.setattr(preprocess, "_preprocess", dies_at_the_second)
+    monkeypatch.setattr(preprocess, "preprocess_case", dies_at_the_second)
     assert main(["link", "-d", "601", "-np", "1", "-a", "602"]) == 130
     assert not record_file(work / "preprocessed" / COVID, "nnUNetPlans").exists()
     monkeypatch.setattr(
-        preprocess, "_preprocess", lambda source, **rest: (done.append(source.name), real(source, **rest))
+        preprocess, "preprocess_case", lambda item, **rest: (done.append(item[1].name), real(item, **rest))
     )
     link("-a", "602")
     assert done == ["case0", "case1", "case2"]
     link("-a", "602")
     assert len(done) == 3
-    assert not (work / "preprocessed" / EFFUSION / f"{LINKED}_2d" / preprocess.WRITING).exists()
+    assert not list((work / "preprocessed" / EFFUSION / f"{LINKED}_2d").glob(".*"))
 
 
 def test_a_case_that_changed_is_processed_again(work: Path) -> None:
@@ -209,7 +208,7 @@ def test_another_number_of_channels_is_refused(work: Path, capsys: pytest.Captur
     linked.write_pictures(work / "raw", EFFUSION, channels=2)
     assert "Dataset602_Effusion has 2 channels, Dataset601_Covid has 1" in refused(capsys, "-a", "602")
     images = str(work / "raw" / EFFUSION / "imagesTr")
-    assert "case0 has 2 channel(s), but the COVID data set has 1" in refused(capsys, "--unlabelled", images)
+    assert "case case0 has channels 0000, 0001, but 0000 is expected" in refused(capsys, "--unlabelled", images)
 
 
 def test_volumes_beside_slices_and_slices_beside_volumes_are_refused(

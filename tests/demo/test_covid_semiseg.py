@@ -1,16 +1,20 @@
+import json
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
 from PIL import Image
 
+from nnunet_covid.dataset_conversion import recipe_named
 from nnunet_covid.demo.covid_semiseg import (
-    colour_labels,
+    COLOURS,
     edge_of,
     write_covid_semiseg,
     write_nifti,
     write_tiny_covid_semiseg,
 )
 from nnunet_covid.demo.synthetic import synthetic_volume
+from nnunet_covid.raw_dataset import convert_dataset
 
 TRAINING = "TrainingSet/LungInfection-Train"
 TEST = "TestingSet/LungInfection-Test"
@@ -83,15 +87,6 @@ def test_demo_slices_vary_in_size(tmp_path):
     assert len(sizes) > 1
 
 
-def test_progress_is_told_to_the_end(tmp_path):
-    told = []
-    write_tiny_covid_semiseg(tmp_path / "silent", training=1, test=1, unlabelled=1)
-    write_covid_semiseg(
-        tmp_path / "told", training=2, test=1, unlabelled=1, pixel=4.0, tell=lambda i, n: told.append((i, n))
-    )
-    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
-
-
 def test_edge_of_a_square_is_its_two_pixel_border():
     mask = np.zeros((9, 9), dtype=np.uint8)
     mask[3:6, 3:6] = 255
@@ -102,11 +97,11 @@ def test_edge_of_a_square_is_its_two_pixel_border():
 
 
 def test_colours_are_those_of_the_published_references():
-    assert colour_labels(np.array([[0, 1, 2]], dtype=np.uint8)).tolist() == [[[0, 0, 0], [128, 0, 0], [0, 128, 0]]]
+    assert COLOURS.tolist() == [[0, 0, 0], [128, 0, 0], [0, 128, 0]]
 
 
 def test_volume_survives_the_way_through_nifti(tmp_path):
-    volume = synthetic_volume(1, size=48, spacing=(20.0, 8.0, 8.0), branches=20)
+    volume = synthetic_volume(1, size=48, spacing=(20.0, 8.0, 8.0))
     ct, seg, lungs = write_nifti(tmp_path / "volumes", "case_001", volume)
     assert [p.name for p in (ct, seg, lungs)] == [f"case_001_{s}.nii.gz" for s in ("ct", "seg", "lungs")]
     image = sitk.ReadImage(str(ct))
@@ -114,3 +109,12 @@ def test_volume_survives_the_way_through_nifti(tmp_path):
     np.testing.assert_allclose(sitk.GetArrayFromImage(image)[::-1], volume.hounsfield, atol=0.5)
     assert np.array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(seg)))[::-1], volume.labels)
     assert sitk.ReadImage(str(lungs)).GetSize() == image.GetSize()
+
+
+@pytest.mark.parametrize(("name", "labels"), [("covid-semiseg", 2), ("502", 3)])
+def test_converter_takes_the_synthetic_download(tiny, tmp_path, name, labels):
+    folder = convert_dataset(recipe_named(name), tiny, output=tmp_path, tell=lambda _: None)
+    description = json.loads((folder / "dataset.json").read_text())
+    assert description["numTraining"] == 8
+    assert len(description["labels"]) == labels
+    assert len(list((folder / "labelsTs").iterdir())) == 2

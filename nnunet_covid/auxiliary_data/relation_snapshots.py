@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 
 from nnunet_covid.errors import UserError
+from nnunet_covid.files import files_in, replacing
 
 FOLDER = "relations"
 _FILE = re.compile(r"epoch_(\d+)\.npz")
@@ -76,10 +76,8 @@ def write_snapshot(fold_folder: Path, snapshot: RelationSnapshot) -> Path:
     path = fold_folder / FOLDER / f"epoch_{snapshot.epoch:04d}.npz"
     path.parent.mkdir(parents=True, exist_ok=True)
     matrices = {name: value for name, value in vars(snapshot).items() if name != "epoch" and value is not None}
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("wb") as stream:
-        np.savez_compressed(stream, **matrices)  # type: ignore[arg-type]
-    os.replace(temporary, path)
+    with replacing(path) as unfinished:
+        np.savez_compressed(unfinished, **matrices)  # type: ignore[arg-type]
     return path
 
 
@@ -89,7 +87,7 @@ def read_snapshots(fold_folder: Path) -> list[RelationSnapshot]:
     Raises:
         UserError: If there is none, or one cannot be read.
     """
-    files = {int(m[1]): path for path in (fold_folder / FOLDER).glob("*.npz") if (m := _FILE.fullmatch(path.name))}
+    files = {int(m[1]): path for path in files_in(fold_folder / FOLDER, ".npz") if (m := _FILE.fullmatch(path.name))}
     if not files:
         raise UserError(
             f"{fold_folder / FOLDER} holds no snapshot; trainings with a relation loss write them, such as "
