@@ -14,8 +14,8 @@ from nnunetv2.training.dataloading.nnunet_dataset import comp_blosc2_params
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from numpy.typing import NDArray
 
+from nnunet_covid.files import write_text
 from nnunet_covid.nnunet.rounds.setting import Setting
-from nnunet_covid.raw_dataset.staging import write_atomically
 
 OUTSIDE = -1
 """nnU-Net's value for background outside the body."""
@@ -90,7 +90,7 @@ def write_in_image_geometry(path: Path, label: NDArray[np.int16], properties: di
 
 def write_record(target: Path, record: dict[str, Any]) -> None:
     """The last file of a pseudo-labelled case: from now on it is done."""
-    write_atomically(target.with_name(target.name + ".json"), json.dumps(record) + "\n")
+    write_text(target.with_name(target.name + ".json"), json.dumps(record) + "\n")
 
 
 def read_record(target: Path, model: str) -> dict[str, Any] | None:

@@ -16,9 +16,9 @@ from nnunetv2.training.dataloading.nnunet_dataset import comp_blosc2_params, nnU
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from tqdm import tqdm
 
+from nnunet_covid.files import map_in_processes
 from nnunet_covid.nnunet.rounds.images import Images
 from nnunet_covid.nnunet.rounds.setting import Setting
-from nnunet_covid.raw_dataset.workers import map_in_processes
 
 ENDINGS = (".b2nd", "_seg.b2nd", ".pkl")
 """Files of a pre-processed case; the last one is written last."""

@@ -11,13 +11,11 @@ from pathlib import Path
 
 from nnunet_covid.errors import UserError
 from nnunet_covid.figures.progress import draw_progress
-from nnunet_covid.files import writable_folder
+from nnunet_covid.files import sha256_of, some_of, writable_folder
 from nnunet_covid.nnunet.rounds.bench import NNUNetBench
 from nnunet_covid.nnunet.rounds.images import Images, checksums, known_images, refuse_known, unlabelled_images
 from nnunet_covid.nnunet.rounds.pool import preprocess_pool, unprocessed
 from nnunet_covid.nnunet.rounds.setting import Setting
-from nnunet_covid.raw_dataset.case import sha256_of
-from nnunet_covid.raw_dataset.problems import some_of
 from nnunet_covid.semi_supervised.history import history
 from nnunet_covid.semi_supervised.options import RoundOptions
 from nnunet_covid.semi_supervised.rounds import KINDS
