@@ -9,21 +9,23 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
+from nnunet_covid.dataset_conversion import run_as_script
 from nnunet_covid.dataset_conversion.Dataset501_COVIDSemiSeg import INFO as BINARY
 from nnunet_covid.dataset_conversion.Dataset501_COVIDSemiSeg import labelled_cases, test_cases
-from nnunet_covid.raw_dataset.case import Part, SourceCase
-from nnunet_covid.raw_dataset.classes import ClassScheme
-from nnunet_covid.raw_dataset.command_line import converter_main
-from nnunet_covid.raw_dataset.conversion import convert_data_set
-from nnunet_covid.raw_dataset.data_set_info import DataSetInfo
-from nnunet_covid.raw_dataset.pairing import find_root
-from nnunet_covid.raw_dataset.picture_pairs import check_sizes, read_picture_pair
-from nnunet_covid.raw_dataset.problems import Problems
-from nnunet_covid.raw_dataset.recipe import Recipe
+from nnunet_covid.raw_dataset import (
+    ClassScheme,
+    DatasetInfo,
+    Part,
+    Problems,
+    Recipe,
+    SourceCase,
+    check_sizes,
+    find_root,
+    read_picture_pair,
+)
 
-INFO = DataSetInfo(
+INFO = DatasetInfo(
     number=502,
     name="COVIDSemiSegMultiClass",
     command="covid-semiseg-multiclass",
@@ -85,10 +87,5 @@ RECIPE = Recipe(
 )
 
 
-def convert(source: Path, **arguments: Any) -> Path:
-    """Convert the data set; for the arguments see ``convert_data_set``."""
-    return convert_data_set(RECIPE, Path(source), **arguments)
-
-
 if __name__ == "__main__":
-    raise SystemExit(converter_main(RECIPE))
+    raise SystemExit(run_as_script(RECIPE))

@@ -6,20 +6,31 @@ The values look like Hounsfield units, but were guessed slice by slice from JPEG
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from nnunet_covid.raw_dataset.case import Part, SourceCase
-from nnunet_covid.raw_dataset.classes import ClassScheme
-from nnunet_covid.raw_dataset.command_line import converter_main
-from nnunet_covid.raw_dataset.conversion import convert_data_set
-from nnunet_covid.raw_dataset.data_set_info import DataSetInfo
-from nnunet_covid.raw_dataset.pairing import find_root
-from nnunet_covid.raw_dataset.problems import Problems
-from nnunet_covid.raw_dataset.recipe import Recipe
-from nnunet_covid.raw_dataset.slice_stacks import read_stacked_slice, stacked_cases
+import numpy as np
+from numpy.typing import NDArray
 
-INFO = DataSetInfo(
+from nnunet_covid.dataset_conversion import run_as_script
+from nnunet_covid.geometry import Geometry
+from nnunet_covid.raw_dataset import (
+    ClassScheme,
+    DatasetInfo,
+    Part,
+    Problems,
+    Recipe,
+    Scan,
+    SourceCase,
+    find_root,
+    map_values,
+    read_voxels,
+)
+from nnunet_covid.raw_dataset.scan import PLANE
+from nnunet_covid.raw_dataset.volumes import read_header
+
+INFO = DatasetInfo(
     number=503,
     name="MedSeg100",
     command="medseg-100",
@@ -30,6 +41,9 @@ INFO = DataSetInfo(
     expected_files=("tr_im.nii.gz", "tr_mask.nii.gz", "val_im.nii.gz (optional, no masks)"),
 )
 
+
+NO_GEOMETRY = Geometry((1.0, 1.0), (0.0, 0.0), PLANE)
+"""The slices of a stack have nothing in common."""
 
 MEDSEG_SCHEMES = {
     "exclusive": ClassScheme(
@@ -55,6 +69,47 @@ def find_cases(source: Path, problems: Problems) -> list[SourceCase]:
     return cases
 
 
+def stacked_cases(
+    root: Path, image_stem: str, mask_stem: str | None, prefix: str, part: Part, problems: Problems
+) -> list[SourceCase]:
+    """One case per slice of a stack of images and, if named, its stack of masks."""
+    image = _stack(root, image_stem, problems)
+    mask = _stack(root, mask_stem, problems) if mask_stem else None
+    if image is None or (mask_stem and mask is None):
+        return []
+    with problems.collecting():
+        size = read_header(image).GetSize()
+        if mask is None or (mask_size := read_header(mask).GetSize()) == size:
+            return [SourceCase(f"{prefix}_{i:03d}", image, mask, part=part, index=i) for i in range(size[2])]
+        problems.add(mask, f"has {mask_size} voxels, its image {size}; download both again")
+    return []
+
+
+def _stack(root: Path, stem: str, problems: Problems) -> Path | None:
+    for ending in (".nii.gz", ".nii"):
+        if (path := root / f"{stem}{ending}").is_file():
+            return path
+    problems.add(root / f"{stem}.nii.gz", "is missing; unpack the whole data set")
+    return None
+
+
+def read_stacked_slice(case: SourceCase, scheme: ClassScheme) -> Scan:
+    """Read the slice ``case.index`` of a stack; slices of a stack have no common geometry.
+
+    Raises:
+        UnusableFile: If the stack cannot be read or its mask holds unknown values.
+    """
+    scan = Scan(image=np.ascontiguousarray(_voxels(case.image)[case.index]), geometry=NO_GEOMETRY)
+    if case.mask is not None:
+        scan.label = map_values(_voxels(case.mask)[case.index], scheme.values, case.mask)
+    return scan
+
+
+@lru_cache(maxsize=2)  # image and mask of the stack at hand
+def _voxels(path: Path) -> NDArray[Any]:
+    return read_voxels(path)
+
+
 RECIPE = Recipe(
     info=INFO,
     find_cases=find_cases,
@@ -66,10 +121,5 @@ RECIPE = Recipe(
 )
 
 
-def convert(source: Path, **arguments: Any) -> Path:
-    """Convert the data set; for the arguments see ``convert_data_set``."""
-    return convert_data_set(RECIPE, Path(source), **arguments)
-
-
 if __name__ == "__main__":
-    raise SystemExit(converter_main(RECIPE))
+    raise SystemExit(run_as_script(RECIPE))

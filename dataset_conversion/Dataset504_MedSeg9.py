@@ -8,20 +8,25 @@ published.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
+from nnunet_covid.dataset_conversion import run_as_script
 from nnunet_covid.dataset_conversion.Dataset503_MedSeg100 import INFO as SLICES
 from nnunet_covid.dataset_conversion.Dataset503_MedSeg100 import MEDSEG_SCHEMES
-from nnunet_covid.raw_dataset.case import SourceCase
-from nnunet_covid.raw_dataset.command_line import converter_main
-from nnunet_covid.raw_dataset.conversion import convert_data_set
-from nnunet_covid.raw_dataset.data_set_info import DataSetInfo
-from nnunet_covid.raw_dataset.pairing import VOLUME_ENDINGS, files_by_stem, find_root, padded, pair
-from nnunet_covid.raw_dataset.problems import Problems
-from nnunet_covid.raw_dataset.recipe import Recipe
-from nnunet_covid.raw_dataset.volume_pairs import check_grids, read_volume_pair
+from nnunet_covid.raw_dataset import (
+    VOLUME_ENDINGS,
+    DatasetInfo,
+    Problems,
+    Recipe,
+    SourceCase,
+    check_grids,
+    files_by_stem,
+    find_root,
+    padded,
+    pair,
+    read_volume_pair,
+)
 
-INFO = DataSetInfo(
+INFO = DatasetInfo(
     number=504,
     name="MedSeg9",
     command="medseg-9",
@@ -58,10 +63,5 @@ RECIPE = Recipe(
 )
 
 
-def convert(source: Path, **arguments: Any) -> Path:
-    """Convert the data set; for the arguments see ``convert_data_set``."""
-    return convert_data_set(RECIPE, Path(source), **arguments)
-
-
 if __name__ == "__main__":
-    raise SystemExit(converter_main(RECIPE))
+    raise SystemExit(run_as_script(RECIPE))

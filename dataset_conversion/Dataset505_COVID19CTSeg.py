@@ -13,27 +13,36 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from nnunet_covid.raw_dataset.case import SourceCase
-from nnunet_covid.raw_dataset.classes import ClassScheme, binary
-from nnunet_covid.raw_dataset.command_line import converter_main
-from nnunet_covid.raw_dataset.conversion import convert_data_set
-from nnunet_covid.raw_dataset.data_set_info import DataSetInfo
-from nnunet_covid.raw_dataset.intensity_window import from_8_bit
-from nnunet_covid.raw_dataset.label_table import map_values
-from nnunet_covid.raw_dataset.options import Options
-from nnunet_covid.raw_dataset.pairing import VOLUME_ENDINGS, ending_of, files_by_stem, find_root, pair
-from nnunet_covid.raw_dataset.problems import Problems, UnusableFile
-from nnunet_covid.raw_dataset.recipe import Recipe
-from nnunet_covid.raw_dataset.scan import Scan
+from nnunet_covid.dataset_conversion import run_as_script
+from nnunet_covid.files import is_hidden
+from nnunet_covid.raw_dataset import (
+    VOLUME_ENDINGS,
+    ClassScheme,
+    DatasetInfo,
+    Options,
+    Problems,
+    Recipe,
+    Scan,
+    SourceCase,
+    UnusableFile,
+    binary,
+    check_grids,
+    files_by_stem,
+    find_root,
+    map_values,
+    mean_by_class,
+    pair,
+    read_volume_pair,
+    read_voxels,
+)
+from nnunet_covid.raw_dataset.scan import from_8_bit
+from nnunet_covid.raw_dataset.source import ending_of, stem_of
 from nnunet_covid.raw_dataset.splits import few_training_folds
-from nnunet_covid.raw_dataset.volume import array_of, read_volume
-from nnunet_covid.raw_dataset.volume_pairs import check_grids, mean_by_class, read_volume_pair
 
-INFO = DataSetInfo(
+INFO = DatasetInfo(
     number=505,
     name="COVID19CTSeg",
     command="covid-19-ct-seg",
@@ -83,12 +92,8 @@ def patient_of(stem: str) -> str:
 
 def _volumes(root: Path) -> dict[str, Path]:
     """Volume files by name, outside of the folders of masks."""
-    found = {}
-    for path in sorted(root.rglob("*.nii*")):
-        ending = ending_of(path, VOLUME_ENDINGS)
-        if ending and not path.name.startswith(".") and not path.parent.name.lower().endswith("_mask"):
-            found[path.name[: -len(ending)]] = path
-    return found
+    paths = [path for path in sorted(root.rglob("*.nii*")) if ending_of(path, VOLUME_ENDINGS) and not is_hidden(path)]
+    return {stem_of(path): path for path in paths if not path.parent.name.lower().endswith("_mask")}
 
 
 def read(case: SourceCase, scheme: ClassScheme) -> Scan:
@@ -108,7 +113,7 @@ def read(case: SourceCase, scheme: ClassScheme) -> Scan:
     else:
         scan.image = scan.image.clip(int(WINDOW[0]), int(WINDOW[1]))
     if "left_lung" in scheme.labels and case.lungs is not None and scan.label is not None:
-        sides = map_values(array_of(read_volume(case.lungs), case.lungs), {0: 0, 1: 1, 2: 2}, case.lungs)
+        sides = map_values(read_voxels(case.lungs), {0: 0, 1: 1, 2: 2}, case.lungs)
         scan.label = np.where(scan.label > 0, scan.label, sides)
     if scan.label is not None:
         scan.notes["mean_hu"] = mean_by_class(scan.image, scan.label)
@@ -125,10 +130,5 @@ RECIPE = Recipe(
 )
 
 
-def convert(source: Path, **arguments: Any) -> Path:
-    """Convert the data set; for the arguments see ``convert_data_set``."""
-    return convert_data_set(RECIPE, Path(source), **arguments)
-
-
 if __name__ == "__main__":
-    raise SystemExit(converter_main(RECIPE))
+    raise SystemExit(run_as_script(RECIPE))

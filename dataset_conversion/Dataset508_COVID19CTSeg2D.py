@@ -7,20 +7,24 @@ names each file's patient, so that the folds keep patients together.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from nnunet_covid.raw_dataset.case import SourceCase
-from nnunet_covid.raw_dataset.classes import binary
-from nnunet_covid.raw_dataset.command_line import converter_main
-from nnunet_covid.raw_dataset.conversion import convert_data_set
-from nnunet_covid.raw_dataset.data_set_info import DataSetInfo
-from nnunet_covid.raw_dataset.pairing import files_by_stem, find_root, padded, pair
-from nnunet_covid.raw_dataset.patient_table import read_patients
-from nnunet_covid.raw_dataset.picture_pairs import check_sizes, read_picture_pair
-from nnunet_covid.raw_dataset.problems import Problems
-from nnunet_covid.raw_dataset.recipe import Recipe
+from nnunet_covid.dataset_conversion import run_as_script
+from nnunet_covid.raw_dataset import (
+    DatasetInfo,
+    Problems,
+    Recipe,
+    SourceCase,
+    binary,
+    check_sizes,
+    files_by_stem,
+    find_root,
+    padded,
+    pair,
+    read_patients,
+    read_picture_pair,
+)
 
-INFO = DataSetInfo(
+INFO = DatasetInfo(
     number=508,
     name="COVID19CTSeg2D",
     command="covid-19-ct-seg-2d",
@@ -64,10 +68,5 @@ RECIPE = Recipe(
 )
 
 
-def convert(source: Path, **arguments: Any) -> Path:
-    """Convert the data set; for the arguments see ``convert_data_set``."""
-    return convert_data_set(RECIPE, Path(source), **arguments)
-
-
 if __name__ == "__main__":
-    raise SystemExit(converter_main(RECIPE))
+    raise SystemExit(run_as_script(RECIPE))

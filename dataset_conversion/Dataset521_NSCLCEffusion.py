@@ -9,21 +9,23 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
 
-from nnunet_covid.raw_dataset.case import SourceCase
-from nnunet_covid.raw_dataset.classes import ClassScheme, binary
-from nnunet_covid.raw_dataset.command_line import converter_main
-from nnunet_covid.raw_dataset.conversion import convert_data_set
-from nnunet_covid.raw_dataset.data_set_info import DataSetInfo
-from nnunet_covid.raw_dataset.dicom_series import series_folders
-from nnunet_covid.raw_dataset.pairing import find_files
-from nnunet_covid.raw_dataset.problems import Problems, UnusableFile
-from nnunet_covid.raw_dataset.recipe import Recipe
-from nnunet_covid.raw_dataset.scan import Scan
-from nnunet_covid.raw_dataset.volume_pairs import read_volume_pair
+from nnunet_covid.dataset_conversion import run_as_script
+from nnunet_covid.raw_dataset import (
+    ClassScheme,
+    DatasetInfo,
+    Problems,
+    Recipe,
+    Scan,
+    SourceCase,
+    UnusableFile,
+    binary,
+    find_files,
+    read_volume_pair,
+)
+from nnunet_covid.raw_dataset.volumes import series_folders
 
-INFO = DataSetInfo(
+INFO = DatasetInfo(
     number=521,
     name="NSCLCEffusion",
     command="nsclc-effusion",
@@ -84,10 +86,5 @@ RECIPE = Recipe(
 )
 
 
-def convert(source: Path, **arguments: Any) -> Path:
-    """Convert the data set; for the arguments see ``convert_data_set``."""
-    return convert_data_set(RECIPE, Path(source), **arguments)
-
-
 if __name__ == "__main__":
-    raise SystemExit(converter_main(RECIPE))
+    raise SystemExit(run_as_script(RECIPE))

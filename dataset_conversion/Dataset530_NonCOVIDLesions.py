@@ -7,18 +7,10 @@ Only labelled cases are taken.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from nnunet_covid.dataset_conversion import Dataset520_MSDLung, Dataset521_NSCLCEffusion, Dataset522_LiTS
+from nnunet_covid.dataset_conversion import Dataset520_MSDLung, Dataset521_NSCLCEffusion, Dataset522_LiTS, run_as_script
 from nnunet_covid.errors import UserError
-from nnunet_covid.raw_dataset.case import Part, SourceCase
-from nnunet_covid.raw_dataset.classes import ClassScheme, binary
-from nnunet_covid.raw_dataset.command_line import converter_main
-from nnunet_covid.raw_dataset.conversion import convert_data_set
-from nnunet_covid.raw_dataset.data_set_info import DataSetInfo
-from nnunet_covid.raw_dataset.problems import Problems
-from nnunet_covid.raw_dataset.recipe import Recipe
-from nnunet_covid.raw_dataset.scan import Scan
+from nnunet_covid.raw_dataset import ClassScheme, DatasetInfo, Part, Problems, Recipe, Scan, SourceCase, binary
 
 MEMBERS = {
     "msd_": (Dataset520_MSDLung.RECIPE, "tumour"),
@@ -27,7 +19,7 @@ MEMBERS = {
 }
 """Beginning of the case names → the member's recipe and the class scheme that leaves its lesion alone."""
 
-INFO = DataSetInfo(
+INFO = DatasetInfo(
     number=530,
     name="NonCOVIDLesions",
     command="non-covid-lesions",
@@ -74,10 +66,5 @@ RECIPE = Recipe(
 )
 
 
-def convert(source: Path, **arguments: Any) -> Path:
-    """Convert the data set; for the arguments see ``convert_data_set``."""
-    return convert_data_set(RECIPE, Path(source), **arguments)
-
-
 if __name__ == "__main__":
-    raise SystemExit(converter_main(RECIPE))
+    raise SystemExit(run_as_script(RECIPE))

@@ -27,7 +27,7 @@ from nnunet_covid.dataset_check.images import (
 )
 from nnunet_covid.figures.slices import RED, outlined, sheet
 from nnunet_covid.files import some_of, writable_folder, write_json
-from nnunet_covid.raw_dataset.case import Part
+from nnunet_covid.raw_dataset import Part
 
 AXIS_NAMES = {2: ("top to bottom", "left to right"), 3: ("head to foot", "front to back", "left to right")}
 

@@ -16,10 +16,7 @@ from nnunet_covid.dataset_json import channel_names, label_values, read_dataset_
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import files_in
 from nnunet_covid.nnunet.dataset import CaseFiles, Split, list_cases, raw_dataset_folder, read_splits
-from nnunet_covid.raw_dataset.case import Part
-from nnunet_covid.raw_dataset.image_file import read_scan
-from nnunet_covid.raw_dataset.problems import UnusableFile
-from nnunet_covid.raw_dataset.scan import Scan
+from nnunet_covid.raw_dataset import Part, Scan, UnusableFile, read_scan
 
 
 @dataclass(frozen=True)

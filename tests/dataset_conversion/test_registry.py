@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from nnunet_covid.dataset_conversion.registry import recipe_named, recipes
+from nnunet_covid.cli.convert import listing
+from nnunet_covid.dataset_conversion import recipe_named, recipes
 from nnunet_covid.errors import UserError
-from nnunet_covid.raw_dataset.listing import listing
 
 
 def test_every_data_set_of_the_table_is_there() -> None:

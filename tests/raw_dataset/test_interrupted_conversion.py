@@ -14,11 +14,11 @@ import pytest
 from image_files import blob, checksums, grey, write_picture
 
 from nnunet_covid.dataset_conversion import Dataset501_COVIDSemiSeg
-from nnunet_covid.dataset_conversion.folder import convert as convert_folder
+from nnunet_covid.dataset_conversion.folder import convert_folder
 from nnunet_covid.dataset_conversion.folder_layout import FolderLayout
 from nnunet_covid.errors import UserError
-from nnunet_covid.raw_dataset.options import Options
-from nnunet_covid.raw_dataset.staging import Staging
+from nnunet_covid.raw_dataset import Options, convert_dataset
+from nnunet_covid.raw_dataset.destination import Staging
 
 LABELLED = "TrainingSet/LungInfection-Train/Doctor-label"
 CASES = 60
@@ -33,7 +33,7 @@ def source(tmp_path: Path) -> Path:
 
 
 def convert(source: Path, output: Path, **arguments: object) -> Path:
-    return Dataset501_COVIDSemiSeg.convert(source, output=output, tell=lambda _: None, **arguments)
+    return convert_dataset(Dataset501_COVIDSemiSeg.RECIPE, source, output=output, tell=lambda _: None, **arguments)
 
 
 def kill_in_the_middle(source: Path, output: Path, workers: int = 1) -> Path:
@@ -41,7 +41,8 @@ def kill_in_the_middle(source: Path, output: Path, workers: int = 1) -> Path:
     code = (
         "import sys; from pathlib import Path; "
         "from nnunet_covid.dataset_conversion import Dataset501_COVIDSemiSeg as d; "
-        "d.convert(sys.argv[1], output=Path(sys.argv[2]), workers=int(sys.argv[3]))"
+        "from nnunet_covid.raw_dataset import convert_dataset; "
+        "convert_dataset(d.RECIPE, Path(sys.argv[1]), output=Path(sys.argv[2]), workers=int(sys.argv[3]))"
     )
     command = [sys.executable, "-c", code, str(source), str(output), str(workers)]
     process = subprocess.Popen(command, env={**os.environ, "CONVERSION": str(output)})
@@ -132,7 +133,7 @@ def test_a_second_run_changes_nothing(source: Path, tmp_path: Path) -> None:
     folder = convert(source, tmp_path / "raw")
     stamps = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     said: list[str] = []
-    Dataset501_COVIDSemiSeg.convert(source, output=tmp_path / "raw", tell=said.append)
+    convert_dataset(Dataset501_COVIDSemiSeg.RECIPE, source, output=tmp_path / "raw", tell=said.append)
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == stamps
     assert "already holds this conversion" in said[0]
 
@@ -140,8 +141,9 @@ def test_a_second_run_changes_nothing(source: Path, tmp_path: Path) -> None:
 def test_other_content_at_the_destination_is_never_overwritten(source: Path, tmp_path: Path) -> None:
     folder = convert(source, tmp_path / "raw")
     before = checksums(folder)
-    with pytest.raises(UserError, match=r"converted with other options; delete it .* -d"):
+    with pytest.raises(UserError, match=r"converted with other options; delete it .* another number") as e:
         convert(source, tmp_path / "raw", options=Options(lung_mask_channel=True))
+    assert e.value.about == "number"
     (source / LABELLED / "Imgs/3.jpg").unlink()
     write_picture(source / LABELLED / "Imgs/3.jpg", grey((120, 130), 999))
     with pytest.raises(UserError, match="converted from other source files"):
@@ -168,12 +170,12 @@ def test_splits_reach_nnunet_but_replace_nothing(source: Path, tmp_path: Path, m
     monkeypatch.setenv("nnUNet_raw", str(tmp_path / "raw"))
     monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path / "preprocessed"))
     monkeypatch.delenv("nnUNet_results", raising=False)
-    folder = Dataset501_COVIDSemiSeg.convert(source, tell=lambda _: None)
+    folder = convert_dataset(Dataset501_COVIDSemiSeg.RECIPE, source, tell=lambda _: None)
     placed = tmp_path / "preprocessed/Dataset501_COVIDSemiSeg/splits_final.json"
     assert placed.read_bytes() == (folder / "splits_final.json").read_bytes()
     placed.write_text(json.dumps([{"train": ["a"], "val": ["b"]}]))
     said: list[str] = []
-    Dataset501_COVIDSemiSeg.convert(source, tell=said.append)
+    convert_dataset(Dataset501_COVIDSemiSeg.RECIPE, source, tell=said.append)
     assert json.loads(placed.read_text()) == [{"train": ["a"], "val": ["b"]}]
     assert "was left as it is" in said[-1]
 
@@ -182,8 +184,9 @@ def test_one_number_stands_for_one_data_set(source: Path, tmp_path: Path, monkey
     monkeypatch.setenv("nnUNet_raw", str(tmp_path / "raw"))
     monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path / "preprocessed"))
     (tmp_path / "preprocessed/Dataset501_Other").mkdir(parents=True)
-    with pytest.raises(UserError, match="Dataset501_Other has the same number; choose another number with -d"):
-        Dataset501_COVIDSemiSeg.convert(source)
+    with pytest.raises(UserError, match="Dataset501_Other has the same number; choose another number") as e:
+        convert_dataset(Dataset501_COVIDSemiSeg.RECIPE, source)
+    assert e.value.about == "number"
 
 
 def test_a_destination_that_cannot_be_written(source: Path, tmp_path: Path) -> None:
@@ -194,5 +197,6 @@ def test_a_destination_that_cannot_be_written(source: Path, tmp_path: Path) -> N
 
 def test_the_raw_folder_must_be_known(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("nnUNet_raw", raising=False)
-    with pytest.raises(UserError, match=r"nnUNet_raw is not set: export nnUNet_raw=.* with -o"):
-        Dataset501_COVIDSemiSeg.convert(source)
+    with pytest.raises(UserError, match=r"nnUNet_raw is not set: export nnUNet_raw=.* or name a folder") as e:
+        convert_dataset(Dataset501_COVIDSemiSeg.RECIPE, source)
+    assert e.value.about == "output"
