@@ -13,8 +13,8 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from numpy.typing import NDArray
 
-from nnunet_covid.nnunet.rounds.setting import quiet
-from nnunet_covid.semi_supervised.confidence import certainty_of_prediction, mean_confidence, votes
+from nnunet_covid.semi_supervised.experiment import quiet
+from nnunet_covid.semi_supervised.trust import certainty_of_prediction, mean_confidence, votes
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,11 +14,12 @@ from typing import Any
 import torch
 from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw, nnUNet_results
-from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 from nnunet_covid.errors import UserError
+from nnunet_covid.files import digest_of
+from nnunet_covid.nnunet.dataset import dataset_name
 
 OWN_FOLDS = 5
 """That nnU-Net makes where there is no split file."""
@@ -29,7 +28,7 @@ TAG = re.compile(r"^[A-Za-z0-9]+$")
 
 
 @dataclass(frozen=True)
-class Setting:
+class Experiment:
     """One trainer on one fold of one configuration.
 
     Attributes:
@@ -85,14 +84,42 @@ class Setting:
         return self.fold_folder / "pseudo_labels"
 
     @property
+    def models_folder(self) -> Path:
+        """The models of the rounds."""
+        return self.report_folder / "models"
+
+    @property
+    def training_folder(self) -> Path:
+        """Logs, and the copies of the plans that a trainer makes."""
+        return self.report_folder / "training"
+
+    @property
+    def log(self) -> Path:
+        """What nnU-Net prints."""
+        return self.training_folder / "nnunet_output.txt"
+
+    def shown_folder(self, round_number: int) -> Path:
+        """The pseudo labels of a round in the images' own geometry, and their manifest."""
+        return self.report_folder / f"round_{round_number:03d}"
+
+    @property
     def label_folder(self) -> Path:
         """Pre-processed pseudo labels."""
         return self.data_folder / "pseudo_labels" / f"{self.identifier}__fold_{self.fold}"
 
+    def labels_of(self, round_number: int) -> Path:
+        """Those of a round."""
+        return self.label_folder / f"round_{round_number:03d}"
+
+    @property
+    def plans_file(self) -> Path:
+        """The plans."""
+        return self.data_folder / f"{self.plans_name}.json"
+
     @cached_property
     def plans(self) -> dict[str, Any]:
-        """The plans file."""
-        return load_json(str(self.data_folder / f"{self.plans_name}.json"))
+        """Its content."""
+        return load_json(str(self.plans_file))
 
     def plans_digest(self, *left_out: str) -> str:
         """Eight digits that change with what the plans say of the configuration.
@@ -107,7 +134,7 @@ class Setting:
             "transpose": self.plans_manager.transpose_forward,
             "reader": self.plans["image_reader_writer"],
         }
-        return hashlib.sha256(json.dumps(relevant, sort_keys=True, default=str).encode()).hexdigest()[:8]
+        return digest_of(relevant, 8)
 
     @cached_property
     def plans_manager(self) -> PlansManager:
@@ -131,10 +158,10 @@ class Setting:
             return recursive_find_trainer_class_by_name(self.trainer)
 
 
-def find_setting(
+def find_experiment(
     dataset: str, configuration: str, fold: str, trainer: str, tag: str, plans_name: str, device: torch.device
-) -> Setting:
-    """The setting behind the arguments of the command line.
+) -> Experiment:
+    """The experiment behind what is given to a command.
 
     Raises:
         UserError: If nnU-Net would not find one of them, or cannot do with it what rounds need.
@@ -143,52 +170,44 @@ def find_setting(
         if not variable.is_set():
             raise UserError(f"{variable.env_var_name} is not set: export nnU-Net's three folders first")
     if not TAG.match(tag):
-        raise UserError(f"--name {tag}: letters and digits only, it becomes part of the model's name")
+        raise UserError(f"`name` {tag}: letters and digits only, it becomes part of the model's name")
     if fold != "all" and not fold.isdigit():
         raise UserError(f"fold {fold}: must be a number or 'all'")
     number: int | str = fold if fold == "all" else int(fold)
-    setting = Setting(_dataset_name(dataset), configuration, number, plans_name, trainer, tag, device)
-    _check_plans(setting)
-    _check_fold(setting)
+    experiment = Experiment(dataset_name(dataset), configuration, number, plans_name, trainer, tag, device)
+    _check_plans(experiment)
+    _check_fold(experiment)
     try:
-        _ = setting.trainer_class
+        _ = experiment.trainer_class
     except RuntimeError as e:
         raise UserError(
-            f"-tr {trainer}: nnU-Net finds no such trainer; see 'nnunet-covid doctor' and nnUNet_extTrainer"
+            f"`trainer` {trainer}: nnU-Net finds no such trainer; see 'nnunet-covid doctor' and nnUNet_extTrainer"
         ) from e
-    return setting
+    return experiment
 
 
-def _dataset_name(dataset: str) -> str:
-    try:
-        with quiet():
-            return maybe_convert_to_dataset_name(int(dataset) if dataset.isdigit() else dataset)
-    except (RuntimeError, ValueError) as e:
-        raise UserError(f"data set {dataset}: nnU-Net finds no such data set in its folders") from e
-
-
-def _check_plans(setting: Setting) -> None:
-    plans_file = setting.data_folder / f"{setting.plans_name}.json"
+def _check_plans(experiment: Experiment) -> None:
+    plans_file = experiment.plans_file
     if not plans_file.is_file():
         raise UserError(f"{plans_file} does not exist: run nnUNetv2_plan_and_preprocess first")
-    known = list(setting.plans["configurations"])
-    if setting.configuration not in known:
-        raise UserError(f"{plans_file} has no configuration '{setting.configuration}', but {', '.join(known)}")
-    if setting.configuration_manager.previous_stage_name is not None:
+    known = list(experiment.plans["configurations"])
+    if experiment.configuration not in known:
+        raise UserError(f"{plans_file} has no configuration '{experiment.configuration}', but {', '.join(known)}")
+    if experiment.configuration_manager.previous_stage_name is not None:
         raise UserError(
-            f"'{setting.configuration}' is the second stage of a cascade, which needs first-stage predictions of every "
-            "training case; use 3d_fullres or 3d_lowres"
+            f"'{experiment.configuration}' is the second stage of a cascade, which needs first-stage predictions of "
+            "every training case; use 3d_fullres or 3d_lowres"
         )
-    folder = setting.data_folder / setting.configuration_manager.data_identifier
+    folder = experiment.data_folder / experiment.configuration_manager.data_identifier
     if not folder.is_dir() or not any(folder.glob("*.pkl")):
-        raise UserError(f"{folder} holds no pre-processed cases: run nnUNetv2_preprocess -c {setting.configuration}")
+        raise UserError(f"{folder} holds no pre-processed cases: run nnUNetv2_preprocess -c {experiment.configuration}")
 
 
-def _check_fold(setting: Setting) -> None:
-    path = setting.data_folder / "splits_final.json"
+def _check_fold(experiment: Experiment) -> None:
+    path = experiment.data_folder / "splits_final.json"
     folds = len(load_json(str(path))) if path.is_file() else OWN_FOLDS
-    if setting.fold != "all" and int(setting.fold) >= folds:
-        raise UserError(f"{path} has no fold {setting.fold}, but {folds} fold(s) from 0 on")
+    if experiment.fold != "all" and int(experiment.fold) >= folds:
+        raise UserError(f"{path} has no fold {experiment.fold}, but {folds} fold(s) from 0 on")
 
 
 @contextlib.contextmanager
