@@ -76,7 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return status
     except UserError as e:
-        print(f"error: {e}", file=sys.stderr)
+        flags = ", ".join(f"--{option.replace('_', '-')}" for option in e.options)
+        print(f"error: {e} ({flags})" if flags else f"error: {e}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reader of a pipe, such as head, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

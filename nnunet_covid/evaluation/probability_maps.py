@@ -84,7 +84,8 @@ def check_greys(source: MapSource, cases: list[str], scheme: LabelScheme) -> Non
     if brightest == 1:
         raise UserError(
             f"{source.folder}: no grey map exceeds 1, so these are masks, not maps in which 255 is certainty; "
-            "multiply them by 255, or leave --maps out"
+            "multiply them by 255, or leave the maps out",
+            options=("maps",),
         )
 
 
@@ -125,7 +126,8 @@ def _read_grey(source: MapSource, path: Path, shape: tuple[int, ...]) -> NDArray
     if grey.shape != shape and not source.resize:
         raise UserError(
             f"{path}: {grey.shape[0]}×{grey.shape[1]} differs from the label map's {shape[0]}×{shape[1]}; "
-            "--resize-maps resizes it"
+            "have it resized if that is meant",
+            options=("resize_maps",),
         )
     return resized_like(grey, shape)
 
