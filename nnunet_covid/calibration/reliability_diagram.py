@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from scipy.special import expit
 
-from nnunet_covid.calibration.fit import EDGES, RELIABILITY_BINS, Reliability
+from nnunet_covid.calibration.fit import EDGES, RELIABILITY_BINS
 from nnunet_covid.calibration.measure import ClassMeasurement, Measurement
 from nnunet_covid.evaluation.plots.style import FAINT, INK, PALETTE, light_grid, new_figure, save, styled
 
@@ -21,7 +21,7 @@ def write_reliability_diagram(found: Measurement, folder: Path) -> Path:
     columns = len(found.classes)
     with styled():
         figure = new_figure(
-            max(4.2, 3.6 * columns), 8.0, f"Calibration on {len(found.case_dice)} validation cases, measured nested"
+            max(4.2, 3.6 * columns), 8.0, f"Calibration on {len(found.case_dice)} validation cases, nested"
         )
         panels = figure.subplots(3, columns, squeeze=False, height_ratios=(3, 1, 2))
         for k, each in enumerate(found.classes):
@@ -41,8 +41,11 @@ def _draw_reliability(axes: Axes, each: ClassMeasurement) -> None:
     axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle="--", label="perfect")
     for reliability, colour, name in ((each.before, BEFORE, "uncalibrated"), (each.after, AFTER, "calibrated")):
         filled = reliability.voxels > 0
-        probability, frequency = (part[filled] / reliability.voxels[filled] for part in _curves(reliability))
-        axes.plot(probability, frequency, color=colour, marker="o", markersize=4, linewidth=1.5, label=name)
+        sums = (reliability.probability, reliability.inside)
+        probability, frequency = (each[filled] / reliability.voxels[filled] for each in sums)
+        axes.plot(
+            probability, frequency, color=colour, marker="o", markersize=4, linewidth=1.5, label=name, clip_on=False
+        )
     axes.set(
         title=each.name,
         xlabel="probability of the map",
@@ -50,12 +53,7 @@ def _draw_reliability(axes: Axes, each: ClassMeasurement) -> None:
         xlim=(0, 1),
         ylim=(0, 1),
     )
-    axes.set_aspect("equal")
     light_grid(axes, "both")
-
-
-def _curves(reliability: Reliability) -> tuple[np.ndarray, np.ndarray]:
-    return reliability.probability, reliability.inside
 
 
 def _draw_voxels(axes: Axes, each: ClassMeasurement) -> None:

@@ -23,9 +23,10 @@ def table(found: Measurement) -> str:
     ]
     for k, each in enumerate(found.classes):
         threshold, temperature = found.calibration.thresholds[k], found.calibration.temperatures[k]
+        read_at = "0.5" if threshold == 0.5 else f"{threshold:.3f} instead of 0.5"
         lines += [
             "",
-            f"{each.name}: threshold {threshold:.3f} instead of 0.5, temperature {temperature:.2f}",
+            f"{each.name}: threshold {read_at}, temperature {temperature:.2f}",
             f"  {'':<26}{'before':>8}{'after':>8}  change",
             _row("Dice", each.dice, 3),
             _row("MAE of the map", each.mae, 4),
