@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from nnunetv2.paths import nnUNet_results
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 
-from nnunet_covid.evaluation.plots.style import SETTINGS, class_colour, light_grid, new_figure, save
+from nnunet_covid.figures.style import SETTINGS, class_colour, light_grid, new_figure, save
 
 STEPS = ("base", "round 1", "round 2", "pre-trained", "fine-tuned")
 MARKERS = "osD^v<>*"

@@ -7,7 +7,14 @@ class UserError(Exception):
     """A mistake in the input, told in one line that names the file and the remedy.
 
     The command line prints it as ``error: …`` and exits with status 2; as a library it is an ordinary exception.
+
+    Attributes:
+        about: The argument or attribute that would put it right, where it is one; a command names its option.
     """
+
+    def __init__(self, message: str, about: str | None = None) -> None:
+        super().__init__(message)
+        self.about = about
 
 
 def reason_of(error: BaseException) -> str:

@@ -15,8 +15,10 @@ from nnunetv2.utilities.helpers import dummy_context
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import autocast, nn
 
+from nnunet_covid.auxiliary_data.batches import ImageTransforms, JoinedBatches, LinkedDataset, linked_batches
+from nnunet_covid.auxiliary_data.links import Link, LinkedCases, find_link, require_others
+from nnunet_covid.auxiliary_data.relation_snapshots import SnapshotMean, evenly_spread, write_snapshot
 from nnunet_covid.errors import UserError
-from nnunet_covid.evaluation.relation_snapshots import SnapshotMean, evenly_spread, write_snapshot
 from nnunet_covid.losses.relation import (
     LARGEST_WEIGHT,
     REDUCTIONS,
@@ -29,9 +31,6 @@ from nnunet_covid.losses.relation import (
 )
 from nnunet_covid.networks.collaborative import BottleneckFeatures, CollaborativeUNet
 from nnunet_covid.nnunet.architecture import build_planned_unet, load_encoder_checkpoint
-from nnunet_covid.nnunet.link.batches import ImageTransforms, JoinedBatches, LinkedDataset, linked_batches
-from nnunet_covid.nnunet.link.check import find_link, require_others
-from nnunet_covid.nnunet.link.record import Link, LinkedCases
 from nnunet_covid.trainers.base import LungInfectionTrainer, _one_of, stop_training
 
 WEIGHTS_VARIABLE = "NNUNET_COVID_GENERAL_WEIGHTS"

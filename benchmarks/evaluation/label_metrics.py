@@ -35,12 +35,11 @@ LIMIT_SECONDS, LIMIT_GIGABYTES = 3.0, 1.5
 
 def ours(prediction: np.ndarray, reference: np.ndarray) -> dict[str, float]:
     """Every label metric of this project."""
-    from nnunet_covid.evaluation.case import Settings, score_case
-    from nnunet_covid.evaluation.label_files import Geometry
     from nnunet_covid.evaluation.labels import scheme_of_labels
-    from nnunet_covid.evaluation.metrics import Units
+    from nnunet_covid.evaluation.scores import Settings, score_case
+    from nnunet_covid.geometry import Geometry
 
-    geometry = Geometry(SHAPE, SPACING, Units("mm", "ml"))
+    geometry = Geometry(SPACING[::-1])
     scheme = scheme_of_labels({"background": 0, "lesion": 1})
     (score,) = score_case("case", prediction, reference, geometry, scheme, Settings(tolerance=TOLERANCE))
     return score.values
@@ -72,7 +71,7 @@ def measure(name: str, case: Path) -> None:
         if name == "monai":
             contender(small, small)  # imports are not part of the measurement
         else:
-            importlib.import_module("nnunet_covid.evaluation.case")
+            importlib.import_module("nnunet_covid.evaluation.scores")
     with np.load(case) as archive:
         prediction, reference = archive["prediction"], archive["reference"]
     wall, processor = time.perf_counter(), time.process_time()

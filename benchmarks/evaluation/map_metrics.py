@@ -37,7 +37,7 @@ import numpy as np
 from PIL import Image
 
 from nnunet_covid.evaluation import evaluate_folders
-from nnunet_covid.evaluation.map_scores import slice_scores
+from nnunet_covid.evaluation.toolbox import slice_scores
 
 SIZE = 512
 DISTINCT = 100  # slices that are made; the others are shifted copies

@@ -10,7 +10,7 @@ from scipy.special import expit
 
 from nnunet_covid.calibration.fit import EDGES, RELIABILITY_BINS
 from nnunet_covid.calibration.measure import ClassMeasurement, Measurement
-from nnunet_covid.evaluation.plots.style import FAINT, INK, PALETTE, light_grid, new_figure, save, styled
+from nnunet_covid.figures.style import FAINT, INK, PALETTE, light_grid, new_figure, save, styled
 
 FILE_NAME = "reliability.png"
 BEFORE, AFTER = PALETTE[1], PALETTE[0]

@@ -9,11 +9,15 @@ import argparse
 import sys
 from pathlib import Path
 
-from nnunet_covid.evaluation.comparison import DEFAULT_METRICS, compare_evaluations
-from nnunet_covid.evaluation.comparison_tables import comparison_table, write_comparison
-from nnunet_covid.evaluation.plots.forest import write_forest
-from nnunet_covid.evaluation.report import prepare_folder
-from nnunet_covid.evaluation.score_tables import notes_on_settings
+from nnunet_covid.evaluation.comparison import (
+    DEFAULT_METRICS,
+    compare_evaluations,
+    comparison_table,
+    notes_on_settings,
+    write_comparison,
+    write_forest,
+)
+from nnunet_covid.files import writable_folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +50,7 @@ def seed(text: str) -> int:
 def run(args: argparse.Namespace) -> None:
     """Compare, print the table, and write the files if asked."""
     if args.output is not None:
-        prepare_folder(args.output)
+        writable_folder(args.output)
     compared = compare_evaluations(
         args.evaluations, names=args.names, metrics=args.metrics, common_cases=args.common_cases, seed=args.seed
     )

@@ -14,8 +14,7 @@ import sys
 from pathlib import Path
 
 from nnunet_covid.demo.commands import StepFailed
-from nnunet_covid.demo.pipeline import Demo
-from nnunet_covid.demo.settings import Settings
+from nnunet_covid.demo.pipeline import Demo, Settings
 from nnunet_covid.device import DEVICE_HELP, DEVICES, chosen_device
 
 

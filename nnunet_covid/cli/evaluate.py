@@ -11,7 +11,7 @@ from pathlib import Path
 
 from nnunet_covid.errors import UserError
 from nnunet_covid.evaluation import EmptyPolicy, evaluate_folders, terminal_table, write_report
-from nnunet_covid.evaluation.report import prepare_folder
+from nnunet_covid.files import writable_folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> None:
     if args.images is not None and not args.images.is_dir():
         raise UserError(f"{args.images}: no such folder")
     if args.output is not None:
-        prepare_folder(args.output)
+        writable_folder(args.output)
     evaluation = evaluate_folders(
         args.predictions,
         args.references,

@@ -19,13 +19,13 @@ import argparse
 from pathlib import Path
 
 from nnunet_covid.errors import UserError
-from nnunet_covid.guided.data_set import SOURCES, Guidance, build_guided_data_set
-from nnunet_covid.guided.infection_map import MAP_KINDS
+from nnunet_covid.guided.dataset import SOURCES, Guidance, build_guided_dataset
+from nnunet_covid.guided.maps import MAP_KINDS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of ``nnunet-covid guide``."""
-    parser.add_argument("data_set", metavar="DATASET", help="number or name of the multi-class raw data set")
+    parser.add_argument("dataset", metavar="DATASET", help="number or name of the multi-class raw data set")
     parser.add_argument("-m", "--stage1", type=Path, metavar="MODEL_FOLDER", help="the trained first stage")
     parser.add_argument("--maps-from", choices=SOURCES, default="folds", help="default: %(default)s")
     parser.add_argument(
@@ -45,5 +45,9 @@ def run(args: argparse.Namespace) -> None:
     """Build the data set."""
     if args.maps_from == "reference" and args.stage1 is not None:
         raise UserError("--maps-from reference takes the labels of the data set itself: leave out -m")
+    if args.maps_from == "reference" and args.map == "probability":
+        raise UserError("references hold no probabilities; leave out --map probability, or take --maps-from folds")
+    if args.maps_from == "folds" and args.stage1 is None:
+        raise UserError("name the trained first stage with -m, or take the references with --maps-from reference")
     guidance = Guidance(source=args.maps_from, kind=args.map, stage_one=args.stage1)
-    build_guided_data_set(args.data_set, guidance, number=args.number, name=args.name)
+    build_guided_dataset(args.dataset, guidance, number=args.number, name=args.name)

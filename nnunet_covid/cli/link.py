@@ -19,17 +19,10 @@ from pathlib import Path
 
 from nnunetv2.configuration import default_num_processes
 
+from nnunet_covid.auxiliary_data.linking import chosen_configurations, make_link, read_sources, remove_links
+from nnunet_covid.auxiliary_data.links import PlannedDataset, describe_links, open_planned
 from nnunet_covid.errors import UserError
-from nnunet_covid.nnunet.link.create import (
-    PlannedDataSet,
-    chosen_configurations,
-    make_link,
-    open_planned,
-    read_sources,
-    remove_links,
-)
-from nnunet_covid.nnunet.link.describe import describe_links
-from nnunet_covid.nnunet.link.sources import data_set_name
+from nnunet_covid.nnunet.dataset import dataset_name
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -69,6 +62,8 @@ def run(args: argparse.Namespace) -> None:
     """Make, show or remove links."""
     if args.at_most is not None and args.unlabelled is None:
         raise UserError("--at-most is a number of unlabelled images: name their folder with --unlabelled")
+    if args.at_most is not None and args.at_most < 1:
+        raise UserError(f"--at-most {args.at_most}: at least one image must be left")
     if args.processes < 1:
         raise UserError(f"-np {args.processes}: at least one process is needed")
     covid = open_planned(args.data_set, args.plans)
@@ -78,14 +73,16 @@ def run(args: argparse.Namespace) -> None:
     if args.remove:
         _remove(covid, args)
         return
-    data_sets, unlabelled = read_sources(covid, args.add, args.lesions, args.unlabelled, args.at_most)
+    if not args.add and args.unlabelled is None:
+        raise UserError("nothing to link; name data sets with -a, or a folder of images with --unlabelled")
+    sources = read_sources(covid, args.add, args.lesions, args.unlabelled, args.at_most)
     configurations = chosen_configurations(covid, args.configuration)
-    make_link(covid, configurations, data_sets, unlabelled, processes=args.processes)
+    make_link(covid, configurations, sources, processes=args.processes)
     print(describe_links(covid))
 
 
-def _remove(covid: PlannedDataSet, args: argparse.Namespace) -> None:
-    removed = remove_links(covid, args.configuration, [data_set_name(other) for other in args.add])
+def _remove(covid: PlannedDataset, args: argparse.Namespace) -> None:
+    removed = remove_links(covid, args.configuration, [dataset_name(other) for other in args.add])
     for folder in removed:
         print(f"removed {covid.folder.parent / folder}")
     if not removed:

@@ -44,5 +44,11 @@ def run(args: argparse.Namespace) -> None:
         probabilities=args.save_probabilities,
         infection=args.save_infection,
     )
-    labels = predict_guided(stage_one, stage_two, args.images, output)
+    labels = predict_guided(
+        stage_one,
+        stage_two,
+        args.images,
+        output,
+        tell=lambda line: print(f"{line}; --overwrite predicts them again"),
+    )
     print(f"{args.output}: {len(labels)} label maps")

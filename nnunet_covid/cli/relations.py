@@ -12,8 +12,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from nnunet_covid.evaluation.plots.relation_matrices import draw_relations
-from nnunet_covid.evaluation.relation_snapshots import folds_of, read_snapshots
+from nnunet_covid.auxiliary_data.relation_snapshots import folds_of, read_snapshots
+from nnunet_covid.figures.relations import draw_relations
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -14,12 +15,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import maximum_filter, minimum_filter
 
-from nnunet_covid.demo.chest import CONSOLIDATION, GROUND_GLASS, Chest, CTSlice
-from nnunet_covid.demo.hounsfield import to_grey
-from nnunet_covid.demo.synthetic import CTVolume, lung_box_slice, square_slice, synthetic_slice
+from nnunet_covid.demo.chest import Chest, SyntheticCT
+from nnunet_covid.demo.synthetic import lung_box_slice, square_slice, synthetic_slice
+from nnunet_covid.raw_dataset.scan import to_8_bit
 
-COLOURS = {GROUND_GLASS: (128, 0, 0), CONSOLIDATION: (0, 128, 0)}
-"""Of the multi-class references, RGB."""
+COLOURS = np.array([(0, 0, 0), (128, 0, 0), (0, 128, 0)], dtype=np.uint8)
+"""Of background, ground glass and consolidation in the multi-class references, RGB."""
+WINDOW = (-1250.0, 250.0)
+"""Lower and upper end of the lung window of the public COVID-19 sets, HU."""
 TRAINING = "TrainingSet/LungInfection-Train/Doctor-label"
 UNLABELLED = "TrainingSet/LungInfection-Train/Pseudo-label"
 TEST = "TestingSet/LungInfection-Test"
@@ -30,11 +33,6 @@ NOTICE = """These slices are synthetic: drawn by nnunet_covid, seed {seed}. They
 the COVID-SemiSeg data set, whose folders and file names they only share.
 """
 
-MakeSlice = Callable[[int], CTSlice]
-"""Seed to slice."""
-Tell = Callable[[int, int], None]
-"""Receives the number of slices made and of all."""
-
 
 def write_covid_semiseg(
     folder: Path,
@@ -44,8 +42,7 @@ def write_covid_semiseg(
     unlabelled: int = 8,
     seed: int = 0,
     pixel: float = 1.3,
-    make_slice: MakeSlice | None = None,
-    tell: Tell | None = None,
+    make_slice: Callable[[int], SyntheticCT] | None = None,
 ) -> Path:
     """Write a synthetic data set in the layout of COVID-SemiSeg, multi-class references included.
 
@@ -58,29 +55,25 @@ def write_covid_semiseg(
         seed: Of the whole set: two sets with different seeds share no slice.
         pixel: Mean size of a pixel, mm; it varies by a tenth, and the sizes of the pictures with it.
         make_slice: Makes the labelled slice of a seed; for other slices than the demo's.
-        tell: Receives the progress.
 
     Returns:
         The folder.
     """
-    make = make_slice or (lambda s: _slice_of_varied_size(s, pixel))
-    labelled, total = training + test, training + test + unlabelled
+    make = make_slice or (
+        lambda s: synthetic_slice(s, pixel=pixel * np.random.default_rng([s, 0x51]).uniform(0.9, 1.1))
+    )
+    first = PEOPLE_PER_SET * seed
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "README.txt").write_text(NOTICE.format(seed=seed), encoding="utf-8")
-    for i in range(labelled):
+    for i in range(training + test):
         part = TRAINING if i < training else TEST
-        scan = make(PEOPLE_PER_SET * seed + i)
-        _write_labelled(folder / part, folder / MULTI_CLASS[i >= training], str(i + 1), scan)
-        if tell is not None:
-            tell(i + 1, total)
-    for i in range(0, unlabelled, 4):
-        chest = Chest.draw(PEOPLE_PER_SET * seed + labelled + i // 4, branches=300)
-        for k in range(min(4, unlabelled - i)):
-            grey = to_grey(lung_box_slice(chest, (0.3 + 0.15 * k) * chest.anatomy.height, pixel=pixel).hounsfield)
-            name = f"Data-1_synthetic_{i // 4 + 1:03d}_{30 + 15 * k}.jpg"
-            _write_picture(folder / UNLABELLED / "Imgs" / name, grey)
-            if tell is not None:
-                tell(labelled + i + k + 1, total)
+        _write_labelled(folder / part, folder / MULTI_CLASS[i >= training], str(i + 1), make(first + i))
+    for i in range(unlabelled):
+        person, k = divmod(i, 4)
+        chest = Chest(first + training + test + person)
+        scan = lung_box_slice(chest, (0.3 + 0.15 * k) * chest.height, pixel=pixel)
+        name = f"Data-1_synthetic_{person + 1:03d}_{30 + 15 * k}.jpg"
+        _write_picture(folder / UNLABELLED / "Imgs" / name, to_8_bit(scan.hounsfield, *WINDOW))
     return folder
 
 
@@ -101,35 +94,28 @@ def write_tiny_covid_semiseg(
     Returns:
         The folder.
     """
-    return write_covid_semiseg(
-        folder,
-        training=training,
-        test=test,
-        unlabelled=unlabelled,
-        seed=seed,
-        make_slice=lambda s: square_slice(s, size=size, branches=60),
-    )
+    counts = {"training": training, "test": test, "unlabelled": unlabelled}
+    return write_covid_semiseg(folder, **counts, seed=seed, make_slice=lambda s: square_slice(s, size=size))
 
 
-def write_nifti(folder: Path, name: str, volume: CTVolume) -> tuple[Path, Path, Path]:
+def write_nifti(folder: Path, name: str, volume: SyntheticCT) -> tuple[Path, Path, Path]:
     """Write a volume as ``NAME_ct``, ``NAME_seg`` and ``NAME_lungs``, each ``.nii.gz``.
 
     Returns:
         The three files.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    written = []
-    for suffix, array in (
-        ("ct", np.rint(volume.hounsfield).astype(np.int16)),
-        ("seg", volume.labels),
-        ("lungs", volume.lungs),
-    ):
+    arrays: dict[str, NDArray[Any]] = {
+        "ct": np.rint(volume.hounsfield).astype(np.int16),
+        "seg": volume.labels,
+        "lungs": volume.lungs,
+    }
+    for suffix, array in arrays.items():
         image = sitk.GetImageFromArray(array[::-1].copy())  # files count slices from the feet
-        image.SetSpacing(tuple(reversed(volume.spacing)))
-        path = folder / f"{name}_{suffix}.nii.gz"
-        sitk.WriteImage(image, str(path))
-        written.append(path)
-    return written[0], written[1], written[2]
+        image.SetSpacing(volume.spacing[::-1])
+        sitk.WriteImage(image, str(folder / f"{name}_{suffix}.nii.gz"))
+    ct, seg, lungs = (folder / f"{name}_{suffix}.nii.gz" for suffix in arrays)
+    return ct, seg, lungs
 
 
 def edge_of(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -137,29 +123,19 @@ def edge_of(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return maximum_filter(mask, size=3) - minimum_filter(mask, size=3)
 
 
-def colour_labels(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Labels as the colours of the multi-class references, (rows, columns, 3)."""
-    table = np.zeros((3, 3), dtype=np.uint8)
-    for label, colour in COLOURS.items():
-        table[label] = colour
-    return table[labels]
-
-
-def _slice_of_varied_size(seed: int, pixel: float) -> CTSlice:
-    factor = np.random.default_rng([seed, 0x51]).uniform(0.9, 1.1)
-    return synthetic_slice(seed, pixel=pixel * factor)
-
-
-def _write_labelled(binary: Path, multi_class: Path, name: str, scan: CTSlice) -> None:
-    grey = to_grey(scan.hounsfield)
+def _write_labelled(binary: Path, multi_class: Path, name: str, scan: SyntheticCT) -> None:
     mask = scan.infection * np.uint8(255)
-    _write_picture(binary / "Imgs" / f"{name}.jpg", grey)
-    _write_picture(binary / "GT" / f"{name}.png", mask)
+    pictures = {
+        binary / "Imgs" / f"{name}.jpg": to_8_bit(scan.hounsfield, *WINDOW),
+        binary / "GT" / f"{name}.png": mask,
+        multi_class / "Imgs" / f"{name}.jpg": to_8_bit(scan.hounsfield, *WINDOW),
+        multi_class / "GT" / f"{name}.png": COLOURS[scan.labels],
+        multi_class / "Prior" / f"{name}.png": mask,
+    }
     if "Doctor-label" in binary.parts:
-        _write_picture(binary / "Edge" / f"{name}.png", edge_of(mask))
-    _write_picture(multi_class / "Imgs" / f"{name}.jpg", grey)
-    _write_picture(multi_class / "GT" / f"{name}.png", colour_labels(scan.labels))
-    _write_picture(multi_class / "Prior" / f"{name}.png", mask)
+        pictures[binary / "Edge" / f"{name}.png"] = edge_of(mask)
+    for path, pixels in pictures.items():
+        _write_picture(path, pixels)
 
 
 def _write_picture(path: Path, pixels: NDArray[np.uint8]) -> None:

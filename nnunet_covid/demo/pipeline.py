@@ -5,23 +5,111 @@ A finished step is written down in ``demo.json`` and skipped when the demo is st
 
 from __future__ import annotations
 
+import copy
 import json
+import os
 import shutil
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from nnunet_covid.demo.commands import EpochLines, StepFailed, console_command, run_logged
 from nnunet_covid.demo.covid_semiseg import write_covid_semiseg
-from nnunet_covid.demo.light_plan import add_light_configuration
-from nnunet_covid.demo.overlay import write_overlay
-from nnunet_covid.demo.settings import DATA_SET, FOLD, Settings, Workspace
 from nnunet_covid.errors import UserError
-from nnunet_covid.raw_dataset.staging import write_atomically
+from nnunet_covid.figures.sheets import write_predictions
+from nnunet_covid.files import replacing_folder, write_json
+from nnunet_covid.startup import offer_trainers
 
 Tell = Callable[[str], None]
 TABLE = "table.txt"
+DATASET = 501
+DATASET_NAME = "Dataset501_COVIDSemiSeg"
+PLANS = "nnUNetPlans"
+FOLD = 0
+LEAST_TRAINING_SLICES = 5
+"""nnU-Net splits into five folds."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One demo.
+
+    Attributes:
+        training, test, unlabelled: How many synthetic slices of each kind.
+        pixel: Mean size of a pixel, mm.
+        epochs: Epochs of training.
+        iterations: Steps per epoch.
+        seed: Of the slices and of the training.
+        device: ``"cpu"``, ``"cuda"`` or ``"mps"``.
+    """
+
+    training: int = 24
+    test: int = 8
+    unlabelled: int = 4
+    pixel: float = 1.3
+    epochs: int = 9
+    iterations: int = 30
+    seed: int = 0
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if self.training < LEAST_TRAINING_SLICES:
+            raise UserError(
+                f"{self.training} training slices are too few: nnU-Net splits them into five folds; "
+                f"ask for at least {LEAST_TRAINING_SLICES}"
+            )
+        for name in ("test", "epochs", "iterations"):
+            if getattr(self, name) < 1:
+                raise UserError(f"the number of {name} must be at least 1, not {getattr(self, name)}")
+        if not 0.5 <= self.pixel <= 4.0:
+            raise UserError(f"a pixel of {self.pixel} mm does not show a lung well; choose from 0.5 to 4 mm")
+        if self.seed < 0:
+            raise UserError(f"the seed must not be negative, but is {self.seed}")
+
+    @property
+    def trainer(self) -> str:
+        """The trainer's name as it stands behind ``-tr``."""
+        return f"InfNetTrainer_{self.epochs}epochs_{self.iterations}its_seed{self.seed}"
+
+    @property
+    def configuration(self) -> str:
+        """nnU-Net's configuration: what it planned, or on a CPU one with half the features."""
+        return "2d_light" if self.device == "cpu" else "2d"
+
+
+class Workspace:
+    """The folder of one demo and what lies in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.source = folder / "synthetic_source"
+        self.raw = folder / "nnUNet_raw" / DATASET_NAME
+        self.plans = folder / "nnUNet_preprocessed" / DATASET_NAME / f"{PLANS}.json"
+        self.predictions = folder / "predictions"
+        self.evaluation = folder / "evaluation"
+        self.overlay = folder / "overlay.png"
+        self.journal = folder / "demo.json"
+
+    def model(self, settings: Settings) -> Path:
+        """The trained model."""
+        name = f"{settings.trainer}__{PLANS}__{settings.configuration}"
+        return self.folder / "nnUNet_results" / DATASET_NAME / name
+
+    def environment(self, device: str, base: Mapping[str, str] = os.environ) -> dict[str, str]:
+        """The variables under which nnU-Net's commands run: its folders here, our trainers, few processes on a CPU."""
+        environment = dict(base)
+        for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+            environment[name] = str(self.folder / name)
+        offer_trainers(environment)
+        environment["PYTHONUNBUFFERED"] = "1"
+        environment["nnUNet_compile"] = "f"  # compiling takes longer than this training
+        if device == "cpu":
+            environment["nnUNet_def_n_proc"] = "1"
+            environment["OMP_WAIT_POLICY"] = "PASSIVE"  # on a busy machine, waiting threads must not take the cores
+        if device == "mps":
+            environment["PYTORCH_ENABLE_MPS_FALLBACK"] = "1"
+        return environment
 
 
 @dataclass(frozen=True)
@@ -92,19 +180,11 @@ class Demo:
 
     def make_data(self) -> None:
         """Step 1: the synthetic data set in the layout of COVID-SemiSeg."""
-        s = self.settings
-        unfinished = self.workspace.source.with_name(f".{self.workspace.source.name}.partial")
-        for folder in (unfinished, self.workspace.source):
-            shutil.rmtree(folder, ignore_errors=True)
-        write_covid_semiseg(
-            unfinished,
-            training=s.training,
-            test=s.test,
-            unlabelled=s.unlabelled,
-            seed=s.seed,
-            pixel=s.pixel,
-        )
-        unfinished.rename(self.workspace.source)
+        s, source = self.settings, self.workspace.source
+        shutil.rmtree(source, ignore_errors=True)
+        numbers = {name: getattr(s, name) for name in ("training", "test", "unlabelled", "seed", "pixel")}
+        with replacing_folder(source) as unfinished:
+            write_covid_semiseg(unfinished, **numbers)
 
     def convert(self) -> None:
         """Step 2: the converter that a user of COVID-SemiSeg runs."""
@@ -113,7 +193,7 @@ class Demo:
     def plan(self) -> None:
         """Step 3: fingerprint, plans and pre-processed data."""
         processes = () if self.settings.device == "cuda" else ("-np", 1, "-npfp", 1)
-        arguments = ("-d", DATA_SET, "-c", "2d", "--verify_dataset_integrity", *processes)
+        arguments = ("-d", DATASET, "-c", "2d", "--verify_dataset_integrity", *processes)
         self._run("plan", "nnUNetv2_plan_and_preprocess", *arguments)
         if self.settings.configuration != "2d":
             add_light_configuration(self.workspace.plans)
@@ -123,7 +203,7 @@ class Demo:
         s = self.settings
         model = self.workspace.model(s) / f"fold_{FOLD}"
         resume = ("--c",) if any(model.glob("checkpoint_*.pth")) else ()
-        arguments = (DATA_SET, s.configuration, FOLD, "-tr", s.trainer, "-device", s.device, *resume)
+        arguments = (DATASET, s.configuration, FOLD, "-tr", s.trainer, "-device", s.device, *resume)
         # no worker processes: starting them takes longer than they save. The variable breaks planning, so only here
         extra = {} if s.device == "cuda" else {"nnUNet_n_proc_DA": "0"}
         lines = EpochLines(s.epochs, lambda line: self._tell(f"      {line}"))
@@ -133,7 +213,7 @@ class Demo:
         """Step 5: the folder of test images."""
         s = self.settings
         shutil.rmtree(self.workspace.predictions, ignore_errors=True)
-        arguments = ["-i", self.workspace.raw / "imagesTs", "-o", self.workspace.predictions, "-d", DATA_SET]
+        arguments = ["-i", self.workspace.raw / "imagesTs", "-o", self.workspace.predictions, "-d", DATASET]
         arguments += ["-c", s.configuration, "-f", FOLD, "-tr", s.trainer, "-device", s.device]
         self._run("predict", "nnUNetv2_predict", *arguments, "--save_probabilities", "-npp", 1, "-nps", 1)
 
@@ -151,7 +231,7 @@ class Demo:
             mean = summarise(evaluation).classes["infection"].metrics["dice"].mean
             title = f"Synthetic test slices, InfNetTrainer, {self.settings.epochs * self.settings.iterations} steps"
             title += f": mean Dice {mean:.2f} (n = {len(dice)}), worst to best"
-            write_overlay(
+            write_predictions(
                 work.overlay, work.raw / "imagesTs", work.raw / "labelsTs", work.predictions, dice, title=title
             )
         except UserError as e:
@@ -182,28 +262,24 @@ class Demo:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as e:
-            raise UserError(f"{folder} cannot be made ({e.strerror}); choose another folder with -o") from e
+            raise UserError(f"{folder} cannot be made ({e.strerror}); choose another folder") from e
         if not any(folder.iterdir()):
             self._write_journal()
             return
-        remedy = "choose another folder with -o, or delete it"
+        remedy = "choose another folder, or delete it"
         try:
             content = json.loads(journal.read_text(encoding="utf-8"))
             settings, self._done, self._mean_dice = (content[key] for key in ("settings", "seconds", "mean_dice"))
         except (OSError, ValueError, KeyError, TypeError):
             raise UserError(f"{folder} is not empty and holds no demo; {remedy}") from None
-        if settings != self.settings.to_json():
-            mine = self.settings.to_json()
+        mine = asdict(self.settings)
+        if settings != mine:
             differ = ", ".join(f"{k} {settings.get(k)}" for k in mine if settings.get(k) != mine[k])
             raise UserError(f"{folder} holds a demo with other settings ({differ}); {remedy}")
 
     def _write_journal(self) -> None:
-        content = {
-            "settings": self.settings.to_json(),
-            "seconds": self._done,
-            "mean_dice": self._mean_dice,
-        }
-        write_atomically(self.workspace.journal, json.dumps(content, indent=2) + "\n")
+        content = {"settings": asdict(self.settings), "seconds": self._done, "mean_dice": self._mean_dice}
+        write_json(self.workspace.journal, content)
 
     def _report(self) -> float:
         work = self.workspace
@@ -220,3 +296,17 @@ class Demo:
         ):
             self._tell(f"{what:<12} {where}")
         return mean
+
+
+def add_light_configuration(plans_file: Path, base: str = "2d", name: str = "2d_light") -> None:
+    """Add to a plans file a configuration for training on a CPU, or put it right: half the features at every stage.
+
+    nnU-Net's way to do so (its page "explanation of plans files"): an entry that inherits from another and replaces
+    what differs. The pre-processed data are shared.
+    """
+    plans = json.loads(plans_file.read_text(encoding="utf-8"))
+    architecture = copy.deepcopy(plans["configurations"][base]["architecture"])
+    features = architecture["arch_kwargs"]["features_per_stage"]
+    architecture["arch_kwargs"]["features_per_stage"] = [max(n // 2, 8) for n in features]
+    plans["configurations"][name] = {"inherits_from": base, "architecture": architecture}
+    write_json(plans_file, plans, indent=4)

@@ -2,35 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
-from numpy.typing import NDArray
 
-from nnunet_covid.demo.chest import Chest, CTSlice
-from nnunet_covid.demo.fields import Array
+from nnunet_covid.demo.chest import HALF_WIDTH, Array, Chest, SyntheticCT
 
 LEVELS = (0.2, 0.88)
 """Heights, as a part of the lungs' height, between which single slices are taken."""
 MINIMUM_INFECTION = 0.02
-"""Least part of the lungs in a single slice that is infected."""
-
-
-@dataclass(frozen=True)
-class CTVolume:
-    """A stack of axial slices, from the apex down.
-
-    Attributes:
-        hounsfield: (slices, rows, columns), HU.
-        labels: 0 background, 1 ground glass, 2 consolidation; same shape.
-        lungs: 0 outside, 1 right lung, 2 left lung; same shape.
-        spacing: Of slices, rows and columns, mm.
-    """
-
-    hounsfield: NDArray[np.float32]
-    labels: NDArray[np.uint8]
-    lungs: NDArray[np.uint8]
-    spacing: tuple[float, float, float]
+"""Least part of the lungs in a single slice that is infected, where the person allows it."""
 
 
 def grid(size: int, pixel: float, centre: float = 0.0) -> Array:
@@ -38,19 +17,18 @@ def grid(size: int, pixel: float, centre: float = 0.0) -> Array:
     return centre + pixel * (np.arange(size, dtype=np.float64) - 0.5 * (size - 1))
 
 
-def synthetic_slice(seed: int, *, pixel: float = 1.3, branches: int = 1100) -> CTSlice:
+def synthetic_slice(seed: int, *, pixel: float = 1.3) -> SyntheticCT:
     """A slice through a lesion, cut to the box around the lungs.
 
     Args:
         seed: Chooses the person and the height.
         pixel: Size of a pixel, mm.
-        branches: As in :meth:`nnunet_covid.demo.chest.Chest.draw`.
     """
-    chest = Chest.draw(seed, branches=branches)
+    chest = Chest(seed)
     return lung_box_slice(chest, infected_level(chest), pixel=pixel)
 
 
-def lung_box_slice(chest: Chest, z: float, *, pixel: float = 1.3, margin: float = 6.0) -> CTSlice:
+def lung_box_slice(chest: Chest, z: float, *, pixel: float = 1.3, margin: float = 6.0) -> SyntheticCT:
     """The slice at height z, cut to the box around the lungs.
 
     Args:
@@ -62,41 +40,37 @@ def lung_box_slice(chest: Chest, z: float, *, pixel: float = 1.3, margin: float 
     Raises:
         ValueError: If there is no lung at this height.
     """
-    lungs = _coarse(chest, z).lungs > 0
+    x, y = _coarse_grid()
+    lungs = chest.slice(x, y, z).lungs > 0
     if not lungs.any():
-        msg = f"there is no lung at z = {z} mm; the lungs reach from 0 to about {chest.anatomy.height:.0f} mm"
+        msg = f"there is no lung at z = {z} mm; the lungs reach from 0 to about {chest.height:.0f} mm"
         raise ValueError(msg)
-    rows, columns = np.flatnonzero(lungs.any(axis=1)), np.flatnonzero(lungs.any(axis=0))
-    x, y = _coarse_grid(chest)
-    wide = np.arange(x[columns[0]] - margin, x[columns[-1]] + margin, pixel)
-    high = np.arange(y[rows[0]] - margin, y[rows[-1]] + margin, pixel)
-    return chest.slice(wide, high, z)
+    rows, columns = y[lungs.any(axis=1)], x[lungs.any(axis=0)]
+    wide = np.arange(columns[0] - margin, columns[-1] + margin, pixel)
+    return chest.slice(wide, np.arange(rows[0] - margin, rows[-1] + margin, pixel), z)
 
 
-def square_slice(seed: int, *, size: int, field: float = 330.0, branches: int = 1100) -> CTSlice:
+def square_slice(seed: int, *, size: int, field: float = 330.0) -> SyntheticCT:
     """A square slice through a lesion with the whole chest in it.
 
     Args:
         seed: Chooses the person and the height.
         size: Rows and columns.
         field: Width of the picture, mm.
-        branches: As in :meth:`nnunet_covid.demo.chest.Chest.draw`.
     """
-    chest = Chest.draw(seed, branches=branches)
-    pixel = field / size
+    chest, pixel = Chest(seed), field / size
     return chest.slice(grid(size, pixel), grid(size, pixel, 8.0), infected_level(chest))
 
 
 def synthetic_volume(
-    seed: int, *, size: int = 160, spacing: tuple[float, float, float] = (5.0, 2.4, 2.4), branches: int = 1100
-) -> CTVolume:
+    seed: int, *, size: int = 160, spacing: tuple[float, float, float] = (5.0, 2.4, 2.4)
+) -> SyntheticCT:
     """The whole chest.
 
     Args:
         seed: Chooses the person.
         size: Rows and columns.
         spacing: Of slices, rows and columns, mm; rows and columns must be equally far apart.
-        branches: As in :meth:`nnunet_covid.demo.chest.Chest.draw`.
 
     Raises:
         ValueError: If the pixels are not square.
@@ -105,10 +79,10 @@ def synthetic_volume(
     if row != column:
         msg = f"pixels must be square, but rows are {row} mm and columns {column} mm apart"
         raise ValueError(msg)
-    chest = Chest.draw(seed, branches=branches)
+    chest = Chest(seed)
     x, y = grid(size, column), grid(size, row, 8.0)
-    slices = [chest.slice(x, y, float(z)) for z in np.arange(0.5 * between, chest.anatomy.height, between)]
-    return CTVolume(
+    slices = [chest.slice(x, y, float(z)) for z in np.arange(0.5 * between, chest.height, between)]
+    return SyntheticCT(
         np.stack([s.hounsfield for s in slices]),
         np.stack([s.labels for s in slices]),
         np.stack([s.lungs for s in slices]),
@@ -118,26 +92,18 @@ def synthetic_volume(
 
 def infected_level(chest: Chest) -> float:
     """The height of the centre of a lesion, mm: of the first that takes up enough of the slice, else of the largest."""
-    height = chest.anatomy.height
-    levels = [float(np.clip(lesion.centre[2], LEVELS[0] * height, LEVELS[1] * height)) for lesion in chest.lesions]
-    if not levels:
-        return 0.5 * height
-    best, best_part = levels[0], -1.0
-    for z in levels:
-        coarse = _coarse(chest, z)
-        part = float(coarse.infection.sum() / max((coarse.lungs > 0).sum(), 1))
-        if part >= MINIMUM_INFECTION:
+    if not chest.lesions:
+        return 0.5 * chest.height
+    parts: dict[float, float] = {}
+    for lesion in chest.lesions:
+        z = float(np.clip(lesion.centre[2], LEVELS[0] * chest.height, LEVELS[1] * chest.height))
+        coarse = chest.slice(*_coarse_grid(), z)
+        parts[z] = float(coarse.infection.sum() / max((coarse.lungs > 0).sum(), 1))
+        if parts[z] >= MINIMUM_INFECTION:
             return z
-        if part > best_part:
-            best, best_part = z, part
-    return best
+    return max(parts, key=lambda z: parts[z])
 
 
-def _coarse_grid(chest: Chest) -> tuple[Array, Array]:
-    reach = 1.15 * max(chest.anatomy.half_width, chest.anatomy.half_depth)
-    positions = np.arange(-reach, reach, 4.0, dtype=np.float64)
+def _coarse_grid() -> tuple[Array, Array]:
+    positions = np.arange(-1.3 * HALF_WIDTH, 1.3 * HALF_WIDTH, 4.0)
     return positions, positions + 4.0
-
-
-def _coarse(chest: Chest, z: float) -> CTSlice:
-    return chest.slice(*_coarse_grid(chest), z)

@@ -13,11 +13,9 @@ The functions on arrays (``confusion``, ``surface_distance``, ``s_measure``, ``e
 pure and can be used alone. Nothing here is used in training.
 """
 
-from nnunet_covid.evaluation.empty_policy import EmptyPolicy
+from nnunet_covid.evaluation.confusion import EmptyPolicy
 from nnunet_covid.evaluation.folders import Evaluation, evaluate_folders
-from nnunet_covid.evaluation.report import write_report
-from nnunet_covid.evaluation.summary import summarise, summary_as_json
-from nnunet_covid.evaluation.tables import terminal_table
+from nnunet_covid.evaluation.tables import summarise, summary_as_json, terminal_table, write_report
 
 __all__ = [
     "EmptyPolicy",

@@ -1,21 +1,34 @@
-"""Does one method beat another on the same cases? Every pair of methods, per metric and class."""
+"""Does one method beat another on the same cases? Reading score tables back, comparing every pair, tables of it.
+
+The statistics themselves are pure functions in ``paired_statistics``.
+"""
 
 from __future__ import annotations
 
+import csv
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nnunet_covid.errors import UserError
 from nnunet_covid.evaluation.metrics import METRICS, Metric, Units, column_name
-from nnunet_covid.evaluation.paired_statistics import PairedStatistics, holm, paired_statistics
-from nnunet_covid.evaluation.score_tables import ScoreTable, aligned_tables, read_score_table
+from nnunet_covid.evaluation.paired_statistics import CONFIDENCE, PairedStatistics, holm, paired_statistics
+from nnunet_covid.evaluation.tables import CSV_NAME, JSON_NAME, aligned
+from nnunet_covid.files import replacing, some_of, write_json
 
 SIGNIFICANCE = 0.05
 DEFAULT_METRICS = ("dice", "nsd", "hd95")
+DESCRIPTIVE = ("case", "class", "empty", "tp", "fp", "fn", "tn")
+# Two tables made with different values of these do not hold the same quantities.
+COMPARABLE_SETTINGS = ("nsd_tolerance", "empty_policy", "length_unit", "size_unit")
+HEAD = ("metric", "class", "A", "B", "n", "mean A", "mean B", "A − B", "95 % interval", "t-test p", "Wilcoxon p")
+EFFECT_HEAD = ("Holm p", "d_z", "rank-bis.", "better")
 
 
 @dataclass(frozen=True)
@@ -122,3 +135,213 @@ def _names_of(paths: Sequence[Path]) -> list[str]:
         if len(set(names)) == len(names):
             return names
     return [str(p) for p in paths]
+
+
+def comparison_table(compared: Sequence[PairComparison]) -> str:
+    """One line per metric, class and pair, and below it how to read the line."""
+    lines = aligned([*HEAD, *EFFECT_HEAD], [_row(c) for c in compared])
+    notes = [
+        "",
+        f"A − B with its bootstrap {100 * CONFIDENCE:.0f} % interval; "
+        "Holm: Wilcoxon's p adjusted for all pairs and classes of a metric.",
+        f"'better' is named where the adjusted p is below {SIGNIFICANCE} and the interval does not hold 0.",
+    ]
+    smallest = min(c.statistics.n for c in compared)
+    if smallest < 6:
+        notes.append(f"With {smallest} cases Wilcoxon's p cannot fall below {2 ** (1 - smallest):g}.")
+    return "\n".join([*lines, *notes])
+
+
+def write_comparison(compared: Sequence[PairComparison], folder: Path) -> list[Path]:
+    """Write ``comparison.csv`` and ``comparison.json`` into an existing folder; returns the files."""
+    records = [comparison_record(c) for c in compared]
+    table, document = folder / "comparison.csv", folder / "comparison.json"
+    with replacing(table) as unfinished, unfinished.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, fieldnames=list(records[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({k: "" if v is None else v for k, v in record.items()} for record in records)
+    write_json(document, records)
+    return [table, document]
+
+
+def write_forest(compared: Sequence[PairComparison], folder: Path) -> list[Path]:
+    """Draw ``forest.png``, a panel per metric and a row per class and pair of methods; returns the file."""
+    from nnunet_covid.figures.scores import Difference, draw_forest  # matplotlib takes long to import
+
+    several_classes = len({c.class_name for c in compared}) > 1
+    panels: dict[str, list[Difference]] = {}
+    more_is_better: dict[str, bool] = {}
+    for c in compared:
+        name = f"{c.class_name}: {c.a} − {c.b}" if several_classes else f"{c.a} − {c.b}"
+        better = "" if c.better is None else "first" if c.better == c.a else "second"
+        row = Difference(name, c.statistics.mean_difference, c.statistics.interval, better)
+        panels.setdefault(c.heading, []).append(row)
+        more_is_better[c.heading] = c.metric.best > 0
+    return [draw_forest(folder / "forest.png", panels, list(more_is_better.values()))]
+
+
+def comparison_record(c: PairComparison) -> dict[str, Any]:
+    """A comparison as a flat record; None where there is no finite value."""
+    fields = asdict(c.statistics)
+    low, high = fields.pop("interval")
+    record = {"metric": c.column, "class": c.class_name, "a": c.a, "b": c.b, **fields}
+    record |= {"interval_low": low, "interval_high": high, "holm_p": c.holm_p, "better": c.better}
+    return {k: None if isinstance(v, float) and not abs(v) < float("inf") else v for k, v in record.items()}
+
+
+def _row(c: PairComparison) -> list[str]:
+    s, digits = c.statistics, c.metric.digits
+    low, high = s.interval
+    return [
+        c.column,
+        c.class_name,
+        c.a,
+        c.b,
+        str(s.n),
+        *(_number(v, digits) for v in (s.mean_a, s.mean_b)),
+        _number(s.mean_difference, digits, sign=True),
+        f"[{_number(low, digits, sign=True)}, {_number(high, digits, sign=True)}]",
+        *(_p_value(p) for p in (s.t_test_p, s.wilcoxon_p, c.holm_p)),
+        _number(s.cohen_dz, 2, sign=True),
+        _number(s.rank_biserial, 2, sign=True),
+        c.better or "–",
+    ]
+
+
+def _number(value: float, digits: int, *, sign: bool = False) -> str:
+    if value != value:
+        return "–"
+    return f"{value:{'+' if sign else ''}.{digits}f}".replace("-", "−")
+
+
+def _p_value(p: float) -> str:
+    if p != p:
+        return "–"
+    return f"{p:.3f}" if p >= 0.001 else "< 0.001"
+
+
+@dataclass(frozen=True)
+class ScoreTable:
+    """``values[column][i]`` belongs to ``rows[i]``, a pair of case and class; NaN where there is no value."""
+
+    name: str
+    rows: tuple[tuple[str, str], ...]
+    values: dict[str, NDArray[np.float64]]
+    settings: dict[str, Any]
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the classes in order of appearance."""
+        return list(dict.fromkeys(class_name for _, class_name in self.rows))
+
+
+def read_score_table(path: Path, name: str) -> ScoreTable:
+    """The ``cases.csv`` of an evaluation, given the file or its folder.
+
+    Raises:
+        UserError: if the file is missing, or it or the summary beside it was not written by ``nnunet-covid evaluate``.
+    """
+    file = _table_file(path)
+    try:
+        with file.open(newline="", encoding="utf-8") as stream:
+            reader = csv.DictReader(stream)
+            rows = list(reader)
+            columns = list(reader.fieldnames or [])
+    except OSError as e:
+        raise UserError(f"{file}: cannot be read ({e.strerror}); name a folder written by 'evaluate -o'") from e
+    except (UnicodeDecodeError, csv.Error) as e:
+        raise UserError(f"{file}: is not a table written by 'nnunet-covid evaluate' ({e})") from e
+    if not rows or not set(DESCRIPTIVE) <= set(columns):
+        raise UserError(f"{file}: is not a table written by 'nnunet-covid evaluate'")
+    keys = tuple((row["case"], row["class"]) for row in rows)
+    if len(set(keys)) < len(keys):
+        raise UserError(f"{file}: lists a case twice")
+    try:
+        values = {c: np.array([float(r[c] or "nan") for r in rows]) for c in columns if c not in DESCRIPTIVE}
+    except (TypeError, ValueError) as e:
+        raise UserError(f"{file}: holds something that is no number ({e})") from e
+    return ScoreTable(name, keys, values, _settings_beside(file))
+
+
+def aligned_tables(tables: Sequence[ScoreTable], *, common_cases: bool = False) -> list[ScoreTable]:
+    """The tables with their rows in the order of the first.
+
+    Args:
+        tables: at least two.
+        common_cases: drop what is not in every table instead of refusing it.
+
+    Raises:
+        UserError: if the tables list different cases or were made with different settings.
+    """
+    first = tables[0]
+    for other in tables[1:]:
+        _check_settings(first, other)
+        _check_cases(first, other, common_cases=common_cases)
+    everywhere = set(first.rows).intersection(*(t.rows for t in tables[1:]))
+    shared = [row for row in first.rows if row in everywhere]
+    if not shared:
+        raise UserError("the tables have no case in common")
+    return [_reordered(table, shared) for table in tables]
+
+
+def _check_cases(first: ScoreTable, other: ScoreTable, *, common_cases: bool) -> None:
+    if common_cases:
+        return
+    for here, there in ((first, other), (other, first)):
+        listed = set(there.rows)
+        missing = [f"{case} ({cls})" for case, cls in here.rows if (case, cls) not in listed]
+        if missing:
+            raise UserError(
+                f"'{there.name}' lacks {some_of(missing)}, which '{here.name}' has; "
+                "--common-cases compares the cases that all of them have"
+            )
+
+
+def notes_on_settings(paths: Sequence[Path]) -> list[str]:
+    """A line for each evaluation that has no summary, so that its settings could not be compared."""
+    return [
+        f"{path}: no {JSON_NAME} beside its table, so whether its settings ({', '.join(COMPARABLE_SETTINGS)}) are "
+        "those of the others is not known"
+        for path in paths
+        if not _summary_beside(_table_file(path)).exists()
+    ]
+
+
+def _check_settings(first: ScoreTable, other: ScoreTable) -> None:
+    if not (first.settings and other.settings):
+        return
+    for key in COMPARABLE_SETTINGS:
+        mine, theirs = first.settings[key], other.settings[key]
+        if mine != theirs:
+            raise UserError(
+                f"'{first.name}' and '{other.name}' were evaluated with different {key.replace('_', ' ')}: "
+                f"{mine} and {theirs}"
+            )
+
+
+def _reordered(table: ScoreTable, rows: Sequence[tuple[str, str]]) -> ScoreTable:
+    position = {row: i for i, row in enumerate(table.rows)}
+    order = [position[row] for row in rows]
+    return ScoreTable(table.name, tuple(rows), {c: v[order] for c, v in table.values.items()}, table.settings)
+
+
+def _settings_beside(file: Path) -> dict[str, Any]:
+    """The comparable settings of the evaluation from the summary beside its table; none without a summary."""
+    summary = _summary_beside(file)
+    try:
+        settings = json.loads(summary.read_text(encoding="utf-8"))["settings"]
+        return {key: settings[key] for key in COMPARABLE_SETTINGS}
+    except FileNotFoundError:
+        return {}
+    except OSError as e:
+        raise UserError(f"{summary}: cannot be read ({e.strerror}); evaluate again") from e
+    except (ValueError, KeyError, TypeError) as e:
+        raise UserError(f"{summary}: is not a summary written by 'nnunet-covid evaluate'; evaluate again") from e
+
+
+def _table_file(path: Path) -> Path:
+    return path / CSV_NAME if path.is_dir() else path
+
+
+def _summary_beside(file: Path) -> Path:
+    return file.parent / JSON_NAME

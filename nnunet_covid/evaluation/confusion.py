@@ -1,16 +1,24 @@
-"""Counts of true and false positives and negatives, and the overlap metrics that are ratios of them.
+"""Counts of true and false positives and negatives, their ratios, and what an empty mask is worth.
 
 Every metric of a label map that does not look at distances is here. All functions are pure.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nnunet_covid.evaluation.borders import SLAB_VOXELS
+CUBIC_MILLIMETRES_PER_MILLILITRE = 1000.0
+# Arrays of this size are allocated over and over without a page fault, which costs more than the arithmetic.
+SLAB_VOXELS = 1 << 21
+
+Emptiness = Literal["", "both", "prediction", "reference"]
 
 
 @dataclass(frozen=True)
@@ -107,3 +115,50 @@ def label_mae(counts: ConfusionCounts) -> float:
 
 def _ratio(numerator: int, denominator: int, *, if_undefined: float) -> float:
     return numerator / denominator if denominator else if_undefined
+
+
+def volume_ml(voxels: int, spacing: Sequence[float]) -> float:
+    """Volume in ml of a number of voxels with edges in mm: n · Π spacing / 1000."""
+    return voxels * math.prod(spacing) / CUBIC_MILLIMETRES_PER_MILLILITRE
+
+
+class EmptyPolicy(str, Enum):
+    """How a case with an empty mask enters the table.
+
+    ``SCORE``: both empty → overlaps and NSD 1, distances 0; only one empty → overlaps and NSD 0, HD95 the
+    diagonal of the image. ``NAN_BOTH``: as ``SCORE``, but a case where both are empty has no value and is
+    left out of the mean (the convention of nnU-Net's own ``summary.json``). ``NAN_REFERENCE``: every case
+    without reference foreground is left out of the mean.
+    """
+
+    SCORE = "score"
+    NAN_BOTH = "nan-both"
+    NAN_REFERENCE = "nan-reference"
+
+
+def emptiness(prediction_size: int, reference_size: int) -> Emptiness:
+    """Which of the two masks is empty, from their numbers of voxels."""
+    if prediction_size and reference_size:
+        return ""
+    if prediction_size:
+        return "reference"
+    return "prediction" if reference_size else "both"
+
+
+def left_out(empty: Emptiness, policy: EmptyPolicy) -> bool:
+    """Whether this policy keeps such a case out of the mean."""
+    if policy is EmptyPolicy.NAN_BOTH:
+        return empty == "both"
+    return policy is EmptyPolicy.NAN_REFERENCE and empty in ("both", "reference")
+
+
+def empty_overlap(empty: Emptiness) -> float:
+    """The overlap (Dice, IoU, NSD …) under ``SCORE``: 1 where both are empty, else 0."""
+    return 1.0 if empty == "both" else 0.0
+
+
+def empty_distance(empty: Emptiness, shape: tuple[int, ...], spacing: tuple[float, ...]) -> float:
+    """The distance under ``SCORE``: 0 where both are empty, else the diagonal √Σ(nᵢ·sᵢ)² of the image."""
+    if empty == "both":
+        return 0.0
+    return math.sqrt(float(np.sum((np.asarray(shape) * np.asarray(spacing)) ** 2)))

@@ -1,48 +1,37 @@
-"""From two folders to scores: check everything, then measure case by case, in several processes if asked."""
+"""From two folders to scores: pair the cases by file name, then check and score each in one pass.
+
+Several processes share the cases if asked. Whatever is wrong with a case is told before anything is written, since
+nothing is written here.
+"""
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+import ctypes
+import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from tqdm import tqdm
 
+from nnunet_covid.dataset_json import Labels, read_dataset_json
 from nnunet_covid.errors import UserError
-from nnunet_covid.evaluation.allocator import keep_freed_memory
-from nnunet_covid.evaluation.case import CaseScore, Settings, score_case
-from nnunet_covid.evaluation.empty_policy import EmptyPolicy
-from nnunet_covid.evaluation.geometry import Geometry, difference_of
-from nnunet_covid.evaluation.kept_labels import KeptCase, keep_labels, within_budget
-from nnunet_covid.evaluation.label_files import (
-    LabelFormat,
-    label_format,
-    read_geometry,
-    read_labels,
-    unknown_values,
-)
-from nnunet_covid.evaluation.labels import LabelScheme, find_dataset_json, read_dataset_json, scheme_of_labels
+from nnunet_covid.evaluation.confusion import EmptyPolicy
+from nnunet_covid.evaluation.label_files import LabelFormat, label_format, read_labels, unknown_values
+from nnunet_covid.evaluation.labels import LabelScheme, find_dataset_json, scheme_of_labels
 from nnunet_covid.evaluation.metrics import Units
-from nnunet_covid.evaluation.pairing import paired_cases
-from nnunet_covid.evaluation.probability_maps import (
-    MapSource,
-    check_greys,
-    check_map,
-    find_maps,
-    maps_beside,
-    read_maps,
-)
+from nnunet_covid.evaluation.probability_maps import MapSource, check_greys, find_maps, maps_beside, read_maps
+from nnunet_covid.evaluation.scores import CaseScore, Settings, score_case
+from nnunet_covid.files import files_in, map_in_processes, some_of
+from nnunet_covid.geometry import Geometry, difference_of
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-CASES_PER_TASK = 8  # handing over single PNG slices would cost as much as scoring them
+REMEDY = "resample the prediction onto the reference, or copy the reference's header where only the header is wrong"
+# Parameters of mallopt(3).
+TRIM_THRESHOLD = -1
+MMAP_THRESHOLD = -3
+LARGEST = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -55,7 +44,6 @@ class EvaluationInput:
     format: LabelFormat
     scheme: LabelScheme
     maps: MapSource | None
-    units: Units
 
     def prediction(self, case: str) -> Path:
         """The predicted label map of a case."""
@@ -68,10 +56,11 @@ class EvaluationInput:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All scores, in the order of cases and classes, and how they came about."""
+    """All scores, in the order of cases and classes, their units, and how they came about."""
 
     input: EvaluationInput
     settings: Settings
+    units: Units
     scores: tuple[CaseScore, ...]
 
 
@@ -80,7 +69,7 @@ def evaluate_folders(
     references: str | Path,
     *,
     dataset_json: str | Path | None = None,
-    labels: Mapping[str, int | Sequence[int]] | None = None,
+    labels: Labels | None = None,
     maps: str | Path | None = None,
     use_maps: bool = True,
     resize_maps: bool = False,
@@ -95,8 +84,8 @@ def evaluate_folders(
     Args:
         predictions: folder of label maps, and of nnU-Net's ``CASE.npz`` if there are any.
         references: folder of label maps.
-        dataset_json: file that says what the labels mean; by default looked for beside and above the label
-        maps. labels: instead of it, label values by name; regions as sequences.
+        dataset_json: file that says what the labels mean; by default looked for beside and above the label maps.
+        labels: instead of it, label values by name; regions as sequences.
         maps: folder of probability maps, if they are not beside the predictions.
         use_maps: False leaves the map-based metrics out.
         resize_maps: bring grey maps to the size of the label maps instead of refusing them.
@@ -105,18 +94,19 @@ def evaluate_folders(
         distances: False leaves HD95 and NSD out, which take most of the time of the label metrics.
         processes: how many to use; 1 stays in this one. A script that asks for more must guard its main part with
             ``if __name__ == "__main__"``, because new processes import it.
-        progress: show progress bars, if the error stream is a terminal.
+        progress: show a progress bar, if the error stream is a terminal.
 
     Returns:
-        The scores; ``summary.summarise`` averages them and ``report.write_report`` writes tables and plots.
+        The scores; ``summarise`` averages them and ``write_report`` writes tables and plots.
 
     Raises:
-        UserError: for any mistake in the input, before the first case is scored.
+        UserError: for any mistake in the input.
 
     Examples:
         >>> evaluation = evaluate_folders("predictions", "labelsTs")
         >>> summarise(evaluation).classes["infection"].metrics["dice"].mean
     """
+    settings = _settings(tolerance, empty_policy, distances, processes)
     source = open_folders(
         Path(predictions),
         Path(references),
@@ -126,12 +116,18 @@ def evaluate_folders(
         use_maps=use_maps,
         resize_maps=resize_maps,
     )
-    settings = _settings(tolerance, empty_policy, distances, processes)
-    with _mapper(min(processes, len(source.cases))) as run:
-        kept = _check_values(source, run, progress)
-        scored = run(partial(_score, source, settings), list(zip(source.cases, kept, strict=True)))
-        scores = _with_bar(scored, len(source.cases), "scoring", progress)
-        return Evaluation(source, settings, tuple(score for case in scores for score in case))
+    scored: Iterable[tuple[Units, list[CaseScore]]]
+    scored = map_in_processes(partial(_score, source, settings), source.cases, processes, prepare=keep_freed_memory)
+    quiet = None if progress else True  # None leaves it to the stream
+    units, scores = None, []
+    bar = tqdm(scored, total=len(source.cases), desc="scoring", unit="case", disable=quiet, leave=False)
+    for case, (units_of_case, scores_of_case) in zip(source.cases, bar, strict=True):
+        if units not in (None, units_of_case):
+            raise UserError(f"{case}: 2D and 3D label maps, or ones with and without spacing, do not mix")
+        units = units_of_case
+        scores += scores_of_case
+    assert units is not None
+    return Evaluation(source, settings, units, tuple(scores))
 
 
 def open_folders(
@@ -139,15 +135,15 @@ def open_folders(
     references: Path,
     *,
     dataset_json: Path | None = None,
-    labels: Mapping[str, int | Sequence[int]] | None = None,
+    labels: Labels | None = None,
     maps: Path | None = None,
     use_maps: bool = True,
     resize_maps: bool = False,
 ) -> EvaluationInput:
-    """Pair the cases and compare geometries and channels by the files' headers.
+    """Learn what the labels mean, pair the cases and find their maps.
 
     Raises:
-        UserError: for names on one side only, unequal geometries, maps that are missing, do not match or are masks.
+        UserError: for labels that make no sense, names on one side only, maps that are missing or are masks.
     """
     for folder in (predictions, references):
         if not folder.is_dir():
@@ -160,31 +156,66 @@ def open_folders(
     fmt = label_format(description, references)
     cases = paired_cases(predictions, references, fmt.ending)
     source = None
-    if use_maps:
-        source = (
-            maps_beside(predictions, cases, scheme)
-            if maps is None
-            else find_maps(maps, cases, scheme, resize=resize_maps)
-        )
-    units = Units("mm", "ml")
-    for i, case in enumerate(cases):
-        geometry = _common_geometry(predictions, references, case, fmt)
-        if i and geometry.units != units:
-            raise UserError(f"{case}: 2D and 3D label maps, or ones with and without spacing, do not mix")
-        units = geometry.units
-        if source is not None:
-            check_map(source, case, scheme, geometry.shape)
-    if source is not None:
+    if use_maps and maps is None:
+        source = maps_beside(predictions, cases, scheme)
+    elif use_maps and maps is not None:
+        source = find_maps(maps, cases, scheme, resize=resize_maps)
         check_greys(source, cases, scheme)
-    return EvaluationInput(predictions, references, tuple(cases), fmt, scheme, source, units)
+    return EvaluationInput(predictions, references, tuple(cases), fmt, scheme, source)
 
 
-def _common_geometry(predictions: Path, references: Path, case: str, fmt: LabelFormat) -> Geometry:
-    predicted = read_geometry(predictions / f"{case}{fmt.ending}", fmt)
-    expected = read_geometry(references / f"{case}{fmt.ending}", fmt)
-    if difference := difference_of(predicted, expected):
-        raise UserError(f"{case}: {difference}")
-    return expected
+def paired_cases(predictions: Path, references: Path, ending: str) -> list[str]:
+    """Names of the cases that both folders hold, sorted: their files with this ending, less the ending.
+
+    Raises:
+        UserError: if one folder has a case that the other lacks, or there is none at all.
+    """
+    predicted, expected = (
+        sorted(path.name[: -len(ending)] for path in files_in(folder, ending)) for folder in (predictions, references)
+    )
+    lacking = {predictions: set(expected) - set(predicted), references: set(predicted) - set(expected)}
+    problems = [f"{some_of(names)} missing in {folder}" for folder, names in lacking.items() if names]
+    if problems:
+        raise UserError(f"the folders do not hold the same '*{ending}' cases: {'; '.join(problems)}")
+    if not predicted:
+        raise UserError(f"neither {predictions} nor {references} holds a file that ends in '{ending}'")
+    return predicted
+
+
+def read_pair(source: EvaluationInput, case: str) -> tuple[Any, Any, Geometry | None]:
+    """Prediction and reference of a case and their common geometry.
+
+    Raises:
+        UserError: if they lie differently in space, or hold values that the labels do not name.
+    """
+    prediction, predicted_geometry = read_labels(source.prediction(case), source.format)
+    reference, geometry = read_labels(source.reference(case), source.format)
+    if prediction.shape != reference.shape:
+        raise UserError(
+            f"{case}: shape {prediction.shape} of the prediction differs from the reference's {reference.shape}"
+        )
+    if aspect := difference_of(predicted_geometry, geometry):
+        mine, theirs = (_in_words(getattr(g, aspect), aspect) for g in (predicted_geometry, geometry))
+        raise UserError(f"{case}: {aspect} {mine} of the prediction differs from the reference's {theirs}; {REMEDY}")
+    for path, labels in ((source.reference(case), reference), (source.prediction(case), prediction)):
+        if unknown := unknown_values(labels, source.scheme.known_values):
+            listed = ", ".join(map(str, sorted(unknown)[:5]))
+            known = ", ".join(map(str, sorted(source.scheme.known_values)))
+            raise UserError(f"{path}: holds the value(s) {listed}, which the labels do not name (known: {known})")
+    return prediction, reference, geometry
+
+
+def _in_words(values: tuple[float, ...], aspect: str) -> tuple[float, ...]:
+    """Rounded, never −0.0; a spacing in the order of the array, as nnU-Net tells it."""
+    rounded = tuple(round(v, 4) + 0.0 for v in values)
+    return rounded[::-1] if aspect == "spacing" else rounded
+
+
+def _score(source: EvaluationInput, settings: Settings, case: str) -> tuple[Units, list[CaseScore]]:
+    prediction, reference, geometry = read_pair(source, case)
+    maps = None if source.maps is None else read_maps(source.maps, case, source.scheme, reference.shape)
+    scores = score_case(case, prediction, reference, geometry, source.scheme, settings, maps)
+    return Units.of(geometry, reference.ndim), scores
 
 
 def _settings(tolerance: float, empty_policy: EmptyPolicy | str, distances: bool, processes: int) -> Settings:
@@ -199,78 +230,14 @@ def _settings(tolerance: float, empty_policy: EmptyPolicy | str, distances: bool
         raise UserError(f"unknown policy '{empty_policy}' for empty masks; known are {known}") from e
 
 
-def _check_values(source: EvaluationInput, run: _Run, progress: bool) -> list[KeptCase | None]:
-    """Refuse values that the labels do not name, in any file, before anything is scored.
+def keep_freed_memory() -> None:
+    """Let this process keep freed blocks below 1 GiB, so that the next slice finds its memory ready.
 
-    The label maps that were read for it are kept as far as memory is set aside for them.
+    The C library returns large blocks to the kernel when they are freed. Scoring allocates arrays of the size of a
+    slice over and over, and every return costs page faults, the more so with several processes at once. Where there is
+    no such setting, as outside glibc, nothing happens.
     """
-    checked = _with_bar(run(partial(_check_case, source), source.cases), len(source.cases), "checking", progress)
-    return list(within_budget(_passed(outcome) for outcome in checked))
-
-
-def _passed(outcome: KeptCase | str | None) -> KeptCase | None:
-    if isinstance(outcome, str):
-        raise UserError(outcome)
-    return outcome
-
-
-def _check_case(source: EvaluationInput, case: str) -> KeptCase | str | None:
-    """What is wrong with the values of a case, or else its label maps, if they are small enough to be kept."""
-    kept = []
-    for path in (source.reference(case), source.prediction(case)):
-        labels, geometry = read_labels(path, source.format)
-        unknown = unknown_values(labels, source.scheme.known_values)
-        if unknown:
-            listed = ", ".join(map(str, sorted(unknown)[:5]))
-            known = ", ".join(map(str, sorted(source.scheme.known_values)))
-            return f"{path}: holds the value(s) {listed}, which the labels do not name (known: {known})"
-        kept.append((keep_labels(labels), geometry))
-    (reference, geometry), (prediction, _) = kept
-    return None if reference is None or prediction is None else KeptCase(prediction, reference, geometry)
-
-
-def _score(source: EvaluationInput, settings: Settings, item: tuple[str, KeptCase | None]) -> list[CaseScore]:
-    case, kept = item
-    if kept is None:
-        reference, geometry = read_labels(source.reference(case), source.format)
-        prediction, _ = read_labels(source.prediction(case), source.format)
-    else:
-        reference, prediction, geometry = kept.reference.restored(), kept.prediction.restored(), kept.geometry
-    maps = None if source.maps is None else read_maps(source.maps, case, source.scheme, geometry.shape)
-    return score_case(case, prediction, reference, geometry, source.scheme, settings, maps)
-
-
-_Run = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
-
-
-@contextmanager
-def _mapper(processes: int) -> Iterator[_Run]:
-    """A ``map`` over items that keeps their order: the built-in one, or that of a pool of processes."""
-    if processes <= 1:
-        yield map
-        return
-    # Fresh interpreters: a fork of a process in which torch or ITK has started threads may hang.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=context, initializer=_prepare_process) as pool:
-
-        def run(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterable[Result]:
-            share = max(1, min(CASES_PER_TASK, len(items) // (4 * processes)))
-            return pool.map(function, items, chunksize=share)
-
-        try:
-            yield run
-        except BrokenProcessPool as e:
-            raise UserError("a scoring process was killed, most likely for lack of memory: use fewer processes") from e
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def _prepare_process() -> None:
-    # ITK asks for it when it is first used, which not every format calls for.
-    os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = "1"
-    keep_freed_memory()
-
-
-def _with_bar(items: Iterable[Result], total: int, what: str, progress: bool) -> Iterable[Result]:
-    return tqdm(items, total=total, desc=what, unit="case", disable=None if progress else True, leave=False)
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform.startswith("linux") else None
+    if mallopt is not None:
+        for parameter in (TRIM_THRESHOLD, MMAP_THRESHOLD):
+            mallopt(parameter, LARGEST)

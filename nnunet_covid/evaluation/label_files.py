@@ -1,34 +1,38 @@
-"""Reading label maps as nnU-Net's own readers do, and their geometry without reading the voxels.
+"""Reading label maps as nnU-Net's own readers do, with their geometry.
 
-Two of nnU-Net's readers are short-cut, because they go through 32-bit floats that a label map does not need;
-their axis order and spacing are kept. Every other format goes through nnU-Net's reader itself. SimpleITK is imported
-only when a file calls for it: processes that score PNG slices start in half the time.
+Two of nnU-Net's readers are short-cut, because they go through 32-bit floats that a label map does not need; their axis
+order and spacing are kept. Every other format goes through nnU-Net's reader itself. SimpleITK and nnunetv2 are imported
+only when a file calls for them: processes that score PNG slices start in half the time.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from nnunet_covid.errors import UserError
-from nnunet_covid.evaluation.geometry import PIXELS, Geometry
-from nnunet_covid.evaluation.metrics import Units
-from nnunet_covid.evaluation.png_files import grey_png_shape, read_grey_png
-from nnunet_covid.nnunet.segmentation_readers import (
-    COMMON_READERS,
-    read_segmentation,
-    reader_names,
-    readers_by_ending,
-)
+from nnunet_covid.errors import UserError, reason_of
+from nnunet_covid.geometry import Geometry
 from nnunet_covid.whole_nifti import is_whole
 
+# The readers of the two commonest endings, so that nnunetv2 need not be imported for them. Tests hold this against it.
+COMMON_READERS = {".png": "NaturalImage2DIO", ".nii.gz": "SimpleITKIO"}
 FEW_VALUES = 16
+# A PNG begins with its signature, length and name of the first chunk, and that chunk's 13 bytes, which for the plainest
+# kind end with bit depth 8, colour type 0 (grey), the only compression and filter method there is, not interlaced (PNG
+# specification, §11.2.1).
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+PLAIN_GREY = bytes([8, 0, 0, 0, 0])
+
+Labels = NDArray[np.integer]
 
 
 @dataclass(frozen=True)
@@ -59,33 +63,24 @@ def label_format(dataset_json: dict[str, Any] | None, folder: Path) -> LabelForm
     return LabelFormat(ending, reader)
 
 
-def read_geometry(path: Path, fmt: LabelFormat) -> Geometry:
-    """Shape, spacing and place from the header alone where the format allows it.
+def reader_names() -> frozenset[str]:
+    """Names of all readers, as ``overwrite_image_reader_writer`` in dataset.json may give them."""
+    from nnunetv2.imageio.reader_writer_registry import LIST_OF_IO_CLASSES
 
-    Raises:
-        UserError: if the file cannot be read.
-    """
-    try:
-        if fmt.reader == "SimpleITKIO":
-            import SimpleITK as sitk
-
-            header = sitk.ImageFileReader()
-            header.SetFileName(str(path))
-            header.ReadImageInformation()
-            return _itk_geometry(header)
-        if fmt.reader == "NaturalImage2DIO":
-            shape = grey_png_shape(path)
-            if shape is None:
-                with Image.open(path) as image:
-                    shape = image.height, image.width
-            return Geometry(shape, (1.0, 1.0), PIXELS)
-    except (RuntimeError, OSError) as e:
-        raise _unreadable(path, e) from e
-    return read_labels(path, fmt)[1]
+    return frozenset(c.__name__ for c in LIST_OF_IO_CLASSES)
 
 
-def read_labels(path: Path, fmt: LabelFormat) -> tuple[NDArray[np.integer], Geometry]:
-    """A label map as integers, and its geometry.
+def readers_by_ending() -> dict[str, str]:
+    """The name of the reader that nnU-Net chooses first for each file ending, in lower case."""
+    from nnunetv2.imageio.reader_writer_registry import LIST_OF_IO_CLASSES
+
+    return {e: c.__name__ for c in reversed(LIST_OF_IO_CLASSES) for e in c.supported_file_endings}
+
+
+def read_labels(path: Path, fmt: LabelFormat) -> tuple[Labels, Geometry | None]:
+    """A label map as integers, shape (rows, columns) or (slices, rows, columns), and its geometry.
+
+    A natural image has no geometry (nnU-Net calls its spacing 1 and, in the axis that is not there, 999).
 
     Raises:
         UserError: if the file cannot be read, is cut short or damaged, has more than one channel or holds fractional
@@ -93,28 +88,39 @@ def read_labels(path: Path, fmt: LabelFormat) -> tuple[NDArray[np.integer], Geom
     """
     try:
         if fmt.reader == "SimpleITKIO":
-            import SimpleITK as sitk
-
-            image = sitk.ReadImage(str(path))
-            array = sitk.GetArrayFromImage(image)
-            if not is_whole(path, array):
-                raise UserError(f"{path}: is cut short or damaged; copy it again")
-            return _integers(array, path), _itk_geometry(image)
+            return _read_with_itk(path)
         if fmt.reader == "NaturalImage2DIO":
             greys = read_grey_png(path)
             if greys is None:
                 with Image.open(path) as picture:
                     greys = np.asarray(picture) if picture.mode == "L" else None
             if greys is not None:
-                return greys, Geometry(greys.shape, (1.0, 1.0), PIXELS)
+                return greys, None
         return _read_with_nnunet(path, fmt)
     except UserError:
         raise
     except Exception as e:  # readers of six libraries fail in as many ways
-        raise _unreadable(path, e) from e
+        raise UserError(f"{path}: cannot be read ({reason_of(e)})") from e
 
 
-def unknown_values(labels: NDArray[np.integer], known: frozenset[int]) -> frozenset[int]:
+def read_grey_png(path: Path) -> NDArray[np.uint8] | None:
+    """The greys of a plain 8-bit grey PNG, (rows, columns), decoded about twice as fast as by Pillow.
+
+    None for every other file and for a damaged one, whose fault the caller's own decoder names.
+    """
+    content = path.read_bytes()
+    plain = content[:8] == PNG_SIGNATURE and content[12:16] == b"IHDR" and content[24:29] == PLAIN_GREY
+    if not plain:
+        return None
+    try:
+        image = imagecodecs.png_decode(content)
+    except Exception:
+        return None
+    # A chunk that makes one grey transparent adds a channel here.
+    return cast("NDArray[np.uint8]", image) if image.ndim == 2 and image.dtype == np.uint8 else None
+
+
+def unknown_values(labels: Labels, known: frozenset[int]) -> frozenset[int]:
     """The values of a label map that are not among the known ones."""
     low, high = min(known), max(known)
     if len(known) == high - low + 1 and low <= labels.min() and labels.max() <= high:
@@ -122,7 +128,7 @@ def unknown_values(labels: NDArray[np.integer], known: frozenset[int]) -> frozen
     return present_values(labels) - known
 
 
-def present_values(labels: NDArray[np.integer]) -> frozenset[int]:
+def present_values(labels: Labels) -> frozenset[int]:
     """The values that occur in a label map."""
     low, high = int(labels.min()), int(labels.max())
     if high - low < FEW_VALUES:
@@ -131,33 +137,38 @@ def present_values(labels: NDArray[np.integer]) -> frozenset[int]:
     return frozenset(np.unique(labels).tolist())
 
 
-def _itk_geometry(image: Any) -> Geometry:
-    """The geometry of an image of SimpleITK, or of a reader that has read its header."""
-    shape = tuple(int(n) for n in image.GetSize())[::-1]
-    edges = tuple(abs(float(s)) for s in image.GetSpacing())[::-1]
-    if len(shape) not in (2, 3):
-        raise RuntimeError(f"expected 2 or 3 axes, found {len(shape)}")
-    units = Units("mm", "ml" if len(shape) == 3 else "mm2")
-    return Geometry(shape, edges, units, tuple(image.GetOrigin()), tuple(image.GetDirection()))
+def _read_with_itk(path: Path) -> tuple[Labels, Geometry]:
+    import SimpleITK as sitk
+
+    image = sitk.ReadImage(str(path))
+    array = sitk.GetArrayFromImage(image)
+    if not is_whole(path, array):
+        raise UserError(f"{path}: is cut short or damaged; copy it again")
+    if image.GetDimension() not in (2, 3):
+        raise UserError(f"{path}: cannot be read (expected 2 or 3 axes, found {image.GetDimension()})")
+    return _integers(array, path), Geometry.of_itk(image)
 
 
-def _read_with_nnunet(path: Path, fmt: LabelFormat) -> tuple[NDArray[np.integer], Geometry]:
-    array, spacing = read_segmentation(path, fmt.reader)
+def _read_with_nnunet(path: Path, fmt: LabelFormat) -> tuple[Labels, Geometry | None]:
+    from nnunetv2.imageio.reader_writer_registry import recursive_find_reader_writer_by_name
+
+    with contextlib.redirect_stdout(io.StringIO()):  # the readers print their warnings
+        array, properties = recursive_find_reader_writer_by_name(fmt.reader)().read_seg(str(path))
     if array.shape[0] != 1:
         raise UserError(f"{path}: a label map must have one channel, this one has {array.shape[0]} (RGB or alpha?)")
     labels = _integers(array[0], path)
     if fmt.reader == "NaturalImage2DIO":
-        return labels[0], Geometry(labels.shape[1:], (1.0, 1.0), PIXELS)
-    return labels, Geometry(labels.shape, spacing, Units("mm", "ml"))
+        return labels[0], None
+    return labels, Geometry(tuple(float(s) for s in properties["spacing"])[::-1])
 
 
-def _integers(array: NDArray[Any], path: Path) -> NDArray[np.integer]:
+def _integers(array: NDArray[Any], path: Path) -> Labels:
     if np.issubdtype(array.dtype, np.integer):
-        return cast("NDArray[np.integer]", array)
+        return cast("Labels", array)
     if array.dtype == np.bool_:
-        return cast("NDArray[np.integer]", array.astype(np.uint8))
+        return cast("Labels", array.astype(np.uint8))
     low, high = float(array.min()), float(array.max())
-    whole: NDArray[np.integer] = array.astype(np.uint8 if low >= 0 and high <= 255 else np.int64)
+    whole: Labels = array.astype(np.uint8 if low >= 0 and high <= 255 else np.int64)
     if not np.array_equal(whole, array):
         raise UserError(f"{path}: a label map must hold whole numbers, this one holds fractions")
     return whole
@@ -174,8 +185,3 @@ def _commonest_ending(folder: Path) -> str:
     if not counts:
         raise UserError(f"{folder}: holds no label map (looked for {', '.join(sorted(longest_first))})")
     return max(counts, key=lambda e: counts[e])
-
-
-def _unreadable(path: Path, e: Exception) -> UserError:
-    reason = str(e).strip().splitlines()
-    return UserError(f"{path}: cannot be read ({reason[-1] if reason else type(e).__name__})")

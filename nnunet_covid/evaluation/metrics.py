@@ -1,9 +1,11 @@
-"""The metrics as data: key, heading, direction, digits. What each one means is said where it is computed."""
+"""The metrics as data: key, heading, direction, digits, unit. What each one means is said where it is computed."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
+
+from nnunet_covid.geometry import Geometry
 
 LengthUnit = Literal["mm", "px"]
 SizeUnit = Literal["ml", "mm2", "px"]
@@ -16,6 +18,11 @@ class Units:
 
     length: LengthUnit
     size: SizeUnit
+
+    @classmethod
+    def of(cls, geometry: Geometry | None, axes: int) -> Units:
+        """Those of an image with this many axes: pixels where it has no geometry."""
+        return cls("px", "px") if geometry is None else cls("mm", "ml" if axes == 3 else "mm2")
 
 
 @dataclass(frozen=True)

@@ -13,16 +13,14 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 from PIL import Image
 
 from nnunet_covid.errors import UserError
+from nnunet_covid.evaluation.label_files import read_grey_png
 from nnunet_covid.evaluation.labels import EvaluatedClass, LabelScheme
-from nnunet_covid.evaluation.map_scores import ProbabilityMap
-from nnunet_covid.evaluation.pairing import some
-from nnunet_covid.evaluation.png_files import grey_png_shape, read_grey_png
-from nnunet_covid.evaluation.toolbox import resized_like
+from nnunet_covid.evaluation.toolbox import ProbabilityMap, resized_like
+from nnunet_covid.files import some_of
 
 MEMBER = "probabilities"
 ROUNDING = 1e-3  # saved as 16-bit floats, a probability may leave [0, 1] by a little
@@ -54,9 +52,9 @@ def find_maps(folder: Path, cases: list[str], scheme: LabelScheme, *, resize: bo
         raise UserError(f"{folder}: no such folder")
     kind: Literal["npz", "grey"] = "npz" if any(folder.glob("*.npz")) else "grey"
     source = MapSource(folder, kind, one_class=len(scheme.classes) == 1, resize=resize)
-    missing = sorted({p.name for c in cases for k in scheme.classes if not (p := source.path(c, k)).is_file()})
+    missing = {p.name for c in cases for k in scheme.classes if not (p := source.path(c, k)).is_file()}
     if missing:
-        raise UserError(f"{folder}: {some(missing)} missing; need {_wanted(source)} for every case")
+        raise UserError(f"{folder}: {some_of(missing)} missing; need {_wanted(source)} for every case")
     return source
 
 
@@ -65,27 +63,6 @@ def maps_beside(predictions: Path, cases: list[str], scheme: LabelScheme) -> Map
     if any((predictions / f"{case}.npz").is_file() for case in cases):
         return find_maps(predictions, cases, scheme)
     return None
-
-
-def check_map(source: MapSource, case: str, scheme: LabelScheme, shape: tuple[int, ...]) -> None:
-    """Check the maps of a case against its label map, from the files' headers alone.
-
-    Raises:
-        UserError: if a file cannot be read, or channels or shape do not match.
-    """
-    for cls in scheme.classes:
-        path = source.path(case, cls)
-        if source.kind == "grey":
-            _check_grey(path, shape, resize=source.resize)
-            continue
-        found = _npz_shape(path)
-        if found[0] != scheme.channels:
-            raise UserError(
-                f"{path}: holds {found[0]} channels, but the labels call for {scheme.channels} "
-                f"({'regions' if scheme.has_regions else 'background and every label'})"
-            )
-        if _spatial(found[1:], shape) != shape:
-            raise UserError(f"{path}: shape {found[1:]} differs from the label map's {shape}")
 
 
 def check_greys(source: MapSource, cases: list[str], scheme: LabelScheme) -> None:
@@ -115,73 +92,55 @@ def read_maps(source: MapSource, case: str, scheme: LabelScheme, shape: tuple[in
     """The maps of a case by class name, each of the given shape.
 
     Raises:
-        UserError: if a file cannot be read or holds no probabilities.
+        UserError: if a file cannot be read, channels or shape do not match the label maps, or values are no
+            probabilities.
     """
     if source.kind == "grey":
-        return {cls.name: _read_grey(source.path(case, cls), shape) for cls in scheme.classes}
+        return {cls.name: _read_grey(source, source.path(case, cls), shape) for cls in scheme.classes}
     path = source.path(case, scheme.classes[0])
     try:
         with np.load(path) as archive:
             channels = archive[MEMBER]
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as e:
+    except KeyError as e:
+        raise UserError(f"{path}: has no array '{MEMBER}' (was it written by --save_probabilities?)") from e
+    except (OSError, ValueError, zipfile.BadZipFile) as e:
         raise UserError(f"{path}: cannot be read ({e})") from e
+    if channels.shape[0] != scheme.channels:
+        raise UserError(
+            f"{path}: holds {channels.shape[0]} channels, but the labels call for {scheme.channels} "
+            f"({'regions' if scheme.has_regions else 'background and every label'})"
+        )
+    if channels.shape[1:] not in (shape, (1, *shape)):  # nnU-Net keeps an axis of length one for 2D images
+        raise UserError(f"{path}: shape {channels.shape[1:]} differs from the label map's {shape}")
     low, high = float(channels.min()), float(channels.max())
     if not (low >= -ROUNDING and high <= 1 + ROUNDING):
         raise UserError(f"{path}: values from {low:g} to {high:g} are no probabilities")
     return {cls.name: np.clip(channels[cls.channel].reshape(shape), 0, 1) for cls in scheme.classes}
 
 
-def _npz_shape(path: Path) -> tuple[int, ...]:
-    """Shape of the array in an .npz file without unpacking it."""
-    try:
-        with zipfile.ZipFile(path) as archive, archive.open(f"{MEMBER}.npy") as member:
-            version = npy_format.read_magic(member)
-            read_header = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
-            shape, _, _ = read_header(member)
-    except KeyError as e:
-        raise UserError(f"{path}: has no array '{MEMBER}' (was it written by --save_probabilities?)") from e
-    except (OSError, ValueError, zipfile.BadZipFile) as e:
-        raise UserError(f"{path}: cannot be read ({e})") from e
-    return tuple(int(n) for n in shape)
-
-
-def _spatial(found: tuple[int, ...], wanted: tuple[int, ...]) -> tuple[int, ...]:
-    """nnU-Net keeps a leading axis of length one for 2D images; the label maps here do not."""
-    return found[1:] if len(found) == len(wanted) + 1 and found[0] == 1 else found
-
-
-def _check_grey(path: Path, shape: tuple[int, ...], *, resize: bool) -> None:
+def _read_grey(source: MapSource, path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
     if len(shape) != 2:
         raise UserError(f"{path}: grey PNG maps go with 2D label maps, these have {len(shape)} axes")
-    try:
-        found, mode = grey_png_shape(path), "L"
-        if found is None:
-            with Image.open(path) as image:
-                found, mode = (image.height, image.width), image.mode
-    except OSError as e:
-        raise UserError(f"{path}: cannot be read ({e})") from e
-    if mode != "L":
-        raise UserError(f"{path}: a grey map must be an 8-bit image of one channel, this one has mode {mode}")
-    if found != shape and not resize:
+    grey = _greys(path)
+    if grey.shape != shape and not source.resize:
         raise UserError(
-            f"{path}: {found[0]}×{found[1]} differs from the label map's {shape[0]}×{shape[1]}; "
+            f"{path}: {grey.shape[0]}×{grey.shape[1]} differs from the label map's {shape[0]}×{shape[1]}; "
             "--resize-maps resizes it"
         )
-
-
-def _read_grey(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    return resized_like(_greys(path), shape)
+    return resized_like(grey, shape)
 
 
 def _greys(path: Path) -> NDArray[np.uint8]:
     try:
         grey = read_grey_png(path)
-        if grey is None:
-            with Image.open(path) as image:
-                grey = np.asarray(image)
+        if grey is not None:
+            return grey
+        with Image.open(path) as image:
+            if image.mode == "L":
+                return np.asarray(image)
     except OSError as e:
         raise UserError(f"{path}: cannot be read ({e})") from e
-    return grey
+    raise UserError(f"{path}: a grey map must be an 8-bit image of one channel, this one has mode {image.mode}")
 
 
 def _wanted(source: MapSource) -> str:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from nnunet_covid.dataset_json import GUIDED_KEY, channel_names
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import remove_abandoned, replacing, writable_folder, write_json
-from nnunet_covid.guided.infection_map import MapKind, as_channel, from_labels, from_probabilities
+from nnunet_covid.guided.maps import MapKind, as_channel, from_labels, from_probabilities
 from nnunet_covid.nnunet.dataset import CaseFiles, list_cases
 from nnunet_covid.nnunet.output import write_channel, write_labels
 from nnunet_covid.nnunet.predictor import TrainedModel
@@ -83,7 +83,7 @@ def predict_guided(
         stage_two.read(missing[0], channels=stage_two.channels - 1)
     _open_folder(output, stage_two)
     if len(missing) < len(cases):
-        tell(f"{len(cases) - len(missing)} of {len(cases)} cases are there already; --overwrite predicts them again")
+        tell(f"{len(cases) - len(missing)} of {len(cases)} cases are there already")
     for case in tqdm(missing, desc="predict-guided", unit="case", disable=None):
         _predict_case(stage_one, stage_two, case, kind, output)
     return [output.folder / f"{case.name}{ending}" for case in cases]
@@ -138,8 +138,7 @@ def _checked_kind(stage_one: TrainedModel, stage_two: TrainedModel) -> MapKind:
         raise UserError(
             f"stage 1 reads {stage_one.ending} images, stage 2 {stage_two.ending}; train both on one format"
         )
-    first = channel_names(stage_one.dataset_json)
-    second = channel_names(stage_two.dataset_json)[:-1]
+    first, second = channel_names(stage_one.dataset_json), channel_names(stage_two.dataset_json)[:-1]
     if second[: len(first)] != first:
         raise UserError(
             f"stage 1 reads the channels {', '.join(first)}, stage 2's images have {', '.join(second)} and the map"
@@ -154,6 +153,5 @@ def _open_folder(output: Output, stage_two: TrainedModel) -> None:
     """The folder with the two documents that nnU-Net and ``nnunet-covid evaluate`` look for beside predictions."""
     writable_folder(output.folder)
     remove_abandoned(output.folder, age=0)
-    documents = {"dataset.json": stage_two.dataset_json, "plans.json": stage_two.predictor.plans_manager.plans}
-    for name, content in documents.items():
-        write_json(output.folder / name, content)
+    write_json(output.folder / "dataset.json", stage_two.dataset_json)
+    write_json(output.folder / "plans.json", stage_two.predictor.plans_manager.plans)

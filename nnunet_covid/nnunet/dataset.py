@@ -105,9 +105,9 @@ def dataset_name(number_or_name: str) -> str:
 
 def _present_datasets() -> str:
     """nnU-Net's folders and the names of the data sets in them."""
+    if not any(environment_folder(name) for name in ("nnUNet_raw", "nnUNet_preprocessed")):
+        nnunet_folder("nnUNet_raw")
     folders = [folder for name in NNUNET_FOLDERS if (folder := environment_folder(name))]
-    if not folders:
-        return "nnU-Net's folders, none of which is set; export nnUNet_raw first"
     present = sorted({path.name for folder in folders for path in folder.glob("Dataset*_*")})
     return f"{' or '.join(map(str, folders))}; there are {', '.join(present) or 'none'}"
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from nnunetv2.training.dataloading.nnunet_dataset import comp_blosc2_params, nnUNetDatasetBlosc2
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from nnunet_covid.dataset_json import channel_names, lung_mask_channel
@@ -101,16 +102,40 @@ def preprocess_cases(
 def preprocess_case(item: tuple[Path, CaseFiles], how: Preprocessing) -> None:
     """Pre-process one case as nnU-Net does; of its labels, lesion and no lesion are kept."""
     target, case = item
+    reader = PlansManager(how.plans).image_reader_writer_class()
+    data, properties = read_images(reader, case.files)
+    labels = None if case.label is None else np.isin(read_labels(reader, case.label)[0], how.lesions).astype(np.int8)
+    preprocess_image(target, case, data, labels, properties, how)
+
+
+def preprocess_image(
+    target: Path,
+    case: CaseFiles,
+    data: NDArray[Any],
+    labels: NDArray[np.int8] | None,
+    properties: dict[str, Any],
+    how: Preprocessing,
+) -> None:
+    """Pre-process a case that has been read, and write it.
+
+    Args:
+        target: Its files without their endings.
+        case: Where it was read from, for messages.
+        data: (channels, *axes).
+        labels: (1, *axes), 1 where there is a lesion, if there are labels.
+        properties: Of the image.
+        how: The plans.
+
+    Raises:
+        UserError: If it does not fit the plans.
+    """
     plans = PlansManager(how.plans)
     configuration = plans.get_configuration(how.configuration)
-    reader = plans.image_reader_writer_class()
-    data, properties = read_images(reader, case.files)
     planned = len(configuration.normalization_schemes)
     if len(data) != planned:
         raise UserError(
             f"{case.files[0]}: {case.name} has {len(data)} channel(s), but the plans are made for {planned}"
         )
-    labels = None if case.label is None else np.isin(read_labels(reader, case.label)[0], how.lesions).astype(np.int8)
     preprocessor = configuration.preprocessor_class(verbose=False)
     try:
         data, mask, properties = preprocessor.run_case_npy(

@@ -44,7 +44,7 @@ def register(site_packages: Path | None = None) -> Path:
         UserError: If site-packages cannot be written.
     """
     path = startup_file(site_packages)
-    temporary = path.with_suffix(".tmp")
+    temporary = path.with_suffix(".tmp")  # not files.replacing, whose names end as the file: Python runs every .pth
     try:
         temporary.write_text(STARTUP_LINE)
         os.replace(temporary, path)

@@ -1,4 +1,4 @@
 """Where a network looks: attention maps of its encoder's stages and Grad-CAM, per image.
 
-Start at ``export.export_saliency``. ``attention`` and ``grad_cam`` are pure functions of tensors.
+Start at ``export.export_saliency``. ``maps`` holds pure functions of tensors.
 """

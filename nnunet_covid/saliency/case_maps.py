@@ -1,4 +1,4 @@
-"""Attention maps and Grad-CAM of one image, tile by tile, on nnU-Net's pre-processed grid and back in the image."""
+"""Attention maps and Grad-CAM of one image: recorded in the encoder tile by tile, joined, and put back on the image."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from torch import nn
 
 from nnunet_covid.losses.self_attention_distillation import attention_map
 from nnunet_covid.nnunet.predictor import ForegroundClass, PreparedCase, Tiles, TrainedModel, to_image_grid
-from nnunet_covid.saliency.attention import resized, spatial_softmax
-from nnunet_covid.saliency.encoder_features import EncoderFeatures
-from nnunet_covid.saliency.grad_cam import (
+from nnunet_covid.saliency.encoder import EncoderFeatures
+from nnunet_covid.saliency.maps import (
     attribution,
     channel_weights,
     class_activation_map,
     class_score,
     feature_gradients,
+    resized,
     share_left,
+    spatial_softmax,
 )
 
 Evidence = Literal["predicted", "image"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +12,14 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from nnunet_covid.errors import UserError
+from nnunet_covid.figures.sheets import write_heat_maps
+from nnunet_covid.figures.slices import scaled, shown_slice
+from nnunet_covid.files import writable_folder, write_json
 from nnunet_covid.losses.self_attention_distillation import check_exponent
 from nnunet_covid.nnunet.output import NIFTI, write_map
 from nnunet_covid.nnunet.predictor import ForegroundClass, PreparedCase, TrainedModel
-from nnunet_covid.output_folder import writable_folder
-from nnunet_covid.raw_dataset.staging import write_atomically
 from nnunet_covid.saliency.case_maps import CaseMaps, Evidence, Request, compute_case_maps
-from nnunet_covid.saliency.encoder_features import feature_shapes, find_encoder
-from nnunet_covid.saliency.overlay import scaled, shown_slice, write_overlay
+from nnunet_covid.saliency.encoder import feature_shapes, find_encoder
 
 REPORT = "saliency.json"
 
@@ -85,7 +84,7 @@ def export_saliency(
         _write_maps(output, prepared, maps, request, settings)
         pictures.append(_draw(output, prepared, maps, request))
         entries[case.name] = _case_entry(maps, request)
-    write_atomically(output / REPORT, json.dumps(_report(model, request, shapes, entries), indent=2) + "\n")
+    write_json(output / REPORT, _report(model, request, shapes, entries))
     return pictures
 
 
@@ -148,7 +147,7 @@ def _draw(output: Path, case: PreparedCase, maps: CaseMaps, request: Request) ->
         panels[f"{method}, {class_name}, stage {stage}"] = each
     path = output / f"{case.name}.png"
     where = "" if case.image.shape[1 + axis] == 1 else f", slice {index} of {case.image.shape[1 + axis]}"
-    write_overlay(
+    write_heat_maps(
         path,
         np.take(case.image[0], index, axis),
         np.take(maps.predicted.any(axis=0), index, axis),

@@ -75,7 +75,7 @@ def test_the_background_may_be_named(folders, capsys):
 def test_an_output_folder_that_cannot_be_made_is_told_first(folders, capsys):
     (folders / "file").touch()
     assert evaluate(folders, "--labels", "infection=1", "-o", folders / "file" / "out") == 2
-    assert "cannot be made" in capsys.readouterr().err
+    assert "cannot be written into" in capsys.readouterr().err
 
 
 def test_two_evaluations_are_compared(folders, capsys):

@@ -11,15 +11,18 @@ from chest_phantom import chest_slice, ellipse
 from image_files import read_array, write_picture, write_volume
 
 from nnunet_covid.cli import main
-from nnunet_covid.dataset_check.duplicates import near_duplicates
-from nnunet_covid.dataset_check.masks import likely_mirroring, share_on_air, spread_by_mirroring
-from nnunet_covid.dataset_check.raw_data_set import open_data_set
-from nnunet_covid.dataset_check.run_checks import run_checks
-from nnunet_covid.dataset_check.thumbnails import thumbnail
+from nnunet_covid.dataset_check.checks import run_checks
+from nnunet_covid.dataset_check.dataset import open_dataset
+from nnunet_covid.dataset_check.images import (
+    likely_mirroring,
+    near_duplicates,
+    share_on_air,
+    spread_by_mirroring,
+    thumbnail,
+)
 from nnunet_covid.dataset_conversion import Dataset501_COVIDSemiSeg, Dataset521_NSCLCEffusion
-from nnunet_covid.raw_dataset.intensity_window import to_8_bit
-from nnunet_covid.raw_dataset.options import Options, SliceSelection
-from nnunet_covid.raw_dataset.scan import Scan
+from nnunet_covid.raw_dataset import Options, Scan, SliceSelection, convert_dataset
+from nnunet_covid.raw_dataset.scan import to_8_bit
 
 
 def patient_slice(seed: int, size: int = 96) -> tuple[np.ndarray, np.ndarray]:
@@ -38,7 +41,7 @@ def patient_slice(seed: int, size: int = 96) -> tuple[np.ndarray, np.ndarray]:
     return to_8_bit(image, -1250, 250), lesion
 
 
-def write_data_set(root: Path, *, patients: int = 6, slices: int = 2) -> Path:
+def write_dataset(root: Path, *, patients: int = 6, slices: int = 2) -> Path:
     """A faultless raw data set with test images and patient-wise folds."""
     folder = root / "Dataset900_Faultless"
     names = []
@@ -64,13 +67,13 @@ def write_data_set(root: Path, *, patients: int = 6, slices: int = 2) -> Path:
 
 
 def found(folder: Path) -> list[tuple[str, tuple[str, ...]]]:
-    return [(finding.check, finding.cases) for finding in run_checks(open_data_set(folder))]
+    return [(finding.check, finding.cases) for finding in run_checks(open_dataset(str(folder)))]
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("nnUNet_preprocessed", raising=False)
-    return write_data_set(tmp_path)
+    return write_dataset(tmp_path)
 
 
 def test_nothing_is_found_where_nothing_is_wrong(folder: Path) -> None:
@@ -125,7 +128,7 @@ def test_masks_stored_mirrored(folder: Path) -> None:
     for path in (folder / "labelsTr").iterdir():
         patient, index = path.stem.removeprefix("patient").split("_")
         write_picture(path, patient_slice(10 * int(patient) + int(index))[1][:, ::-1].astype(np.uint8))
-    findings = [f for f in run_checks(open_data_set(folder)) if f.check == "mirrored masks"]
+    findings = [f for f in run_checks(open_dataset(str(folder))) if f.check == "mirrored masks"]
     assert len(findings) == 1
     assert "left to right" in findings[0].message
 
@@ -133,7 +136,7 @@ def test_masks_stored_mirrored(folder: Path) -> None:
 def test_images_upside_down(folder: Path) -> None:
     for index in range(6):
         write_picture(folder / f"imagesUn/odd_{index:03d}_0000.png", patient_slice(2000 + index)[0][::-1])
-    findings = [f for f in run_checks(open_data_set(folder)) if f.check == "orientation"]
+    findings = [f for f in run_checks(open_dataset(str(folder))) if f.check == "orientation"]
     assert [finding.cases for finding in findings] == [tuple(f"odd_{i:03d}" for i in range(6))]
     assert "mirrored top to bottom" in findings[0].message or "turned by 180°" in findings[0].message
 
@@ -163,18 +166,18 @@ def test_command_writes_pictures_and_tells_by_status(
 
 
 @pytest.mark.parametrize("argument", ["900", "nowhere"])
-def test_no_such_data_set(
+def test_no_such_dataset(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], argument: str
 ) -> None:
     monkeypatch.setenv("nnUNet_raw", str(tmp_path))
     assert main(["check", argument]) == 2
-    assert f"are called {argument}; give a number, a name or a folder" in capsys.readouterr().err
+    assert f"data set {argument!r}: there is none in" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("dataset.json", "{}", "is missing or incomplete"),
+        ("dataset.json", "{}", "has no 'labels'"),
         ("splits_final.json", '[{"train": []}]', "holds no splits"),
         ("conversion.json", "[", "is damaged"),
     ],
@@ -219,8 +222,8 @@ def test_the_known_near_duplicates_of_covid_semiseg(real_data: Path, tmp_path: P
         if relative.parent.as_posix() != pool or int(path.stem.rpartition("_")[2]) % 10 == 0:
             (tmp_path / "source" / relative).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / "source" / relative).symlink_to(path.resolve())
-    folder = Dataset501_COVIDSemiSeg.convert(tmp_path / "source", output=tmp_path)
-    findings = run_checks(open_data_set(folder))
+    folder = convert_dataset(Dataset501_COVIDSemiSeg.RECIPE, tmp_path / "source", output=tmp_path)
+    findings = run_checks(open_dataset(str(folder)))
     pairs = {f.cases for f in findings if f.check == "duplicates" and "test case" in f.message}
     known = {("005", "093"), ("017", "091"), ("033", "097")}
     assert {(f"covidsemiseg_{a}", f"covidsemiseg_{b}") for a, b in known} <= pairs
@@ -235,10 +238,12 @@ def test_the_known_near_duplicates_of_covid_semiseg(real_data: Path, tmp_path: P
 @pytest.mark.real_data
 def test_effusion_masks_copied_as_arrays_are_noticed(real_data: Path, tmp_path: Path) -> None:
     options = Options(slices=SliceSelection(only_with_lesion=True, at_most=8))
-    folder = Dataset521_NSCLCEffusion.convert(real_data / "nsclc_effusion", output=tmp_path, options=options)
+    folder = convert_dataset(
+        Dataset521_NSCLCEffusion.RECIPE, real_data / "nsclc_effusion", output=tmp_path, options=options
+    )
     assert found(folder) == []
     for path in (folder / "labelsTr").iterdir():
         write_volume(path, read_array(path)[::-1], spacing=(1, 1), origin=(0, 0), direction=(1, 0, 0, 1))
-    findings = run_checks(open_data_set(folder))
+    findings = run_checks(open_dataset(str(folder)))
     assert {f.check for f in findings} <= {"mirrored masks", "masks on air"}
     assert ["top to bottom" in f.message for f in findings if f.check == "mirrored masks"] == [True]

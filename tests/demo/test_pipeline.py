@@ -1,13 +1,34 @@
-"""The order of the steps, resuming and failing; the steps themselves are in test_demo_end_to_end.py."""
+"""Settings, order of the steps, resuming and failing; the steps themselves are in test_demo_end_to_end.py."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_covid.demo.commands import StepFailed
-from nnunet_covid.demo.pipeline import Demo, Step
-from nnunet_covid.demo.settings import Settings
+from nnunet_covid.demo.pipeline import Demo, Settings, Step, Workspace, add_light_configuration
+from nnunet_covid.device import chosen_device
 from nnunet_covid.errors import UserError
+from nnunet_covid.startup import TRAINERS_FOLDER
+
+PLANS = {
+    "plans_name": "nnUNetPlans",
+    "configurations": {
+        "2d": {
+            "data_identifier": "nnUNetPlans_2d",
+            "batch_size": 2,
+            "patch_size": [160, 224],
+            "architecture": {
+                "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
+                "arch_kwargs": {"n_stages": 3, "features_per_stage": [32, 64, 12], "strides": [1, 2, 2]},
+                "_kw_requires_import": [],
+            },
+        }
+    },
+}
 
 
 class RecordedDemo(Demo):
@@ -73,7 +94,7 @@ def test_other_settings_in_the_same_folder_are_refused_and_named(tmp_path):
     before = (tmp_path / "demo.json").read_text()
     made = Settings()
     other = Settings(epochs=made.epochs + 1, seed=made.seed + 1)
-    expected = rf"other settings \(epochs {made.epochs}, seed {made.seed}\); choose another folder with -o"
+    expected = rf"other settings \(epochs {made.epochs}, seed {made.seed}\); choose another folder,"
     with pytest.raises(UserError, match=expected):
         RecordedDemo(tmp_path, other).run()
     assert (tmp_path / "demo.json").read_text() == before
@@ -93,3 +114,75 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be made"):
         RecordedDemo(tmp_path / "file" / "demo").run()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"training": 4}, "at least 5"),
+        ({"test": 0}, "number of test must be at least 1"),
+        ({"epochs": 0}, "number of epochs"),
+        ({"pixel": 9.0}, "0.5 to 4 mm"),
+        ({"seed": -1}, "must not be negative"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_in_one_line(wrong, words):
+    with pytest.raises(UserError, match=words) as caught:
+        Settings(**wrong)
+    assert "\n" not in str(caught.value)
+
+
+def test_trainer_name_says_length_and_seed():
+    assert Settings(epochs=3, iterations=7, seed=2).trainer == "InfNetTrainer_3epochs_7its_seed2"
+
+
+def test_environment_has_folders_of_its_own_and_keeps_other_trainers(tmp_path):
+    base = {"nnUNet_raw": "elsewhere", "nnUNet_extTrainer": "theirs", "PATH": "kept"}
+    environment = Workspace(tmp_path).environment("cpu", base)
+    assert environment["nnUNet_raw"] == str(tmp_path / "nnUNet_raw")
+    assert environment["nnUNet_extTrainer"].split(os.pathsep) == ["theirs", str(TRAINERS_FOLDER)]
+    assert environment["PATH"] == "kept"
+    assert base["nnUNet_raw"] == "elsewhere"
+
+
+def test_auto_takes_cuda_if_present(monkeypatch):
+    import torch
+
+    for present, device in ((True, "cuda"), (False, "cpu")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda present=present: present)
+        assert chosen_device("auto") == device
+
+
+def test_a_device_that_is_not_there_is_refused(monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match="sees no cuda device"):
+        chosen_device("cuda")
+
+
+def test_importing_the_command_does_not_import_torch():
+    program = "import nnunet_covid.cli.demo, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_derived_configuration_has_half_the_features_and_inherits_the_rest(tmp_path):
+    path = tmp_path / "nnUNetPlans.json"
+    path.write_text(json.dumps(PLANS))
+    add_light_configuration(path)
+    plans = PlansManager(json.loads(path.read_text()))
+    half, base = (plans.get_configuration(name) for name in ("2d_light", "2d"))
+    assert half.network_arch_init_kwargs["features_per_stage"] == [16, 32, 8]
+    assert half.network_arch_init_kwargs["strides"] == [1, 2, 2]
+    assert half.patch_size == base.patch_size
+    assert half.data_identifier == base.data_identifier
+    assert base.network_arch_init_kwargs["features_per_stage"] == [32, 64, 12]
+
+
+def test_adding_it_twice_changes_nothing(tmp_path):
+    path = tmp_path / "nnUNetPlans.json"
+    path.write_text(json.dumps(PLANS))
+    add_light_configuration(path)
+    once = path.read_text()
+    add_light_configuration(path)
+    assert path.read_text() == once

@@ -8,11 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nnunet_covid.evaluation.e_measure import e_measure_curve, mean_e_measure
-from nnunet_covid.evaluation.grey_histogram import grey_histogram
-from nnunet_covid.evaluation.map_error import map_mae
-from nnunet_covid.evaluation.s_measure import s_measure
-from nnunet_covid.evaluation.threshold_sweep import sweep_of_map, threshold_sweep
+from nnunet_covid.evaluation.map_metrics import (
+    e_measure_curve,
+    grey_histogram,
+    map_mae,
+    mean_e_measure,
+    s_measure,
+    sweep_of_map,
+    threshold_sweep,
+)
 from nnunet_covid.evaluation.toolbox import toolbox_scores
 
 TOLERANCE = 1e-6

@@ -8,9 +8,13 @@ import pytest
 
 from nnunet_covid.errors import UserError
 from nnunet_covid.evaluation import evaluate_folders, write_report
-from nnunet_covid.evaluation.comparison import compare_evaluations
-from nnunet_covid.evaluation.comparison_tables import comparison_record, comparison_table, write_comparison
-from nnunet_covid.evaluation.score_tables import notes_on_settings
+from nnunet_covid.evaluation.comparison import (
+    compare_evaluations,
+    comparison_record,
+    comparison_table,
+    notes_on_settings,
+    write_comparison,
+)
 
 CASES = 12
 SETTINGS = {"nsd_tolerance": 3.0, "empty_policy": "score", "length_unit": "mm", "size_unit": "ml"}

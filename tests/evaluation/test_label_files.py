@@ -6,16 +6,21 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import tifffile
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from nnunet_covid.errors import UserError
 from nnunet_covid.evaluation.label_files import (
+    COMMON_READERS,
     LabelFormat,
     label_format,
     present_values,
-    read_geometry,
+    read_grey_png,
     read_labels,
+    reader_names,
+    readers_by_ending,
 )
+from nnunet_covid.evaluation.metrics import Units
+from nnunet_covid.geometry import Geometry
 
 ITK, PNG = LabelFormat(".nii.gz", "SimpleITKIO"), LabelFormat(".png", "NaturalImage2DIO")
 VOLUME = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
@@ -43,12 +48,10 @@ def test_itk_files_are_read_as_nnunet_reads_them(tmp_path, ending):
     expected, properties = nnunet_reader("SimpleITKIO").read_seg(str(path))
     np.testing.assert_array_equal(labels, expected[0])
     assert labels.dtype == np.uint8
-    assert geometry.shape == VOLUME.shape
-    assert geometry.spacing == pytest.approx(properties["spacing"])
-    assert (geometry.units.length, geometry.units.size) == ("mm", "ml")
+    assert labels.shape == VOLUME.shape
+    assert geometry.spacing[::-1] == pytest.approx(properties["spacing"])
     assert geometry.origin == pytest.approx(properties["sitk_stuff"]["origin"])
     assert geometry.direction == pytest.approx(properties["sitk_stuff"]["direction"])
-    assert read_geometry(path, LabelFormat(ending, "SimpleITKIO")) == geometry
 
 
 def test_png_files_are_read_as_nnunet_reads_them(tmp_path):
@@ -56,19 +59,17 @@ def test_png_files_are_read_as_nnunet_reads_them(tmp_path):
     Image.fromarray(VOLUME[0]).save(path)
     labels, geometry = read_labels(path, PNG)
     np.testing.assert_array_equal(labels, nnunet_reader("NaturalImage2DIO").read_seg(str(path))[0][0, 0])
-    assert (geometry.shape, geometry.spacing) == ((3, 4), (1.0, 1.0))
-    assert (geometry.units.length, geometry.units.size) == ("px", "px")
-    assert (geometry.origin, geometry.direction) == ((), ())
-    assert read_geometry(path, PNG) == geometry
+    assert geometry is None
+    assert Units.of(geometry, 2) == Units("px", "px")
 
 
 def test_2d_itk_files_measure_areas(tmp_path):
     path = tmp_path / "case.nii.gz"
     write_nifti(path, VOLUME[0], spacing=(0.8, 0.7))
-    geometry = read_geometry(path, ITK)
-    assert geometry.shape == (3, 4)
-    assert geometry.spacing == pytest.approx((0.8, 0.7))
-    assert geometry.units.size == "mm2"
+    labels, geometry = read_labels(path, ITK)
+    assert labels.shape == (3, 4)
+    assert geometry.spacing == pytest.approx((0.7, 0.8))
+    assert (Units.of(geometry, 2), Units.of(geometry, 3)) == (Units("mm", "mm2"), Units("mm", "ml"))
 
 
 def test_other_formats_go_through_nnunets_reader(tmp_path):
@@ -77,7 +78,7 @@ def test_other_formats_go_through_nnunets_reader(tmp_path):
     path.with_suffix(".json").write_text(json.dumps({"spacing": [5.0, 0.8, 0.7]}))
     labels, geometry = read_labels(path, LabelFormat(".tif", "Tiff3DIO"))
     np.testing.assert_array_equal(labels, VOLUME)
-    assert geometry.spacing == (5.0, 0.8, 0.7)
+    assert geometry == Geometry((0.7, 0.8, 5.0))
     nifti = tmp_path / "case.nii.gz"
     write_nifti(nifti, VOLUME)
     through_nibabel, _ = read_labels(nifti, LabelFormat(".nii.gz", "NibabelIO"))
@@ -104,12 +105,11 @@ def test_coloured_png_label_maps_are_refused(tmp_path, mode):
 
 
 @pytest.mark.parametrize("fmt", [ITK, PNG])
-@pytest.mark.parametrize("read", [read_labels, read_geometry])
-def test_a_broken_file_is_named(tmp_path, fmt, read):
+def test_a_broken_file_is_named(tmp_path, fmt):
     path = tmp_path / f"case{fmt.ending}"
     path.write_bytes(b"not an image")
     with pytest.raises(UserError, match=r"case.*cannot be read"):
-        read(path, fmt)
+        read_labels(path, fmt)
 
 
 def test_a_file_that_is_cut_short_is_refused(tmp_path):
@@ -155,3 +155,60 @@ def test_values_are_the_same_in_every_format(tmp_path):
     assert values_in_file(tmp_path / "a.png", PNG) == values_in_file(tmp_path / "a.nii.gz", ITK) == {0, 3, 200}
     expected = nnunet_reader("NaturalImage2DIO").read_seg(str(tmp_path / "binary.png"))[0]
     assert values_in_file(tmp_path / "binary.png", PNG) == set(np.unique(expected).tolist())
+
+
+GREYS = np.random.default_rng(0).integers(0, 256, (37, 53), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("options", [{}, {"optimize": True}, {"compress_level": 0}, {"dpi": (72, 72)}])
+@pytest.mark.parametrize("image", [GREYS, GREYS // 100, np.cumsum(GREYS // 250, axis=1).astype(np.uint8)])
+def test_greys_are_those_that_pillow_reads(tmp_path, image, options):
+    path = tmp_path / "a.png"
+    Image.fromarray(image).save(path, **options)
+    np.testing.assert_array_equal(read_grey_png(path), image)
+
+
+def test_a_stored_gamma_does_not_change_the_greys(tmp_path):
+    path = tmp_path / "a.png"
+    chunks = PngImagePlugin.PngInfo()
+    chunks.add(b"gAMA", (22727).to_bytes(4, "big"))
+    Image.fromarray(GREYS).save(path, pnginfo=chunks)
+    assert b"gAMA" in path.read_bytes()
+    np.testing.assert_array_equal(read_grey_png(path), GREYS)
+
+
+@pytest.mark.parametrize("mode", ["1", "P", "RGB", "RGBA", "LA", "I;16"])
+def test_other_kinds_are_left_to_the_caller(tmp_path, mode):
+    path = tmp_path / "a.png"
+    Image.fromarray(GREYS).convert(mode).save(path)
+    assert read_grey_png(path) is None
+
+
+def test_a_grey_declared_transparent_is_no_second_channel(tmp_path):
+    path = tmp_path / "a.png"
+    Image.fromarray(GREYS).save(path, transparency=0)
+    found = read_grey_png(path)
+    assert found is None or np.array_equal(found, GREYS)
+
+
+@pytest.mark.parametrize("content", [b"", b"not an image", b"\x89PNG\r\n\x1a\n"])
+def test_files_without_a_header_are_left_to_the_caller(tmp_path, content):
+    path = tmp_path / "a.png"
+    path.write_bytes(content)
+    assert read_grey_png(path) is None
+
+
+def test_a_truncated_file_is_left_to_the_caller(tmp_path):
+    path = tmp_path / "a.png"
+    Image.fromarray(GREYS).save(path)
+    path.write_bytes(path.read_bytes()[:-200])
+    assert read_grey_png(path) is None
+
+
+def test_the_common_readers_are_nnunets_first_choice():
+    by_ending = readers_by_ending()
+    assert {ending: by_ending[ending] for ending in COMMON_READERS} == COMMON_READERS
+
+
+def test_every_reader_of_an_ending_has_a_name():
+    assert set(readers_by_ending().values()) <= reader_names()

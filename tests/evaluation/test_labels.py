@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
+from nnunet_covid.dataset_json import read_dataset_json
 from nnunet_covid.errors import UserError
-from nnunet_covid.evaluation.labels import find_dataset_json, read_dataset_json, scheme_of_labels
+from nnunet_covid.evaluation.labels import find_dataset_json, scheme_of_labels
 
 REGIONS = {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "rim": 3, "ignore": 4}
 

@@ -6,14 +6,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from nnunet_covid.evaluation.e_measure import mean_e_measure
-from nnunet_covid.evaluation.grey_histogram import grey_histogram
-from nnunet_covid.evaluation.map_error import map_mae
-from nnunet_covid.evaluation.map_scores import map_scores, slice_scores
-from nnunet_covid.evaluation.moments import moments_of_counts, moments_of_values
-from nnunet_covid.evaluation.quadrants import centroid_split
-from nnunet_covid.evaluation.s_measure import s_measure
-from nnunet_covid.evaluation.threshold_sweep import sweep_of_map
+from nnunet_covid.evaluation.map_metrics import (
+    centroid_split,
+    grey_histogram,
+    map_mae,
+    mean_e_measure,
+    moments_of_each,
+    moments_of_values,
+    s_measure,
+    sweep_of_map,
+)
+from nnunet_covid.evaluation.toolbox import map_scores, slice_scores
 
 SHAPES = array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=9)
 
@@ -37,7 +40,7 @@ def test_moments_of_parts_join_to_those_of_the_whole(values, cut):
 @given(st.integers(1, 500), st.integers(0, 255))
 def test_a_constant_has_a_variance_of_exactly_zero(n, grey):
     counts = np.bincount([grey] * n, minlength=256)
-    of_counts, of_values = moments_of_counts(counts), moments_of_values(np.full(n, grey / 255))
+    of_counts, of_values = moments_of_each(counts[None])[0], moments_of_values(np.full(n, grey / 255))
     assert of_counts.m2 == of_values.m2 == 0.0
     assert of_counts.joined(of_counts).m2 == 0.0
     assert of_counts.mean == grey

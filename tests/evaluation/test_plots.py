@@ -8,12 +8,11 @@ from PIL import Image
 
 from nnunet_covid.errors import UserError
 from nnunet_covid.evaluation import evaluate_folders, write_report
-from nnunet_covid.evaluation.comparison import compare_evaluations
-from nnunet_covid.evaluation.plots import style
-from nnunet_covid.evaluation.plots.bland_altman import limits_of_agreement
-from nnunet_covid.evaluation.plots.forest import write_forest
-from nnunet_covid.evaluation.plots.images import find_image, read_grey_slice
-from nnunet_covid.evaluation.plots.worst_cases import FALSE_ALARM, FOUND, MISSED, most_wrong_slice, overlay, worst
+from nnunet_covid.evaluation.comparison import compare_evaluations, write_forest
+from nnunet_covid.evaluation.plots import find_image, most_wrong_slice, read_grey_slice, worst
+from nnunet_covid.figures import style
+from nnunet_covid.figures.scores import limits_of_agreement
+from nnunet_covid.figures.sheets import FALSE_ALARM, FOUND, MISSED, Errors
 
 LABEL_PLOTS = {"distribution_label_maps.png", "bland_altman.png"}
 
@@ -84,10 +83,10 @@ def test_volumes_are_shown_where_most_is_wrong():
 
 def test_the_overlay_tells_found_from_missed_and_false():
     prediction, reference = np.array([[True, False, True, False]]), np.array([[True, True, False, False]])
-    picture = overlay(prediction, reference)
+    picture = Errors(prediction, reference, None, 1.0, "").picture()
     for column, colour in enumerate((FOUND, MISSED, FALSE_ALARM)):
         np.testing.assert_allclose(picture[0, column], to_rgb(colour))
-    on_image = overlay(prediction, reference, np.array([[1.0, 1, 1, 0.25]]))
+    on_image = Errors(prediction, reference, np.array([[1.0, 1, 1, 0.25]]), 1.0, "").picture()
     np.testing.assert_allclose(on_image[0, 0], 0.4 + 0.6 * np.array(to_rgb(FOUND)))
     np.testing.assert_allclose(on_image[0, 3], 0.25)
 

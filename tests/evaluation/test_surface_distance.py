@@ -1,4 +1,4 @@
-"""HD95 and NSD: known answers, properties, empty masks, ignored voxels."""
+"""HD95 and NSD: known answers, properties, empty masks, ignored voxels; borders, boxes and near pixels below them."""
 
 import math
 
@@ -7,9 +7,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
+from scipy import ndimage
+from scipy.spatial import cKDTree
 
-from nnunet_covid.evaluation.surface_distance import hausdorff_95, normalised_surface_dice, surface_distances
+from nnunet_covid.evaluation import surface_distance
+from nnunet_covid.evaluation.surface_distance import (
+    NEAREST_BIT,
+    NOTHING,
+    border_voxels,
+    common_box,
+    flat_indices,
+    foreground_box,
+    hausdorff_95,
+    near_distances,
+    normalised_surface_dice,
+    surface_distances,
+)
 
+MASKS = arrays(bool, array_shapes(min_dims=1, max_dims=3, min_side=1, max_side=6))
 SPACINGS = st.sampled_from([0.1, 0.3, 0.8, 1.0, 2.5, 5.0])
 
 
@@ -137,3 +152,100 @@ def test_unequal_shapes_and_spacings_are_refused():
         surface_distances(mask, mask[:2], (1.0, 1.0))
     with pytest.raises(ValueError, match="1 spacings for masks of 2 axes"):
         surface_distances(mask, mask, (1.0,))
+
+
+@given(MASKS)
+def test_border_is_the_mask_less_its_erosion(mask):
+    np.testing.assert_array_equal(border_voxels(mask), mask & ~ndimage.binary_erosion(mask))
+
+
+@given(MASKS, st.integers(1, 40))
+def test_border_does_not_depend_on_the_slabs(mask, slab):
+    whole = border_voxels(mask)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(surface_distance, "SLAB_VOXELS", slab)
+        np.testing.assert_array_equal(border_voxels(mask), whole)
+
+
+def test_border_of_a_mask_that_is_not_contiguous():
+    mask = np.zeros((8, 9, 10), dtype=bool)
+    mask[2:6, 1:7, 3:8] = True
+    np.testing.assert_array_equal(border_voxels(mask.transpose(2, 0, 1)), border_voxels(mask).transpose(2, 0, 1))
+
+
+def test_ignored_voxels_make_no_border():
+    mask = np.array([[1, 1, 1, 0, 0]] * 3, dtype=bool)
+    ignored = np.zeros_like(mask)
+    ignored[:, 3] = True
+    border = border_voxels(np.pad(mask, 1, mode="edge"), np.pad(ignored, 1, mode="edge"))
+    # The last column of the mask meets only unknown voxels; the padding's outside is background still.
+    np.testing.assert_array_equal(border[1:-1, 1:-1], np.zeros_like(mask))
+
+
+def test_border_beside_background_stays_where_others_are_ignored():
+    mask = np.zeros((5, 5), dtype=bool)
+    mask[1:4, 1:4] = True
+    ignored = np.zeros_like(mask)
+    ignored[:, 4] = True
+    expected = mask.copy()
+    expected[2, 2] = expected[2, 3] = False  # inside, and beside unknown voxels only
+    np.testing.assert_array_equal(border_voxels(mask, ignored), expected)
+
+
+@given(MASKS)
+def test_box_holds_all_foreground_and_is_the_smallest(mask):
+    box = foreground_box(mask)
+    if box is None:
+        assert not mask.any()
+        return
+    assert mask[box].sum() == mask.sum()
+    for axis in range(mask.ndim):
+        inside = np.moveaxis(mask[box], axis, 0)
+        assert inside[0].any()
+        assert inside[-1].any()
+
+
+def test_common_box_spans_both_masks():
+    first, second = np.zeros((9, 9), dtype=bool), np.zeros((9, 9), dtype=bool)
+    first[2, 3], second[6, 1] = True, True
+    assert common_box(first, second) == (slice(2, 7), slice(1, 4))
+    assert common_box(first, np.zeros_like(first)) == (slice(2, 3), slice(3, 4))
+    assert common_box(np.zeros_like(first)) is None
+
+
+@pytest.mark.parametrize("shape", [(1,), (7,), (8,), (3, 5), (4, 8), (5, 7, 9)])
+@pytest.mark.parametrize("share", [0.0, 0.05, 1.0])
+def test_flat_indices_are_those_of_numpy(shape, share):
+    mask = np.random.default_rng(0).random(shape) < share
+    np.testing.assert_array_equal(flat_indices(mask), np.flatnonzero(mask))
+
+
+def test_the_table_holds_the_nearest_bit_of_every_window():
+    for window in (0b1, 0b1 << 8, 0b1 << 15, 0b1000000010000001, 0xFFFF, 0b0000001000010000):
+        bits = [abs(b - 8) for b in range(16) if window >> b & 1]
+        assert NEAREST_BIT[window] == min(bits)
+    assert NEAREST_BIT[0] == NOTHING
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0), (0.7, 2.0), (5.0, 0.5)])
+@pytest.mark.parametrize("share", [0.003, 0.03, 0.3])
+def test_distances_said_to_be_sure_are_those_of_a_search_tree(spacing, share):
+    rng = np.random.default_rng(0)
+    for shape in [(40, 33), (1, 50), (64, 1), (17, 130)]:
+        target = rng.random(shape) < share
+        target[rng.integers(shape[0]), rng.integers(shape[1])] = True
+        pixels = np.arange(target.size)
+        expected = cKDTree(np.argwhere(target) * spacing).query(np.argwhere(np.ones(shape)) * spacing)[0]
+        distances, sure = near_distances(pixels, target, spacing)
+        np.testing.assert_allclose(distances[sure], expected[sure], rtol=1e-12)
+        assert sure[expected <= 7 * min(spacing)].all()
+        assert not sure[expected > 8 * min(spacing) * (1 + 1e-9)].any()
+
+
+def test_near_and_far_pixels_of_one_border_are_measured_alike():
+    prediction, reference = np.zeros((30, 60), dtype=bool), np.zeros((30, 60), dtype=bool)
+    reference[10, 5:8] = True
+    prediction[10, 5:50:4] = True  # 0, 2 and then 6, 10, … pixels away from column 7
+    distances = surface_distances(prediction, reference, (1.0, 1.0))
+    np.testing.assert_allclose(distances.to_reference, np.maximum(np.arange(5, 50, 4) - 7, 0) * (np.arange(12) > 0))
+    np.testing.assert_allclose(distances.to_prediction, [0, 1, 2])

@@ -13,7 +13,7 @@ from image_files import LPS, blob, grey, hounsfield, read_array, write_picture, 
 from numpy.typing import NDArray
 
 from nnunet_covid.cli import main
-from nnunet_covid.guided.infection_map import as_channel, channel_name, from_labels, from_probabilities
+from nnunet_covid.guided.maps import as_channel, channel_name, from_labels, from_probabilities
 
 CASES = ("a", "b", "c", "d")
 STAGE_ONE = "Dataset001_Infection/InfNetTrainer__nnUNetPlans__2d"
@@ -190,7 +190,7 @@ def test_missing_maps_name_cases_and_commands(folders: Path, slices: Path, capsy
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([9], "results; there are Dataset001_Infection, Dataset002_Lesions"),
+        ([9, "-m", "STAGE"], "results; there are Dataset001_Infection, Dataset002_Lesions"),
         ([2], "name the trained first stage with -m"),
         ([2, "-m", "nowhere"], "nowhere is no trained model"),
         ([2, "-m", "STAGE", "-d", 2], "has the same number"),

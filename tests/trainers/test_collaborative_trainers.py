@@ -11,8 +11,8 @@ import planned
 import pytest
 import torch
 
+from nnunet_covid.auxiliary_data.relation_snapshots import read_snapshots
 from nnunet_covid.errors import UserError
-from nnunet_covid.evaluation.relation_snapshots import read_snapshots
 from nnunet_covid.trainers import collaborative
 from nnunet_covid.trainers.collaborative import (
     CollaborativeTrainer,

@@ -1,0 +1,292 @@
+"""Making and removing links: reading what is to be linked, pre-processing it with the COVID plans, entering it.
+
+A data set of another disease or a folder of unlabelled images is read and checked before any of it is touched; each
+finished source is recorded at once, so that an interrupted link goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from batchgenerators.utilities.file_and_folder_operations import load_pickle
+from nnunetv2.experiment_planning.plans_for_pretraining.move_plans_between_datasets import move_plans_between_datasets
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from nnunet_covid.auxiliary_data.links import (
+    Link,
+    LinkedCases,
+    PlannedDataset,
+    made_as_file,
+    read_links,
+    read_made_as,
+    write_links,
+)
+from nnunet_covid.dataset_json import foreground_values
+from nnunet_covid.errors import UserError
+from nnunet_covid.files import remove_abandoned, writable_folder, write_json
+from nnunet_covid.nnunet.dataset import CaseFiles, RawDataset, list_cases, open_raw_dataset, read_images
+from nnunet_covid.nnunet.preprocess import ENDINGS, Preprocessing, is_preprocessed, preprocess_cases
+
+SEED = 12345
+"""Of the draw where not all unlabelled images are taken."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Images that are to be linked, read and checked.
+
+    Attributes:
+        name: The data set's name, or the folder of the unlabelled images.
+        cases: Their files.
+        lesions: Label values that count as lesion; empty for unlabelled images.
+    """
+
+    name: str
+    cases: tuple[CaseFiles, ...]
+    lesions: tuple[int, ...] = ()
+
+
+def read_sources(
+    covid: PlannedDataset,
+    others: Sequence[str],
+    lesion_names: Sequence[str] = (),
+    unlabelled: Path | None = None,
+    at_most: int | None = None,
+) -> list[Source]:
+    """Everything that is to be linked, checked before any of it is touched.
+
+    Args:
+        covid: What it is linked to.
+        others: Numbers or names of data sets of other diseases.
+        lesion_names: Their labels that are lesions; none given means every label but background and ignore.
+        unlabelled: A folder of images named as nnU-Net names them.
+        at_most: Keep this many of these, drawn at random.
+
+    Raises:
+        UserError: If one of them cannot be linked.
+    """
+    datasets = [open_raw_dataset(other) for other in others]
+    lesions = [_lesion_values(dataset, lesion_names) for dataset in datasets]
+    for dataset in datasets:
+        _check_fits(covid, dataset)
+    for dataset, values in zip(datasets, lesions, strict=True):
+        _check_has_lesion(dataset, values)
+    sources = [
+        Source(dataset.name, tuple(dataset.cases.values()), values)
+        for dataset, values in zip(datasets, lesions, strict=True)
+    ]
+    return sources if unlabelled is None else [*sources, _unlabelled_source(covid, unlabelled, at_most)]
+
+
+def _lesion_values(dataset: RawDataset, wanted: Sequence[str]) -> tuple[int, ...]:
+    offered = foreground_values(dataset.dataset_json["labels"])
+    chosen = [values for name, values in offered.items() if not wanted or name in wanted]
+    lesions = {value for values in chosen for value in values} - {0}
+    if not lesions:
+        known = ", ".join(offered) or "none but background"
+        asked = f"none of the labels {', '.join(wanted)}" if wanted else "no label that could be a lesion"
+        file = dataset.folder / "dataset.json"
+        raise UserError(f"{file} has {asked} (it has: {known}); link another data set, or name its lesion labels")
+    return tuple(sorted(lesions))
+
+
+def _check_fits(covid: PlannedDataset, dataset: RawDataset) -> None:
+    if dataset.name == covid.name:
+        return  # a data set may stand for other diseases to itself, to try things out
+    if dataset.channels != covid.channels:
+        raise UserError(
+            f"{dataset.name} has {dataset.channels} channels, {covid.name} has {covid.channels}: "
+            "convert it with the same channels, or link another data set"
+        )
+    slices = covid.plans.plans["original_median_shape_after_transp"][0] == 1
+    first = next(iter(dataset.cases.values()))
+    if (read_images(dataset.reader, first.files)[0].shape[1] == 1) != slices:
+        kinds = ("slices", "volumes") if slices else ("volumes", "slices")
+        raise UserError(
+            f"{covid.name} holds {kinds[0]}, so its plans are for those, but {dataset.name} holds {kinds[1]}: "
+            f"convert it to {kinds[0]}"
+        )
+
+
+def _check_has_lesion(dataset: RawDataset, lesions: tuple[int, ...]) -> None:
+    for case in dataset.cases.values():
+        if case.label is not None and np.isin(dataset.read_labels(case.label)[0], lesions).any():
+            return
+    values = ", ".join(map(str, lesions))
+    raise UserError(
+        f"{dataset.name} has no lesion: none of its {len(dataset.cases)} label maps holds the value {values}; "
+        "link a data set with lesions"
+    )
+
+
+def _unlabelled_source(covid: PlannedDataset, folder: Path, at_most: int | None) -> Source:
+    ending = covid.dataset_json["file_ending"]
+    cases = {case.name: case for case in list_cases(folder, ending, covid.channels, one_file_may_hold_all=False)}
+    names = sorted(cases)
+    if at_most is not None and at_most < len(names):
+        names = sorted(np.random.RandomState(SEED).choice(names, at_most, replace=False).tolist())
+    return Source(str(folder.resolve()), tuple(cases[name] for name in names))
+
+
+def chosen_configurations(covid: PlannedDataset, wanted: Sequence[str]) -> list[str]:
+    """The configurations asked for, else all whose data are pre-processed, each kind of data once.
+
+    Raises:
+        UserError: If one does not exist or is not pre-processed.
+    """
+    known = list(covid.plans.available_configurations)
+    for name in wanted:
+        if name not in known:
+            raise UserError(f"{covid.plans_name} has no configuration {name!r}; it has {', '.join(known)}")
+        if not covid.data(name).is_dir():
+            command = f"nnUNetv2_preprocess -d {covid.name[7:10]} -plans_name {covid.plans_name} -c {name}"
+            raise UserError(f"{covid.data(name)} does not exist; run {command}")
+    chosen = list(wanted) or [name for name in known if covid.data(name).is_dir()]
+    if not chosen:
+        raise UserError(f"{covid.folder} holds no pre-processed data; run nnUNetv2_preprocess -d {covid.name[7:10]}")
+    return list({covid.identifier(name): name for name in reversed(chosen)}.values())[::-1]
+
+
+def linked_plans_name(covid: PlannedDataset) -> str:
+    """Name of the COVID plans in the folder of another data set; nobody else's plans have it."""
+    return f"{covid.plans_name}_from_{covid.name}"
+
+
+def make_link(
+    covid: PlannedDataset,
+    configurations: Sequence[str],
+    sources: Sequence[Source],
+    *,
+    processes: int = 1,
+    progress: bool = True,
+) -> None:
+    """Pre-process what is to be linked and record it; what is there already is kept.
+
+    Every finished source is recorded at once, so a link that was interrupted goes on where it stopped.
+    """
+    writable_folder(covid.folder)
+    for configuration in configurations:
+        for source in sources:
+            folder, plans = _home(covid, configuration, source)
+            _fill(covid, configuration, folder, plans, source, processes, progress)
+            _record(covid, configuration, _linked(covid, folder, source))
+
+
+def _home(covid: PlannedDataset, configuration: str, source: Source) -> tuple[Path, dict[str, Any]]:
+    """Where the cases go, and the COVID plans with the reader of their files."""
+    if not source.lesions:
+        return covid.folder / f"{covid.identifier(configuration)}_unlabelled", covid.plans.plans
+    home = covid.folder.parent / source.name
+    home.mkdir(exist_ok=True)
+    plans_name = linked_plans_name(covid)
+    move_plans_between_datasets(covid.name, source.name, covid.plans_name, plans_name)
+    plans = json.loads((home / f"{plans_name}.json").read_text(encoding="utf-8"))
+    return home / PlansManager(plans).get_configuration(configuration).data_identifier, plans
+
+
+def _fill(
+    covid: PlannedDataset,
+    configuration: str,
+    folder: Path,
+    plans: dict[str, Any],
+    source: Source,
+    processes: int,
+    progress: bool,
+) -> None:
+    """Bring one folder up to date; what was pre-processed in another way goes first."""
+    digest = Preprocessing(covid.plans.plans, configuration).digest()
+    made_as = {"digest": digest, "lesions": list(source.lesions)}
+    if folder.exists() and read_made_as(folder) != made_as:
+        shutil.rmtree(folder)
+    folder.mkdir(exist_ok=True)
+    write_json(made_as_file(folder), made_as, indent=None)
+    remove_abandoned(folder, age=0)
+    remaining = {folder / case.name: case for case in source.cases if not _is_current(folder / case.name, case)}
+    preprocess_cases(
+        remaining,
+        Preprocessing(plans, configuration, source.lesions),
+        processes=processes,
+        shown=f"{Path(source.name).name}, {configuration}",
+        already=len(source.cases) - len(remaining),
+        progress=progress,
+    )
+
+
+def _is_current(target: Path, case: CaseFiles) -> bool:
+    """Whether the case has been pre-processed from its files as they are now."""
+    if not is_preprocessed(target):
+        return False
+    originals = [*case.files, *([case.label] if case.label else [])]
+    made = target.with_name(target.name + ENDINGS[-1]).stat().st_mtime
+    return max(path.stat().st_mtime for path in originals) <= made
+
+
+def _linked(covid: PlannedDataset, folder: Path, source: Source) -> LinkedCases:
+    names = tuple(case.name for case in source.cases)
+    found = 0
+    if source.lesions:
+        locations = (load_pickle(str(folder / f"{name}.pkl"))["class_locations"] for name in names)
+        found = sum(len(where.get(1, ())) > 0 for where in locations)
+    return LinkedCases(source.name, folder.relative_to(covid.folder.parent).as_posix(), names, found, source.lesions)
+
+
+def _record(covid: PlannedDataset, configuration: str, cases: LinkedCases) -> None:
+    """Enter a source into the record; those of links that no longer fit the plans are dropped."""
+    links = read_links(covid.record)
+    digest = Preprocessing(covid.plans.plans, configuration).digest()
+    dimensions = len(covid.plans.get_configuration(configuration).patch_size)
+    link = links.get(covid.identifier(configuration))
+    if link is None or link.digest != digest:
+        link = Link(configuration, dimensions, digest)
+    if cases.lesions:
+        link = replace(link, others=(*(old for old in link.others if old.name != cases.name), cases))
+    else:
+        link = replace(link, unlabelled=cases)
+    write_links(covid.record, {**links, covid.identifier(configuration): link})
+
+
+def remove_links(covid: PlannedDataset, configurations: Sequence[str] = (), others: Sequence[str] = ()) -> list[str]:
+    """Take links out of the record and delete the data that were pre-processed for them.
+
+    Args:
+        configurations: Only of these; none given means all.
+        others: Only these data sets; none given means all, and the unlabelled images.
+
+    Returns:
+        The folders that were deleted, relative to ``nnUNet_preprocessed``.
+    """
+    links = read_links(covid.record)
+    wanted = {covid.identifier(name) for name in configurations} or set(links)
+    removed: list[str] = []
+    for identifier in wanted & set(links):
+        link = links.pop(identifier)
+        gone = [other for other in link.others if not others or other.name in others]
+        left = replace(link, others=tuple(other for other in link.others if other not in gone))
+        if not others:
+            gone += [link.unlabelled] if link.unlabelled else []
+            left = replace(left, unlabelled=None)
+        removed += [cases.folder for cases in gone]
+        if left.others or left.unlabelled:
+            links[identifier] = left
+    write_links(covid.record, links)
+    for relative in removed:
+        folder = covid.folder.parent / relative
+        made_as_file(folder).unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+    _remove_unused_plans(covid, removed, links)
+    return sorted(removed)
+
+
+def _remove_unused_plans(covid: PlannedDataset, removed: list[str], links: dict[str, Link]) -> None:
+    used = {Path(other.folder).parts[0] for link in links.values() for other in link.others}
+    for home in {Path(relative).parts[0] for relative in removed} - used:
+        folder = covid.folder.parent / home
+        (folder / f"{linked_plans_name(covid)}.json").unlink(missing_ok=True)
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()

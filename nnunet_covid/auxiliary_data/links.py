@@ -1,0 +1,255 @@
+"""What is linked to a planned COVID data set: the record beside its data, its check before a training, its description.
+
+Links are made and removed in :mod:`nnunet_covid.auxiliary_data.linking`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from nnunet_covid.dataset_json import channel_names, read_dataset_json
+from nnunet_covid.errors import UserError
+from nnunet_covid.files import write_json
+from nnunet_covid.nnunet.dataset import dataset_name, nnunet_folder
+from nnunet_covid.nnunet.preprocess import Preprocessing, is_preprocessed
+
+
+@dataclass(frozen=True)
+class PlannedDataset:
+    """The COVID data set, planned.
+
+    Attributes:
+        name: ``DatasetNNN_Name``.
+        folder: Its folder in ``nnUNet_preprocessed``.
+        plans: The plans.
+        dataset_json: Its dataset.json.
+    """
+
+    name: str
+    folder: Path
+    plans: PlansManager
+    dataset_json: dict[str, Any]
+
+    @property
+    def plans_name(self) -> str:
+        return str(self.plans.plans_name)
+
+    @property
+    def channels(self) -> int:
+        return len(channel_names(self.dataset_json))
+
+    @property
+    def record(self) -> Path:
+        return record_file(self.folder, self.plans_name)
+
+    def identifier(self, configuration: str) -> str:
+        """Name of the folder with the data of a configuration."""
+        return str(self.plans.get_configuration(configuration).data_identifier)
+
+    def data(self, configuration: str) -> Path:
+        return self.folder / self.identifier(configuration)
+
+
+def open_planned(number_or_name: str, plans_name: str) -> PlannedDataset:
+    """Read plans and dataset.json.
+
+    Raises:
+        UserError: If the data set is not planned.
+    """
+    name = dataset_name(number_or_name)
+    folder = nnunet_folder("nnUNet_preprocessed") / name
+    number = name[7:10]
+    plans = folder / f"{plans_name}.json"
+    if not plans.is_file():
+        raise UserError(
+            f"{plans} does not exist; run nnUNetv2_plan_and_preprocess -d {number} first, or name other plans"
+        )
+    dataset_json = read_dataset_json(folder / "dataset.json")
+    return PlannedDataset(name, folder, PlansManager(str(plans)), dataset_json)
+
+
+@dataclass(frozen=True)
+class LinkedCases:
+    """Pre-processed cases of one source.
+
+    Attributes:
+        name: The data set's name, or the folder of the unlabelled images.
+        folder: Where they are, relative to ``nnUNet_preprocessed``.
+        cases: Their names.
+        cases_with_lesion: How many hold a lesion; 0 for unlabelled images.
+        lesions: Label values that counted as lesion; empty for unlabelled images.
+    """
+
+    name: str
+    folder: str
+    cases: tuple[str, ...]
+    cases_with_lesion: int = 0
+    lesions: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Link:
+    """What is linked to the data of one configuration.
+
+    Attributes:
+        configuration: The configuration that it was made for; others that share its data share the link.
+        dimensions: 2 or 3.
+        digest: How the cases were pre-processed (:meth:`nnunet_covid.nnunet.preprocess.Preprocessing.digest`).
+        others: Data sets of other diseases.
+        unlabelled: Unlabelled COVID images.
+    """
+
+    configuration: str
+    dimensions: int
+    digest: str
+    others: tuple[LinkedCases, ...] = ()
+    unlabelled: LinkedCases | None = None
+
+
+def record_file(preprocessed_data_set: Path, plans_name: str) -> Path:
+    """Where the links of these plans are recorded."""
+    return preprocessed_data_set / f"{plans_name}_link.json"
+
+
+def read_links(file: Path) -> dict[str, Link]:
+    """Data identifier to link; empty without a record.
+
+    Raises:
+        UserError: If the file is no such record.
+    """
+    if not file.is_file():
+        return {}
+    try:
+        entries = json.loads(file.read_text(encoding="utf-8"))["links"]
+        return {identifier: _link(entry) for identifier, entry in entries.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
+        raise UserError(f"{file} is no record of links; remove it and link again") from e
+
+
+def write_links(file: Path, links: dict[str, Link]) -> None:
+    """Write the record; without any link the file goes."""
+    if not links:
+        file.unlink(missing_ok=True)
+        return
+    entries = {identifier: asdict(link) for identifier, link in links.items()}
+    write_json(file, {"version": 1, "links": entries})
+
+
+def _link(entry: dict[str, Any]) -> Link:
+    others = tuple(_cases(other) for other in entry.pop("others"))
+    unlabelled = entry.pop("unlabelled")
+    return Link(**entry, others=others, unlabelled=_cases(unlabelled) if unlabelled else None)
+
+
+def _cases(entry: dict[str, Any]) -> LinkedCases:
+    return LinkedCases(
+        entry["name"], entry["folder"], tuple(entry["cases"]), entry["cases_with_lesion"], tuple(entry["lesions"])
+    )
+
+
+def made_as_file(folder: Path) -> Path:
+    """Beside a folder of linked cases: how they were pre-processed."""
+    return folder.with_name(f"{folder.name}_link.json")
+
+
+def read_made_as(folder: Path) -> dict[str, Any] | None:
+    """What stands in that file; ``None`` if nothing readable does."""
+    try:
+        content: dict[str, Any] = json.loads(made_as_file(folder).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content
+
+
+def find_link(preprocessed: Path, plans: PlansManager, configuration: str) -> Link | None:
+    """The link of a configuration, or ``None`` if nothing is linked to it.
+
+    Args:
+        preprocessed: ``nnUNet_preprocessed``.
+
+    Raises:
+        UserError: If there is one that cannot be used: pre-processed with other plans, deleted, or without a lesion.
+    """
+    file = record_file(preprocessed / plans.dataset_name, plans.plans_name)
+    link = read_links(file).get(plans.get_configuration(configuration).data_identifier)
+    if link is None:
+        return None
+    digest = Preprocessing(plans.plans, configuration).digest()
+    for cases in (*link.others, *([link.unlabelled] if link.unlabelled else [])):
+        _check_cases(preprocessed, cases, digest, link, again=link_command(plans, configuration, cases))
+    if link.others and not any(other.cases_with_lesion for other in link.others):
+        names = ", ".join(other.name for other in link.others)
+        raise UserError(f"none of the cases of {names} holds a lesion; link a data set with lesions")
+    return link
+
+
+def require_others(link: Link | None, preprocessed: Path, plans: PlansManager, configuration: str) -> Link:
+    """The link, if there are images of other diseases in it.
+
+    Raises:
+        UserError: Says what to do.
+    """
+    if link is not None and link.others:
+        return link
+    links = read_links(record_file(preprocessed / plans.dataset_name, plans.plans_name))
+    made = [f"{other.configuration} ({other.dimensions}D)" for other in links.values() if other.others]
+    elsewhere = f" (there is one for {', '.join(made)})" if made else ""
+    dimensions = len(plans.get_configuration(configuration).patch_size)
+    raise UserError(
+        f"no data set of another disease is linked to configuration '{configuration}' ({dimensions}D) of "
+        f"{plans.plans_name} of {plans.dataset_name}{elsewhere}: run {link_command(plans, configuration)}"
+    )
+
+
+def link_command(plans: PlansManager, configuration: str, cases: LinkedCases | None = None) -> str:
+    """The command that makes the link."""
+    if cases is None:
+        source = "-a OTHER_DATASET"
+    else:
+        images = f"--unlabelled {cases.name} --at-most {len(cases.cases)}"
+        source = f"-a {cases.name}" if cases.lesions else images
+    return f"nnunet-covid link -d {plans.dataset_name} {source} -p {plans.plans_name} -c {configuration}"
+
+
+def _check_cases(preprocessed: Path, cases: LinkedCases, digest: str, link: Link, *, again: str) -> None:
+    folder = preprocessed / cases.folder
+    if not folder.is_dir():
+        raise UserError(f"linked data are gone: {folder} does not exist; run {again}")
+    missing = [name for name in cases.cases if not is_preprocessed(folder / name)]
+    if missing:
+        raise UserError(f"linked data are incomplete: {len(missing)} cases, first {folder / missing[0]}; run {again}")
+    made_as = read_made_as(folder) or {}
+    if digest != link.digest or digest != made_as.get("digest"):
+        raise UserError(f"linked data in {folder} were pre-processed with other plans than these; run {again}")
+
+
+def describe_links(covid: PlannedDataset) -> str:
+    """One block per configuration, with what is wrong where it cannot be used."""
+    links = read_links(covid.record)
+    if not links:
+        return f"nothing is linked to {covid.name} under {covid.plans_name}"
+    return "\n".join(line for link in links.values() for line in _lines(covid, link))
+
+
+def _lines(covid: PlannedDataset, link: Link) -> list[str]:
+    lines = [f"{covid.name}, {covid.plans_name}, {link.configuration} ({link.dimensions}D)"]
+    lines += [f"  {_counted(other)}" for other in link.others]
+    if link.unlabelled:
+        lines.append(f"  {len(link.unlabelled.cases)} unlabelled images of {link.unlabelled.name}")
+    try:
+        find_link(covid.folder.parent, covid.plans, link.configuration)
+    except UserError as e:
+        return [*lines, f"  cannot be used: {e}"]
+    others = link.configuration if link.others else None
+    train = f"nnUNetv2_train {covid.name[7:10]} {others} 0 -p {covid.plans_name} -tr CollaborativeTrainer"
+    return [*lines, f"  train: {train}" if others else "  link a data set of another disease as well (-a)"]
+
+
+def _counted(cases: LinkedCases) -> str:
+    values = ", ".join(map(str, cases.lesions))
+    return f"{len(cases.cases)} cases of {cases.name}, {cases.cases_with_lesion} with lesion (label {values})"

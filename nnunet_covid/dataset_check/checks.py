@@ -1,0 +1,242 @@
+"""All checks of one data set, reading every image once: each is a function from what was measured to findings."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from tqdm import tqdm
+
+from nnunet_covid.dataset_check.dataset import CheckedCase, CheckedDataset
+from nnunet_covid.dataset_check.images import (
+    ON_AIR,
+    better_orientation,
+    common_deviation,
+    likely_mirroring,
+    near_duplicates,
+    share_on_air,
+    spread_by_mirroring,
+    thumbnail,
+    unit,
+)
+from nnunet_covid.figures.slices import RED, outlined, sheet
+from nnunet_covid.files import some_of, writable_folder, write_json
+from nnunet_covid.raw_dataset import Part
+
+AXIS_NAMES = {2: ("top to bottom", "left to right"), 3: ("head to foot", "front to back", "left to right")}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A sentence for the user, the cases it is about and, where it helps, a picture.
+
+    Attributes:
+        check: Short name of the check.
+        message: What was found and what to do about it.
+        cases: Names of the cases.
+        picture: RGB, shape (y, x, 3).
+    """
+
+    check: str
+    message: str
+    cases: tuple[str, ...] = ()
+    picture: NDArray[np.uint8] | None = field(default=None, compare=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """The finding without its picture."""
+        return {"check": self.check, "message": self.message, "cases": list(self.cases)}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the checks need of one case, so that no image is kept."""
+
+    case: CheckedCase
+    thumbnail: NDArray[np.float32]
+    direction: tuple[float, ...] | None
+    values: frozenset[int]
+    on_air: float
+    spreads: dict[tuple[int, ...], float] | None
+
+
+def run_checks(dataset: CheckedDataset) -> list[Finding]:
+    """All findings on one data set."""
+    measured = [_measure(case) for case in tqdm(dataset.cases, desc="checking", unit="case", disable=None)]
+    return [
+        *_splits(dataset),
+        *_duplicates(dataset, measured),
+        *_label_values(dataset, measured),
+        *_masks(measured),
+        *_directions(measured),
+        *_orientations(measured),
+    ]
+
+
+def _measure(case: CheckedCase) -> Measured:
+    scan, label = case.read()
+    foreground = None if label is None or label.shape != scan.image.shape else label > 0
+    has_lesion = foreground is not None and bool(foreground.any())
+    return Measured(
+        case,
+        thumbnail(scan.image),
+        scan.geometry.direction if scan.geometry else None,
+        frozenset() if label is None else frozenset(np.unique(label).tolist()),
+        share_on_air(scan, foreground) if foreground is not None else 0.0,
+        spread_by_mirroring(scan.image, foreground) if foreground is not None and has_lesion else None,
+    )
+
+
+def _of(measured: Sequence[Measured], part: Part) -> list[Measured]:
+    return [one for one in measured if one.case.part is part]
+
+
+def write_report(findings: Sequence[Finding], folder: Path) -> None:
+    """``findings.json`` and one PNG per finding with a picture."""
+    writable_folder(folder)
+    entries: list[dict[str, Any]] = []
+    for index, finding in enumerate(findings, start=1):
+        entry = finding.to_json()
+        if finding.picture is not None:
+            entry["picture"] = f"{index:03d}_{finding.check.replace(' ', '_')}.png"
+            Image.fromarray(finding.picture).save(folder / entry["picture"])
+        entries.append(entry)
+    write_json(folder / "findings.json", entries)
+
+
+def _splits(dataset: CheckedDataset) -> Iterator[Finding]:
+    """Compare every fold's sides, and training with test cases, by patient."""
+    patients = {case.name: case.patient for case in dataset.cases if case.part is Part.TRAINING}
+    source = " (patients guessed from the case names)" if dataset.patients_are_guessed else ""
+    for index, fold in enumerate(dataset.splits):
+        unknown = sorted((set(fold["train"]) | set(fold["val"])) - set(patients))
+        if unknown:
+            message = f"fold {index} names {len(unknown)} cases that are not in imagesTr; nnU-Net will stop there"
+            yield Finding("splits", message, tuple(unknown))
+        on_both = {patients.get(name, name) for name in fold["train"]} & {patients.get(n, n) for n in fold["val"]}
+        if on_both:
+            message = (
+                f"fold {index} trains and validates on {len(on_both)} patients{source}: {_listed(on_both)}; "
+                "its score will be too good, split by patient"
+            )
+            cases = tuple(n for side in ("train", "val") for n in fold[side] if patients.get(n, n) in on_both)
+            yield Finding("patients", message, cases)
+    test = {case.patient for case in dataset.cases if case.part is Part.TEST}
+    if in_both := test & set(patients.values()):
+        message = f"{len(in_both)} patients are in imagesTr as well as in imagesTs{source}: {_listed(in_both)}"
+        cases = tuple(c.name for c in dataset.cases if c.patient in in_both and c.part is not Part.UNLABELLED)
+        yield Finding("patients", message, cases)
+
+
+def _listed(names: set[str], at_most: int = 5) -> str:
+    ordered = sorted(names)
+    return ", ".join(ordered[:at_most]) + (", …" if len(ordered) > at_most else "")
+
+
+def _duplicates(dataset: CheckedDataset, measured: Sequence[Measured]) -> Iterator[Finding]:
+    training = _of(measured, Part.TRAINING)
+    for one, other, similarity in _similar(training, _of(measured, Part.TEST)):
+        message = f"training case {one.name} and test case {other.name} are nearly the same ({similarity:.2f})"
+        yield Finding("duplicates", message, (one.name, other.name), _side_by_side(one, other))
+    folds = [(set(fold["train"]), set(fold["val"])) for fold in dataset.splits]
+    for one, other, similarity in _similar(training, training):
+        apart = [i for i, (train, val) in enumerate(folds) if one.name in train and other.name in val]
+        if apart and one.patient != other.patient:
+            where = f"fold {', '.join(map(str, apart))}"
+            message = f"{one.name} (training) and {other.name} (validation) of {where} are nearly the same"
+            picture = _side_by_side(one, other)
+            yield Finding("duplicates", f"{message} ({similarity:.2f})", (one.name, other.name), picture)
+
+
+def _similar(first: Sequence[Measured], second: Sequence[Measured]) -> Iterator[tuple[CheckedCase, CheckedCase, float]]:
+    pairs = near_duplicates([one.thumbnail for one in first], [one.thumbnail for one in second])
+    for i, j, similarity in pairs:
+        if first[i].case.name != second[j].case.name:
+            yield first[i].case, second[j].case, similarity
+
+
+def _side_by_side(*cases: CheckedCase) -> NDArray[np.uint8]:
+    tiles = []
+    for case in cases:
+        scan, label = case.read()
+        index_label = label if label is not None and label.shape == scan.image.shape else None
+        image = _display_slice(scan.image, index_label)
+        mask = None if index_label is None else _display_slice(index_label, index_label) > 0
+        tiles.append(outlined(image, {} if mask is None else {RED: mask}))
+    return sheet(tiles, columns=len(tiles))
+
+
+def _display_slice(image: NDArray[Any], label: NDArray[Any] | None = None) -> NDArray[np.float32]:
+    """One slice to show: the picture itself, or the volume's slice with most foreground (else its middle)."""
+    if image.ndim == 2:
+        return image.astype(np.float32)
+    index = len(image) // 2
+    if label is not None and label.any():
+        index = int((label > 0).sum(axis=(1, 2)).argmax())
+    return image[index].astype(np.float32)
+
+
+def _label_values(dataset: CheckedDataset, measured: Sequence[Measured]) -> Iterator[Finding]:
+    for one in measured:
+        if outside := sorted(one.values - dataset.labels):
+            message = f"{one.case.name} holds the label values {outside}, which dataset.json does not name"
+            yield Finding("labels", message, (one.case.name,))
+
+
+def _masks(measured: Sequence[Measured]) -> Iterator[Finding]:
+    for one in measured:
+        if one.on_air > ON_AIR:
+            message = f"{one.on_air:.0%} of the mask of {one.case.name} lies on air; are image and mask aligned?"
+            yield Finding("masks on air", message, (one.case.name,), _side_by_side(one.case))
+    with_lesion = [one for one in measured if one.spreads is not None]
+    mirrored = likely_mirroring([one.spreads for one in with_lesion if one.spreads is not None])
+    if mirrored:
+        names = AXIS_NAMES[with_lesion[0].thumbnail.ndim if len(with_lesion[0].thumbnail) > 1 else 2]
+        axes = " and ".join(names[axis] for axis in mirrored)
+        message = f"the masks fit their images better when mirrored {axes}; resample masks to images in space"
+        worst = max(with_lesion, key=lambda one: one.spreads[()] if one.spreads else 0.0)
+        yield Finding("mirrored masks", message, (worst.case.name,), _side_by_side(worst.case))
+
+
+def _directions(measured: Sequence[Measured]) -> Iterator[Finding]:
+    groups: dict[tuple[float, ...], list[str]] = defaultdict(list)
+    for one in measured:
+        if one.direction is not None:
+            groups[tuple(round(value) + 0.0 for value in one.direction)].append(one.case.name)
+    if len(groups) > 1:
+        most = max(groups.values(), key=len)
+        for direction, names in groups.items():
+            if names is not most:
+                which = f"in another direction {direction} than the rest: {some_of(names)}"
+                message = f"{len(names)} images are stored {which}"
+                yield Finding("orientation", message, tuple(names))
+
+
+def _orientations(measured: Sequence[Measured]) -> Iterator[Finding]:
+    """Compare with the mean training image; groups are patients with several slices, else whole parts."""
+    training = _of(measured, Part.TRAINING)
+    if len(training) < 5:
+        return
+    template = unit(np.mean([one.thumbnail.mean(axis=0) for one in training], axis=0))
+    patients: dict[tuple[str, str], list[Measured]] = defaultdict(list)
+    for one in measured:
+        patients[one.case.part.value, one.case.patient].append(one)
+    groups: dict[tuple[str, str], list[Measured]] = defaultdict(list)
+    for (part, patient), members in patients.items():
+        groups[(part, patient) if len(members) >= 5 else (part, "")].extend(members)
+    turned: dict[tuple[str, str], list[Measured]] = defaultdict(list)
+    for (part, _), members in groups.items():
+        deviations = [better_orientation(unit(one.thumbnail.mean(axis=0)), template) for one in members]
+        if (turn := common_deviation(deviations)) and len(members) >= 5:
+            turned[part, turn].extend(members)
+    for (part, turn), members in turned.items():
+        owners = sorted({one.case.patient for one in members})
+        whose = f" of {len(owners)} patients ({', '.join(owners[:3])}{', …' if len(owners) > 3 else ''})"
+        message = f"{len(members)} images in {part}{whose} match the training images better when {turn}"
+        names = tuple(one.case.name for one in members)
+        yield Finding("orientation", message, names, _side_by_side(training[0].case, members[0].case))

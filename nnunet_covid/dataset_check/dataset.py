@@ -1,0 +1,117 @@
+"""What the checks know of a raw data set: its cases with their patients, its folds, what dataset.json says of it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from nnunet_covid.dataset_json import channel_names, label_values, read_dataset_json
+from nnunet_covid.errors import UserError
+from nnunet_covid.files import files_in
+from nnunet_covid.nnunet.dataset import CaseFiles, Split, list_cases, raw_dataset_folder, read_splits
+from nnunet_covid.raw_dataset import Part, Scan, UnusableFile, read_scan
+
+
+@dataclass(frozen=True)
+class CheckedCase:
+    """One case: its first channel, its label map if it has one, its patient."""
+
+    name: str
+    part: Part
+    image: Path
+    label: Path | None
+    patient: str
+
+    def read(self) -> tuple[Scan, NDArray[Any] | None]:
+        """The first channel and the label map.
+
+        Raises:
+            UserError: If a file cannot be read.
+        """
+        try:
+            label = None if self.label is None else read_scan(self.label).image
+            return read_scan(self.image), label
+        except UnusableFile as e:
+            raise UserError(f"{e.path}: {e.reason}") from e
+
+
+@dataclass(frozen=True)
+class CheckedDataset:
+    """A raw data set.
+
+    Attributes:
+        folder: Its folder.
+        labels: All values that dataset.json names.
+        cases: All cases, unlabelled ones included.
+        splits: The folds nnU-Net would use, or an empty list.
+        patients_are_guessed: Whether patients were derived from the case names.
+    """
+
+    folder: Path
+    labels: frozenset[int]
+    cases: tuple[CheckedCase, ...]
+    splits: Sequence[Split]
+    patients_are_guessed: bool
+
+
+def open_dataset(number_or_name: str) -> CheckedDataset:
+    """Read everything but the images.
+
+    Args:
+        number_or_name: Or the path of its folder.
+
+    Raises:
+        UserError: If there is no such data set, or a document or the images are missing or damaged.
+    """
+    folder = raw_dataset_folder(number_or_name)
+    description = read_dataset_json(folder / "dataset.json")
+    try:
+        ending, channels = description["file_ending"], len(channel_names(description))
+    except KeyError as e:
+        raise UserError(f"{folder / 'dataset.json'} is incomplete, it has no {e}; convert the data set again") from e
+    found = [(part, case) for part in Part for case in _cases(folder, part, ending, channels)]
+    if not found:
+        raise UserError(f"{folder} holds no images named CASE_0000{ending}")
+    recorded = _recorded_patients(folder)
+    patients = recorded or _guessed_patients([case.name for _, case in found])
+    cases = tuple(
+        CheckedCase(case.name, part, case.files[0], case.label, patients.get(case.name, case.name))
+        for part, case in found
+    )
+    labels = frozenset(value for values in label_values(description["labels"]).values() for value in values)
+    return CheckedDataset(folder, labels, cases, read_splits(folder.name, folder) or [], not recorded)
+
+
+def _cases(folder: Path, part: Part, ending: str, channels: int) -> list[CaseFiles]:
+    """The cases of one part with their label maps, where there are any."""
+    if not files_in(folder / part.value, ending):
+        return []
+    labels = {path.name: path for path in files_in(folder / part.label_folder, ending)}
+    cases = list_cases(folder / part.value, ending, channels)
+    return [CaseFiles(case.name, case.files, labels.get(f"{case.name}{ending}")) for case in cases]
+
+
+def _recorded_patients(folder: Path) -> dict[str, str]:
+    """Case to patient from the ``conversion.json`` that our converters write."""
+    path = folder / "conversion.json"
+    if not path.is_file():
+        return {}
+    try:
+        records = json.loads(path.read_text(encoding="utf-8"))["cases"]
+        return {name: record["patient"] for record in records for name in record["outputs"]}
+    except (ValueError, KeyError, TypeError) as e:
+        raise UserError(f"{path} is damaged; convert the data set again, or delete the file") from e
+
+
+def _guessed_patients(names: list[str]) -> dict[str, str]:
+    """``a_b_017`` belongs to ``a_b`` where more than one but not all cases do."""
+    stems = {name: re.sub(r"[_-](slice|s)?\d+$", "", name) for name in names}
+    counts = Counter(stems.values())
+    return {name: stem for name, stem in stems.items() if 1 < counts[stem] < len(names)}

@@ -1,0 +1,135 @@
+"""Infection maps: what they hold and how they are stored as an image channel, and where a cross-validation left them.
+
+The data set that is made of them stands in ``dataset``, their prediction for new images in ``prediction``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnunet_covid.errors import UserError
+from nnunet_covid.files import files_in, some_of
+from nnunet_covid.nnunet.dataset import Split, read_splits
+
+MapKind = Literal["label", "probability"]
+MAP_KINDS = ("label", "probability")
+PICTURE_ENDINGS = (".png", ".bmp", ".tif", ".tiff")
+NO_NORMALISATION = "nonorm"
+DIVIDED_BY_255 = "rgb_to_0_1"
+
+CHECKPOINT = "checkpoint_final.pth"
+DEFAULT_FOLDS = 5
+"""Of nnU-Net's own split."""
+
+
+def channel_name(kind: MapKind, ending: str) -> str:
+    """The channel's name, by which nnU-Net chooses its normalisation: the network always sees 0 to 1.
+
+    Pictures (3D TIFF among them) hold whole numbers, so probabilities are stored there as 0 to 255.
+    """
+    return DIVIDED_BY_255 if kind == "probability" and ending in PICTURE_ENDINGS else NO_NORMALISATION
+
+
+def from_labels(labels: NDArray[Any], ignore_label: int | None = None) -> NDArray[np.bool_]:
+    """Where there is any class at all; ignored voxels count as none."""
+    infection = labels > 0
+    return infection if ignore_label is None else infection & (labels != ignore_label)
+
+
+def from_probabilities(probabilities: NDArray[np.float32], has_regions: bool) -> NDArray[np.float32]:
+    """Probability of any class: (heads, *axes) to (*axes).
+
+    With a softmax everything but the background; with regions the largest, since they lie within each other.
+    """
+    return probabilities.max(axis=0) if has_regions else 1 - probabilities[0]
+
+
+def as_channel(infection: NDArray[Any], kind: MapKind, ending: str) -> NDArray[Any]:
+    """The values that are stored: 0 and 1, probabilities, or probabilities in 255 steps.
+
+    Args:
+        infection: Boolean for ``"label"``, probabilities for ``"probability"``.
+    """
+    if kind == "label":
+        return infection.astype(np.uint8)
+    if channel_name(kind, ending) == DIVIDED_BY_255:
+        return np.round(infection.clip(0, 1) * 255).astype(np.uint8)
+    return infection.clip(0, 1).astype(np.float32)
+
+
+def maps_of_folds(model: Path, kind: MapKind, ending: str, cases: Sequence[str]) -> dict[str, tuple[int, Path]]:
+    """Fold and file of every case's map: the validation prediction of a model that has not seen the image.
+
+    Where nnU-Net's split file is at hand, a fold's maps are those of its validation cases alone: others, of a training
+    with other splits, may lie beside them, and the model has seen their images. The fold ``all`` has seen every case.
+
+    Args:
+        model: ``RESULTS/DATASET/TRAINER__PLANS__CONFIGURATION``.
+        kind: Label maps or probabilities.
+        ending: Of the label maps.
+        cases: All that need a map.
+
+    Raises:
+        UserError: If cases lack a map, naming the command that makes it.
+    """
+    suffix = ending if kind == "label" else ".npz"
+    splits = read_splits(model.parent.name) or []
+    found: dict[str, tuple[int, Path]] = {}
+    for fold in _folds(model):
+        kept_out = splits[fold]["val"] if fold < len(splits) else None
+        for path in _maps(model, fold, suffix):
+            case = path.name.removesuffix(suffix)
+            if kept_out is None or case in kept_out:
+                found.setdefault(case, (fold, path))
+    if missing := [case for case in cases if case not in found]:
+        what = "probabilities" if suffix == ".npz" else "label maps"
+        remedy = (
+            f"make them with {commands}"
+            if (commands := "; ".join(_commands(model, suffix)))
+            else "train stage 1 on folds whose validation cases cover this data set, under the same case names"
+        )
+        raise UserError(f"{model} has no validation {what} of {len(missing)} cases ({some_of(missing)}); {remedy}")
+    return {case: found[case] for case in cases}
+
+
+def folds_of_maps(maps: dict[str, tuple[int, Path]]) -> list[Split]:
+    """Splits in which every case is validated in the fold whose model made its map, in the order of folds."""
+    return [
+        {
+            "train": sorted(case for case, (other, _) in maps.items() if other != fold),
+            "val": sorted(case for case, (other, _) in maps.items() if other == fold),
+        }
+        for fold in sorted({fold for fold, _ in maps.values()})
+    ]
+
+
+def _folds(model: Path) -> list[int]:
+    names = (path.name.removeprefix("fold_") for path in model.glob("fold_*") if path.is_dir())
+    return sorted(int(name) for name in names if name.isdecimal())
+
+
+def _maps(model: Path, fold: int, suffix: str) -> list[Path]:
+    return files_in(model / f"fold_{fold}" / "validation", suffix)
+
+
+def _commands(model: Path, suffix: str) -> Iterator[str]:
+    """The commands that make the maps of the folds without them: training, or validation of a finished one."""
+    trainer, plans, configuration = (*model.name.split("__"), "PLANS", "CONFIGURATION")[:3]
+    present = _folds(model)
+    lacking: dict[bool, list[str]] = {}
+    for fold in range(max([DEFAULT_FOLDS - 1, *present]) + 1):
+        if not _maps(model, fold, suffix):
+            trained = (model / f"fold_{fold}" / CHECKPOINT).is_file()
+            lacking.setdefault(trained, []).append(str(fold))
+    for trained, folds in lacking.items():
+        shown = folds[0] if len(folds) == 1 else "FOLD"
+        parts = [f"nnUNetv2_train {model.parent.name} {configuration} {shown} -tr {trainer}"]
+        parts += [f"-p {plans}"] * (plans != "nnUNetPlans")
+        parts += ["--npz"] * (suffix == ".npz") + ["--val"] * trained
+        parts += [f"for FOLD {', '.join(folds)}"] * (len(folds) > 1)
+        yield " ".join(parts)

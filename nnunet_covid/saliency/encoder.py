@@ -1,0 +1,84 @@
+"""The features of a network's encoder, whatever network it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from nnunet_covid.errors import UserError
+
+PREFERRED = "encoder"
+"""In a network with several encoders this is the one whose skips the decoder reads."""
+
+
+def find_encoder(network: nn.Module, name: str | None = None) -> nn.Module:
+    """The module that turns an image into a list of features, shallow to deep.
+
+    Args:
+        network: Any of this project's or nnU-Net's networks.
+        name: Of the encoder, as in ``network.named_modules()``; if not given, ``encoder`` or else the only child whose
+            name holds that word.
+
+    Raises:
+        UserError: If there is none.
+    """
+    children = dict(network.named_children())
+    listed = ", ".join(children) or "none"
+    if name is not None:
+        modules = dict(network.named_modules())
+        if name not in modules:
+            raise UserError(f"{type(network).__name__} has no module '{name}'; its parts are {listed}")
+        return modules[name]
+    if PREFERRED in children:
+        return children[PREFERRED]
+    named = [child for child_name, child in children.items() if "encoder" in child_name]
+    if len(named) != 1:
+        raise UserError(f"{type(network).__name__} has no part named 'encoder'; name one of {listed}")
+    return named[0]
+
+
+class EncoderFeatures:
+    """Records what the encoder returns while the network runs: a context manager around forward passes.
+
+    Attributes:
+        features: Of the latest forward pass, shallow to deep, each (B, C, *spatial).
+    """
+
+    def __init__(self, encoder: nn.Module) -> None:
+        self.encoder = encoder
+        self.features: list[torch.Tensor] = []
+
+    def __enter__(self) -> EncoderFeatures:
+        self._handle = self.encoder.register_forward_hook(self._record)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._handle.remove()
+
+    def _record(self, module: nn.Module, inputs: Any, output: Any) -> Any:
+        del module, inputs
+        self.features = [output] if isinstance(output, torch.Tensor) else list(output)
+        # what follows gets copies: an activation in place there must not change what was recorded
+        copies = [feature.clone() for feature in self.features]
+        return copies[0] if isinstance(output, torch.Tensor) else copies
+
+
+def feature_shapes(
+    network: nn.Module, encoder: nn.Module, input_shape: Sequence[int], device: torch.device
+) -> list[tuple[int, ...]]:
+    """Channels and spatial size of every feature for one input (1, channels, *patch), by trying it.
+
+    Raises:
+        UserError: If the encoder does not return features, or the network never calls it.
+    """
+    with torch.no_grad(), EncoderFeatures(encoder) as recorder:
+        network(torch.zeros(tuple(input_shape), device=device))
+    features = recorder.features
+    if not features or not all(isinstance(f, torch.Tensor) and f.ndim == len(input_shape) for f in features):
+        raise UserError(
+            f"{type(encoder).__name__} of {type(network).__name__} returns no list of features; name another part of it"
+        )
+    return [tuple(feature.shape[1:]) for feature in features]
