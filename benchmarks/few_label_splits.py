@@ -23,8 +23,8 @@ import numpy as np
 from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 
+from nnunet_covid.files import write_text
 from nnunet_covid.raw_dataset.splits import NNUNET_SEED, Split
-from nnunet_covid.raw_dataset.staging import write_atomically
 
 FOLDS = 5
 
@@ -66,7 +66,7 @@ def main() -> None:
         splits, numbers = append_few_label_folds(json.loads(path.read_text(encoding="utf-8")), args.cases)
     except ValueError as e:
         raise SystemExit(str(e)) from e
-    write_atomically(path, json.dumps(splits, indent=4) + "\n")
+    write_text(path, json.dumps(splits, indent=4) + "\n")
     for fold, number in enumerate(numbers):
         scored = len(splits[fold]["val"])
         print(f"fold {number}: {args.cases} training cases of fold {fold}, its {scored} validation cases")

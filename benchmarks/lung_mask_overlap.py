@@ -19,9 +19,8 @@ from scipy import ndimage
 
 from nnunet_covid.dataset_conversion.Dataset508_COVID19CTSeg2D import RECIPE
 from nnunet_covid.figures.slices import BLUE, GREEN, RED, outlined, sheet
-from nnunet_covid.lung_mask import threshold_slice
-from nnunet_covid.raw_dataset.options import Options
-from nnunet_covid.raw_dataset.problems import Problems
+from nnunet_covid.lung_mask import threshold
+from nnunet_covid.raw_dataset import Options, Problems
 
 MARGIN = 6
 """Pixels; a lesion this close to the edge of the lungs touches the pleura, mediastinum or diaphragm."""
@@ -37,7 +36,7 @@ def main() -> None:
     )
     args = parser.parse_args()
     if args.closing is not None:
-        threshold_slice.CLOSING = args.closing
+        threshold.CLOSING = args.closing
 
     counts: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(7, dtype=np.int64))
     worst: dict[str, tuple[float, np.ndarray]] = {}
@@ -45,7 +44,7 @@ def main() -> None:
         scan = RECIPE.read(case, RECIPE.scheme(Options()))
         assert scan.lungs is not None
         assert scan.label is not None
-        mask, lungs, lesion = threshold_slice.lungs_in_slice(scan.image), scan.lungs, scan.label > 0
+        mask, lungs, lesion = threshold.lungs_in_slice(scan.image), scan.lungs, scan.label > 0
         inner = ndimage.distance_transform_edt(lungs) > MARGIN
         deep, peripheral = lesion & inner, lesion & ~inner
         counts[case.patient] += [

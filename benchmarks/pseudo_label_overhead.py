@@ -30,9 +30,9 @@ from typing import Any
 import torch
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw, nnUNet_results
 
-from nnunet_covid.nnunet.rounds.run import run_pseudo_labels
-from nnunet_covid.nnunet.rounds.setting import Setting, find_setting
+from nnunet_covid.semi_supervised.experiment import Experiment, find_experiment
 from nnunet_covid.semi_supervised.options import make_options
+from nnunet_covid.semi_supervised.pseudo_label_run import run_pseudo_labels
 
 NUMBER = 899
 MANUAL = f"Dataset{NUMBER}_ByHand"
@@ -56,26 +56,26 @@ def main() -> None:
         pool.mkdir()
         for path in sorted(args.images.iterdir())[: args.slices]:
             (pool / path.name).symlink_to(path.resolve())
-        setting, ours = pseudo_label(args, pool)
-        report_ours(ours, setting)
+        experiment, ours = pseudo_label(args, pool)
+        report_ours(ours, experiment)
         if not args.only_ours:
-            report_by_hand(args, ours, by_hand(args, setting))
+            report_by_hand(args, ours, by_hand(args, experiment))
 
 
-def pseudo_label(args: argparse.Namespace, pool: Path) -> tuple[Setting, dict[str, Any]]:
+def pseudo_label(args: argparse.Namespace, pool: Path) -> tuple[Experiment, dict[str, Any]]:
     """The rounds of this project; returns the units of the state."""
     trainer = f"{args.trainer}_1epochs_{args.steps}its"
     device = torch.device(args.device)
-    setting = find_setting(args.dataset, args.configuration, "0", trainer, "Overhead", "nnUNetPlans", device)
-    shutil.rmtree(setting.model_folder, ignore_errors=True)
-    shutil.rmtree(setting.label_folder, ignore_errors=True)
+    experiment = find_experiment(args.dataset, args.configuration, "0", trainer, "Overhead", "nnUNetPlans", device)
+    shutil.rmtree(experiment.model_folder, ignore_errors=True)
+    shutil.rmtree(experiment.label_folder, ignore_errors=True)
     given = {"per_round": args.k, "max_rounds": args.rounds, "round_epochs": 1, "round_iterations": args.steps}
     options = make_options("random", {**given, "two_step": False, "learning_rate": 0.0})
-    run_pseudo_labels(setting, options, pool)
-    return setting, json.loads((setting.report_folder / "state.json").read_text())["units"]
+    run_pseudo_labels(experiment, options, pool)
+    return experiment, json.loads((experiment.report_folder / "state.json").read_text())["units"]
 
 
-def report_ours(units: dict[str, Any], setting: Setting) -> None:
+def report_ours(units: dict[str, Any], experiment: Experiment) -> None:
     """Time of each round, split into computing and all else."""
     print("| round | whole, s | steps and forward passes, s | all else, s | share |")
     print("| ---: | ---: | ---: | ---: | ---: |")
@@ -98,7 +98,7 @@ def times(units: dict[str, Any], number: int) -> tuple[float, float]:
     return sum(unit["seconds"] for unit in mine), sum(r.get("forward_seconds", 0.0) for r in results)
 
 
-def by_hand(args: argparse.Namespace, setting: Setting) -> list[dict[str, float]]:
+def by_hand(args: argparse.Namespace, experiment: Experiment) -> list[dict[str, float]]:
     """The loop of nnU-Net's own commands on a copy of the data set; seconds of each command by round."""
     raw, preprocessed, results = (Path(p.require()) for p in (nnUNet_raw, nnUNet_preprocessed, nnUNet_results))
     clean_up = [base / MANUAL for base in (raw, preprocessed, results)]
@@ -109,15 +109,15 @@ def by_hand(args: argparse.Namespace, setting: Setting) -> list[dict[str, float]
         ignored = shutil.ignore_patterns("pseudo_labels", "*_unlabelled_*")
         shutil.copytree(preprocessed / args.dataset, preprocessed / MANUAL, ignore=ignored)
         rename_data_set(preprocessed / MANUAL / "nnUNetPlans.json")
-        model = setting.report_folder / "models" / "base.pth"
-        folder = results / MANUAL / setting.model_folder.name.replace("_pseudoOverhead", "")
+        model = experiment.report_folder / "models" / "base.pth"
+        folder = results / MANUAL / experiment.model_folder.name.replace("_pseudoOverhead", "")
         (folder / "fold_0").mkdir(parents=True)
         shutil.copy(model, folder / "fold_0" / "checkpoint_final.pth")
         for name in ("plans.json", "dataset.json"):
-            shutil.copy(setting.model_folder / name, folder / name)
-        cases = json.loads((setting.report_folder / "state.json").read_text())["units"]
+            shutil.copy(experiment.model_folder / name, folder / name)
+        cases = json.loads((experiment.report_folder / "state.json").read_text())["units"]
         return [
-            one_round_by_hand(args, setting, number, cases[f"{number}/select"]["result"], folder)
+            one_round_by_hand(args, experiment, number, cases[f"{number}/select"]["result"], folder)
             for number in rounds_of(cases)
         ]
     finally:
@@ -133,11 +133,11 @@ def rename_data_set(plans_file: Path) -> None:
 
 
 def one_round_by_hand(
-    args: argparse.Namespace, setting: Setting, number: int, cases: list[str], model: Path
+    args: argparse.Namespace, experiment: Experiment, number: int, cases: list[str], model: Path
 ) -> dict[str, float]:
     """Predict, add, pre-process, train."""
     raw, preprocessed = (Path(p.require()) / MANUAL for p in (nnUNet_raw, nnUNet_preprocessed))
-    ending, channels = setting.dataset_json["file_ending"], len(setting.dataset_json["channel_names"])
+    ending, channels = experiment.dataset_json["file_ending"], len(experiment.dataset_json["channel_names"])
     seconds = {}
     with tempfile.TemporaryDirectory() as folder:
         images, labels = Path(folder) / "images", Path(folder) / "labels"
@@ -146,7 +146,7 @@ def one_round_by_hand(
             for channel in range(channels):
                 name = f"{case}_{channel:04d}{ending}"
                 shutil.copy(args.images / name, images / name)
-        at = ["-d", MANUAL, "-c", args.configuration, "-f", "0", "-tr", setting.trainer, "-device", args.device]
+        at = ["-d", MANUAL, "-c", args.configuration, "-f", "0", "-tr", experiment.trainer, "-device", args.device]
         seconds["predict"] = timed("nnUNetv2_predict", "-i", images, "-o", labels, *at, "-npp", 1, "-nps", 1)
         for path in images.iterdir():
             shutil.move(str(path), raw / "imagesTr" / path.name)
@@ -160,7 +160,7 @@ def one_round_by_hand(
     (raw / "dataset.json").write_text(json.dumps(description))
     seconds["preprocess"] = timed("nnUNetv2_preprocess", "-d", NUMBER, "-c", args.configuration, "-np", 1)
     weights = shutil.copy(model / "fold_0" / "checkpoint_final.pth", raw / "weights.pth")
-    arguments = [MANUAL, args.configuration, 0, "-tr", setting.trainer, "-device", args.device]
+    arguments = [MANUAL, args.configuration, 0, "-tr", experiment.trainer, "-device", args.device]
     seconds["train"] = timed("nnUNetv2_train", *arguments, "-pretrained_weights", weights)
     return seconds
 

@@ -9,21 +9,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
+from nnunet_covid import raw_dataset as raw
+from nnunet_covid.dataset_conversion import run_as_script
 from nnunet_covid.dataset_conversion.Dataset501_COVIDSemiSeg import INFO as BINARY
 from nnunet_covid.dataset_conversion.Dataset501_COVIDSemiSeg import labelled_cases, test_cases
-from nnunet_covid.raw_dataset.case import Part, SourceCase
-from nnunet_covid.raw_dataset.classes import ClassScheme
-from nnunet_covid.raw_dataset.command_line import converter_main
-from nnunet_covid.raw_dataset.conversion import convert_data_set
-from nnunet_covid.raw_dataset.data_set_info import DataSetInfo
-from nnunet_covid.raw_dataset.pairing import find_root
-from nnunet_covid.raw_dataset.picture_pairs import check_sizes, read_picture_pair
-from nnunet_covid.raw_dataset.problems import Problems
-from nnunet_covid.raw_dataset.recipe import Recipe
 
-INFO = DataSetInfo(
+INFO = raw.DatasetInfo(
     number=502,
     name="COVIDSemiSegMultiClass",
     command="covid-semiseg-multiclass",
@@ -41,18 +33,18 @@ COLOURS = {(0, 0, 0): 0, (128, 0, 0): 1, (0, 128, 0): 2}
 """Ground-glass opacity is red, consolidation green."""
 
 SCHEMES = {
-    "exclusive": ClassScheme(
+    "exclusive": raw.ClassScheme(
         values={0: 0, 1: 1, 2: 2},
         labels={"background": 0, "ground_glass_opacity": 1, "consolidation": 2},
         colours=COLOURS,
     ),
-    "regions": ClassScheme(
+    "regions": raw.ClassScheme(
         values={0: 0, 1: 1, 2: 2},
         labels={"background": 0, "infection": (1, 2), "consolidation": 2},
         regions_class_order=(1, 2),
         colours=COLOURS,
     ),
-    "infection": ClassScheme(
+    "infection": raw.ClassScheme(
         values={0: 0, 1: 1, 2: 1},
         labels={"background": 0, "infection": 1},
         colours=COLOURS,
@@ -60,24 +52,24 @@ SCHEMES = {
 }
 
 
-def find_cases(source: Path, problems: Problems) -> list[SourceCase]:
+def find_cases(source: Path, problems: raw.Problems) -> list[raw.SourceCase]:
     """Multi-class training and test slices in the layout of the authors' download."""
-    root = find_root(source, "TrainingSet/MultiClassInfection-Train", INFO.expected_files)
-    cases = labelled_cases(root / "TrainingSet" / "MultiClassInfection-Train", Part.TRAINING, problems)
+    root = raw.find_root(source, "TrainingSet/MultiClassInfection-Train", INFO.expected_files)
+    cases = labelled_cases(root / "TrainingSet" / "MultiClassInfection-Train", raw.Part.TRAINING, problems)
     test = root / "TestingSet" / "MultiClassInfection-Test"
     if test.is_dir():
         cases += test_cases(test, problems)
     else:
         binary_test = test_cases(root / "TestingSet" / "LungInfection-Test", problems)
         cases += [replace(case, mask=None) for case in binary_test]  # its references know one class only
-    check_sizes(cases, problems)
+    raw.check_sizes(cases, problems)
     return cases
 
 
-RECIPE = Recipe(
+RECIPE = raw.Recipe(
     info=INFO,
     find_cases=find_cases,
-    read=read_picture_pair,
+    read=raw.read_picture_pair,
     schemes=SCHEMES,
     channel="grey_ct",
     file_ending=".png",
@@ -85,10 +77,5 @@ RECIPE = Recipe(
 )
 
 
-def convert(source: Path, **arguments: Any) -> Path:
-    """Convert the data set; for the arguments see ``convert_data_set``."""
-    return convert_data_set(RECIPE, Path(source), **arguments)
-
-
 if __name__ == "__main__":
-    raise SystemExit(converter_main(RECIPE))
+    raise SystemExit(run_as_script(RECIPE))

@@ -6,20 +6,18 @@ The values look like Hounsfield units, but were guessed slice by slice from JPEG
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from nnunet_covid.raw_dataset.case import Part, SourceCase
-from nnunet_covid.raw_dataset.classes import ClassScheme
-from nnunet_covid.raw_dataset.command_line import converter_main
-from nnunet_covid.raw_dataset.conversion import convert_data_set
-from nnunet_covid.raw_dataset.data_set_info import DataSetInfo
-from nnunet_covid.raw_dataset.pairing import find_root
-from nnunet_covid.raw_dataset.problems import Problems
-from nnunet_covid.raw_dataset.recipe import Recipe
-from nnunet_covid.raw_dataset.slice_stacks import read_stacked_slice, stacked_cases
+import numpy as np
+from numpy.typing import NDArray
 
-INFO = DataSetInfo(
+from nnunet_covid import raw_dataset as raw
+from nnunet_covid.dataset_conversion import run_as_script
+from nnunet_covid.geometry import Geometry
+
+INFO = raw.DatasetInfo(
     number=503,
     name="MedSeg100",
     command="medseg-100",
@@ -31,31 +29,75 @@ INFO = DataSetInfo(
 )
 
 
+NO_GEOMETRY = Geometry((1.0, 1.0), (0.0, 0.0), raw.PLANE)
+"""The slices of a stack have nothing in common."""
+
 MEDSEG_SCHEMES = {
-    "exclusive": ClassScheme(
+    "exclusive": raw.ClassScheme(
         values={0: 0, 1: 1, 2: 2, 3: 3},
         labels={"background": 0, "ground_glass_opacity": 1, "consolidation": 2, "pleural_effusion": 3},
     ),
-    "regions": ClassScheme(
+    "regions": raw.ClassScheme(
         values={0: 0, 1: 1, 2: 2, 3: 0},
         labels={"background": 0, "infection": (1, 2), "consolidation": 2},
         regions_class_order=(1, 2),
     ),
-    "infection": ClassScheme(values={0: 0, 1: 1, 2: 1, 3: 0}, labels={"background": 0, "infection": 1}),
+    "infection": raw.ClassScheme(values={0: 0, 1: 1, 2: 1, 3: 0}, labels={"background": 0, "infection": 1}),
 }
 """Pleural effusion is fluid around the lung, not infected lung: only the first scheme keeps it."""
 
 
-def find_cases(source: Path, problems: Problems) -> list[SourceCase]:
+def find_cases(source: Path, problems: raw.Problems) -> list[raw.SourceCase]:
     """One case per slice of the stacks."""
-    root = find_root(source, "tr_im.nii*", INFO.expected_files)
-    cases = stacked_cases(root, "tr_im", "tr_mask", "medseg100", Part.TRAINING, problems)
+    root = raw.find_root(source, "tr_im.nii*", INFO.expected_files)
+    cases = stacked_cases(root, "tr_im", "tr_mask", "medseg100", raw.Part.TRAINING, problems)
     if list(root.glob("val_im.nii*")):
-        cases += stacked_cases(root, "val_im", None, "medseg100_val", Part.TEST, problems)
+        cases += stacked_cases(root, "val_im", None, "medseg100_val", raw.Part.TEST, problems)
     return cases
 
 
-RECIPE = Recipe(
+def stacked_cases(
+    root: Path, image_stem: str, mask_stem: str | None, prefix: str, part: raw.Part, problems: raw.Problems
+) -> list[raw.SourceCase]:
+    """One case per slice of a stack of images and, if named, its stack of masks."""
+    image = _stack(root, image_stem, problems)
+    mask = _stack(root, mask_stem, problems) if mask_stem else None
+    if image is None or (mask_stem and mask is None):
+        return []
+    with problems.collecting():
+        size = raw.read_header(image).GetSize()
+        if mask is None or (mask_size := raw.read_header(mask).GetSize()) == size:
+            return [raw.SourceCase(f"{prefix}_{i:03d}", image, mask, part=part, index=i) for i in range(size[2])]
+        problems.add(mask, f"has {mask_size} voxels, its image {size}; download both again")
+    return []
+
+
+def _stack(root: Path, stem: str, problems: raw.Problems) -> Path | None:
+    for ending in (".nii.gz", ".nii"):
+        if (path := root / f"{stem}{ending}").is_file():
+            return path
+    problems.add(root / f"{stem}.nii.gz", "is missing; unpack the whole data set")
+    return None
+
+
+def read_stacked_slice(case: raw.SourceCase, scheme: raw.ClassScheme) -> raw.Scan:
+    """Read the slice ``case.index`` of a stack; slices of a stack have no common geometry.
+
+    Raises:
+        UnusableFile: If the stack cannot be read or its mask holds unknown values.
+    """
+    scan = raw.Scan(image=np.ascontiguousarray(_voxels(case.image)[case.index]), geometry=NO_GEOMETRY)
+    if case.mask is not None:
+        scan.label = raw.map_values(_voxels(case.mask)[case.index], scheme.values, case.mask)
+    return scan
+
+
+@lru_cache(maxsize=2)  # image and mask of the stack at hand
+def _voxels(path: Path) -> NDArray[Any]:
+    return raw.read_voxels(path)
+
+
+RECIPE = raw.Recipe(
     info=INFO,
     find_cases=find_cases,
     read=read_stacked_slice,
@@ -66,10 +108,5 @@ RECIPE = Recipe(
 )
 
 
-def convert(source: Path, **arguments: Any) -> Path:
-    """Convert the data set; for the arguments see ``convert_data_set``."""
-    return convert_data_set(RECIPE, Path(source), **arguments)
-
-
 if __name__ == "__main__":
-    raise SystemExit(converter_main(RECIPE))
+    raise SystemExit(run_as_script(RECIPE))

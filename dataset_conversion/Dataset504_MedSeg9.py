@@ -8,20 +8,13 @@ published.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
+from nnunet_covid import raw_dataset as raw
+from nnunet_covid.dataset_conversion import run_as_script
 from nnunet_covid.dataset_conversion.Dataset503_MedSeg100 import INFO as SLICES
 from nnunet_covid.dataset_conversion.Dataset503_MedSeg100 import MEDSEG_SCHEMES
-from nnunet_covid.raw_dataset.case import SourceCase
-from nnunet_covid.raw_dataset.command_line import converter_main
-from nnunet_covid.raw_dataset.conversion import convert_data_set
-from nnunet_covid.raw_dataset.data_set_info import DataSetInfo
-from nnunet_covid.raw_dataset.pairing import VOLUME_ENDINGS, files_by_stem, find_root, padded, pair
-from nnunet_covid.raw_dataset.problems import Problems
-from nnunet_covid.raw_dataset.recipe import Recipe
-from nnunet_covid.raw_dataset.volume_pairs import check_grids, read_volume_pair
 
-INFO = DataSetInfo(
+INFO = raw.DatasetInfo(
     number=504,
     name="MedSeg9",
     command="medseg-9",
@@ -33,35 +26,30 @@ INFO = DataSetInfo(
 )
 
 
-def find_cases(source: Path, problems: Problems) -> list[SourceCase]:
+def find_cases(source: Path, problems: raw.Problems) -> list[raw.SourceCase]:
     """Volumes, masks and lung masks paired by their number."""
-    root = find_root(source, "rp_im", INFO.expected_files)
-    images = files_by_stem(root / "rp_im", problems, VOLUME_ENDINGS)
-    masks = files_by_stem(root / "rp_msk", problems, VOLUME_ENDINGS)
+    root = raw.find_root(source, "rp_im", INFO.expected_files)
+    images = raw.files_by_stem(root / "rp_im", problems, raw.VOLUME_ENDINGS)
+    masks = raw.files_by_stem(root / "rp_msk", problems, raw.VOLUME_ENDINGS)
     lungs: dict[str, Path] = {}
     if (root / "rp_lung_msk").is_dir():
-        lungs = files_by_stem(root / "rp_lung_msk", problems, VOLUME_ENDINGS)
-        pair(images, lungs, problems)
+        lungs = raw.files_by_stem(root / "rp_lung_msk", problems, raw.VOLUME_ENDINGS)
+        raw.pair(images, lungs, problems)
     cases = [
-        SourceCase(name=f"medseg9_{padded(stem)}", image=image, mask=mask, lungs=lungs.get(stem))
-        for stem, image, mask in pair(images, masks, problems)
+        raw.SourceCase(name=f"medseg9_{raw.padded(stem)}", image=image, mask=mask, lungs=lungs.get(stem))
+        for stem, image, mask in raw.pair(images, masks, problems)
     ]
-    check_grids(cases, problems)
+    raw.check_grids(cases, problems)
     return cases
 
 
-RECIPE = Recipe(
+RECIPE = raw.Recipe(
     info=INFO,
     find_cases=find_cases,
-    read=read_volume_pair,
+    read=raw.read_volume_pair,
     schemes=MEDSEG_SCHEMES,
 )
 
 
-def convert(source: Path, **arguments: Any) -> Path:
-    """Convert the data set; for the arguments see ``convert_data_set``."""
-    return convert_data_set(RECIPE, Path(source), **arguments)
-
-
 if __name__ == "__main__":
-    raise SystemExit(converter_main(RECIPE))
+    raise SystemExit(run_as_script(RECIPE))

@@ -13,27 +13,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from nnunet_covid.raw_dataset.case import SourceCase
-from nnunet_covid.raw_dataset.classes import ClassScheme, binary
-from nnunet_covid.raw_dataset.command_line import converter_main
-from nnunet_covid.raw_dataset.conversion import convert_data_set
-from nnunet_covid.raw_dataset.data_set_info import DataSetInfo
-from nnunet_covid.raw_dataset.intensity_window import from_8_bit
-from nnunet_covid.raw_dataset.label_table import map_values
-from nnunet_covid.raw_dataset.options import Options
-from nnunet_covid.raw_dataset.pairing import VOLUME_ENDINGS, ending_of, files_by_stem, find_root, pair
-from nnunet_covid.raw_dataset.problems import Problems, UnusableFile
-from nnunet_covid.raw_dataset.recipe import Recipe
-from nnunet_covid.raw_dataset.scan import Scan
-from nnunet_covid.raw_dataset.splits import few_training_folds
-from nnunet_covid.raw_dataset.volume import array_of, read_volume
-from nnunet_covid.raw_dataset.volume_pairs import check_grids, mean_by_class, read_volume_pair
+from nnunet_covid import raw_dataset as raw
+from nnunet_covid.dataset_conversion import run_as_script
+from nnunet_covid.files import files_in
 
-INFO = DataSetInfo(
+INFO = raw.DatasetInfo(
     number=505,
     name="COVID19CTSeg",
     command="covid-19-ct-seg",
@@ -52,26 +39,26 @@ INFO = DataSetInfo(
 WINDOW = (-1250.0, 250.0)
 
 SCHEMES = {
-    "infection": binary("infection"),
-    "lungs-and-infection": ClassScheme(
+    "infection": raw.binary("infection"),
+    "lungs-and-infection": raw.ClassScheme(
         values={0: 0, 1: 3},  # the lungs are painted beneath: see ``read``
         labels={"background": 0, "left_lung": 1, "right_lung": 2, "infection": 3},
     ),
 }
 
 
-def find_cases(source: Path, problems: Problems) -> list[SourceCase]:
+def find_cases(source: Path, problems: raw.Problems) -> list[raw.SourceCase]:
     """Volumes, wherever they lie, with infection and lung mask."""
-    root = find_root(source, "Infection_Mask", INFO.expected_files)
+    root = raw.find_root(source, "Infection_Mask", INFO.expected_files)
     images = _volumes(root)
-    masks = files_by_stem(root / "Infection_Mask", problems, VOLUME_ENDINGS)
-    lungs = files_by_stem(root / "Lung_Mask", problems, VOLUME_ENDINGS)
-    pair(images, lungs, problems)
+    masks = raw.files_by_stem(root / "Infection_Mask", problems, raw.VOLUME_ENDINGS)
+    lungs = raw.files_by_stem(root / "Lung_Mask", problems, raw.VOLUME_ENDINGS)
+    raw.pair(images, lungs, problems)
     cases = [
-        SourceCase(name=stem, image=image, mask=mask, lungs=lungs.get(stem), patient=patient_of(stem))
-        for stem, image, mask in pair(images, masks, problems)
+        raw.SourceCase(name=stem, image=image, mask=mask, lungs=lungs.get(stem), patient=patient_of(stem))
+        for stem, image, mask in raw.pair(images, masks, problems)
     ]
-    check_grids(cases, problems)
+    raw.check_grids(cases, problems)
     return cases
 
 
@@ -83,52 +70,43 @@ def patient_of(stem: str) -> str:
 
 def _volumes(root: Path) -> dict[str, Path]:
     """Volume files by name, outside of the folders of masks."""
-    found = {}
-    for path in sorted(root.rglob("*.nii*")):
-        ending = ending_of(path, VOLUME_ENDINGS)
-        if ending and not path.name.startswith(".") and not path.parent.name.lower().endswith("_mask"):
-            found[path.name[: -len(ending)]] = path
-    return found
+    paths = [path for path in files_in(root, below=True) if raw.ending_of(path, (".nii.gz", ".nii"))]
+    return {raw.stem_of(path): path for path in paths if not path.parent.name.lower().endswith("_mask")}
 
 
-def read(case: SourceCase, scheme: ClassScheme) -> Scan:
+def read(case: raw.SourceCase, scheme: raw.ClassScheme) -> raw.Scan:
     """Read one volume in Hounsfield units within the window.
 
     Raises:
         UnusableFile: If a radiopaedia volume is not in grey values.
     """
-    scan = read_volume_pair(case, scheme)
+    scan = raw.read_volume_pair(case, scheme)
     if case.name.startswith("radiopaedia"):
         low, high = float(scan.image.min()), float(scan.image.max())
         if low < 0 or high > 255:
             reason = f"values from {low:g} to {high:g}, expected grey values 0 to 255 as published; download it again"
-            raise UnusableFile(case.image, reason)
-        scan.image = from_8_bit(scan.image, *WINDOW)
+            raise raw.UnusableFile(case.image, reason)
+        scan.image = raw.from_8_bit(scan.image, *WINDOW)
         scan.notes["scale"] = "grey values of [-1250, 250] HU mapped back"
     else:
         scan.image = scan.image.clip(int(WINDOW[0]), int(WINDOW[1]))
     if "left_lung" in scheme.labels and case.lungs is not None and scan.label is not None:
-        sides = map_values(array_of(read_volume(case.lungs), case.lungs), {0: 0, 1: 1, 2: 2}, case.lungs)
+        sides = raw.map_values(raw.read_voxels(case.lungs), {0: 0, 1: 1, 2: 2}, case.lungs)
         scan.label = np.where(scan.label > 0, scan.label, sides)
     if scan.label is not None:
-        scan.notes["mean_hu"] = mean_by_class(scan.image, scan.label)
+        scan.notes["mean_hu"] = raw.mean_by_class(scan.image, scan.label)
     return scan
 
 
-RECIPE = Recipe(
+RECIPE = raw.Recipe(
     info=INFO,
     find_cases=find_cases,
     read=read,
     schemes=SCHEMES,
-    split=few_training_folds,
-    defaults=Options(window=WINDOW),
+    split=raw.few_training_folds,
+    defaults=raw.Options(window=WINDOW),
 )
 
 
-def convert(source: Path, **arguments: Any) -> Path:
-    """Convert the data set; for the arguments see ``convert_data_set``."""
-    return convert_data_set(RECIPE, Path(source), **arguments)
-
-
 if __name__ == "__main__":
-    raise SystemExit(converter_main(RECIPE))
+    raise SystemExit(run_as_script(RECIPE))

@@ -8,19 +8,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
-from nnunet_covid.raw_dataset.case import Part, SourceCase
-from nnunet_covid.raw_dataset.classes import binary
-from nnunet_covid.raw_dataset.command_line import converter_main
-from nnunet_covid.raw_dataset.conversion import convert_data_set
-from nnunet_covid.raw_dataset.data_set_info import DataSetInfo
-from nnunet_covid.raw_dataset.pairing import find_files
-from nnunet_covid.raw_dataset.problems import Problems
-from nnunet_covid.raw_dataset.recipe import Recipe
-from nnunet_covid.raw_dataset.volume_pairs import check_grids, read_volume_pair
+from nnunet_covid import raw_dataset as raw
+from nnunet_covid.dataset_conversion import run_as_script
 
-INFO = DataSetInfo(
+INFO = raw.DatasetInfo(
     number=507,
     name="MosMed",
     command="mosmed",
@@ -32,24 +24,24 @@ INFO = DataSetInfo(
 )
 
 
-def find_cases(source: Path, problems: Problems) -> list[SourceCase]:
+def find_cases(source: Path, problems: raw.Problems) -> list[raw.SourceCase]:
     """Studies, with the mask of the same number where there is one."""
-    studies = find_files(source, r"study_\d+\.nii(\.gz)?", INFO.expected_files)
-    masks = {_number(path): path for path in find_files(source, r"study_\d+_mask\.nii(\.gz)?", INFO.expected_files)}
+    studies = raw.find_files(source, r"study_\d+\.nii(\.gz)?", INFO.expected_files)
+    masks = {_number(path): path for path in raw.find_files(source, r"study_\d+_mask\.nii(\.gz)?", INFO.expected_files)}
     known = {_number(path) for path in studies}
     for number, path in masks.items():
         if number not in known:
             problems.add(path, f"is a mask without a study; add study_{number}.nii.gz or take the mask out")
     cases = [
-        SourceCase(
+        raw.SourceCase(
             name=f"mosmed_{_number(path)}",
             image=path,
             mask=masks.get(_number(path)),
-            part=Part.TRAINING if _number(path) in masks else Part.UNLABELLED,
+            part=raw.Part.TRAINING if _number(path) in masks else raw.Part.UNLABELLED,
         )
         for path in studies
     ]
-    check_grids(cases, problems)
+    raw.check_grids(cases, problems)
     return cases
 
 
@@ -57,18 +49,13 @@ def _number(path: Path) -> str:
     return re.findall(r"study_(\d+)", path.name)[0]
 
 
-RECIPE = Recipe(
+RECIPE = raw.Recipe(
     info=INFO,
     find_cases=find_cases,
-    read=read_volume_pair,
-    schemes={"lesion": binary("lesion")},
+    read=raw.read_volume_pair,
+    schemes={"lesion": raw.binary("lesion")},
 )
 
 
-def convert(source: Path, **arguments: Any) -> Path:
-    """Convert the data set; for the arguments see ``convert_data_set``."""
-    return convert_data_set(RECIPE, Path(source), **arguments)
-
-
 if __name__ == "__main__":
-    raise SystemExit(converter_main(RECIPE))
+    raise SystemExit(run_as_script(RECIPE))

@@ -9,21 +9,11 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
 
-from nnunet_covid.raw_dataset.case import SourceCase
-from nnunet_covid.raw_dataset.classes import ClassScheme, binary
-from nnunet_covid.raw_dataset.command_line import converter_main
-from nnunet_covid.raw_dataset.conversion import convert_data_set
-from nnunet_covid.raw_dataset.data_set_info import DataSetInfo
-from nnunet_covid.raw_dataset.dicom_series import series_folders
-from nnunet_covid.raw_dataset.pairing import find_files
-from nnunet_covid.raw_dataset.problems import Problems, UnusableFile
-from nnunet_covid.raw_dataset.recipe import Recipe
-from nnunet_covid.raw_dataset.scan import Scan
-from nnunet_covid.raw_dataset.volume_pairs import read_volume_pair
+from nnunet_covid import raw_dataset as raw
+from nnunet_covid.dataset_conversion import run_as_script
 
-INFO = DataSetInfo(
+INFO = raw.DatasetInfo(
     number=521,
     name="NSCLCEffusion",
     command="nsclc-effusion",
@@ -39,13 +29,13 @@ FLUID = (-150.0, 100.0)
 have means between about -130 and 20; the same masks copied as arrays lie below -170."""
 
 
-def find_cases(source: Path, problems: Problems) -> list[SourceCase]:
+def find_cases(source: Path, problems: raw.Problems) -> list[raw.SourceCase]:
     """One CT series per effusion mask; of several reviewers the first counts."""
     masks: dict[str, Path] = {}
-    for path in find_files(source, r"LUNG1-\d+_effusion_.*\.nii(\.gz)?", INFO.expected_files):
+    for path in raw.find_files(source, r"LUNG1-\d+_effusion_.*\.nii(\.gz)?", INFO.expected_files):
         masks.setdefault(_patient(path.name), path)  # first_reviewer comes before second_reviewer
     series: dict[str, list[Path]] = defaultdict(list)
-    for folder in series_folders(source):
+    for folder in raw.series_folders(source):
         for patient in re.findall(r"LUNG1-\d+", folder.relative_to(source).as_posix())[:1]:
             series[patient].append(folder)
     cases = []
@@ -54,7 +44,7 @@ def find_cases(source: Path, problems: Problems) -> list[SourceCase]:
             found = "no CT series" if not series[patient] else f"{len(series[patient])} CT series"
             problems.add(mask, f"{found} in a folder named {patient}; there must be one")
             continue
-        cases.append(SourceCase(f"nsclc_{patient}", series[patient][0], mask, patient=patient))
+        cases.append(raw.SourceCase(f"nsclc_{patient}", series[patient][0], mask, patient=patient))
     return cases
 
 
@@ -62,32 +52,27 @@ def _patient(name: str) -> str:
     return re.findall(r"LUNG1-\d+", name)[0]
 
 
-def read(case: SourceCase, scheme: ClassScheme) -> Scan:
+def read(case: raw.SourceCase, scheme: raw.ClassScheme) -> raw.Scan:
     """Read one series and its mask, resampled in space.
 
     Raises:
         UnusableFile: If the mask does not lie on fluid.
     """
-    scan = read_volume_pair(case, scheme, resample=True)
+    scan = raw.read_volume_pair(case, scheme, resample=True)
     for mean in scan.notes["mean_hu"].values():
         if not FLUID[0] <= mean <= FLUID[1]:
             reason = f"mean {mean:g} HU inside the mask is not that of fluid; check that mask and CT belong together"
-            raise UnusableFile(case.mask or case.image, reason)
+            raise raw.UnusableFile(case.mask or case.image, reason)
     return scan
 
 
-RECIPE = Recipe(
+RECIPE = raw.Recipe(
     info=INFO,
     find_cases=find_cases,
     read=read,
-    schemes={"effusion": binary("effusion")},
+    schemes={"effusion": raw.binary("effusion")},
 )
 
 
-def convert(source: Path, **arguments: Any) -> Path:
-    """Convert the data set; for the arguments see ``convert_data_set``."""
-    return convert_data_set(RECIPE, Path(source), **arguments)
-
-
 if __name__ == "__main__":
-    raise SystemExit(converter_main(RECIPE))
+    raise SystemExit(run_as_script(RECIPE))

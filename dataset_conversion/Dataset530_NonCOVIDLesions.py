@@ -7,18 +7,10 @@ Only labelled cases are taken.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from nnunet_covid.dataset_conversion import Dataset520_MSDLung, Dataset521_NSCLCEffusion, Dataset522_LiTS
+from nnunet_covid import raw_dataset as raw
+from nnunet_covid.dataset_conversion import Dataset520_MSDLung, Dataset521_NSCLCEffusion, Dataset522_LiTS, run_as_script
 from nnunet_covid.errors import UserError
-from nnunet_covid.raw_dataset.case import Part, SourceCase
-from nnunet_covid.raw_dataset.classes import ClassScheme, binary
-from nnunet_covid.raw_dataset.command_line import converter_main
-from nnunet_covid.raw_dataset.conversion import convert_data_set
-from nnunet_covid.raw_dataset.data_set_info import DataSetInfo
-from nnunet_covid.raw_dataset.problems import Problems
-from nnunet_covid.raw_dataset.recipe import Recipe
-from nnunet_covid.raw_dataset.scan import Scan
 
 MEMBERS = {
     "msd_": (Dataset520_MSDLung.RECIPE, "tumour"),
@@ -27,7 +19,7 @@ MEMBERS = {
 }
 """Beginning of the case names → the member's recipe and the class scheme that leaves its lesion alone."""
 
-INFO = DataSetInfo(
+INFO = raw.DatasetInfo(
     number=530,
     name="NonCOVIDLesions",
     command="non-covid-lesions",
@@ -42,13 +34,13 @@ INFO = DataSetInfo(
 )
 
 
-def find_cases(source: Path, problems: Problems) -> list[SourceCase]:
+def find_cases(source: Path, problems: raw.Problems) -> list[raw.SourceCase]:
     """The labelled cases of every member that is there.
 
     Raises:
         UserError: If none is.
     """
-    cases: list[SourceCase] = []
+    cases: list[raw.SourceCase] = []
     for recipe, _ in MEMBERS.values():
         try:
             cases += recipe.find_cases(source, problems)
@@ -57,27 +49,22 @@ def find_cases(source: Path, problems: Problems) -> list[SourceCase]:
     if not cases:
         problems.raise_if_any()
         raise UserError(f"{source} holds none of {', '.join(r.info.title for r, _ in MEMBERS.values())}")
-    return [case for case in cases if case.part is Part.TRAINING]
+    return [case for case in cases if case.part is raw.Part.TRAINING]
 
 
-def read(case: SourceCase, scheme: ClassScheme) -> Scan:
+def read(case: raw.SourceCase, scheme: raw.ClassScheme) -> raw.Scan:
     """Read a case as its member does, with its lesion as class 1."""
     recipe, lesion = next(member for prefix, member in MEMBERS.items() if case.name.startswith(prefix))
     return recipe.read(case, recipe.schemes[lesion])
 
 
-RECIPE = Recipe(
+RECIPE = raw.Recipe(
     info=INFO,
     find_cases=find_cases,
     read=read,
-    schemes={"lesion": binary("lesion")},
+    schemes={"lesion": raw.binary("lesion")},
 )
 
 
-def convert(source: Path, **arguments: Any) -> Path:
-    """Convert the data set; for the arguments see ``convert_data_set``."""
-    return convert_data_set(RECIPE, Path(source), **arguments)
-
-
 if __name__ == "__main__":
-    raise SystemExit(converter_main(RECIPE))
+    raise SystemExit(run_as_script(RECIPE))

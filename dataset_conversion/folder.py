@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from nnunet_covid.dataset_conversion.folder_layout import FolderLayout, is_pictures
+from nnunet_covid import raw_dataset as raw
+from nnunet_covid.dataset_conversion.folder_layout import FolderLayout
 from nnunet_covid.errors import UserError
-from nnunet_covid.raw_dataset.case import SourceCase
-from nnunet_covid.raw_dataset.classes import ClassScheme
-from nnunet_covid.raw_dataset.conversion import convert_data_set
-from nnunet_covid.raw_dataset.data_set_info import DataSetInfo
-from nnunet_covid.raw_dataset.image_file import read_scan
-from nnunet_covid.raw_dataset.picture import read_grey
-from nnunet_covid.raw_dataset.picture_pairs import read_picture_pair
-from nnunet_covid.raw_dataset.problems import Problems, UnusableFile
-from nnunet_covid.raw_dataset.recipe import Recipe
-from nnunet_covid.raw_dataset.volume import array_of, read_volume
-from nnunet_covid.raw_dataset.volume_pairs import read_volume_pair
 
-INFO = DataSetInfo(
+INFO = raw.DatasetInfo(
     number=599,
     name="Folder",
     command="folder",
@@ -37,17 +26,24 @@ INFO = DataSetInfo(
     ),
 )
 
-TEMPLATE = Recipe(
+TEMPLATE = raw.Recipe(
     info=INFO,
     find_cases=FolderLayout().find_cases,
-    read=read_volume_pair,
+    read=raw.read_volume_pair,
     schemes={},
 )
 """What the command line offers before the folder has been looked at."""
 
 
-def folder_recipe(source: Path, layout: FolderLayout, *, name: str, labels: Mapping[str, int] | None) -> Recipe:
-    """The recipe for one folder, after a look at its files.
+def convert_folder(
+    source: Path,
+    *,
+    layout: FolderLayout | None = None,
+    name: str = INFO.name,
+    labels: Mapping[str, int] | None = None,
+    **arguments: Any,
+) -> Path:
+    """Convert a folder; for the other arguments see ``convert_dataset``.
 
     Args:
         source: The folder.
@@ -56,85 +52,60 @@ def folder_recipe(source: Path, layout: FolderLayout, *, name: str, labels: Mapp
         labels: Class name to value in the masks; recognised where the masks have a single value beside 0.
 
     Raises:
-        UserError: If the folder cannot be used as it is.
+        UserError: If anything in the folder cannot be used.
     """
-    problems = Problems(source)
-    cases = layout.find_cases(source, problems)
+    problems = raw.Problems(source)
+    cases = (layout or FolderLayout()).find_cases(source, problems)
     problems.raise_if_any()
     scheme = _scheme(labels) if labels else _recognised_scheme(cases, source)
-    pictures = is_pictures(cases)
-    is_hu = not pictures and _is_hu(cases)
-    info = DataSetInfo(**{**vars(INFO), "name": name})
-    return Recipe(
-        info=info,
-        find_cases=layout.find_cases,
-        read=read_picture_pair if pictures else partial(read_volume_pair, is_hu=is_hu, resample=layout.resample_masks),
-        schemes={"own": scheme},
-        channel="CT" if is_hu else "grey_ct",
-        file_ending=".png" if pictures else ".nii.gz",
-        has_volumes=not pictures,
-    )
+    recipe = replace(TEMPLATE, info=replace(INFO, name=name), find_cases=lambda *_: cases, schemes={"own": scheme})
+    if raw.is_picture(cases[0].image):
+        recipe = replace(recipe, read=raw.read_picture_pair, channel="grey_ct", file_ending=".png", has_volumes=False)
+    else:
+        is_hu = _is_hu(cases)
+        read = partial(raw.read_volume_pair, is_hu=is_hu, resample=layout is not None and layout.resample_masks)
+        recipe = replace(recipe, read=read, channel="CT" if is_hu else "grey_ct")
+    return raw.convert_dataset(recipe, source, **arguments)
 
 
-def _scheme(labels: Mapping[str, int]) -> ClassScheme:
+def _scheme(labels: Mapping[str, int]) -> raw.ClassScheme:
     """Classes in the order given; ``ignore`` comes last, where nnU-Net wants it."""
     if len({0, *labels.values()}) != len(labels) + 1:
-        raise UserError("every --label needs a value of its own, other than 0, which is background")
+        raise UserError("every class needs a value of its own, other than 0, which is background", about="label")
     if "background" in labels:
-        raise UserError("--label background is always the value 0; give this class another name")
+        raise UserError("background is always the value 0; give this class another name", about="label")
     if set(labels) == {"ignore"}:
-        raise UserError("--label ignore is no class, it marks what is not labelled; name a class with --label as well")
+        raise UserError("ignore is no class, it marks what is not labelled; name a class as well", about="label")
     names = sorted(labels, key=lambda name: name == "ignore")
-    return ClassScheme(
+    return raw.ClassScheme(
         values={0: 0, **{labels[name]: index for index, name in enumerate(names, start=1)}},
         labels={"background": 0, **{name: index for index, name in enumerate(names, start=1)}},
     )
 
 
-def _recognised_scheme(cases: list[SourceCase], source: Path) -> ClassScheme:
+def _recognised_scheme(cases: Sequence[raw.SourceCase], source: Path) -> raw.ClassScheme:
     """One class, named ``infection``, where the masks hold a single value beside 0.
 
     Masks that cannot be read are passed over: the conversion names them, together with the images.
     """
-    found: set[int] = set()
-    for case in cases:
-        if case.mask is not None:
-            try:
-                is_picture = is_pictures([case])
-                mask = read_grey(case.mask) if is_picture else array_of(read_volume(case.mask), case.mask)
-            except UnusableFile:
-                continue
-            found |= set(np.unique(mask).tolist())
+    found: set[Any] = set()
+    for mask in (case.mask for case in cases if case.mask is not None):
+        try:
+            found.update(raw.distinct_values(raw.read_grey(mask) if raw.is_picture(mask) else raw.read_voxels(mask)))
+        except raw.UnusableFile:
+            continue
     foreground = sorted(found - {0})
     if len(foreground) > 1:
-        listed = ", ".join(f"{value:g}" for value in foreground[:8]) + (", …" if len(foreground) > 8 else "")
-        message = f"the masks of {source} hold the values {listed}; name each class: --label NAME=VALUE …"
-        raise UserError(message)
+        message = f"the masks of {source} hold the values {raw.listed_values(foreground)}; name each class NAME=VALUE"
+        raise UserError(message, about="label")
     return _scheme({"infection": int(foreground[0]) if foreground else 1})
 
 
-def _is_hu(cases: list[SourceCase]) -> bool:
+def _is_hu(cases: Sequence[raw.SourceCase]) -> bool:
     """Whether the first image that can be read holds Hounsfield units."""
     for case in cases:
         try:
-            return read_scan(case.image).is_hu
-        except UnusableFile:
+            return raw.read_scan(case.image).is_hu
+        except raw.UnusableFile:
             continue
     return True
-
-
-def convert(
-    source: Path,
-    *,
-    layout: FolderLayout | None = None,
-    name: str = INFO.name,
-    labels: Mapping[str, int] | None = None,
-    **arguments: Any,
-) -> Path:
-    """Convert a folder; for the other arguments see ``convert_data_set``.
-
-    Raises:
-        UserError: If anything in the folder cannot be used.
-    """
-    recipe = folder_recipe(Path(source), layout or FolderLayout(), name=name, labels=labels)
-    return convert_data_set(recipe, Path(source), **arguments)

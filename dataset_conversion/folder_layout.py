@@ -1,21 +1,17 @@
-"""A user's own images and masks: which files belong together, and what the masks' values mean."""
+"""A user's own images and masks: which files belong together, and which patient each image shows."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nnunet_covid.dataset_conversion.folder_patients import patients_of
 from nnunet_covid.errors import UserError
-from nnunet_covid.raw_dataset.case import Part, SourceCase
-from nnunet_covid.raw_dataset.dicom_series import series_folders
-from nnunet_covid.raw_dataset.pairing import VOLUME_ENDINGS, ending_of, natural_key, padded
-from nnunet_covid.raw_dataset.picture import PICTURE_ENDINGS
-from nnunet_covid.raw_dataset.picture_pairs import check_sizes
-from nnunet_covid.raw_dataset.problems import Problems
-from nnunet_covid.raw_dataset.volume_pairs import check_grids
+from nnunet_covid.files import files_in, some_of
+from nnunet_covid.raw_dataset import Part, Problems, SourceCase, check_grids, check_sizes, padded
+from nnunet_covid.raw_dataset.source import IMAGE_ENDINGS, ending_of, is_picture, stem_of, visible
+from nnunet_covid.raw_dataset.volumes import series_folders
 
 IMAGE_FOLDERS = ("images", "imgs", "Imgs", "image", "imagesTr", "ct")
 MASK_FOLDERS = ("masks", "mask", "labels", "labelsTr", "GT", "gt", "segmentations")
@@ -23,8 +19,6 @@ LUNG_FOLDERS = ("lungs", "lung_masks", "lung")
 
 IMAGE_SUFFIX = r"(_0000|_ct|_image|_img)$"
 MASK_SUFFIX = r"(_mask|_seg|_segmentation|_label|_labels|_gt)$"
-
-ENDINGS = (*VOLUME_ENDINGS, *PICTURE_ENDINGS)
 
 
 @dataclass(frozen=True)
@@ -40,7 +34,7 @@ class FolderLayout:
         patients: File name, with or without ending, to patient; a DICOM series goes by its case's folder.
         patient_pattern: Regular expression on the case name; its first group (or all of it) is the patient.
             Where both are given, it stands in for the lines that the table lacks.
-        missing_masks_allowed: Images without a mask become unlabelled cases instead of a problem.
+        allow_missing_masks: Images without a mask become unlabelled cases instead of a problem.
         resample_masks: Whether masks may lie on another grid than their image.
     """
 
@@ -49,7 +43,7 @@ class FolderLayout:
     lungs: Path | None = None
     patients: dict[str, str] = field(default_factory=dict)
     patient_pattern: str | None = None
-    missing_masks_allowed: bool = False
+    allow_missing_masks: bool = False
     resample_masks: bool = False
 
     def find_cases(self, source: Path, problems: Problems) -> list[SourceCase]:
@@ -70,20 +64,16 @@ class FolderLayout:
         else:
             masks = _files_by_stem(mask_folder, problems)
             if not masks:
-                raise UserError(f"{mask_folder} holds no masks; name the right folder with --masks")
+                raise UserError(f"{mask_folder} holds no masks; name the right folder", about="masks")
         lungs = _files_by_stem(lung_folder, problems) if lung_folder else {}
         images, masks, lungs = _with_common_names(images, masks, lungs, problems)
         if not images:
             state = "is empty" if not any(image_folder.iterdir()) else "holds no image"
-            raise UserError(f"{image_folder} {state}; expected {', '.join(ENDINGS)} files or DICOM series")
+            raise UserError(f"{image_folder} {state}; expected {', '.join(IMAGE_ENDINGS)} files or DICOM series")
         names = {stem: _accepted_names(stem, path.relative_to(image_folder)) for stem, path in images.items()}
         patients = patients_of(names, self.patients, self.patient_pattern)
         cases = list(self._cases(images, masks, lungs, patients, problems))
-        _check_kinds(cases, source)
-        if is_pictures(cases):
-            check_sizes(cases, problems)
-        elif not self.resample_masks:
-            check_grids(cases, problems)
+        self._check_headers(cases, source, problems)
         return cases
 
     def _cases(
@@ -99,22 +89,21 @@ class FolderLayout:
                 problems.add(mask, f"is a mask without an image; add the image {stem} or take the mask out")
         for stem, image in images.items():
             part = Part.TRAINING if stem in masks else Part.UNLABELLED if masks else Part.TEST
-            if part is Part.UNLABELLED and not self.missing_masks_allowed:
-                problems.add(image, "has no mask; add it, or convert with --allow-missing-masks")
+            if part is Part.UNLABELLED and not self.allow_missing_masks:
+                problems.add(image, "has no mask; add it, or allow missing masks", about="allow_missing_masks")
             if lungs and stem not in lungs:
                 problems.add(image, "has no lung mask; add it or take the image out")
             patient = patients.get(stem, "")
             yield SourceCase(padded(stem), image, masks.get(stem), lungs.get(stem), patient=patient, part=part)
 
-
-def is_pictures(cases: list[SourceCase]) -> bool:
-    """Whether the cases are PNG or JPEG slices."""
-    return ending_of(cases[0].image, PICTURE_ENDINGS) is not None and not cases[0].image.is_dir()
-
-
-def _check_kinds(cases: list[SourceCase], source: Path) -> None:
-    if len({is_pictures([case]) for case in cases}) > 1:
-        raise UserError(f"{source} holds pictures as well as volumes; convert them as two data sets")
+    def _check_headers(self, cases: list[SourceCase], source: Path, problems: Problems) -> None:
+        kinds = {is_picture(case.image) for case in cases}
+        if len(kinds) > 1:
+            raise UserError(f"{source} holds pictures as well as volumes; convert them as two data sets")
+        if kinds == {True}:
+            check_sizes(cases, problems)
+        elif not self.resample_masks:
+            check_grids(cases, problems)
 
 
 def _chosen(source: Path, given: Path | None, usual: tuple[str, ...]) -> Path | None:
@@ -129,32 +118,29 @@ def _chosen(source: Path, given: Path | None, usual: tuple[str, ...]) -> Path | 
 def _accepted_names(stem: str, path: Path) -> tuple[str, ...]:
     """How a table may name an image whose path starts at the image folder: in full, without ending, by its stem."""
     entry = path.parts[0]
-    ending = ending_of(Path(entry), ENDINGS) or ""
-    return entry, entry[: len(entry) - len(ending)], stem
+    return entry, stem_of(Path(entry)), stem
 
 
 def _files_by_stem(folder: Path, problems: Problems, apart_from: tuple[Path | None, ...] = ()) -> dict[str, Path]:
     """Files, folders with one file and DICOM series of a folder, by name without ending."""
     found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir(), key=lambda p: natural_key(p.name)):
-        if path.name.startswith(".") or path in apart_from:
+    for entry in visible(folder):
+        if entry in apart_from:
             continue
-        ending = ending_of(path, ENDINGS)
-        if path.is_dir():
-            inside = _images_inside(path)
-            if len(inside) > 1:
-                problems.add(path, f"holds {len(inside)} images or DICOM series; a case's folder must hold one")
-            if len(inside) != 1:
-                continue
-            stem, path = path.name, inside[0]
-        elif ending is not None:
-            stem = path.name[: -len(ending)]
-        else:
-            continue
-        if stem in found:
-            problems.add(path, f"has the same name as {found[stem].name}; rename one of them")
-        found.setdefault(stem, path)
+        inside = _images_inside(entry) if entry.is_dir() else [entry] if ending_of(entry) else []
+        if len(inside) > 1:
+            problems.add(entry, f"holds {len(inside)} images or DICOM series; a case's folder must hold one")
+        if len(inside) == 1:
+            stem = entry.name if entry.is_dir() else stem_of(entry)
+            if stem in found:
+                problems.add(inside[0], f"has the same name as {found[stem].name}; rename one of them")
+            found.setdefault(stem, inside[0])
     return found
+
+
+def _images_inside(folder: Path) -> list[Path]:
+    """Image files directly in a folder, else the DICOM series at or below it."""
+    return [path for path in files_in(folder) if ending_of(path)] or series_folders(folder)
 
 
 def _with_common_names(
@@ -180,13 +166,59 @@ def _shortened(files: dict[str, Path], suffix: str, partners: set[str], problems
     return renamed
 
 
-def _images_inside(folder: Path) -> list[Path]:
-    """Image files directly in a folder, else the DICOM series at or below it."""
-    files = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".") and path.is_file()]
-    return [path for path in files if ending_of(path, ENDINGS)] or series_folders(folder)
-
-
 def _parted(files: dict[str, Path]) -> tuple[dict[str, Path], dict[str, Path]]:
     """Images, and the masks that lie beside them as ``<image>_mask``."""
     masks = {stem: path for stem, path in files.items() if re.search(MASK_SUFFIX, stem)}
     return {stem: path for stem, path in files.items() if stem not in masks}, masks
+
+
+def patients_of(names: Mapping[str, tuple[str, ...]], table: Mapping[str, str], pattern: str | None) -> dict[str, str]:
+    """Image to patient; empty where neither a table nor a pattern is given.
+
+    Args:
+        names: Image to the names that the table may give it, the file's own first.
+        table: Name to patient.
+        pattern: Regular expression on the case names, for the images that the table lacks.
+
+    Raises:
+        UserError: If a line of the table names no image, or an image is left without a patient.
+    """
+    found = _from_table(table, names)
+    missing = [image for image in names if image not in found]
+    if pattern is not None:
+        return found | _from_case_names(pattern, missing)
+    if table and missing:
+        files = some_of(names[image][0] for image in missing)
+        raise UserError(f"the table of patients lacks the images {files}; add a line for each", about="patients")
+    return found
+
+
+def _from_table(table: Mapping[str, str], names: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
+    image_of = {name: image for image, accepted in names.items() for name in accepted}
+    found: dict[str, str] = {}
+    if unknown := set(table) - set(image_of):
+        files = some_of(accepted[0] for accepted in names.values())
+        message = f"the table of patients names no images: {some_of(unknown)}; correct these lines, known are {files}"
+        raise UserError(message, about="patients")
+    for name, patient in table.items():
+        image = image_of[name]
+        if found.setdefault(image, patient) != patient:
+            message = f"the table of patients says {found[image]} and {patient} for {image}; keep one line"
+            raise UserError(message, about="patients")
+    return found
+
+
+def _from_case_names(pattern: str, images: Iterable[str]) -> dict[str, str]:
+    found = {image: _patient_in(padded(image), pattern) for image in images}
+    if missing := [padded(image) for image, patient in found.items() if not patient]:
+        message = f"the pattern {pattern!r} finds no patient in {some_of(missing)}; it must in every case"
+        raise UserError(message, about="patient_pattern")
+    return found
+
+
+def _patient_in(case: str, pattern: str) -> str:
+    """The pattern's first group, or all that it matches."""
+    match = re.search(pattern, case)
+    if match is None:
+        return ""
+    return (match.group(1) if match.re.groups else match.group()) or ""

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 
 class UserError(Exception):
     """A mistake in the input, told in one line that names the file and the remedy.
 
     The command line prints it as ``error: …`` and exits with status 2; as a library it is an ordinary exception.
 
-    Args:
-        message: What is wrong with which thing, and the remedy, without the command line's flags.
-        options: Names of the arguments that would put it right, such as ``"resize_maps"``; a command adds their flags.
+    Attributes:
+        about: The argument or attribute that would put it right, where it is one; a command names its option.
     """
 
-    def __init__(self, message: str, *, options: Sequence[str] = ()) -> None:
+    def __init__(self, message: str, about: str | None = None) -> None:
         super().__init__(message)
-        self.options = tuple(options)
+        self.about = about
 
 
 def reason_of(error: BaseException) -> str:

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from nnunet_covid.nnunet.rounds import bench, run
-from nnunet_covid.nnunet.rounds.setting import find_setting
+from nnunet_covid.semi_supervised import learner, pseudo_label_run
+from nnunet_covid.semi_supervised.experiment import find_experiment
 from nnunet_covid.semi_supervised.options import make_options
 
 TRAINER = "nnUNetTrainer_1epochs_1its"
@@ -21,15 +21,15 @@ SHORT = {"max_rounds": 1, "round_epochs": 1, "round_iterations": 1, "two_step": 
 def quick_ending(monkeypatch: Any = None) -> None:
     """Leave out nnU-Net's own validation, which starts two pools of processes, and the pictures."""
 
-    def publish(setting: Any, trainer: Any, checkpoint: Path) -> dict[str, Any]:
-        setting.fold_folder.mkdir(parents=True, exist_ok=True)
-        (setting.fold_folder / "published").write_bytes(checkpoint.read_bytes())
+    def publish(experiment: Any, trainer: Any, checkpoint: Path) -> dict[str, Any]:
+        experiment.fold_folder.mkdir(parents=True, exist_ok=True)
+        (experiment.fold_folder / "published").write_bytes(checkpoint.read_bytes())
         return {"dice": 0.0}
 
-    def draw(folder: Path, state: Any) -> None:
+    def draw(*arguments: Any) -> None:
         pass
 
-    for module, name, function in ((bench, "publish_model", publish), (run, "draw_progress", draw)):
+    for module, name, function in ((learner, "publish_model", publish), (pseudo_label_run, "draw_progress", draw)):
         if monkeypatch is None:
             setattr(module, name, function)
         else:
@@ -37,15 +37,16 @@ def quick_ending(monkeypatch: Any = None) -> None:
 
 
 def do_rounds(images: Path, configuration: str, trainer: str, strategy: Any, tag: str, options: dict[str, Any]) -> Any:
-    """All rounds on the tiny data set; returns the setting."""
-    setting = find_setting("940", configuration, "0", trainer, tag, "testPlans", torch.device("cpu"))
-    run.run_pseudo_labels(setting, make_options(strategy, options), images, tell=lambda line: None)
-    return setting
+    """All rounds on the tiny data set; returns the experiment."""
+    experiment = find_experiment("940", configuration, "0", trainer, tag, "testPlans", torch.device("cpu"))
+    chosen = make_options(strategy, options)
+    pseudo_label_run.run_pseudo_labels(experiment, chosen, images, tell=lambda line: None)
+    return experiment
 
 
-def units(setting: Any) -> dict[str, Any]:
+def units(experiment: Any) -> dict[str, Any]:
     """The results in the state file."""
-    content = json.loads((setting.report_folder / "state.json").read_text())
+    content = json.loads((experiment.report_folder / "state.json").read_text())
     return {name: unit["result"] for name, unit in content["units"].items()}
 
 

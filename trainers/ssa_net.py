@@ -13,6 +13,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import nn
 
 from nnunet_covid.dataset_json import lung_mask_channel
+from nnunet_covid.files import some_of
 from nnunet_covid.losses.reweighted_cross_entropy import ReweightedCrossEntropy, class_weights
 from nnunet_covid.losses.self_attention_distillation import SelfAttentionDistillation, check_exponent
 from nnunet_covid.losses.ssa_net import SSANetLoss
@@ -24,7 +25,6 @@ from nnunet_covid.networks.timm_encoder import TimmEncoder
 from nnunet_covid.nnunet.architecture import build_planned_unet
 from nnunet_covid.nnunet.preprocess import cases_without_lungs, check_channels, class_counts, count_labels
 from nnunet_covid.nnunet.training import DiceLoss, supervise_every_map
-from nnunet_covid.raw_dataset.problems import some_of
 from nnunet_covid.trainers.base import LungInfectionTrainer, _one_of, stop_training
 from nnunet_covid.trainers.timm_weights import TimmWeightsTrainer
 

@@ -76,8 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return status
     except UserError as e:
-        flags = ", ".join(f"--{option.replace('_', '-')}" for option in e.options)
-        print(f"error: {e} ({flags})" if flags else f"error: {e}", file=sys.stderr)
+        print(error_line(e), file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reader of a pipe, such as head, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -90,3 +89,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+
+
+def error_line(error: UserError) -> str:
+    """What the terminal shows: the library speaks of the thing, here the option of that name is added."""
+    message = f"error: {error}"
+    if error.about is None:
+        return message
+    between = "\n" if "\n" in message else " "
+    return f"{message}{between}(--{error.about.replace('_', '-')})"

@@ -8,12 +8,21 @@ nnunet-covid convert covid-semiseg --help         its options
 from __future__ import annotations
 
 import argparse
+import os
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
-from nnunet_covid.dataset_conversion.folder import TEMPLATE
-from nnunet_covid.dataset_conversion.folder_command_line import add_folder_arguments, run_folder_conversion
-from nnunet_covid.dataset_conversion.registry import recipe_named, recipes
-from nnunet_covid.raw_dataset.command_line import add_conversion_arguments, run_conversion
-from nnunet_covid.raw_dataset.listing import listing
+from nnunet_covid.cli import error_line
+from nnunet_covid.dataset_conversion import recipe_named, recipes
+from nnunet_covid.dataset_conversion.folder import TEMPLATE, convert_folder
+from nnunet_covid.dataset_conversion.folder_layout import FolderLayout
+from nnunet_covid.errors import UserError
+from nnunet_covid.lung_mask import METHODS, MODELS
+from nnunet_covid.raw_dataset import Recipe, SliceSelection, convert_dataset, read_patients
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,21 +33,213 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(parser=parser)
 
 
-def run(args: argparse.Namespace) -> int | None:
+def run(args: argparse.Namespace) -> None:
     """List the data sets or convert one."""
     if args.list:
         print(listing([*recipes().values(), TEMPLATE]))
-        return 0
+        return
     if args.name is None:
         args.parser.error("give the NAME of a data set, or --list")
-    parser = argparse.ArgumentParser(prog=f"nnunet-covid convert {args.name}")
-    if args.name == "folder":
-        parser.description = "Convert your own images and masks to an nnU-Net raw data set."
-        add_folder_arguments(parser)
-        run_folder_conversion(parser.parse_args(args.arguments))
-        return 0
-    recipe = recipe_named(args.name)
-    parser.description = f"Convert {recipe.info.title} to an nnU-Net raw data set."
-    add_conversion_arguments(parser, recipe)
-    run_conversion(recipe, parser.parse_args(args.arguments))
+    program = f"nnunet-covid convert {args.name}"
+    if args.name == TEMPLATE.info.command:
+        _convert_folder(program, args.arguments)
+    else:
+        _convert_public(recipe_named(args.name), program, args.arguments)
+
+
+def converter_main(recipe: Recipe) -> int:
+    """``python -m nnunet_covid.dataset_conversion.DatasetNNN_Name``; returns the exit status."""
+    try:
+        _convert_public(recipe, None, None)
+    except UserError as e:
+        print(error_line(e), file=sys.stderr)
+        return 2
     return 0
+
+
+def listing(recipes: Iterable[Recipe]) -> str:
+    """One paragraph per data set: name, title, paper, source, licence, expected files."""
+    return "\n\n".join(_paragraph(recipe) for recipe in recipes)
+
+
+def _paragraph(recipe: Recipe) -> str:
+    info = recipe.info
+    lines = [
+        f"{info.command}  (Dataset{info.number:03d}_{info.name})",
+        f"  {info.title}",
+        f"  paper    {info.paper}",
+        f"  get it   {info.url}",
+        f"  licence  {info.licence}",
+    ]
+    lines += [f"  {'expects' if i == 0 else '       '}  {files}" for i, files in enumerate(info.expected_files)]
+    return "\n".join(lines)
+
+
+def _convert_public(recipe: Recipe, program: str | None, given: Sequence[str] | None) -> None:
+    title = f"Convert {recipe.info.title} to an nnU-Net raw data set."
+    parser = argparse.ArgumentParser(prog=program, description=title)
+    _add_conversion(parser, recipe)
+    args = parser.parse_args(given)
+    convert_dataset(recipe, args.source, **_how(recipe, args))
+
+
+def _convert_folder(program: str, given: Sequence[str]) -> None:
+    title = "Convert your own images and masks to an nnU-Net raw data set."
+    parser = argparse.ArgumentParser(prog=program, description=title)
+    _add_conversion(parser, TEMPLATE)
+    _add_folder(parser)
+    args = parser.parse_args(given)
+    layout = FolderLayout(
+        images=args.images,
+        masks=args.masks,
+        lungs=args.lungs,
+        patients=read_patients(args.patients) if args.patients else {},
+        patient_pattern=args.patient_pattern,
+        allow_missing_masks=args.allow_missing_masks,
+        resample_masks=args.resample_masks,
+    )
+    labels = _labels(args.label) if args.label else None
+    convert_folder(args.source, layout=layout, name=args.name, labels=labels, **_how(TEMPLATE, args))
+
+
+def _add_conversion(parser: argparse.ArgumentParser, recipe: Recipe) -> None:
+    """The arguments of every conversion; of those for ``Options`` only what makes sense for this data set."""
+    parser.add_argument("source", type=Path, metavar="SOURCE", help="folder into which the data set was unpacked")
+    parser.add_argument(
+        "-d", "--number", type=int, default=recipe.info.number, help="data set number (default: %(default)s)"
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, help="folder for raw data sets (default: nnUNet_raw of the environment)"
+    )
+    parser.add_argument(
+        "--workers",
+        type=_positive,
+        default=min(8, os.cpu_count() or 1),
+        help="number of processes (default: %(default)s)",
+    )
+    changes = parser.add_argument_group("changes on the way")
+    if len(recipe.schemes) > 1:
+        changes.add_argument("--classes", choices=list(recipe.schemes), help="label scheme (default: the first)")
+    if recipe.is_hu:
+        changes.add_argument(
+            "--window",
+            type=float,
+            nargs=2,
+            metavar=("LOW", "HIGH"),
+            help="Hounsfield range that becomes 0 to 255, for example -1250 250",
+        )
+        if recipe.defaults.window:
+            changes.add_argument("--no-window", action="store_true", help="keep Hounsfield units")
+    _add_lungs(changes)
+    changes.add_argument("--no-unlabelled", action="store_true", help="leave unlabelled cases out")
+    changes.add_argument("--splits", type=Path, metavar="FILE", help="your own folds, JSON (default: the data set's)")
+    if recipe.has_volumes:
+        changes.add_argument("--slices", choices=("all", "lesion"), help="axial slices as cases of their own")
+        changes.add_argument("--every", type=_positive, default=1, metavar="N", help="every N-th of these slices")
+        changes.add_argument("--at-most", type=_positive, metavar="N", help="at most N of them per volume, drawn")
+        changes.add_argument("--seed", type=int, default=12345, help="seed of that draw (default: %(default)s)")
+
+
+def _add_lungs(changes: Any) -> None:
+    changes.add_argument(
+        "--crop",
+        type=_positive,
+        nargs=2,
+        metavar=("HEIGHT", "WIDTH"),
+        help="crop around the lungs' centre of gravity, pixels",
+    )
+    changes.add_argument("--lung-mask-channel", action="store_true", help="add the lung mask as last channel")
+    changes.add_argument(
+        "--lung-method",
+        choices=METHODS,
+        default="auto",
+        help="where lung masks come from if the data set has none (default: %(default)s)",
+    )
+    changes.add_argument("--lung-model", choices=MODELS, default="R231", help="lungmask's model")
+    changes.add_argument("--lung-weights", type=Path, metavar="FILE", help="lungmask's weights, to stay offline")
+
+
+def _add_folder(parser: argparse.ArgumentParser) -> None:
+    own = parser.add_argument_group("your folder")
+    own.add_argument("--name", type=_name, default=TEMPLATE.info.name, help="name of the data set")
+    own.add_argument("--images", type=Path, metavar="DIR", help="folder of the images within SOURCE")
+    own.add_argument("--masks", type=Path, metavar="DIR", help="folder of the masks within SOURCE")
+    own.add_argument("--lungs", type=Path, metavar="DIR", help="folder of lung masks within SOURCE")
+    own.add_argument(
+        "--label", type=_label, action="append", metavar="NAME=VALUE", help="a class and its value in the masks"
+    )
+    own.add_argument("--patients", type=Path, metavar="CSV", help="table with the columns file and case")
+    own.add_argument("--patient-pattern", type=_pattern, metavar="REGEX", help="finds the patient in the case name")
+    own.add_argument("--allow-missing-masks", action="store_true", help="images without mask become unlabelled")
+    own.add_argument("--resample-masks", action="store_true", help="masks may lie on another grid than the image")
+
+
+def _how(recipe: Recipe, args: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of ``convert_dataset`` beside recipe and source; options over the data set's defaults."""
+    window = getattr(args, "window", None) or recipe.defaults.window
+    options = replace(
+        recipe.defaults,
+        classes=getattr(args, "classes", None),
+        window=None if getattr(args, "no_window", False) else window and tuple(window),
+        crop=args.crop and tuple(args.crop),
+        lung_mask_channel=args.lung_mask_channel,
+        lung_method=args.lung_method,
+        lung_model=args.lung_model,
+        lung_weights=args.lung_weights,
+        slices=_slices(args) or recipe.defaults.slices,
+        unlabelled=not args.no_unlabelled,
+        splits=args.splits,
+    )
+    return {
+        "options": options,
+        "number": args.number,
+        "output": args.output,
+        "workers": args.workers,
+        "tell": lambda message: print(message, flush=True),
+    }
+
+
+def _slices(args: argparse.Namespace) -> SliceSelection | None:
+    kind = getattr(args, "slices", None)
+    if kind is not None:
+        return SliceSelection(kind == "lesion", args.every, args.at_most, args.seed)
+    if getattr(args, "at_most", None) is not None or getattr(args, "every", 1) != 1:
+        raise UserError("--every and --at-most choose among slices; add --slices all or --slices lesion")
+    return None
+
+
+def _labels(given: Sequence[tuple[str, int]]) -> dict[str, int]:
+    labels: dict[str, int] = {}
+    for name, value in given:
+        if name in labels:
+            raise UserError(f"--label {name} has the values {labels[name]} and {value}; give each class one")
+        labels[name] = value
+    return labels
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return value
+
+
+def _label(text: str) -> tuple[str, int]:
+    name, separator, value = text.partition("=")
+    if not (name and separator and value.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE with a whole number")
+    return name, int(value)
+
+
+def _name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9-]+", text):
+        raise argparse.ArgumentTypeError(f"{text!r}: letters, digits and hyphens only")
+    return text
+
+
+def _pattern(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as e:
+        raise argparse.ArgumentTypeError(f"{text!r} is no regular expression: {e}") from e
+    return text

@@ -9,14 +9,15 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from nnunet_covid.errors import UserError
-from nnunet_covid.lung_mask.files import images_and_outputs, lung_overlay, write_lung_mask
-from nnunet_covid.lung_mask.pretrained import MODELS
-from nnunet_covid.lung_mask.segment import METHODS, refuse_unused_weights, segment_lungs
-from nnunet_covid.raw_dataset.image_file import read_scan
-from nnunet_covid.raw_dataset.problems import UnusableFile
+from nnunet_covid.figures.slices import BLUE, outlined, sheet
+from nnunet_covid.lung_mask import METHODS, MODELS, refuse_unused_weights
+from nnunet_covid.raw_dataset import Scan, UnusableFile, read_scan
+from nnunet_covid.raw_dataset.lungs import images_and_masks, with_lungs, write_lung_mask
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,17 +33,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Segment every image that IN names."""
     refuse_unused_weights(args.method, args.weights)
-    for source, output in images_and_outputs(args.source, args.output):
+    for source, output in images_and_masks(args.source, args.output):
         try:
             scan = read_scan(source)
         except UnusableFile as e:
             raise UserError(f"{e.path}: {e.reason}") from e
-        spacing = scan.geometry.spacing if scan.geometry else None
-        lungs = segment_lungs(
-            scan.image, is_hu=scan.is_hu, spacing=spacing, method=args.method, model=args.model, weights=args.weights
-        )
-        write_lung_mask(output, lungs, scan)
+        scan = with_lungs(scan, method=args.method, model=args.model, weights=args.weights)
+        write_lung_mask(output, scan)
         if args.overlay:
             args.overlay.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(lung_overlay(scan, lungs)).save(args.overlay / f"{output.name}.png")
-        print(f"{output}: {lungs.mask.mean():.1%} of the image, by {lungs.method}", flush=True)
+            Image.fromarray(lung_overlay(scan)).save(args.overlay / f"{output.name}.png")
+        share = 0.0 if scan.lungs is None else scan.lungs.mean()
+        print(f"{output}: {share:.1%} of the image, by {scan.notes['lung_mask']}", flush=True)
+
+
+def lung_overlay(scan: Scan, slices: int = 8) -> NDArray[np.uint8]:
+    """The outline of the lung mask over the picture, or over evenly spaced slices of the volume."""
+    assert scan.lungs is not None
+    image = scan.image.clip(-1250, 250) if scan.is_hu else scan.image
+    if image.ndim == 2:
+        return outlined(image, {BLUE: scan.lungs})
+    indices = np.unique(np.linspace(0.1 * len(image), 0.9 * len(image), slices).astype(int).clip(0, len(image) - 1))
+    return sheet([outlined(image[i], {BLUE: scan.lungs[i]}) for i in indices], columns=4)

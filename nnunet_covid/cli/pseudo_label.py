@@ -17,12 +17,17 @@ nnUNetv2_export_model_to_zip. The same command goes on with a run that was inter
 from __future__ import annotations
 
 import argparse
+import re
+from dataclasses import Field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from nnunet_covid.device import DEVICE_HELP, DEVICES, chosen_device
 from nnunet_covid.errors import UserError
 from nnunet_covid.semi_supervised.options import STRATEGIES, RoundOptions, make_options
+
+SHORT = {"images": "-i", "trainer": "-tr"}
+"""Arguments that are called as nnU-Net's commands call them."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,118 +45,83 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--leave-out-duplicates", action="store_true", help="go on without images known already")
     parser.add_argument("-np", dest="workers", type=int, default=1, metavar="N", help="processes to pre-process with")
     parser.add_argument("-device", "--device", choices=DEVICES, default="auto", help=DEVICE_HELP)
-    _add_common(parser.add_argument_group("both strategies"))
-    _add_random(parser.add_argument_group("random"))
-    _add_iterative(parser.add_argument_group("iterative"))
+    groups = {name: parser.add_argument_group(name) for name in ("both strategies", *STRATEGIES)}
+    for option in fields(RoundOptions):
+        if "help" in option.metadata:
+            _add_option(groups[option.metadata["only_for"] or "both strategies"], option)
 
 
-def _add_common(group: Any) -> None:
-    group.add_argument(
-        "--per-round",
-        type=int,
-        metavar="N",
-        help="images per round: K (default: 5 [Inf, §III-D]) or t (default: a tenth of the pool; [SSA] gives none)",
-    )
-    group.add_argument("--max-rounds", type=int, metavar="N", help="no more rounds than this")
-    group.add_argument("--seed", type=int, help="default: 0")
-    group.add_argument(
-        "--threshold",
-        nargs="+",
-        metavar="η",
-        help="trust threshold, eq. (9); CLASS=η for single classes (default: 0 [Inf] for random, 0.95 [SSA])",
-    )
-    group.add_argument(
-        "--untrusted",
-        choices=("background", "ignore"),
-        help="what an untrusted voxel becomes: background [SSA] (default), or the ignore label",
-    )
-    group.add_argument("--soft", action="store_const", const=True, help="soft pseudo labels (beyond the papers)")
-    group.add_argument(
-        "--confidence",
-        choices=("probability", "mirroring"),
-        help="what η is compared with and --select goes by: the probability (default), or the share of mirrored "
-        "predictions that agree (beyond the papers)",
-    )
-    group.add_argument(
-        "--select", choices=("random", "confident"), help="images drawn at random (both papers), or the surest ones"
-    )
-    group.add_argument("--no-mirroring", action="store_const", const=False, dest="mirroring", help="predict faster")
-    group.add_argument(
-        "--no-export", action="store_const", const=False, dest="export", help="no labels in the images' own geometry"
-    )
+def _add_option(group: Any, option: Field[Any]) -> None:
+    """An option of the rounds as an argument of its name; what is not given stays ``None``."""
+    kind = get_type_hints(RoundOptions)[option.name]
+    settings: dict[str, Any] = {"dest": option.name, "help": with_flags(option.metadata["help"])}
+    if option.name == "threshold":
+        settings |= {"nargs": "+"}  # with those of single classes
+    elif kind is bool:
+        settings |= {"action": "store_const", "const": not option.default}
+    elif get_origin(kind) is Literal:
+        settings |= {"choices": get_args(kind)}
+    else:
+        settings |= {"type": float if float in get_args(kind) else int}
+    if option.metadata["metavar"]:
+        settings["metavar"] = option.metadata["metavar"]
+    group.add_argument(flag(option.name), **settings)
 
 
-def _add_random(group: Any) -> None:
-    group.add_argument("--round-epochs", type=int, metavar="N", help="of each fine-tuning (default: 10 [Inf, code])")
-    group.add_argument(
-        "--round-iterations",
-        type=int,
-        metavar="N",
-        help="steps per epoch of it (default: one pass over the enlarged set [Inf, code])",
-    )
-    group.add_argument(
-        "--learning-rate",
-        type=float,
-        metavar="X",
-        help="of Adam in each fine-tuning (default: 3e-4 [Inf, code]); 0 keeps the trainer's own optimiser",
-    )
-    group.add_argument(
-        "--no-two-step",
-        action="store_const",
-        const=False,
-        dest="two_step",
-        help="end after the last round, without pre-training and fine-tuning a new model [Inf, §III-D]",
-    )
+def flag(name: str) -> str:
+    """How an option, or another argument of the command, is called on the command line."""
+    if name in SHORT:
+        return SHORT[name]
+    dashed = name.replace("_", "-")
+    return f"--no-{dashed}" if getattr(RoundOptions, name, None) is True else f"--{dashed}"
 
 
-def _add_iterative(group: Any) -> None:
-    group.add_argument("--patience", type=int, metavar="N", help="rounds without improvement (default: 1 [SSA])")
-    group.add_argument("--warm-start", action="store_const", const=True, help="go on with the last round's weights")
-    group.add_argument(
-        "--reweight",
-        choices=("auto", "on", "off"),
-        help="class weights of eq. (8) [SSA] in the trainer's cross entropy (default: auto, where it has one)",
-    )
-    group.add_argument(
-        "--until-pool-empty", action="store_const", const=True, help="stop only when no image is left in the pool"
-    )
+def with_flags(text: str) -> str:
+    """A text of the library, which names options ``` `like_this` ```, as the person at the terminal knows them."""
+    return re.sub(r"`(\w+)`", lambda match: flag(match[1]), text)
 
 
 def run(args: argparse.Namespace) -> None:
     """Show the status, or do all rounds."""
+    try:
+        _run(args)
+    except UserError as e:
+        raise UserError(with_flags(str(e))) from e
+
+
+def _run(args: argparse.Namespace) -> None:
     options = make_options(args.strategy, given_options(args))
     if args.images is None and not args.status:
-        raise UserError("-i FOLDER is missing: where are the unlabelled images?")
+        raise UserError("`images` FOLDER is missing: where are the unlabelled images?")
     import torch
 
-    from nnunet_covid.nnunet.rounds.run import run_pseudo_labels
-    from nnunet_covid.nnunet.rounds.setting import find_setting
-    from nnunet_covid.semi_supervised.state import read_state
-    from nnunet_covid.semi_supervised.status import status_table
+    from nnunet_covid.semi_supervised.experiment import find_experiment
+    from nnunet_covid.semi_supervised.pseudo_label_run import run_pseudo_labels
+    from nnunet_covid.semi_supervised.state import read_state, status_table
 
-    tag = args.name or args.strategy.capitalize()
-    setting = find_setting(
+    experiment = find_experiment(
         args.dataset,
         args.configuration,
         args.fold,
         args.trainer,
-        tag,
+        args.name or args.strategy.capitalize(),
         args.plans,
         torch.device(chosen_device(args.device)),
     )
     if args.status:
-        state = read_state(setting.report_folder)
+        state = read_state(experiment.report_folder)
         if state is None:
-            raise UserError(f"{setting.report_folder}: no run yet")
+            raise UserError(f"{experiment.report_folder}: no run yet")
         print(status_table(state))
         return
     run_pseudo_labels(
-        setting,
+        experiment,
         options,
         args.images,
         start_from=args.start_from,
         leave_out_duplicates=args.leave_out_duplicates,
         workers=args.workers,
+        tell=lambda line: print(with_flags(line)),
     )
 
 
@@ -165,7 +135,7 @@ def given_options(args: argparse.Namespace) -> dict[str, Any]:
         try:
             value = float(number)
         except ValueError as e:
-            raise UserError(f"--threshold {text}: expected a number or CLASS=number") from e
+            raise UserError(f"`threshold` {text}: expected a number or CLASS=number") from e
         if equals:
             single[name] = value
         else:

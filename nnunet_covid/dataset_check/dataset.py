@@ -16,10 +16,7 @@ from nnunet_covid.dataset_json import channel_names, label_values, read_dataset_
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import files_in
 from nnunet_covid.nnunet.dataset import CaseFiles, Split, list_cases, raw_dataset_folder, read_splits
-from nnunet_covid.raw_dataset.case import Part
-from nnunet_covid.raw_dataset.image_file import read_scan
-from nnunet_covid.raw_dataset.problems import UnusableFile
-from nnunet_covid.raw_dataset.scan import Scan
+from nnunet_covid.raw_dataset import Part, Scan, UnusableFile, read_scan
 
 
 @dataclass(frozen=True)
@@ -85,7 +82,7 @@ def open_dataset(number_or_name: str) -> CheckedDataset:
     recorded = _recorded_patients(folder)
     patients = recorded or _guessed_patients([case.name for _, case in found])
     cases = tuple(
-        CheckedCase(case.name, part, case.files[0], case.label, patients.get(case.name, case.name))
+        CheckedCase(case.name, part, case.files[0], case.label, patients.get(case.name) or case.name)
         for part, case in found
     )
     labels = frozenset(value for values in label_values(description["labels"]).values() for value in values)

@@ -12,7 +12,7 @@ from PIL import Image
 from skimage.filters import threshold_otsu
 from skimage.measure import label as connected
 
-from nnunet_covid.raw_dataset.scan import Scan
+from nnunet_covid.raw_dataset import Scan
 
 SIDE = 32
 """Pixels; enough to tell slices apart, too few to see how they were cropped."""

@@ -17,7 +17,7 @@ from scipy.ndimage import maximum_filter, minimum_filter
 
 from nnunet_covid.demo.chest import Chest, SyntheticCT
 from nnunet_covid.demo.synthetic import lung_box_slice, square_slice, synthetic_slice
-from nnunet_covid.raw_dataset.intensity_window import to_8_bit
+from nnunet_covid.raw_dataset.scan import to_8_bit
 
 COLOURS = np.array([(0, 0, 0), (128, 0, 0), (0, 128, 0)], dtype=np.uint8)
 """Of background, ground glass and consolidation in the multi-class references, RGB."""

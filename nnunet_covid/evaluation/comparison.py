@@ -294,7 +294,7 @@ def _check_cases(first: ScoreTable, other: ScoreTable, *, common_cases: bool) ->
             raise UserError(
                 f"'{there.name}' lacks {some_of(missing)}, which '{here.name}' has; "
                 "compare the common cases only, or evaluate the same ones",
-                options=("common_cases",),
+                about="common_cases",
             )
 
 

@@ -88,5 +88,5 @@ def find_dataset_json(predictions: Path, references: Path) -> Path:
             return candidate
     raise UserError(
         f"no dataset.json in {predictions}, {references} or above them: name one from elsewhere, or give the labels",
-        options=("dataset_json", "labels"),
+        about="dataset_json",
     )

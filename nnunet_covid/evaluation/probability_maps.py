@@ -85,7 +85,7 @@ def check_greys(source: MapSource, cases: list[str], scheme: LabelScheme) -> Non
         raise UserError(
             f"{source.folder}: no grey map exceeds 1, so these are masks, not maps in which 255 is certainty; "
             "multiply them by 255, or leave the maps out",
-            options=("maps",),
+            about="maps",
         )
 
 
@@ -127,7 +127,7 @@ def _read_grey(source: MapSource, path: Path, shape: tuple[int, ...]) -> NDArray
         raise UserError(
             f"{path}: {grey.shape[0]}×{grey.shape[1]} differs from the label map's {shape[0]}×{shape[1]}; "
             "have it resized if that is meant",
-            options=("resize_maps",),
+            about="resize_maps",
         )
     return resized_like(grey, shape)
 

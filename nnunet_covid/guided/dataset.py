@@ -27,7 +27,7 @@ from nnunet_covid.guided.maps import (
 from nnunet_covid.nnunet.dataset import RawDataset, Split, open_raw_dataset
 from nnunet_covid.nnunet.output import copy_image, write_channel
 from nnunet_covid.raw_dataset.destination import (
-    data_set_folder_name,
+    dataset_folder_name,
     is_environments_raw_folder,
     place_splits,
     refuse_number_in_use,
@@ -139,7 +139,7 @@ def _destination(raw: RawDataset, number: int | None, name: str | None) -> Path:
         raise UserError(f"{raw.folder} is no folder of nnU-Net's: its name is not DatasetNNN_Name")
     if number is None:
         number = next_free_number(int(own[1]) + 1, base)
-    folder = base / data_set_folder_name(number, name or f"{own[2]}Guided")
+    folder = base / dataset_folder_name(number, name or f"{own[2]}Guided")
     refuse_number_in_use(folder, search_environment=is_environments_raw_folder(base))
     if folder.exists():
         raise UserError(f"{folder} exists; delete it to build it again, or choose another number")

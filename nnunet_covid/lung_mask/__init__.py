@@ -1,4 +1,10 @@
-"""Lung masks: from the lungmask package where it is at hand, else by threshold and shape.
+"""Lung masks of arrays: by the lungmask package where it is at hand, else by threshold and shape.
 
-Start at ``segment.segment_lungs``; everything else is one way of doing it, or draws the result.
+Start at ``segment.segment_lungs``; everything else is one way of doing it. Which files are read and written stands in
+``nnunet_covid.raw_dataset.lungs``.
 """
+
+from nnunet_covid.lung_mask.pretrained import MODELS
+from nnunet_covid.lung_mask.segment import METHODS, LungMask, refuse_unused_weights, segment_lungs
+
+__all__ = ["METHODS", "MODELS", "LungMask", "refuse_unused_weights", "segment_lungs"]

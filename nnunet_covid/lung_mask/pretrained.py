@@ -65,7 +65,7 @@ def _inferer(model: str, weights: Path | None) -> Any:
         return LMInferer(modelname=model, modelpath=path, tqdm_disable=True)
     except (URLError, OSError) as e:
         url = MODEL_URLS[model][0]
-        message = f"cannot download lungmask's weights ({e}); fetch {url} elsewhere and name the file with --weights"
+        message = f"cannot download lungmask's weights ({e}); fetch {url} elsewhere and name the file as weights"
         raise UserError(message) from e
     except (RuntimeError, KeyError, EOFError, TypeError, AttributeError, pickle.UnpicklingError) as e:
         raise UserError(f"{weights} does not hold weights of lungmask's {model}; download it again") from e

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from nnunet_covid.errors import UserError
 from nnunet_covid.lung_mask import pretrained
-from nnunet_covid.lung_mask.threshold_slice import lungs_in_slice
-from nnunet_covid.lung_mask.threshold_volume import lungs_in_volume
+from nnunet_covid.lung_mask.threshold import lungs_in_slice, lungs_in_volume
 
 METHODS = ("auto", "lungmask", "threshold")
 

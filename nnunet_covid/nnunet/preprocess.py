@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from nnunetv2.training.dataloading.nnunet_dataset import comp_blosc2_params, nnUNetDatasetBlosc2
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from nnunet_covid.dataset_json import channel_names, lung_mask_channel
@@ -73,11 +74,10 @@ class Preprocessing:
 def preprocess_cases(
     cases: Mapping[Path, CaseFiles],
     how: Preprocessing,
+    processes: int,
     *,
-    processes: int = 1,
-    shown: str = "pre-process",
-    already: int = 0,
-    progress: bool = True,
+    shown: str,
+    already: int,
 ) -> None:
     """Pre-process cases and write each under its name when it is complete.
 
@@ -87,30 +87,52 @@ def preprocess_cases(
         processes: With 1 everything happens in this process.
         shown: The name beside the progress bar.
         already: Cases that were done before, for the bar.
-        progress: Whether to show it.
 
     Raises:
         UserError: If a case cannot be read or pre-processed.
     """
     done = map_in_processes(partial(preprocess_case, how=how), list(cases.items()), processes)
-    disable = not (progress and cases)
-    for _ in tqdm(done, total=already + len(cases), initial=already, desc=shown, unit="case", disable=disable):
+    for _ in tqdm(done, total=already + len(cases), initial=already, desc=shown, unit="case", disable=not cases):
         pass
 
 
 def preprocess_case(item: tuple[Path, CaseFiles], how: Preprocessing) -> None:
     """Pre-process one case as nnU-Net does; of its labels, lesion and no lesion are kept."""
     target, case = item
+    reader = PlansManager(how.plans).image_reader_writer_class()
+    data, properties = read_images(reader, case.files)
+    labels = None if case.label is None else np.isin(read_labels(reader, case.label)[0], how.lesions).astype(np.int8)
+    preprocess_image(target, case, data, labels, properties, how)
+
+
+def preprocess_image(
+    target: Path,
+    case: CaseFiles,
+    data: NDArray[Any],
+    labels: NDArray[np.int8] | None,
+    properties: dict[str, Any],
+    how: Preprocessing,
+) -> None:
+    """Pre-process a case that has been read, and write it.
+
+    Args:
+        target: Its files without their endings.
+        case: Where it was read from, for messages.
+        data: (channels, *axes).
+        labels: (1, *axes), 1 where there is a lesion, if there are labels.
+        properties: Of the image.
+        how: The plans.
+
+    Raises:
+        UserError: If it does not fit the plans.
+    """
     plans = PlansManager(how.plans)
     configuration = plans.get_configuration(how.configuration)
-    reader = plans.image_reader_writer_class()
-    data, properties = read_images(reader, case.files)
     planned = len(configuration.normalization_schemes)
     if len(data) != planned:
         raise UserError(
             f"{case.files[0]}: {case.name} has {len(data)} channel(s), but the plans are made for {planned}"
         )
-    labels = None if case.label is None else np.isin(read_labels(reader, case.label)[0], how.lesions).astype(np.int8)
     preprocessor = configuration.preprocessor_class(verbose=False)
     try:
         data, mask, properties = preprocessor.run_case_npy(

@@ -1,5 +1,36 @@
 """Source files in, an nnU-Net raw data set out: the mechanics that every converter shares.
 
 What is particular to one public data set (its folders, its label values, its licence) lives in
-``nnunet_covid.dataset_conversion``; nothing here knows a data set by name.
+``nnunet_covid.dataset_conversion``; nothing here knows a data set by name. Start at ``convert.convert_dataset``.
 """
+# ruff: noqa: F401
+
+from nnunet_covid.raw_dataset.classes import ClassScheme, binary, distinct_values, listed_values, map_values
+from nnunet_covid.raw_dataset.convert import convert_dataset
+from nnunet_covid.raw_dataset.images import read_scan
+from nnunet_covid.raw_dataset.pictures import check_sizes, read_grey, read_picture_pair
+from nnunet_covid.raw_dataset.recipe import DatasetInfo, Options, Part, Recipe, SourceCase
+from nnunet_covid.raw_dataset.scan import PLANE, Scan, SliceSelection, from_8_bit
+from nnunet_covid.raw_dataset.source import (
+    VOLUME_ENDINGS,
+    Problems,
+    UnusableFile,
+    ending_of,
+    files_by_stem,
+    find_files,
+    find_root,
+    is_picture,
+    padded,
+    pair,
+    read_patients,
+    stem_of,
+)
+from nnunet_covid.raw_dataset.splits import few_training_folds
+from nnunet_covid.raw_dataset.volumes import (
+    check_grids,
+    mean_by_class,
+    read_header,
+    read_volume_pair,
+    read_voxels,
+    series_folders,
+)

@@ -1,10 +1,20 @@
-"""Which classes the converted label maps hold: a scheme maps the source's classes to nnU-Net's labels."""
+"""Which classes the label maps hold, and how the values or colours of a source mask become them, by explicit tables."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnunet_covid.raw_dataset.source import UnusableFile
+
+SNAP_DISTANCE = 40.0
+"""Colours this close (Euclidean, 8-bit RGB) to one of the table are taken for it; half way between two of
+the colours in use, the distance is at least 64."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +41,79 @@ class ClassScheme:
             entries["regions_class_order"] = list(self.regions_class_order)
         return entries
 
-    def label_values(self) -> set[int]:
-        """Every value that may occur in a converted label map."""
-        return set(self.values.values())
-
 
 def binary(name: str, foreground: int = 1) -> ClassScheme:
     """Background and one class whose source value is ``foreground``."""
     return ClassScheme(values={0: 0, foreground: 1}, labels={"background": 0, name: 1})
+
+
+def map_values(values: NDArray[Any], table: Mapping[int, int], path: Path) -> NDArray[np.uint8]:
+    """Class index of every pixel.
+
+    Args:
+        values: Source mask of any shape.
+        table: Source value to class index.
+        path: The file, for the message.
+
+    Raises:
+        UnusableFile: If the mask holds a value outside the table.
+    """
+    found = distinct_values(values)
+    if outside := [value for value in found if value not in table]:
+        reason = (
+            f"mask holds {len(outside)} values outside the label table ({listed_values(outside)}; "
+            f"allowed: {', '.join(map(str, table))}); export it without resizing, smoothing or JPEG compression"
+        )
+        raise UnusableFile(path, reason)
+    classes = np.zeros(values.shape, dtype=np.uint8)
+    for value in found:
+        if table[int(value)] != 0:
+            classes[values == value] = table[int(value)]
+    return classes
+
+
+def distinct_values(values: NDArray[Any]) -> list[Any]:
+    """The values that occur, ascending; counting is much faster than sorting where the range is small."""
+    if values.dtype.kind in "iu" and values.size and int(np.ptp(values)) < 1 << 16:
+        low = int(values.min())
+        return (np.flatnonzero(np.bincount((values.ravel() - low).astype(np.intp))) + low).tolist()
+    return np.unique(values).tolist()
+
+
+def listed_values(values: list[Any]) -> str:
+    """The first eight, for a message."""
+    return ", ".join(f"{value:g}" for value in values[:8]) + (", …" if len(values) > 8 else "")
+
+
+def map_colours(
+    pixels: NDArray[np.uint8],
+    table: Mapping[tuple[int, int, int], int],
+    path: Path,
+) -> tuple[NDArray[np.uint8], int]:
+    """Class index of every pixel by its nearest colour, and how many pixels had to be snapped to one.
+
+    Args:
+        pixels: RGB or RGBA, shape (y, x, 3 or 4); alpha is not looked at.
+        table: Colour to class index.
+        path: The file, for the message.
+
+    Raises:
+        UnusableFile: If a pixel is farther than ``SNAP_DISTANCE`` from every colour.
+    """
+    colours = np.array(list(table), dtype=np.float32)  # (classes, 3)
+    classes = np.array(list(table.values()), dtype=np.uint8)
+    codes = pixels[..., :3].astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], dtype=np.uint32)
+    distinct, inverse = np.unique(codes, return_inverse=True)
+    found = np.stack([distinct >> 16, distinct >> 8 & 255, distinct & 255], axis=-1)
+    distance = np.linalg.norm(found[:, None].astype(np.float32) - colours[None], axis=-1)  # (found, classes)
+    nearest = distance.min(axis=1)
+    inverse = inverse.reshape(pixels.shape[:2])
+    far = nearest > SNAP_DISTANCE
+    if far.any():
+        worst = tuple(int(channel) for channel in found[nearest.argmax()])
+        reason = (
+            f"{int(far[inverse].sum())} pixels match no colour of the label table (for example {worst}; "
+            f"allowed: {', '.join(map(str, table))}); export the mask without resizing or JPEG compression"
+        )
+        raise UnusableFile(path, reason)
+    return classes[distance.argmin(axis=1)][inverse], int((nearest > 0)[inverse].sum())

@@ -1,15 +1,30 @@
-"""Where the converted data set goes: nnU-Net's folders and what may already lie there."""
+"""Where the converted data set goes: nnU-Net's folders, what may already lie there, and the half-finished data set.
+
+A data set comes about in a hidden folder beside its destination, with a journal of what it already holds, and appears
+by one rename when everything is there. A conversion that was killed leaves the hidden folder; the next run of the same
+conversion goes on where the journal ends.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from nnunet_covid.errors import UserError
+from nnunet_covid.files import environment_folder, replacing, sha256_of, unfinished_folder, write_json, write_text
 
 NAME = re.compile(r"[A-Za-z0-9_-]+")
 """What nnU-Net's commands and a file system take."""
+
+NNUNET_FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
+
+JOURNAL = "journal.jsonl"
 
 
 def raw_base_folder(output: Path | None) -> Path:
@@ -18,21 +33,19 @@ def raw_base_folder(output: Path | None) -> Path:
     Raises:
         UserError: If neither is given.
     """
-    if output is not None:
-        return output
-    value = os.environ.get("nnUNet_raw")  # noqa: SIM112, nnU-Net's spelling
-    if not value:
-        raise UserError("nnUNet_raw is not set: export nnUNet_raw=/your/folder ('convert' also takes a folder with -o)")
-    return Path(value)
+    folder = output or environment_folder("nnUNet_raw")
+    if folder is None:
+        raise UserError("nnUNet_raw is not set: export nnUNet_raw=/your/folder, or name a folder", about="output")
+    return folder
 
 
 def is_environments_raw_folder(folder: Path) -> bool:
     """Whether a folder is the environment's ``nnUNet_raw``, so that the other nnU-Net folders belong to it."""
-    value = os.environ.get("nnUNet_raw")  # noqa: SIM112
-    return bool(value) and Path(str(value)).resolve() == folder.resolve()
+    raw = environment_folder("nnUNet_raw")
+    return raw is not None and raw.resolve() == folder.resolve()
 
 
-def data_set_folder_name(number: int, name: str) -> str:
+def dataset_folder_name(number: int, name: str) -> str:
     """``Dataset501_COVIDSemiSeg``.
 
     Raises:
@@ -41,7 +54,7 @@ def data_set_folder_name(number: int, name: str) -> str:
     if not NAME.fullmatch(name):
         raise UserError(f"the name {name!r} of a data set must consist of letters, digits, hyphens and underscores")
     if not 1 <= number <= 999:
-        raise UserError(f"data set number {number} is not between 1 and 999; choose another with -d")
+        raise UserError(f"data set number {number} is not between 1 and 999; choose another", about="number")
     return f"Dataset{number:03d}_{name}"
 
 
@@ -57,13 +70,12 @@ def refuse_number_in_use(folder: Path, *, search_environment: bool) -> None:
     """
     bases = [folder.parent]
     if search_environment:
-        names = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
-        bases += [Path(os.environ[name]) for name in names if os.environ.get(name)]
+        bases += [base for name in NNUNET_FOLDERS if (base := environment_folder(name))]
     prefix = folder.name[: len("Dataset000")]
     for base in bases:
         for other in sorted(base.glob(f"{prefix}*")) if base.is_dir() else []:
             if other.is_dir() and other.name != folder.name:
-                raise UserError(f"{other} has the same number; choose another number with -d")
+                raise UserError(f"{other} has the same number; choose another number", about="number")
 
 
 def place_splits(folder: Path, *, use_environment: bool) -> str | None:
@@ -75,22 +87,124 @@ def place_splits(folder: Path, *, use_environment: bool) -> str | None:
         A sentence for the user, or ``None`` where there is nothing to say.
     """
     splits = folder / "splits_final.json"
-    base = os.environ.get("nnUNet_preprocessed")  # noqa: SIM112
+    base = environment_folder("nnUNet_preprocessed")
     if not splits.is_file():
         return None
-    if not use_environment or not base:
+    if not use_environment or base is None:
         where = f"nnUNet_preprocessed/{folder.name}/"
         return f"copy {splits} to {where} before training, or nnU-Net draws its own split"
-    target = Path(base) / folder.name / splits.name
+    target = base / folder.name / splits.name
     if not target.exists():
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            temporary = target.with_name(target.name + ".tmp")
-            temporary.write_bytes(splits.read_bytes())
-            temporary.replace(target)
+            with replacing(target) as unfinished:
+                shutil.copyfile(splits, unfinished)
         except OSError as e:
             return f"cannot write {target} ({e.strerror}); copy {splits} there before training"
-        return None
-    if target.read_bytes() != splits.read_bytes():
+    elif target.read_bytes() != splits.read_bytes():
         return f"{target} differs from this data set's split and was left as it is; delete it to use {splits}"
     return None
+
+
+@dataclass(frozen=True)
+class CaseRecord:
+    """What became of one source case; one entry of ``conversion.json``.
+
+    Attributes:
+        case: Name of the source case.
+        patient: Its patient.
+        part: ``imagesTr``, ``imagesTs`` or ``imagesUn``.
+        sources: Role to the source file's relative name and SHA-256.
+        outputs: Name of each resulting case to its files and their SHA-256, relative to the data set folder.
+        notes: What the reader recorded.
+    """
+
+    case: str
+    patient: str
+    part: str
+    sources: dict[str, dict[str, str]]
+    outputs: dict[str, dict[str, str]]
+    notes: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """The entry in ``conversion.json``."""
+        return asdict(self)
+
+    def first_changed_file(self, folder: Path) -> Path | None:
+        """The first of the outputs that is not there any more as it was written."""
+        for files in self.outputs.values():
+            for file, digest in files.items():
+                if not (folder / file).is_file() or sha256_of(folder / file) != digest:
+                    return folder / file
+        return None
+
+    def files(self) -> set[str]:
+        """All output files, relative to the data set folder."""
+        return {file for files in self.outputs.values() for file in files}
+
+
+class Staging:
+    """The hidden folder of one conversion."""
+
+    def __init__(self, destination: Path, request: Mapping[str, Any]) -> None:
+        """Open the folder, keeping what an interrupted run of the same ``request`` left in it."""
+        self.destination = destination
+        self.folder = unfinished_folder(destination)
+        self._journal = self.folder / JOURNAL
+        self._head = json.dumps(request, sort_keys=True)
+        self.records: dict[str, CaseRecord] = {}
+        if self._journal.is_file():
+            self._resume()
+        else:
+            self._start_afresh()
+
+    def _start_afresh(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        self._journal.write_text(self._head + "\n", encoding="utf-8")
+
+    def _resume(self) -> None:
+        head, *lines = self._journal.read_text(encoding="utf-8").splitlines() or [""]
+        if head != self._head:
+            self._start_afresh()
+            return
+        for line in lines:
+            try:
+                record = CaseRecord(**json.loads(line))
+            except (json.JSONDecodeError, TypeError):
+                continue  # the line that was being written when the run was killed
+            if record.first_changed_file(self.folder) is None:
+                self.records[record.case] = record
+        self._remove_unrecorded()
+        text = [self._head, *(json.dumps(record.to_json()) for record in self.records.values())]
+        write_text(self._journal, "\n".join(text) + "\n")
+
+    def _remove_unrecorded(self) -> None:
+        known = {file for record in self.records.values() for file in record.files()} | {JOURNAL}
+        for path in sorted(self.folder.rglob("*")):
+            if path.is_file() and path.relative_to(self.folder).as_posix() not in known:
+                path.unlink()
+
+    def forget(self, case: str) -> None:
+        """Drop one case whose source has changed since the interrupted run."""
+        for file in self.records.pop(case).files():
+            (self.folder / file).unlink(missing_ok=True)
+
+    def add(self, record: CaseRecord) -> None:
+        """Enter a finished case into the journal."""
+        self.records[record.case] = record
+        with self._journal.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(record.to_json()) + "\n")
+
+    def finish(self, documents: Mapping[str, Any], folders: Iterable[str]) -> None:
+        """Write the JSON documents, make sure the folders exist and move everything to the destination."""
+        for name in folders:
+            (self.folder / name).mkdir(exist_ok=True)
+        for name, content in documents.items():
+            write_json(self.folder / name, content)
+        self._journal.unlink()
+        os.replace(self.folder, self.destination)
+
+    def discard(self) -> None:
+        """Remove the folder and all that is in it."""
+        shutil.rmtree(self.folder, ignore_errors=True)

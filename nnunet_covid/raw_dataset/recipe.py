@@ -1,32 +1,153 @@
-"""What one data set contributes to its conversion: everything else is shared."""
+"""What one data set contributes to its conversion, and what the user may choose about it: everything else is shared.
+
+Plain data and functions: nothing here reads an image. The work is in ``convert``.
+"""
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
+from nnunet_covid.dataset_json import UNTOUCHED
 from nnunet_covid.errors import UserError
-from nnunet_covid.lung_mask.segment import refuse_unused_weights
-from nnunet_covid.raw_dataset.case import SourceCase
+from nnunet_covid.files import sha256_of
+from nnunet_covid.lung_mask import refuse_unused_weights
 from nnunet_covid.raw_dataset.classes import ClassScheme
-from nnunet_covid.raw_dataset.data_set_info import DataSetInfo
-from nnunet_covid.raw_dataset.options import Options
-from nnunet_covid.raw_dataset.problems import Problems
-from nnunet_covid.raw_dataset.scan import Scan
+from nnunet_covid.raw_dataset.scan import Scan, SliceSelection
+from nnunet_covid.raw_dataset.source import Problems, relative_name
 from nnunet_covid.raw_dataset.splits import SplitRule, patient_folds
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """Facts about one public data set.
+
+    Attributes:
+        number: Default nnU-Net data set number.
+        name: The part of the nnU-Net folder name after the number.
+        command: Its name for ``nnunet-covid convert``.
+        title: The name its authors use.
+        paper: Where it was published.
+        url: Where to get the data.
+        licence: As its authors state it.
+        expected_files: The files the converter looks for, one pattern per entry.
+        version: Raised whenever the converter would write other bytes from the same source.
+    """
+
+    number: int
+    name: str
+    command: str
+    title: str
+    paper: str
+    url: str
+    licence: str
+    expected_files: tuple[str, ...]
+    version: int = 1
+
+
+class Part(enum.Enum):
+    """What a case is for; the values are the image folders, in nnU-Net's spelling."""
+
+    TRAINING = "imagesTr"
+    TEST = "imagesTs"
+    UNLABELLED = "imagesUn"
+
+    @property
+    def label_folder(self) -> str:
+        """The folder of the references that belong to this part's images."""
+        return self.value.replace("images", "labels")
+
+
+@dataclass(frozen=True)
+class SourceCase:
+    """The files of one case as they lie in the source.
+
+    Attributes:
+        name: The case's nnU-Net name (slices append their index to it).
+        image: An image file, or the folder of a DICOM series.
+        mask: Its reference segmentation, if there is one.
+        lungs: A lung mask that comes with the data set, if there is one.
+        patient: Cases with the same patient never fall on both sides of a split.
+        part: Training, test or unlabelled.
+        index: For a file that stacks unrelated slices, which of them this case is.
+    """
+
+    name: str
+    image: Path
+    mask: Path | None = None
+    lungs: Path | None = None
+    patient: str = ""
+    part: Part = Part.TRAINING
+    index: int | None = None
+
+    @property
+    def group(self) -> str:
+        """The patient, or the case itself where the patient is not known."""
+        return self.patient or self.name
+
+    def digests(self, source: Path) -> dict[str, dict[str, str]]:
+        """Role to relative file name and SHA-256 of the case's files."""
+        roles = {"image": self.image, "mask": self.mask, "lungs": self.lungs}
+        return {
+            role: {"file": relative_name(path, source), "sha256": sha256_of(path)}
+            for role, path in roles.items()
+            if path is not None
+        }
+
+
+@dataclass(frozen=True)
+class Options:
+    """How the cases are changed on the way; part of the conversion's identity, so plain data throughout.
+
+    Attributes:
+        classes: Name of the class scheme; ``None`` for the data set's default.
+        window: Hounsfield range that becomes 0 to 255, 8 bit.
+        crop: Height and width of a crop around the lungs' centre of gravity, pixels.
+        lung_mask_channel: Whether the lung mask becomes the last input channel.
+        lung_method: Where lung masks come from if the data set has none: see ``nnunet_covid.lung_mask``.
+        lung_model: The lungmask package's model.
+        lung_weights: File with weights for the lungmask package.
+        slices: ``None`` keeps volumes whole.
+        splits: JSON file with the user's own folds.
+        unlabelled: Whether cases without labels that are no test cases are converted as well.
+    """
+
+    classes: str | None = None
+    window: tuple[float, float] | None = None
+    crop: tuple[int, int] | None = None
+    lung_mask_channel: bool = False
+    lung_method: str = "auto"
+    lung_model: str = "R231"
+    lung_weights: Path | None = None
+    slices: SliceSelection | None = None
+    unlabelled: bool = True
+    splits: Path | None = None
+
+    @property
+    def needs_lungs(self) -> bool:
+        """Whether every case must have a lung mask."""
+        return self.lung_mask_channel or self.crop is not None
+
+    def to_json(self) -> dict[str, Any]:
+        """The options as they stand in ``conversion.json``; files by their checksum."""
+        entries = asdict(self)
+        for name in ("lung_weights", "splits"):
+            entries[name] = None if entries[name] is None else sha256_of(entries[name])
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in entries.items()}
 
 
 @dataclass(frozen=True)
 class Recipe:
     """How to read one data set; without further words one of CT volumes.
 
-    The functions live at module level, so that worker processes find them.
-
     Attributes:
         info: Facts about the data set.
         find_cases: Lists the cases of a source folder; what is wrong with the layout goes into the problems.
-        read: Reads one case; its ``label`` already holds the scheme's values.
+        read: Reads one case; its ``label`` already holds the scheme's values. At module level, so that worker
+            processes find it.
         schemes: Class schemes by name; the first is the default.
         channel: nnU-Net channel name, which chooses the normalisation.
         file_ending: Ending of the converted images.
@@ -35,7 +156,7 @@ class Recipe:
         defaults: The options that apply if the user says nothing.
     """
 
-    info: DataSetInfo
+    info: DatasetInfo
     find_cases: Callable[[Path, Problems], list[SourceCase]]
     read: Callable[[SourceCase, ClassScheme], Scan]
     schemes: Mapping[str, ClassScheme]
@@ -58,19 +179,55 @@ class Recipe:
         """Refuse options that make no sense for this data set.
 
         Raises:
-            UserError: Naming the option.
+            UserError: About the option.
         """
-        name = self.info.command
+        name, window = self.info.command, options.window
         if options.classes is not None and options.classes not in self.schemes:
             raise UserError(f"{name} has no classes {options.classes!r}; choose from {', '.join(self.schemes)}")
-        if options.window is not None and not self.is_hu:
-            raise UserError(f"{name} holds grey values, not Hounsfield units; leave out --window")
-        if options.window is not None and options.window[0] >= options.window[1]:
-            raise UserError(f"--window {options.window[0]:g} {options.window[1]:g}: give the lower end first")
+        if window is not None and not self.is_hu:
+            raise UserError(f"{name} holds grey values, not Hounsfield units; leave out the window", about="window")
+        if window is not None and window[0] >= window[1]:
+            raise UserError(f"the window {window[0]:g} {window[1]:g}: give the lower end first", about="window")
         if options.slices is not None and not self.has_volumes:
-            raise UserError(f"{name} already consists of slices; leave out --slices")
+            raise UserError(f"{name} already consists of slices; ask for none", about="slices")
         if options.splits is not None and not options.splits.is_file():
             raise UserError(f"{options.splits} does not exist; give a JSON file with folds")
         refuse_unused_weights(options.lung_method, options.lung_weights)
         if options.lung_weights is not None and not options.lung_weights.is_file():
             raise UserError(f"{options.lung_weights} does not exist; give the .pth file with lungmask's weights")
+
+    def dataset_json(self, options: Options, training_cases: int) -> dict[str, Any]:
+        """nnU-Net's description of the data set.
+
+        Not by nnU-Net's ``generate_dataset_json``, which orders and indents the same entries differently: conversions
+        made before must be known again.
+        """
+        info = self.info
+        channels = {"0": "grey_ct" if options.window else self.channel}
+        if options.lung_mask_channel:
+            channels["1"] = UNTOUCHED
+        entries: dict[str, Any] = {
+            "name": info.name,
+            "description": info.title,
+            "reference": f"{info.paper}; {info.url}",
+            "licence": info.licence,
+            "converted_by": f"nnunet-covid convert {info.command}, conversion version {info.version}",
+            "channel_names": channels,
+            **self.scheme(options).dataset_json_entries(),
+            "numTraining": training_cases,
+            "file_ending": self.file_ending,
+        }
+        if self.file_ending == ".png":
+            entries["overwrite_image_reader_writer"] = "NaturalImage2DIO"
+        return entries
+
+    def request(self, options: Options) -> dict[str, Any]:
+        """What is asked for: two conversions of the same files with the same request give the same bytes."""
+        scheme = self.scheme(options)
+        return {
+            "data_set": self.info.command,
+            "version": self.info.version,
+            "options": options.to_json(),
+            "label_table": {str(source): value for source, value in scheme.values.items()},
+            **scheme.dataset_json_entries(),
+        }

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from nnunet_covid.errors import UserError
-from nnunet_covid.raw_dataset.problems import some_of
+from nnunet_covid.files import some_of
 
 Split = dict[str, list[str]]
 """One fold: ``train`` and ``val``, each a sorted list of case names."""
@@ -50,15 +48,10 @@ def patient_folds(cases: Sequence[TrainingCase], *, folds: int = 5, seed: int = 
     patients = sorted(patient for patient, names in outputs.items() if names)
     if len(patients) < 2:
         return []
-    order = np.random.RandomState(seed).permutation(len(patients))  # as scikit-learn's KFold, which nnU-Net uses
-    validated = [{patients[i] for i in block} for block in np.array_split(order, min(folds, len(patients)))]
-    return [
-        {
-            "train": sorted(name for patient in patients if patient not in block for name in outputs[patient]),
-            "val": sorted(name for patient in patients if patient in block for name in outputs[patient]),
-        }
-        for block in validated
-    ]
+    from nnunetv2.utilities.crossval_split import generate_crossval_split  # imports scikit-learn
+
+    drawn = generate_crossval_split(patients, seed=seed, n_splits=min(folds, len(patients)))
+    return [{side: _outputs_of(fold[side], outputs) for side in ("train", "val")} for fold in drawn]
 
 
 def few_training_folds(cases: Sequence[TrainingCase], *, folds: int = 5) -> list[Split]:
@@ -98,7 +91,7 @@ def splits_from_file(path: Path, cases: Sequence[TrainingCase]) -> list[Split]:
         message = f'{path} holds no splits; expected is a JSON list of {{"train": [names], "val": [names]}}'
         raise UserError(message) from e
     outputs = {case.name: case.outputs for case in cases}
-    unknown = sorted({name for fold in named for names in fold.values() for name in names} - set(outputs))
+    unknown = {name for fold in named for names in fold.values() for name in names} - set(outputs)
     if unknown:
         raise UserError(f"{path} names cases that do not exist: {some_of(unknown)}; known are {some_of(outputs)}")
     for index, fold in enumerate(named):
@@ -106,10 +99,11 @@ def splits_from_file(path: Path, cases: Sequence[TrainingCase]) -> list[Split]:
             raise UserError(
                 f"{path}: fold {index} has {some_of(on_both)} in train and in val; keep each in one of them"
             )
-    return [
-        {side: sorted(output for name in names for output in outputs[name]) for side, names in fold.items()}
-        for fold in named
-    ]
+    return [{side: _outputs_of(names, outputs) for side, names in fold.items()} for fold in named]
+
+
+def _outputs_of(names: Iterable[str], outputs: Mapping[str, Sequence[str]]) -> list[str]:
+    return sorted(output for name in names for output in outputs[name])
 
 
 def patients_on_both_sides(split: Split, cases: Sequence[TrainingCase]) -> set[str]:

@@ -1,1 +1,1 @@
-"""Pseudo labels: which images, which voxels, in which rounds. Knows numpy and files, never nnU-Net."""
+"""Rounds of pseudo labels, with any trainer, on nnU-Net's own plans, data format, loaders and predictor."""

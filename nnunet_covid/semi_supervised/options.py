@@ -1,4 +1,7 @@
-"""The settings of a run, their values in the papers, and which strategy each belongs to."""
+"""The options of a run, each stated once: its value in the papers, its strategy and its help on the command line.
+
+Not here: how they are given. In texts for the person an option stands as `` `name` ``; a command line shows its flag.
+"""
 
 from __future__ import annotations
 
@@ -17,67 +20,76 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 }
 """Fan et al. 2020, §III-D: K = 5, no threshold. Wang et al. 2022, §3.2.2: η = 0.95, t is not given."""
 
-ONLY_FOR: dict[str, Strategy] = {
-    "round_epochs": "random",
-    "round_iterations": "random",
-    "learning_rate": "random",
-    "two_step": "random",
-    "patience": "iterative",
-    "warm_start": "iterative",
-    "reweight": "iterative",
-    "until_pool_empty": "iterative",
-}
-"""Options that mean nothing to the other strategy."""
+
+def _option(default: Any, text: str, *, metavar: str | None = None, only_for: Strategy | None = None) -> Any:
+    return field(default=default, metadata={"help": text, "metavar": metavar, "only_for": only_for})
 
 
 @dataclass(frozen=True)
 class RoundOptions:
     """Everything that decides what a run does; a run goes on only with the same.
 
+    The metadata of a field hold its help and, as ``only_for``, the one strategy in which it means something.
+
     Attributes:
         strategy: ``"random"``: Inf-Net, Algorithm 1. ``"iterative"``: SSA-Net, §3.2.2.
-        per_round: K or t, images per round; ``None`` is a tenth of the pool.
-        seed: Of everything drawn at random.
-        threshold: η of SSA-Net's eq. (9); 0 keeps every voxel.
         class_thresholds: η of single classes, by name.
-        untrusted: What an untrusted voxel becomes.
-        soft: Soft pseudo labels instead of thresholded ones.
-        confidence: What η is compared with and images are chosen by: the probability, or the share of mirrored
-            predictions that agree.
-        select: Images drawn at random, or the most confident ones.
-        mirroring: Whether predictions average over mirrored inputs, as nnU-Net's do.
-        max_rounds: No more rounds than this.
-        round_epochs: Epochs of each fine-tuning.
-        round_iterations: Steps per epoch of it; ``None`` is one pass over the enlarged training set.
-        learning_rate: Of Adam in each fine-tuning; ``None`` keeps the trainer's own optimiser and schedule.
-        two_step: Whether a new model is pre-trained on the pseudo labels and fine-tuned on the labelled images.
-        patience: Rounds without a better validation Dice after which the iteration ends.
-        warm_start: Each round goes on with the weights of the one before.
-        reweight: Class weights of eq. (8) in the trainer's cross entropy; ``"auto"`` where it has one.
-        until_pool_empty: Whether the iteration goes on until the pool is empty, whatever the validation Dice.
-        export: Whether each round's labels are also written in the images' own geometry.
     """
 
     strategy: Strategy
-    per_round: int | None
-    seed: int = 0
-    threshold: float = 0.0
+    per_round: int | None = _option(
+        None,
+        "images per round: K (default: 5 [Inf, §III-D]) or t (default: a tenth of the pool; [SSA] gives none)",
+        metavar="N",
+    )
+    max_rounds: int | None = _option(None, "no more rounds than this", metavar="N")
+    seed: int = _option(0, "default: 0")
+    threshold: float = _option(
+        0.0,
+        "trust threshold, eq. (9); CLASS=η for single classes (default: 0 [Inf] for random, 0.95 [SSA])",
+        metavar="η",
+    )
     class_thresholds: dict[str, float] = field(default_factory=dict)
-    untrusted: Literal["background", "ignore"] = "background"
-    soft: bool = False
-    confidence: Literal["probability", "mirroring"] = "probability"
-    select: Literal["random", "confident"] = "random"
-    mirroring: bool = True
-    max_rounds: int | None = None
-    round_epochs: int = 10
-    round_iterations: int | None = None
-    learning_rate: float | None = 3e-4
-    two_step: bool = True
-    patience: int = 1
-    warm_start: bool = False
-    reweight: Literal["auto", "on", "off"] = "auto"
-    until_pool_empty: bool = False
-    export: bool = True
+    untrusted: Literal["background", "ignore"] = _option(
+        "background", "what an untrusted voxel becomes: background [SSA] (default), or the ignore label"
+    )
+    soft: bool = _option(False, "soft pseudo labels (beyond the papers)")
+    confidence: Literal["probability", "mirroring"] = _option(
+        "probability",
+        "what η is compared with and `select` goes by: the probability (default), or the share of mirrored "
+        "predictions that agree (beyond the papers)",
+    )
+    select: Literal["random", "confident"] = _option(
+        "random", "images drawn at random (both papers), or the surest ones"
+    )
+    mirroring: bool = _option(True, "predict faster")
+    export: bool = _option(True, "no labels in the images' own geometry")
+    round_epochs: int = _option(10, "of each fine-tuning (default: 10 [Inf, code])", metavar="N", only_for="random")
+    round_iterations: int | None = _option(
+        None,
+        "steps per epoch of it (default: one pass over the enlarged set [Inf, code])",
+        metavar="N",
+        only_for="random",
+    )
+    learning_rate: float | None = _option(
+        3e-4,
+        "of Adam in each fine-tuning (default: 3e-4 [Inf, code]); 0 keeps the trainer's own optimiser",
+        metavar="X",
+        only_for="random",
+    )
+    two_step: bool = _option(
+        True,
+        "end after the last round, without pre-training and fine-tuning a new model [Inf, §III-D]",
+        only_for="random",
+    )
+    patience: int = _option(1, "rounds without improvement (default: 1 [SSA])", metavar="N", only_for="iterative")
+    warm_start: bool = _option(False, "go on with the last round's weights", only_for="iterative")
+    reweight: Literal["auto", "on", "off"] = _option(
+        "auto",
+        "class weights of eq. (8) [SSA] in the trainer's cross entropy (default: auto, where it has one)",
+        only_for="iterative",
+    )
+    until_pool_empty: bool = _option(False, "stop only when no image is left in the pool", only_for="iterative")
 
     def to_json(self) -> dict[str, Any]:
         """As it is written into the state."""
@@ -99,22 +111,23 @@ def make_options(strategy: Strategy, given: Mapping[str, Any]) -> RoundOptions:
         UserError: If an option belongs to the other strategy, contradicts another or is out of range.
     """
     chosen = {name: value for name, value in given.items() if value is not None}
-    for name in chosen:
-        if ONLY_FOR.get(name, strategy) != strategy:
-            raise UserError(f"{flag(name)} belongs to --strategy {ONLY_FOR[name]} and means nothing to {strategy}")
+    for f in fields(RoundOptions):
+        only_for = f.metadata.get("only_for") or strategy
+        if f.name in chosen and only_for != strategy:
+            raise UserError(f"{_shown(f.name)} belongs to `strategy` {only_for} and means nothing to {strategy}")
     if chosen.get("soft"):
         for name in ("threshold", "class_thresholds", "untrusted"):
             if chosen.get(name):
-                raise UserError(f"{flag(name)} makes hard labels: leave it out, or leave out --soft")
+                raise UserError(f"{_shown(name)} makes hard labels: leave it out, or leave out `soft`")
         chosen["threshold"] = 0.0
     if chosen.get("confidence") == "mirroring" and chosen.get("mirroring") is False:
-        raise UserError("--confidence mirroring compares mirrored predictions: leave out --no-mirroring")
+        raise UserError("`confidence` mirroring compares mirrored predictions: leave out `mirroring`")
     if chosen.get("learning_rate") == 0:
         chosen["learning_rate"] = None
     options = RoundOptions(strategy=strategy, **{**DEFAULTS[strategy], **chosen})
     _check_ranges(options)
     if options.untrusted == "ignore" and not any((options.threshold, *options.class_thresholds.values())):
-        raise UserError("--untrusted ignore: with η = 0 every voxel is trusted; give a --threshold above 0")
+        raise UserError("`untrusted` ignore: with η = 0 every voxel is trusted; give a `threshold` above 0")
     return options
 
 
@@ -122,27 +135,25 @@ def _check_ranges(options: RoundOptions) -> None:
     for name in ("per_round", "max_rounds", "round_epochs", "round_iterations", "patience"):
         value = getattr(options, name)
         if value is not None and value < 1:
-            raise UserError(f"{flag(name)} {value}: must be 1 or more")
+            raise UserError(f"{_shown(name)} {value}: must be 1 or more")
     for name, value in {"η": options.threshold, **options.class_thresholds}.items():
         if not 0 <= value <= 1:
-            raise UserError(f"{flag('threshold')}: η of {name} is {value}, but must lie between 0 and 1")
+            raise UserError(f"`threshold`: η of {name} is {value}, but must lie between 0 and 1")
     if options.seed < 0:
-        raise UserError(f"--seed {options.seed}: must be 0 or more")
+        raise UserError(f"`seed` {options.seed}: must be 0 or more")
     if options.learning_rate is not None and options.learning_rate < 0:
-        raise UserError(f"--learning-rate {options.learning_rate}: must be positive, or 0 for the trainer's own")
+        raise UserError(f"`learning_rate` {options.learning_rate}: must be positive, or 0 for the trainer's own")
 
 
-def flag(name: str) -> str:
-    """How an attribute is called on the command line."""
-    special = {"class_thresholds": "--threshold NAME=…", "two_step": "--no-two-step", "mirroring": "--no-mirroring"}
-    return special.get(name, "--" + name.replace("_", "-"))
+def _shown(name: str) -> str:
+    return "`threshold` NAME=…" if name == "class_thresholds" else f"`{name}`"
 
 
 def differences(before: Mapping[str, Any], now: RoundOptions) -> list[str]:
     """What has changed since the run began, one phrase each."""
     current = now.to_json()
     return [
-        f"{flag(f.name)} was {before.get(f.name)!r} and is {current[f.name]!r}"
-        for f in fields(RoundOptions)
-        if before.get(f.name) != current[f.name]
+        f"{_shown(name)} was {before.get(name)!r} and is {value!r}"
+        for name, value in current.items()
+        if before.get(name) != value
     ]

@@ -1,21 +1,128 @@
-"""The two strategies, as sequences of units of work. All that is drawn, trained and written is done by the bench."""
+"""The two strategies as sequences of units of work: which images a round takes, what it trains on, when it ends.
+
+All that is trained, predicted and written is done by a :class:`Learner`; here are neither networks nor files.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
-from nnunet_covid.semi_supervised.bench import Bench, Training
-from nnunet_covid.semi_supervised.manifest import kept_shares
+import numpy as np
+
 from nnunet_covid.semi_supervised.options import RoundOptions
-from nnunet_covid.semi_supervised.seeds import seed_for
-from nnunet_covid.semi_supervised.selection import draw_at_random, most_confident
-from nnunet_covid.semi_supervised.state import RunState
-from nnunet_covid.semi_supervised.stopping import best_round, no_longer_improves
+from nnunet_covid.semi_supervised.state import RunState, kept_shares
 
 Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training of a run.
+
+    Attributes:
+        name: What is trained, for file names and seeds.
+        round_number: Of the round it belongs to.
+        start: Name of the model whose weights it starts from; ``None`` starts a new model.
+        labelled: Whether the labelled images take part.
+        pseudo: Pseudo-labelled cases that take part, each with the round that labelled it.
+        epochs: Length of a round's fine-tuning; ``None`` keeps the trainer's own length and iterations.
+        iterations: Per epoch of it; ``None`` with epochs is one pass over the cases.
+        learning_rate: Of Adam, constant; ``None`` keeps the trainer's optimiser and schedule.
+        class_weights: Weight of each class in the cross entropy.
+    """
+
+    name: str
+    round_number: int
+    start: str | None = None
+    labelled: bool = True
+    pseudo: Mapping[str, int] = field(default_factory=dict)
+    epochs: int | None = None
+    iterations: int | None = None
+    learning_rate: float | None = None
+    class_weights: Sequence[float] | None = None
+
+
+class Learner(Protocol):
+    """Trains, predicts and validates; every method may be repeated from its start after a crash."""
+
+    def train(self, training: Training) -> dict[str, Any]:
+        """Train and keep the model under the name of the training; returns its checksum and the seconds of steps."""
+
+    def label(self, round_number: int, cases: Sequence[str], model: str) -> dict[str, Any]:
+        """Write pseudo labels; returns voxel counts, what was kept, and the seconds of forward passes."""
+
+    def confidence(self, round_number: int, cases: Sequence[str], model: str) -> dict[str, float]:
+        """Mean confidence of each case, without writing a label."""
+
+    def validate(self, model: str) -> dict[str, Any]:
+        """Validation Dice of each class and their mean."""
+
+    def labelled_counts(self) -> dict[str, int]:
+        """Voxels of each class in the labelled training cases."""
+
+    def class_weights(self, counts: Mapping[str, int]) -> list[float] | None:
+        """Weights of eq. (8) for these counts; ``None`` where the trainer has nothing to weight."""
+
+    def forget_models_but(self, keep: Collection[str]) -> None:
+        """Delete other models."""
+
+    def forget_labels_of(self, round_number: int) -> None:
+        """Delete the pre-processed pseudo labels of a round that a later one has renewed."""
+
+    def publish(self, model: str) -> dict[str, Any]:
+        """Make the model the result, an ordinary model folder, and validate it as nnU-Net does."""
+
+
+def seed_for(seed: int, round_number: int, phase: str) -> int:
+    """A seed of 32 bits that depends on what is done, not on what was done before.
+
+    A run that was killed and started again draws the same numbers as one that was not.
+
+    Args:
+        seed: Of the run.
+        round_number: Of the unit of work.
+        phase: What is done.
+    """
+    text = f"{seed}/{round_number}/{phase}".encode()
+    return int.from_bytes(hashlib.sha256(text).digest()[:4], "little")
+
+
+def draw_at_random(remaining: Iterable[str], count: int, seed: int) -> list[str]:
+    """``count`` of the remaining cases, or all of them if there are fewer; sorted.
+
+    The draw depends on the set of cases and the seed alone, not on their order.
+    """
+    cases = sorted(remaining)
+    if len(cases) <= count:
+        return cases
+    chosen = np.random.default_rng(seed).choice(len(cases), size=count, replace=False)
+    return sorted(cases[i] for i in chosen)
+
+
+def most_confident(confidence: Mapping[str, float], count: int) -> list[str]:
+    """The ``count`` cases of highest confidence, the earlier name first among equals; sorted."""
+    ranked = sorted(confidence, key=lambda case: (-confidence[case], case))
+    return sorted(ranked[:count])
+
+
+def best_round(dice: Sequence[float]) -> int:
+    """Index of the highest validation Dice, the earliest among equals; the last one if none is a number."""
+    numbers = [(-d, i) for i, d in enumerate(dice) if not math.isnan(d)]
+    return min(numbers)[1] if numbers else len(dice) - 1
+
+
+def no_longer_improves(dice: Sequence[float], patience: int) -> bool:
+    """Whether the last ``patience`` rounds all failed to beat the best one before them (SSA-Net, §3.2.2).
+
+    A Dice that is not a number, of validation cases without any lesion, beats none.
+    """
+    best = 0 if all(math.isnan(d) for d in dice) else best_round(dice)
+    return len(dice) - 1 - best >= patience
 
 
 class Rounds(ABC):
@@ -23,7 +130,7 @@ class Rounds(ABC):
 
     Args:
         state: What is done already.
-        bench: Does the work.
+        learner: Does the work.
         pool: All unlabelled cases.
         tell: Receives a line for the person.
         after_round: Called when a round has ended.
@@ -32,13 +139,13 @@ class Rounds(ABC):
     def __init__(
         self,
         state: RunState,
-        bench: Bench,
-        pool: Sequence[str],
+        learner: Learner,
+        pool: Iterable[str],
         tell: Tell = print,
         after_round: Callable[[], object] = lambda: None,
     ) -> None:
         self.state = state
-        self.bench = bench
+        self.learner = learner
         self.pool = sorted(pool)
         self.tell = tell
         self.after_round = after_round
@@ -61,28 +168,28 @@ class Rounds(ABC):
     def _select(self, number: int, model: str) -> list[str]:
         count = self.options.count_for(len(self.pool))
         if self.options.select == "confident" and len(self.remaining) > count:
-            return most_confident(self.bench.confidence(number, self.remaining, model), count)
+            return most_confident(self.learner.confidence(number, self.remaining, model), count)
         return draw_at_random(self.remaining, count, seed_for(self.options.seed, number, "select"))
 
     def label(self, number: int, cases: Sequence[str], model: str) -> None:
         """Label cases as one unit of work, and say if nothing that the model found is trusted."""
-        result = self.state.once(f"{number}/label", lambda: self.bench.label(number, cases, model))
+        result = self.state.once(f"{number}/label", lambda: self.learner.label(number, cases, model))
         shares = kept_shares(result["predicted"], result["kept"])
         lost = [name for name, share in shares.items() if share == 0]
         if lost:
             self.tell(
                 f"WARNING: round {number}: the model finds {' and '.join(lost)}, but is nowhere as sure of it as the "
-                "threshold asks, so that no pseudo label holds any: lower --threshold, train longer, or take "
-                "--untrusted ignore"
+                "threshold asks, so that no pseudo label holds any: lower `threshold`, train longer, or take "
+                "`untrusted` ignore"
             )
 
-    def train(self, training: Training) -> dict[str, Any]:
+    def train(self, training: Training) -> None:
         """Train as one unit of work."""
-        return self.state.once(f"{training.round_number}/{training.name}", lambda: self.bench.train(training))
+        self.state.once(f"{training.round_number}/{training.name}", lambda: self.learner.train(training))
 
     def validate(self, number: int, model: str) -> float:
         """Validation Dice of a model, as one unit of work."""
-        result = self.state.once(f"{number}/validate {model}", lambda: self.bench.validate(model))
+        result = self.state.once(f"{number}/validate {model}", lambda: self.learner.validate(model))
         self.tell(f"{model}: validation Dice {result['mean']:.4f}")
         if number == 0 and math.isnan(result["mean"]):
             self.tell(
@@ -95,7 +202,7 @@ class Rounds(ABC):
         """Delete the models that no later unit needs and show what has been reached."""
 
         def tidy() -> None:
-            self.bench.forget_models_but(models)
+            self.learner.forget_models_but(models)
             self.after_round()
 
         self.state.once(f"{number}/end", tidy)
@@ -106,7 +213,7 @@ class Rounds(ABC):
 
     def publish(self, model: str) -> str:
         """The last unit of a run."""
-        self.state.once("publish", lambda: self.bench.publish(model))
+        self.state.once("publish", lambda: self.learner.publish(model))
         self.after_round()
         return model
 
@@ -132,7 +239,18 @@ class RandomRounds(Rounds):
         self.labelled_in.update(dict.fromkeys(chosen, number))
         self.tell(f"round {number}: {len(self.labelled_in)} pseudo-labelled, {len(self.remaining)} left")
         name = f"round_{number:03d}"
-        self.train(Training(name, number, start=model, pseudo=dict(self.labelled_in), short=True))
+        o = self.options
+        self.train(
+            Training(
+                name,
+                number,
+                start=model,
+                pseudo=dict(self.labelled_in),
+                epochs=o.round_epochs,
+                iterations=o.round_iterations,
+                learning_rate=o.learning_rate,
+            )
+        )
         self.validate(number, name)
         self.end_round(number, ["base", name])
         return name
@@ -179,7 +297,7 @@ class IterativeRounds(Rounds):
         cases = sorted([*self.labelled_in, *chosen])
         self.label(number, cases, model)
         self.labelled_in = dict.fromkeys(cases, number)
-        self.state.once(f"{number}/renewed", lambda: self.bench.forget_labels_of(number - 1))
+        self.state.once(f"{number}/renewed", lambda: self.learner.forget_labels_of(number - 1))
         self.tell(f"round {number}: {len(cases)} pseudo-labelled, {len(self.remaining)} left")
         name = f"round_{number:03d}"
         start = model if self.options.warm_start else None
@@ -193,11 +311,11 @@ class IterativeRounds(Rounds):
         return self.state.once(f"{number}/weights", lambda: self._weights(number))
 
     def _weights(self, number: int) -> list[float] | None:
-        counts = dict(self.state.once("0/counts", self.bench.labelled_counts))
+        counts = dict(self.state.once("0/counts", self.learner.labelled_counts))
         if number:
             for name, voxels in self.state.units[f"{number}/label"]["result"]["counts"].items():
                 counts[name] = counts.get(name, 0) + voxels
-        return self.bench.class_weights(counts)
+        return self.learner.class_weights(counts)
 
 
 KINDS: dict[str, type[Rounds]] = {"random": RandomRounds, "iterative": IterativeRounds}

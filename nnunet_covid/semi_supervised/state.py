@@ -1,23 +1,33 @@
-"""What a run has done, on disk after every unit of work, so that it can be killed at any moment.
+"""What a run has done, on disk after every unit of work, so that it can be killed at any moment; and what that tells.
 
 A unit is a function that may be done again from its start without harm. Its result is written down when it has ended;
-from then on it is never done again.
+from then on it is never done again. Beside the state: the table of a round's pseudo labels, the history of the rounds
+that the picture shows, and the table for the terminal.
 """
 
 from __future__ import annotations
 
+import csv
+import io
 import json
-import os
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from nnunet_covid.errors import UserError
+from nnunet_covid.files import write_json, write_text
 from nnunet_covid.semi_supervised.options import RoundOptions, differences
 
 VERSION = 1
 FILE = "state.json"
+MANIFEST = "manifest.csv"
+PARTS = ("select", "label", "train", "validate", "other")
+"""Of a round, for the time it took."""
+HEAD = ("round", "pseudo-labelled", "pool left", "validation Dice", "kept", *(f"{part}, s" for part in PARTS))
+"""Of the table for the terminal."""
 
 
 class RunState:
@@ -56,7 +66,7 @@ class RunState:
         if changed:
             raise UserError(
                 f"{folder} holds a run with other settings ({'; '.join(changed)}). Give the same ones to go on, "
-                "another --name to start beside it, or delete the folder"
+                "another `name` to start beside it, or delete the folder"
             )
         state.units = found["units"]
         return state
@@ -68,12 +78,7 @@ class RunState:
             result = work()
             self.units[name] = {"result": result, "seconds": round(time.perf_counter() - start, 3)}
             self.save()
-            result = json.loads(json.dumps(result))
         return self.units[name]["result"]
-
-    def done(self, name: str) -> bool:
-        """Whether a unit has ended."""
-        return name in self.units
 
     def save(self) -> None:
         """Write the state; a reader sees the old one or the new one."""
@@ -83,7 +88,8 @@ class RunState:
             "context": self.context,
             "units": self.units,
         }
-        write_durably(self.folder / FILE, json.dumps(content, indent=1) + "\n")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_json(self.folder / FILE, content, indent=1, durable=True)
 
 
 def read_state(folder: Path) -> dict[str, Any] | None:
@@ -107,12 +113,127 @@ def read_state(folder: Path) -> dict[str, Any] | None:
     return content
 
 
-def write_durably(path: Path, text: str) -> None:
-    """Write a text file under a temporary name, force it to the disk and rename it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)
+def write_manifest(folder: Path, records: Sequence[Mapping[str, Any]]) -> None:
+    """Image, round, model checksum, mean confidence and share of voxels kept, one row per image."""
+    classes = list(records[0]["predicted"]) if records else []
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["image", "round", "model", "confidence", "kept", *(f"kept_{name}" for name in classes)])
+    for r in records:
+        shares = kept_shares(r["predicted"], r["kept"])
+        total = _share(sum(r["kept"].values()), sum(r["predicted"].values()))
+        cells = [total, *(shares[name] for name in classes)]
+        writer.writerow(
+            [r["image"], r["round"], r["model"], f"{r['confidence']:.6f}"]
+            + ["" if c is None else f"{c:.6f}" for c in cells]
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / MANIFEST, text.getvalue(), durable=True)
+
+
+def summarise(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Sums over a round: voxels by label value, predicted and kept voxels by class, mean confidence."""
+    result: dict[str, Any] = {"counts": {}, "predicted": {}, "kept": {}}
+    for record in records:
+        for part, total in result.items():
+            for name, voxels in record[part].items():
+                total[name] = total.get(name, 0) + voxels
+    result["confidence"] = sum(r["confidence"] for r in records) / len(records) if records else None
+    result["images"] = len(records)
+    return result
+
+
+def kept_shares(predicted: Mapping[str, int], kept: Mapping[str, int]) -> dict[str, float | None]:
+    """Share of the predicted voxels of each class that are trusted; ``None`` where nothing was predicted."""
+    return {name: _share(kept[name], voxels) for name, voxels in predicted.items()}
+
+
+def _share(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
+
+
+@dataclass
+class RoundHistory:
+    """What a state file says about one round.
+
+    Attributes:
+        number: 0 is the training on labelled images alone.
+        pseudo: Pseudo-labelled images at its end.
+        left: Images that no round has taken yet.
+        dice: Validation Dice of the last model it made, not a number before that.
+        classes: The same by class.
+        kept: Share of predicted voxels kept, by class.
+        weights: Class weights of eq. (8), if any.
+        seconds: Time of each part.
+    """
+
+    number: int
+    pseudo: int = 0
+    left: int = 0
+    dice: float = math.nan
+    classes: dict[str, float] = field(default_factory=dict)
+    kept: dict[str, float | None] = field(default_factory=dict)
+    weights: list[float] | None = None
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PARTS, 0.0))
+
+
+def history(units: Mapping[str, Any]) -> list[RoundHistory]:
+    """The rounds of a run, in order.
+
+    Args:
+        units: Of its state.
+    """
+    pool = len(units.get("pool", {}).get("result", {}).get("cases", ()))
+    rounds: dict[int, RoundHistory] = {}
+    taken = 0
+    for name, unit in units.items():
+        number, _, what = name.partition("/")
+        if not number.isdigit():
+            continue
+        one = rounds.setdefault(int(number), RoundHistory(int(number)))
+        if what == "select":
+            taken += len(unit["result"])
+        one.pseudo, one.left = taken, pool - taken
+        _take_in(one, what, unit)
+    return [rounds[n] for n in sorted(rounds)]
+
+
+def _take_in(one: RoundHistory, what: str, unit: Mapping[str, Any]) -> None:
+    result = unit["result"]
+    part = what.split()[0]
+    if isinstance(result, dict) and "steps" in result:
+        part = "train"
+    one.seconds[part if part in PARTS else "other"] += unit["seconds"]
+    if part == "label":
+        one.kept = kept_shares(result["predicted"], result["kept"])
+    elif part == "validate":
+        one.dice, one.classes = result["mean"], result["classes"]
+    elif part == "weights":
+        one.weights = result
+
+
+def status_table(state: Mapping[str, Any]) -> str:
+    """Rounds, pool, validation Dice and time per part, and what comes next.
+
+    Args:
+        state: Content of a state file.
+    """
+    context, units = state["context"], state["units"]
+    rows = [HEAD, *(_row(one) for one in history(units))]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(HEAD))]
+    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    head = f"{context['trainer']} on {context['dataset']} {context['configuration']} fold {context['fold']}"
+    head += f", strategy {state['options']['strategy']}"
+    if "publish" in units:
+        end = f"finished; nnU-Net's validation Dice at full resolution {units['publish']['result']['dice']:.4f}"
+    else:
+        end = "not finished; the command that started it goes on with it"
+    return "\n".join([head, *lines, end])
+
+
+def _row(one: RoundHistory) -> tuple[str, ...]:
+    shares = [share for share in one.kept.values() if share is not None]
+    dice = "" if math.isnan(one.dice) else f"{one.dice:.4f}"
+    kept = f"{sum(shares) / len(shares):.3f}" if shares else ""
+    times = [f"{one.seconds[part]:.1f}" if one.seconds[part] else "" for part in PARTS]
+    return (str(one.number), str(one.pseudo), str(one.left), dice, kept, *times)

@@ -1,4 +1,13 @@
-"""Which voxels of a prediction become a pseudo label (SSA-Net, eq. 9)."""
+"""From probabilities to pseudo labels: how sure a prediction is, which voxels are trusted, and soft labels.
+
+Arrays in, arrays out: what predicts and what writes is elsewhere.
+
+Soft labels serve any loss: a loss that wants integers cannot take probabilities, so a hard label is drawn anew each
+time a case is used. One threshold u, uniform in (0, 1), is drawn for the whole image and each voxel takes the class in
+whose part of the stacked probabilities u falls. A voxel has class c with exactly its probability, so that the expected
+cross entropy is that with the probabilities as target; and because u is shared, what the network sees is a shape, not
+noise.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +17,53 @@ import numpy as np
 from numpy.typing import NDArray
 
 BACKGROUND = 0
+STEPS = 255
+"""Probabilities of soft labels are kept in as many steps."""
+
+
+def votes(logits: Sequence[NDArray[np.floating]], *, regions: bool) -> NDArray[np.float32]:
+    """Share of the mirrored predictions that vote for each channel, in the place of its probability.
+
+    A softmax votes for its largest channel, a region's sigmoid for the region where it is above one half.
+
+    Args:
+        logits: One array (C, *spatial) per mirroring, mirrored back.
+        regions: Whether the channels are regions.
+    """
+    total = np.zeros(logits[0].shape, np.float32)
+    for one in logits:
+        if regions:
+            total += one > 0
+        else:
+            winner = one.argmax(0)[None]
+            np.put_along_axis(total, winner, np.take_along_axis(total, winner, 0) + 1, 0)
+    return total / np.float32(len(logits))
+
+
+def certainty_of_prediction(
+    probabilities: NDArray[np.floating], certainty: NDArray[np.floating], *, regions: bool
+) -> NDArray[np.floating]:
+    """How certain what was predicted is at each voxel, the least certain region counting.
+
+    Args:
+        probabilities: (C, *spatial), a softmax or one sigmoid per region: they say what is predicted.
+        certainty: As many channels between 0 and 1: the probabilities themselves, or :func:`votes`.
+        regions: Whether the channels are regions.
+    """
+    if regions:
+        return np.where(probabilities > 0.5, certainty, 1 - certainty).min(0)
+    return np.take_along_axis(certainty, probabilities.argmax(0)[None], 0)[0]
+
+
+def mean_confidence(confidence: NDArray[np.floating], predicted: NDArray[np.integer]) -> float:
+    """Mean over the predicted foreground; over all voxels where there is none.
+
+    Background fills most of an image and is nearly always sure, so that a mean over all voxels would say how little
+    was found rather than how sure it is.
+    """
+    foreground = predicted > 0
+    chosen = confidence[foreground] if foreground.any() else confidence
+    return float(np.mean(chosen, dtype=np.float64))
 
 
 def trusted_labels(
@@ -78,3 +134,32 @@ def trusted_regions(
 def voxels_of(label: NDArray[np.integer], values: Sequence[int] | int) -> int:
     """Number of voxels that hold one of the values."""
     return int(np.isin(label, values).sum())
+
+
+def to_bytes(probabilities: NDArray[np.floating], *, regions: bool) -> NDArray[np.uint8]:
+    """Probabilities of the foreground channels in 255 steps, (F, *spatial)."""
+    foreground = probabilities if regions else probabilities[1:]
+    return np.round(foreground * STEPS).astype(np.uint8)
+
+
+def draw_labels(stored: NDArray[np.uint8], values: Sequence[int], u: float, *, regions: bool) -> NDArray[np.int16]:
+    """The label map at threshold ``u``.
+
+    Args:
+        stored: (F, *spatial) from :func:`to_bytes`.
+        values: The label value of each channel; for regions ``regions_class_order``.
+        u: In [0, 1).
+        regions: Whether the channels are regions: each is drawn where its probability is above u.
+    """
+    level = u * STEPS
+    label = np.zeros(stored.shape[1:], np.int16)
+    if regions:
+        for channel, value in zip(stored, values, strict=True):
+            label[channel > level] = value
+        return label
+    reached = np.zeros(label.shape, np.float32)
+    for channel, value in zip(stored, values, strict=True):
+        below = reached <= level
+        reached += channel
+        label[below & (reached > level)] = value
+    return label

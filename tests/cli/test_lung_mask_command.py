@@ -11,7 +11,7 @@ from chest_phantom import chest_slice, chest_volume, dice
 from image_files import checksums, read_array, write_dicom_series, write_picture, write_volume
 
 from nnunet_covid.cli import main
-from nnunet_covid.raw_dataset.intensity_window import to_8_bit
+from nnunet_covid.raw_dataset.scan import to_8_bit
 
 SPACING = (2.5, 2.5, 8.0)
 

@@ -21,9 +21,8 @@ from nnunet_covid.dataset_check.images import (
     thumbnail,
 )
 from nnunet_covid.dataset_conversion import Dataset501_COVIDSemiSeg, Dataset521_NSCLCEffusion
-from nnunet_covid.raw_dataset.intensity_window import to_8_bit
-from nnunet_covid.raw_dataset.options import Options, SliceSelection
-from nnunet_covid.raw_dataset.scan import Scan
+from nnunet_covid.raw_dataset import Options, Scan, SliceSelection, convert_dataset
+from nnunet_covid.raw_dataset.scan import to_8_bit
 
 
 def patient_slice(seed: int, size: int = 96) -> tuple[np.ndarray, np.ndarray]:
@@ -223,7 +222,7 @@ def test_the_known_near_duplicates_of_covid_semiseg(real_data: Path, tmp_path: P
         if relative.parent.as_posix() != pool or int(path.stem.rpartition("_")[2]) % 10 == 0:
             (tmp_path / "source" / relative).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / "source" / relative).symlink_to(path.resolve())
-    folder = Dataset501_COVIDSemiSeg.convert(tmp_path / "source", output=tmp_path)
+    folder = convert_dataset(Dataset501_COVIDSemiSeg.RECIPE, tmp_path / "source", output=tmp_path)
     findings = run_checks(open_dataset(str(folder)))
     pairs = {f.cases for f in findings if f.check == "duplicates" and "test case" in f.message}
     known = {("005", "093"), ("017", "091"), ("033", "097")}
@@ -239,7 +238,9 @@ def test_the_known_near_duplicates_of_covid_semiseg(real_data: Path, tmp_path: P
 @pytest.mark.real_data
 def test_effusion_masks_copied_as_arrays_are_noticed(real_data: Path, tmp_path: Path) -> None:
     options = Options(slices=SliceSelection(only_with_lesion=True, at_most=8))
-    folder = Dataset521_NSCLCEffusion.convert(real_data / "nsclc_effusion", output=tmp_path, options=options)
+    folder = convert_dataset(
+        Dataset521_NSCLCEffusion.RECIPE, real_data / "nsclc_effusion", output=tmp_path, options=options
+    )
     assert found(folder) == []
     for path in (folder / "labelsTr").iterdir():
         write_volume(path, read_array(path)[::-1], spacing=(1, 1), origin=(0, 0), direction=(1, 0, 0, 1))

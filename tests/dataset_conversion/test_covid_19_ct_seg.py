@@ -11,7 +11,7 @@ from image_files import blob, grey, hounsfield, read_array, write_picture, write
 
 from nnunet_covid.dataset_conversion import Dataset505_COVID19CTSeg, Dataset508_COVID19CTSeg2D
 from nnunet_covid.errors import UserError
-from nnunet_covid.raw_dataset.options import Options
+from nnunet_covid.raw_dataset import Options, convert_dataset
 
 RADIOPAEDIA = (
     "radiopaedia_10_85902_1",
@@ -46,7 +46,7 @@ def source(root: Path, stems: tuple[str, ...] = STEMS) -> dict[str, dict[str, np
 
 def test_both_scales_become_one(tmp_path: Path) -> None:
     written = source(tmp_path / "source", STEMS[8:12])
-    folder = Dataset505_COVID19CTSeg.convert(tmp_path / "source", output=tmp_path / "raw")
+    folder = convert_dataset(Dataset505_COVID19CTSeg.RECIPE, tmp_path / "source", output=tmp_path / "raw")
     for stem, arrays in written.items():
         image = read_array(folder / f"imagesTr/{stem}_0000.nii.gz")
         expected = arrays["image"]
@@ -58,7 +58,9 @@ def test_both_scales_become_one(tmp_path: Path) -> None:
 
 def test_hounsfield_units_on_request(tmp_path: Path) -> None:
     written = source(tmp_path / "source", STEMS[9:11])
-    folder = Dataset505_COVID19CTSeg.convert(tmp_path / "source", output=tmp_path / "raw", options=Options(window=None))
+    folder = convert_dataset(
+        Dataset505_COVID19CTSeg.RECIPE, tmp_path / "source", output=tmp_path / "raw", options=Options(window=None)
+    )
     corona = read_array(folder / f"imagesTr/{STEMS[9]}_0000.nii.gz")
     np.testing.assert_array_equal(corona, written[STEMS[9]]["image"].clip(-1250, 250))
     radiopaedia = read_array(folder / f"imagesTr/{STEMS[10]}_0000.nii.gz")
@@ -68,7 +70,7 @@ def test_hounsfield_units_on_request(tmp_path: Path) -> None:
 
 def test_folds_train_on_four_and_validate_on_sixteen(tmp_path: Path) -> None:
     source(tmp_path / "source")
-    folder = Dataset505_COVID19CTSeg.convert(tmp_path / "source", output=tmp_path / "raw")
+    folder = convert_dataset(Dataset505_COVID19CTSeg.RECIPE, tmp_path / "source", output=tmp_path / "raw")
     splits = json.loads((folder / "splits_final.json").read_text())
     assert [(len(fold["train"]), len(fold["val"])) for fold in splits] == [(4, 16)] * 5
     assert sorted(name for fold in splits for name in fold["train"]) == sorted(STEMS)
@@ -82,21 +84,30 @@ def test_the_users_own_folds(tmp_path: Path) -> None:
     source(tmp_path / "source", STEMS[:3])
     folds = [{"train": [STEMS[2]], "val": [STEMS[0], STEMS[1]]}]
     (tmp_path / "folds.json").write_text(json.dumps(folds))
-    folder = Dataset505_COVID19CTSeg.convert(
-        tmp_path / "source", output=tmp_path / "raw", options=Options(splits=tmp_path / "folds.json")
+    folder = convert_dataset(
+        Dataset505_COVID19CTSeg.RECIPE,
+        tmp_path / "source",
+        output=tmp_path / "raw",
+        options=Options(splits=tmp_path / "folds.json"),
     )
     assert json.loads((folder / "splits_final.json").read_text()) == folds
     (tmp_path / "folds.json").write_text(json.dumps([{"train": ["nobody"], "val": []}]))
     with pytest.raises(UserError, match="names cases that do not exist: nobody"):
-        Dataset505_COVID19CTSeg.convert(
-            tmp_path / "source", output=tmp_path / "other", options=Options(splits=tmp_path / "folds.json")
+        convert_dataset(
+            Dataset505_COVID19CTSeg.RECIPE,
+            tmp_path / "source",
+            output=tmp_path / "other",
+            options=Options(splits=tmp_path / "folds.json"),
         )
 
 
 def test_infection_is_painted_over_the_lungs(tmp_path: Path) -> None:
     written = source(tmp_path / "source", STEMS[:2])
-    folder = Dataset505_COVID19CTSeg.convert(
-        tmp_path / "source", output=tmp_path / "raw", options=Options(classes="lungs-and-infection")
+    folder = convert_dataset(
+        Dataset505_COVID19CTSeg.RECIPE,
+        tmp_path / "source",
+        output=tmp_path / "raw",
+        options=Options(classes="lungs-and-infection"),
     )
     for stem, arrays in written.items():
         expected = np.where(arrays["infection"] == 1, 3, arrays["lungs"])
@@ -107,7 +118,7 @@ def test_a_radiopaedia_volume_in_other_units_is_refused(tmp_path: Path) -> None:
     source(tmp_path / "source", STEMS[9:11])
     write_volume(tmp_path / f"source/COVID-19-CT-Seg_20cases/{STEMS[10]}.nii.gz", hounsfield(SHAPE, 1))
     with pytest.raises(UserError, match=f"{STEMS[10]}.nii.gz: values from .* expected grey values 0 to 255"):
-        Dataset505_COVID19CTSeg.convert(tmp_path / "source", output=tmp_path / "raw")
+        convert_dataset(Dataset505_COVID19CTSeg.RECIPE, tmp_path / "source", output=tmp_path / "raw")
 
 
 def test_a_mask_on_another_grid_is_refused(tmp_path: Path) -> None:
@@ -115,7 +126,7 @@ def test_a_mask_on_another_grid_is_refused(tmp_path: Path) -> None:
     write_volume(tmp_path / f"source/Infection_Mask/{STEMS[0]}.nii.gz", blob(SHAPE, 0), origin=(0.0, 0.0, 0.0))
     write_volume(tmp_path / f"source/Lung_Mask/{STEMS[1]}.nii.gz", blob((4, 14, 15), 0))
     with pytest.raises(UserError) as e:
-        Dataset505_COVID19CTSeg.convert(tmp_path / "source", output=tmp_path / "raw")
+        convert_dataset(Dataset505_COVID19CTSeg.RECIPE, tmp_path / "source", output=tmp_path / "raw")
     assert f"Infection_Mask/{STEMS[0]}.nii.gz: lies elsewhere in space" in str(e.value)
     assert f"Lung_Mask/{STEMS[1]}.nii.gz: has 15×14×4 voxels" in str(e.value)
 
@@ -140,8 +151,11 @@ def pictures(root: Path, per_patient: int = 3) -> dict[str, dict[str, np.ndarray
 
 def test_slices_with_their_lung_masks(tmp_path: Path) -> None:
     written = pictures(tmp_path / "source")
-    folder = Dataset508_COVID19CTSeg2D.convert(
-        tmp_path / "source", output=tmp_path / "raw", options=Options(lung_mask_channel=True)
+    folder = convert_dataset(
+        Dataset508_COVID19CTSeg2D.RECIPE,
+        tmp_path / "source",
+        output=tmp_path / "raw",
+        options=Options(lung_mask_channel=True),
     )
     assert len(list((folder / "imagesTr").iterdir())) == 2 * len(written)
     for name, arrays in written.items():
@@ -158,12 +172,12 @@ def test_a_slice_without_a_patient_is_refused(tmp_path: Path) -> None:
     lines = (tmp_path / "source/cases.csv").read_text().splitlines()
     (tmp_path / "source/cases.csv").write_text("\n".join(lines[:-1]) + "\n")
     with pytest.raises(UserError, match=r"0017\.png: has no line in cases\.csv"):
-        Dataset508_COVID19CTSeg2D.convert(tmp_path / "source", output=tmp_path / "raw")
+        convert_dataset(Dataset508_COVID19CTSeg2D.RECIPE, tmp_path / "source", output=tmp_path / "raw")
 
 
 @pytest.mark.real_data
 def test_real_patients_stay_on_one_side(real_data: Path, tmp_path: Path) -> None:
-    folder = Dataset508_COVID19CTSeg2D.convert(real_data / "covid19_ct_seg_2d", output=tmp_path / "raw")
+    folder = convert_dataset(Dataset508_COVID19CTSeg2D.RECIPE, real_data / "covid19_ct_seg_2d", output=tmp_path / "raw")
     splits = json.loads((folder / "splits_final.json").read_text())
     assert len(splits) == 5
     assert sorted(name for fold in splits for name in fold["val"]) == sorted(

@@ -13,7 +13,7 @@ from PIL import Image
 
 from nnunet_covid.dataset_conversion import Dataset501_COVIDSemiSeg, Dataset502_COVIDSemiSegMultiClass
 from nnunet_covid.errors import UserError
-from nnunet_covid.raw_dataset.options import Options
+from nnunet_covid.raw_dataset import Options, convert_dataset
 
 TRAIN = "TrainingSet/LungInfection-Train"
 MULTI = "TrainingSet/MultiClassInfection-Train"
@@ -62,14 +62,14 @@ def assert_same_pixels(folder: Path, expected: dict[str, np.ndarray]) -> None:
 
 def test_every_pixel_of_501_arrives(tmp_path: Path) -> None:
     expected = binary_source(tmp_path / "source")
-    folder = Dataset501_COVIDSemiSeg.convert(tmp_path / "source", output=tmp_path / "raw")
+    folder = convert_dataset(Dataset501_COVIDSemiSeg.RECIPE, tmp_path / "source", output=tmp_path / "raw")
     assert folder.name == "Dataset501_COVIDSemiSeg"
     assert_same_pixels(folder, expected)
 
 
 def test_501_describes_itself_to_nnunet(tmp_path: Path) -> None:
     binary_source(tmp_path / "source")
-    folder = Dataset501_COVIDSemiSeg.convert(tmp_path / "source", output=tmp_path / "raw")
+    folder = convert_dataset(Dataset501_COVIDSemiSeg.RECIPE, tmp_path / "source", output=tmp_path / "raw")
     description = json.loads((folder / "dataset.json").read_text())
     assert description["channel_names"] == {"0": "grey_ct"}
     assert description["labels"] == {"background": 0, "infection": 1}
@@ -79,7 +79,7 @@ def test_501_describes_itself_to_nnunet(tmp_path: Path) -> None:
 
 def test_501_is_split_as_nnunet_would_split_it(tmp_path: Path) -> None:
     binary_source(tmp_path / "source")
-    folder = Dataset501_COVIDSemiSeg.convert(tmp_path / "source", output=tmp_path / "raw")
+    folder = convert_dataset(Dataset501_COVIDSemiSeg.RECIPE, tmp_path / "source", output=tmp_path / "raw")
     names = sorted(path.stem for path in (folder / "labelsTr").iterdir())
     assert json.loads((folder / "splits_final.json").read_text()) == [
         {side: [str(name) for name in fold[side]] for side in ("train", "val")}
@@ -89,7 +89,7 @@ def test_501_is_split_as_nnunet_would_split_it(tmp_path: Path) -> None:
 
 def test_manifest_names_source_and_patient(tmp_path: Path) -> None:
     binary_source(tmp_path / "source")
-    folder = Dataset501_COVIDSemiSeg.convert(tmp_path / "source", output=tmp_path / "raw")
+    folder = convert_dataset(Dataset501_COVIDSemiSeg.RECIPE, tmp_path / "source", output=tmp_path / "raw")
     records = {record["case"]: record for record in json.loads((folder / "conversion.json").read_text())["cases"]}
     assert records["covidsemiseg_043"]["sources"]["mask"]["file"] == f"{TRAIN}/Doctor-label/GT/43.png"
     assert records["coronacases_org_001_057"]["patient"] == "coronacases_org_001"
@@ -97,8 +97,8 @@ def test_manifest_names_source_and_patient(tmp_path: Path) -> None:
 
 def test_unlabelled_slices_can_be_left_out(tmp_path: Path) -> None:
     expected = binary_source(tmp_path / "source")
-    folder = Dataset501_COVIDSemiSeg.convert(
-        tmp_path / "source", output=tmp_path / "raw", options=Options(unlabelled=False)
+    folder = convert_dataset(
+        Dataset501_COVIDSemiSeg.RECIPE, tmp_path / "source", output=tmp_path / "raw", options=Options(unlabelled=False)
     )
     assert_same_pixels(folder, {name: p for name, p in expected.items() if "imagesUn" not in name})
 
@@ -108,7 +108,7 @@ def test_test_references_are_used_where_they_exist(tmp_path: Path) -> None:
     for seed, stem in enumerate(("18", "99")):
         write_picture(tmp_path / f"source/TestingSet/LungInfection-Test/GT/{stem}.png", blob((25, 31), seed + 9, 255))
         expected[f"labelsTs/covidsemiseg_0{stem}.png"] = blob((25, 31), seed + 9, 1)
-    folder = Dataset501_COVIDSemiSeg.convert(tmp_path / "source", output=tmp_path / "raw")
+    folder = convert_dataset(Dataset501_COVIDSemiSeg.RECIPE, tmp_path / "source", output=tmp_path / "raw")
     assert_same_pixels(folder, expected)
 
 
@@ -120,7 +120,7 @@ def test_grey_pictures_stored_as_rgb_are_grey(tmp_path: Path) -> None:
     write_picture(
         path.with_suffix(".png"), np.repeat(pixels[..., None], 4, axis=-1) | np.array([0, 0, 0, 255], np.uint8)
     )
-    folder = Dataset501_COVIDSemiSeg.convert(tmp_path / "source", output=tmp_path / "raw")
+    folder = convert_dataset(Dataset501_COVIDSemiSeg.RECIPE, tmp_path / "source", output=tmp_path / "raw")
     assert_same_pixels(folder, expected)
 
 
@@ -153,7 +153,7 @@ def colour_source(root: Path, *, noise: int = 0) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("noise", [0, 12])
 def test_colours_become_classes(tmp_path: Path, noise: int) -> None:
     expected = colour_source(tmp_path / "source", noise=noise)
-    folder = Dataset502_COVIDSemiSegMultiClass.convert(tmp_path / "source", output=tmp_path / "raw")
+    folder = convert_dataset(Dataset502_COVIDSemiSegMultiClass.RECIPE, tmp_path / "source", output=tmp_path / "raw")
     assert_same_pixels(folder, expected)
     snapped = json.loads((folder / "conversion.json").read_text())["cases"][0]["notes"]["snapped_pixels"]
     assert (snapped > 0) == (noise > 0)
@@ -166,18 +166,24 @@ def test_a_colour_between_the_classes_is_refused(tmp_path: Path) -> None:
     pixels[3, 4] = (64, 64, 0)
     Image.fromarray(pixels).save(path)
     with pytest.raises(UserError, match=r"43\.png: 1 pixels match no colour .*\(64, 64, 0\)"):
-        Dataset502_COVIDSemiSegMultiClass.convert(tmp_path / "source", output=tmp_path / "raw")
+        convert_dataset(Dataset502_COVIDSemiSegMultiClass.RECIPE, tmp_path / "source", output=tmp_path / "raw")
     assert not any((tmp_path / "raw").iterdir())
 
 
 def test_classes_can_be_merged_or_nested(tmp_path: Path) -> None:
     expected = colour_source(tmp_path / "source")
-    merged = Dataset502_COVIDSemiSegMultiClass.convert(
-        tmp_path / "source", output=tmp_path / "merged", options=Options(classes="infection")
+    merged = convert_dataset(
+        Dataset502_COVIDSemiSegMultiClass.RECIPE,
+        tmp_path / "source",
+        output=tmp_path / "merged",
+        options=Options(classes="infection"),
     )
     assert_same_pixels(merged, {n: np.minimum(p, 1) if "labels" in n else p for n, p in expected.items()})
-    nested = Dataset502_COVIDSemiSegMultiClass.convert(
-        tmp_path / "source", output=tmp_path / "nested", options=Options(classes="regions")
+    nested = convert_dataset(
+        Dataset502_COVIDSemiSegMultiClass.RECIPE,
+        tmp_path / "source",
+        output=tmp_path / "nested",
+        options=Options(classes="regions"),
     )
     assert_same_pixels(nested, expected)
     description = json.loads((nested / "dataset.json").read_text())
@@ -192,7 +198,7 @@ def test_real_slices_arrive_unchanged(real_data: Path, tmp_path: Path) -> None:
         (Dataset501_COVIDSemiSeg, f"{TRAIN}/Doctor-label"),
         (Dataset502_COVIDSemiSegMultiClass, MULTI),
     ):
-        folder = module.convert(source, output=tmp_path / "raw", options=Options(unlabelled=False))
+        folder = convert_dataset(module.RECIPE, source, output=tmp_path / "raw", options=Options(unlabelled=False))
         assert len(list((folder / "imagesTs").iterdir())) == 48
         for image in sorted((source / part / "Imgs").iterdir()):
             name = f"covidsemiseg_{int(image.stem):03d}"

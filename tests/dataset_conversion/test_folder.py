@@ -10,10 +10,10 @@ import pytest
 from image_files import blob, grey, hounsfield, read_array, write_dicom_series, write_picture, write_volume
 
 from nnunet_covid.cli import main
-from nnunet_covid.dataset_conversion import folder
+from nnunet_covid.dataset_conversion.folder import convert_folder
 from nnunet_covid.dataset_conversion.folder_layout import FolderLayout
 from nnunet_covid.errors import UserError
-from nnunet_covid.raw_dataset.options import Options
+from nnunet_covid.raw_dataset import Options, pictures
 
 SHAPE = (4, 10, 12)
 
@@ -38,7 +38,7 @@ def test_volumes_of_every_format(tmp_path: Path) -> None:
         write_volume(source / f"masks/case{seed}_seg.nii.gz", blob(SHAPE, seed))
     write_dicom_series(source / "images/case4/series", hounsfield(SHAPE, 4))
     write_volume(source / "masks/case4.nrrd", blob(SHAPE, 4))
-    converted = folder.convert(source, output=tmp_path / "raw", name="Mine", number=700)
+    converted = convert_folder(source, output=tmp_path / "raw", name="Mine", number=700)
     assert converted.name == "Dataset700_Mine"
     for seed in range(5):
         np.testing.assert_array_equal(
@@ -55,7 +55,7 @@ def test_masks_beside_their_pictures(tmp_path: Path) -> None:
         write_picture(tmp_path / f"source/{name}.png", grey((20, 24), seed))
         write_picture(tmp_path / f"source/{name}_mask.png", blob((20, 24), seed, 255))
     layout = FolderLayout(patient_pattern=r"^(\w+)_")
-    converted = folder.convert(tmp_path / "source", output=tmp_path / "raw", layout=layout)
+    converted = convert_folder(tmp_path / "source", output=tmp_path / "raw", layout=layout)
     np.testing.assert_array_equal(read_array(converted / "imagesTr/ann_002_0000.png"), grey((20, 24), 1))
     np.testing.assert_array_equal(read_array(converted / "labelsTr/bob_001.png"), blob((20, 24), 2))
     splits = json.loads((converted / "splits_final.json").read_text())
@@ -66,7 +66,7 @@ def test_numbers_that_look_like_a_suffix_are_names(tmp_path: Path) -> None:
     for seed, name in enumerate(("a_0000", "a_0003", "b_0000")):
         write_picture(tmp_path / f"source/images/{name}.png", grey((20, 24), seed))
         write_picture(tmp_path / f"source/masks/{name}.png", blob((20, 24), seed, 255))
-    converted = folder.convert(tmp_path / "source", output=tmp_path / "raw")
+    converted = convert_folder(tmp_path / "source", output=tmp_path / "raw")
     for seed, name in enumerate(("a_0000", "a_0003", "b_0000")):
         np.testing.assert_array_equal(read_array(converted / f"imagesTr/{name}_0000.png"), grey((20, 24), seed))
         np.testing.assert_array_equal(read_array(converted / f"labelsTr/{name}.png"), blob((20, 24), seed))
@@ -75,13 +75,13 @@ def test_numbers_that_look_like_a_suffix_are_names(tmp_path: Path) -> None:
 def test_nnunets_own_names_lose_their_suffix(tmp_path: Path) -> None:
     write_volume(tmp_path / "source/imagesTr/a_0000.nii.gz", hounsfield(SHAPE, 0))
     write_volume(tmp_path / "source/labelsTr/a.nii.gz", blob(SHAPE, 0))
-    converted = folder.convert(tmp_path / "source", output=tmp_path / "raw")
+    converted = convert_folder(tmp_path / "source", output=tmp_path / "raw")
     assert [path.name for path in (converted / "imagesTr").iterdir()] == ["a_0000.nii.gz"]
 
 
 def test_without_masks_everything_is_for_prediction(tmp_path: Path) -> None:
     write_volume(tmp_path / "source/a.nii.gz", hounsfield(SHAPE, 0))
-    converted = folder.convert(tmp_path / "source", output=tmp_path / "raw")
+    converted = convert_folder(tmp_path / "source", output=tmp_path / "raw")
     assert sorted(path.name for path in converted.iterdir()) == ["conversion.json", "dataset.json", "imagesTs"]
 
 
@@ -90,10 +90,11 @@ def test_several_classes_need_names(tmp_path: Path) -> None:
     write_volume(source / "images/a.nii.gz", hounsfield(SHAPE, 0))
     mask = np.maximum(blob(SHAPE, 0, 3), blob(SHAPE, 1, 7))
     write_volume(source / "masks/a.nii.gz", mask)
-    with pytest.raises(UserError, match="values 3, 7; name each class: --label"):
-        folder.convert(source, output=tmp_path / "raw")
+    with pytest.raises(UserError, match="values 3, 7; name each class NAME=VALUE") as e:
+        convert_folder(source, output=tmp_path / "raw")
+    assert e.value.about == "label"
     labels = {"consolidation": 7, "ground_glass": 3}
-    converted = folder.convert(source, output=tmp_path / "raw", labels=labels)
+    converted = convert_folder(source, output=tmp_path / "raw", labels=labels)
     np.testing.assert_array_equal(
         read_array(converted / "labelsTr/a.nii.gz"), np.select([mask == 7, mask == 3], [1, 2], 0)
     )
@@ -104,11 +105,11 @@ def test_an_image_without_mask_is_a_problem_unless_allowed(tmp_path: Path) -> No
         write_picture(tmp_path / f"source/images/{name}.png", grey((20, 24), seed))
     write_picture(tmp_path / "source/masks/a.png", blob((20, 24), 0, 255))
     with pytest.raises(UserError) as e:
-        folder.convert(tmp_path / "source", output=tmp_path / "raw")
+        convert_folder(tmp_path / "source", output=tmp_path / "raw")
     assert "images/b.png: has no mask" in str(e.value)
     assert "images/c.png: has no mask" in str(e.value)
-    converted = folder.convert(
-        tmp_path / "source", output=tmp_path / "raw", layout=FolderLayout(missing_masks_allowed=True)
+    converted = convert_folder(
+        tmp_path / "source", output=tmp_path / "raw", layout=FolderLayout(allow_missing_masks=True)
     )
     assert {p.name for p in (converted / "imagesUn").iterdir()} == {"b_0000.png", "c_0000.png"}
 
@@ -122,8 +123,8 @@ def test_masks_on_another_grid_are_resampled_on_request(tmp_path: Path) -> None:
         source / "masks/a.nii.gz", mask[:, ::-1], spacing=(1, 1, 2), origin=(0, SHAPE[1] - 1, 0), direction=direction
     )
     with pytest.raises(UserError, match="lies elsewhere in space"):
-        folder.convert(source, output=tmp_path / "raw")
-    converted = folder.convert(source, output=tmp_path / "raw", layout=FolderLayout(resample_masks=True))
+        convert_folder(source, output=tmp_path / "raw")
+    converted = convert_folder(source, output=tmp_path / "raw", layout=FolderLayout(resample_masks=True))
     np.testing.assert_array_equal(read_array(converted / "labelsTr/a.nii.gz"), mask)
 
 
@@ -131,24 +132,27 @@ def test_other_labels_are_another_conversion(tmp_path: Path) -> None:
     source = tmp_path / "source"
     write_picture(source / "images/a.png", grey((20, 24), 0))
     write_picture(source / "masks/a.png", blob((20, 24), 0, 255))
-    folder.convert(source, output=tmp_path / "raw")
+    convert_folder(source, output=tmp_path / "raw")
     with pytest.raises(UserError, match="with other options"):
-        folder.convert(source, output=tmp_path / "raw", labels={"lesion": 255})
+        convert_folder(source, output=tmp_path / "raw", labels={"lesion": 255})
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--lung-method", "threshold", "--lung-weights", "nofile"], "threshold has no use for nofile"),
-        (["--label", "background=255"], "--label background is always the value 0"),
-        (["--label", "ignore=255"], "name a class with --label as well"),
+        (["--label", "background=255"], "background is always the value 0; give this class another name (--label)"),
+        (["--label", "ignore=255"], "name a class as well (--label)"),
         (["--label", "a=255", "--label", "a=254"], "--label a has the values 255 and 254"),
         (["--masks", "nowhere"], "nowhere is not a folder"),
         (["--label", "infection=1"], "outside the label table (255; allowed: 0, 1)"),
         (["--every", "2"], "add --slices all"),
-        (["--slices", "all"], "already consists of slices"),
-        (["--window", "-1250", "250"], "grey values, not Hounsfield units"),
+        (["--slices", "all"], "already consists of slices; ask for none (--slices)"),
+        (["--window", "-1250", "250"], "grey values, not Hounsfield units; leave out the window (--window)"),
+        (["--images", "empty"], "empty is empty; expected .nii.gz"),
         (["--patients", "nowhere.csv"], "nowhere.csv cannot be read as a table"),
+        (["--patient-pattern", "b"], "'b' finds no patient in a; it must in every case (--patient-pattern)"),
+        (["--number", "1000"], "is not between 1 and 999; choose another (--number)"),
     ],
 )
 def test_mistakes_on_the_command_line(
@@ -156,6 +160,7 @@ def test_mistakes_on_the_command_line(
 ) -> None:
     write_picture(tmp_path / "source/images/a.png", grey((20, 24), 0))
     write_picture(tmp_path / "source/masks/a.png", blob((20, 24), 0, 255))
+    (tmp_path / "source/empty").mkdir()
     status = main(["convert", "folder", str(tmp_path / "source"), "-o", str(tmp_path / "raw"), *arguments])
     assert status == 2
     error = capsys.readouterr().err
@@ -173,7 +178,7 @@ def test_there_is_at_least_one_worker(tmp_path: Path, capsys: pytest.CaptureFixt
 
 def test_ignore_is_the_last_label_as_nnunet_wants_it(tmp_path: Path) -> None:
     source = write_slices(tmp_path / "source", "a", "b")
-    converted = folder.convert(source, output=tmp_path / "raw", labels={"ignore": 254, "lesion": 255})
+    converted = convert_folder(source, output=tmp_path / "raw", labels={"ignore": 254, "lesion": 255})
     assert json.loads((converted / "dataset.json").read_text())["labels"] == {"background": 0, "lesion": 1, "ignore": 2}
     assert set(np.unique(read_array(converted / "labelsTr/a.png"))) == {0, 1}
 
@@ -183,7 +188,7 @@ def test_a_table_may_leave_the_endings_out(tmp_path: Path) -> None:
     for name in "abc":
         (source / f"masks/{name}_0000.png").rename(source / f"masks/{name}.png")
     layout = FolderLayout(patients={"a": "p1", "b_0000": "p1", "c_0000.png": "p2"})
-    converted = folder.convert(source, output=tmp_path / "raw", layout=layout)
+    converted = convert_folder(source, output=tmp_path / "raw", layout=layout)
     assert patients_in(converted) == {"a": "p1", "b": "p1", "c": "p2"}
 
 
@@ -191,7 +196,7 @@ def test_a_table_names_a_series_by_the_folder_of_its_case(tmp_path: Path) -> Non
     for seed, case in enumerate(("x", "y")):
         write_dicom_series(tmp_path / f"source/{case}/series", hounsfield(SHAPE, seed))
     layout = FolderLayout(patients={"x": "p1", "y": "p1"})
-    assert set(patients_in(folder.convert(tmp_path / "source", output=tmp_path / "raw", layout=layout)).values()) == {
+    assert set(patients_in(convert_folder(tmp_path / "source", output=tmp_path / "raw", layout=layout)).values()) == {
         "p1"
     }
 
@@ -199,7 +204,7 @@ def test_a_table_names_a_series_by_the_folder_of_its_case(tmp_path: Path) -> Non
 def test_a_pattern_stands_in_where_the_table_has_no_line(tmp_path: Path) -> None:
     source = write_slices(tmp_path / "source", "PA_0", "PA_1", "other")
     layout = FolderLayout(patients={"other": "PA"}, patient_pattern="^(PA)_")
-    converted = folder.convert(source, output=tmp_path / "raw", layout=layout)
+    converted = convert_folder(source, output=tmp_path / "raw", layout=layout)
     assert set(patients_in(converted).values()) == {"PA"}
 
 
@@ -220,25 +225,33 @@ def test_a_pattern_stands_in_where_the_table_has_no_line(tmp_path: Path) -> None
 def test_every_image_has_a_patient_where_patients_are_given(tmp_path: Path, layout: FolderLayout, message: str) -> None:
     source = write_slices(tmp_path / "source", "PA_0", "PA_1", "PB_0")
     with pytest.raises(UserError, match=message):
-        folder.convert(source, output=tmp_path / "raw", layout=layout)
+        convert_folder(source, output=tmp_path / "raw", layout=layout)
     assert not (tmp_path / "raw").exists()
 
 
 def test_other_patients_are_another_conversion(tmp_path: Path) -> None:
     source = write_slices(tmp_path / "source", "PA_0", "PA_1", "PB_0", "PB_1")
-    folder.convert(source, output=tmp_path / "raw")
-    with pytest.raises(UserError, match=r"with other patients for PA_000, .*; delete it .* -d"):
-        folder.convert(source, output=tmp_path / "raw", layout=FolderLayout(patient_pattern=r"^(\w+)_"))
+    convert_folder(source, output=tmp_path / "raw")
+    with pytest.raises(UserError, match=r"with other patients for PA_000, .*; delete it .* another number"):
+        convert_folder(source, output=tmp_path / "raw", layout=FolderLayout(patient_pattern=r"^(\w+)_"))
 
 
 def test_one_patient_gives_no_folds_and_a_note(tmp_path: Path) -> None:
     source = write_slices(tmp_path / "source", "PA_0", "PA_1")
     said: list[str] = []
     layout = FolderLayout(patient_pattern="^PA")
-    converted = folder.convert(source, output=tmp_path / "raw", layout=layout, tell=said.append)
+    converted = convert_folder(source, output=tmp_path / "raw", layout=layout, tell=said.append)
     assert not (converted / "splits_final.json").exists()
     note = "note: one patient is too few for folds that do not leak, none were written; train fold 'all'"
     assert said[-1] == note
+
+
+def test_the_cases_are_looked_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = write_slices(tmp_path / "source", "a", "b")
+    opened: list[Path] = []
+    monkeypatch.setattr(pictures, "picture_size", lambda path: opened.append(path) or (24, 20))
+    convert_folder(source, output=tmp_path / "raw", labels={"infection": 255})
+    assert sorted(opened) == sorted(path for path in source.rglob("*.png"))
 
 
 @pytest.mark.parametrize("labels", [None, {"infection": 1}])
@@ -249,7 +262,7 @@ def test_damaged_images_and_masks_are_named_in_one_error(tmp_path: Path, labels:
         write_volume(source / f"images/{name}.nrrd", no_numbers if name in "ab" else hounsfield(SHAPE, seed))
         write_volume(source / f"masks/{name}.nrrd", no_numbers if name == "c" else blob(SHAPE, seed))
     with pytest.raises(UserError) as e:
-        folder.convert(source, output=tmp_path / "raw", labels=labels)
+        convert_folder(source, output=tmp_path / "raw", labels=labels)
     for file in ("images/a.nrrd", "images/b.nrrd", "masks/c.nrrd"):
         assert f"{file}: " in str(e.value)
 
@@ -259,7 +272,7 @@ def test_own_folds_are_checked_before_the_work(tmp_path: Path) -> None:
     (source / "images/PA_1.png").write_bytes((source / "images/PA_1.png").read_bytes()[:200])
     (tmp_path / "folds.json").write_text(json.dumps([{"train": ["PA_0"], "val": ["PA_1"]}]))
     with pytest.raises(UserError, match="cases that do not exist: PA_0, PA_1; known are PA_000, PA_001"):
-        folder.convert(source, output=tmp_path / "raw", options=Options(splits=tmp_path / "folds.json"))
+        convert_folder(source, output=tmp_path / "raw", options=Options(splits=tmp_path / "folds.json"))
 
 
 def test_own_folds_with_a_patient_on_both_sides_are_noted(tmp_path: Path) -> None:
@@ -267,7 +280,7 @@ def test_own_folds_with_a_patient_on_both_sides_are_noted(tmp_path: Path) -> Non
     folds = [{"train": ["PA_000", "PA_001"], "val": ["PB_000"]}, {"train": ["PA_000", "PB_000"], "val": ["PA_001"]}]
     (tmp_path / "folds.json").write_text(json.dumps(folds))
     said: list[str] = []
-    folder.convert(
+    convert_folder(
         source,
         output=tmp_path / "raw",
         layout=FolderLayout(patient_pattern="^P[AB]"),

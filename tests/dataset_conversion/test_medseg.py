@@ -12,7 +12,7 @@ from image_files import blob, hounsfield, read_array, write_volume
 
 from nnunet_covid.dataset_conversion import Dataset503_MedSeg100, Dataset504_MedSeg9
 from nnunet_covid.errors import UserError
-from nnunet_covid.raw_dataset.options import Options, SliceSelection
+from nnunet_covid.raw_dataset import Options, SliceSelection, convert_dataset
 
 
 def stack(root: Path, count: int = 7) -> tuple[np.ndarray, np.ndarray]:
@@ -26,7 +26,7 @@ def stack(root: Path, count: int = 7) -> tuple[np.ndarray, np.ndarray]:
 def test_every_slice_of_a_stack_becomes_a_case(tmp_path: Path) -> None:
     images, masks = stack(tmp_path / "source")
     write_volume(tmp_path / "source/val_im.nii.gz", images[:2])
-    folder = Dataset503_MedSeg100.convert(tmp_path / "source", output=tmp_path / "raw")
+    folder = convert_dataset(Dataset503_MedSeg100.RECIPE, tmp_path / "source", output=tmp_path / "raw")
     for i in range(len(images)):
         np.testing.assert_array_equal(read_array(folder / f"imagesTr/medseg100_{i:03d}_0000.nii.gz"), images[i])
         np.testing.assert_array_equal(read_array(folder / f"labelsTr/medseg100_{i:03d}.nii.gz"), masks[i])
@@ -39,8 +39,8 @@ def test_every_slice_of_a_stack_becomes_a_case(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("classes", "table"), [("infection", [0, 1, 1, 0]), ("regions", [0, 1, 2, 0])])
 def test_effusion_is_no_infection(tmp_path: Path, classes: str, table: list[int]) -> None:
     _, masks = stack(tmp_path / "source")
-    folder = Dataset503_MedSeg100.convert(
-        tmp_path / "source", output=tmp_path / "raw", options=Options(classes=classes)
+    folder = convert_dataset(
+        Dataset503_MedSeg100.RECIPE, tmp_path / "source", output=tmp_path / "raw", options=Options(classes=classes)
     )
     for i, mask in enumerate(masks):
         found = read_array(folder / f"labelsTr/medseg100_{i:03d}.nii.gz")
@@ -52,7 +52,7 @@ def test_a_value_outside_the_table_is_refused(tmp_path: Path) -> None:
     masks[2, 0, 0] = 4
     write_volume(tmp_path / "source/tr_mask.nii.gz", masks)
     with pytest.raises(UserError, match=r"tr_mask\.nii\.gz: mask holds 1 values outside the label table \(4;"):
-        Dataset503_MedSeg100.convert(tmp_path / "source", output=tmp_path / "raw")
+        convert_dataset(Dataset503_MedSeg100.RECIPE, tmp_path / "source", output=tmp_path / "raw")
 
 
 def volumes(root: Path) -> dict[str, dict[str, np.ndarray]]:
@@ -75,7 +75,7 @@ def volumes(root: Path) -> dict[str, dict[str, np.ndarray]]:
 
 def test_volumes_arrive_with_geometry(tmp_path: Path) -> None:
     written = volumes(tmp_path / "source")
-    folder = Dataset504_MedSeg9.convert(tmp_path / "source", output=tmp_path / "raw")
+    folder = convert_dataset(Dataset504_MedSeg9.RECIPE, tmp_path / "source", output=tmp_path / "raw")
     for name, arrays in written.items():
         image = sitk.ReadImage(str(folder / f"imagesTr/{name}_0000.nii.gz"))
         np.testing.assert_array_equal(sitk.GetArrayFromImage(image), arrays["image"])
@@ -90,7 +90,7 @@ def test_the_papers_preprocessing(tmp_path: Path) -> None:
     options = Options(
         window=(-1250, 250), crop=(32, 30), lung_mask_channel=True, slices=SliceSelection(only_with_lesion=True)
     )
-    folder = Dataset504_MedSeg9.convert(tmp_path / "source", output=tmp_path / "raw", options=options)
+    folder = convert_dataset(Dataset504_MedSeg9.RECIPE, tmp_path / "source", output=tmp_path / "raw", options=options)
     assert {path.name for path in (folder / "labelsTr").iterdir()} == {
         f"medseg9_00{n}_00{z}.nii.gz" for n in (1, 2) for z in (2, 3)
     }

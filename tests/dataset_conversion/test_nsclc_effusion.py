@@ -12,7 +12,7 @@ from image_files import blob, hounsfield, read_array, write_dicom_series, write_
 
 from nnunet_covid.dataset_conversion import Dataset521_NSCLCEffusion, Dataset530_NonCOVIDLesions
 from nnunet_covid.errors import UserError
-from nnunet_covid.raw_dataset.options import Options, SliceSelection
+from nnunet_covid.raw_dataset import Options, SliceSelection, convert_dataset
 
 SHAPE = (5, 12, 14)
 SPACING = (0.8, 0.7, 2.5)
@@ -42,7 +42,9 @@ def effusion_case(root: Path, patient: str, seed: int) -> tuple[np.ndarray, np.n
 def test_flipped_masks_are_resolved_in_space(tmp_path: Path) -> None:
     written = {p: effusion_case(tmp_path / "source", p, seed) for seed, p in enumerate(("LUNG1-005", "LUNG1-016"), 3)}
     lines: list[str] = []
-    folder = Dataset521_NSCLCEffusion.convert(tmp_path / "source", output=tmp_path / "raw", tell=lines.append)
+    folder = convert_dataset(
+        Dataset521_NSCLCEffusion.RECIPE, tmp_path / "source", output=tmp_path / "raw", tell=lines.append
+    )
     for patient, (image, mask) in written.items():
         converted = sitk.ReadImage(str(folder / f"imagesTr/nsclc_{patient}_0000.nii.gz"))
         np.testing.assert_array_equal(sitk.GetArrayFromImage(converted), image)
@@ -55,7 +57,9 @@ def test_slices_keep_their_patient(tmp_path: Path) -> None:
     image, mask = effusion_case(tmp_path / "source", "LUNG1-005", 3)
     effusion_case(tmp_path / "source", "LUNG1-016", 4)
     options = Options(slices=SliceSelection(only_with_lesion=True))
-    folder = Dataset521_NSCLCEffusion.convert(tmp_path / "source", output=tmp_path / "raw", options=options)
+    folder = convert_dataset(
+        Dataset521_NSCLCEffusion.RECIPE, tmp_path / "source", output=tmp_path / "raw", options=options
+    )
     for z in np.flatnonzero(mask.any(axis=(1, 2))):
         converted = sitk.ReadImage(str(folder / f"imagesTr/nsclc_LUNG1-005_{z:03d}_0000.nii.gz"))
         np.testing.assert_array_equal(sitk.GetArrayFromImage(converted), image[z])
@@ -73,7 +77,7 @@ def test_a_mask_that_lies_on_air_is_refused(tmp_path: Path) -> None:
         origin=ORIGIN,
     )
     with pytest.raises(UserError, match="HU inside the mask is not that of fluid"):
-        Dataset521_NSCLCEffusion.convert(tmp_path / "source", output=tmp_path / "raw")
+        convert_dataset(Dataset521_NSCLCEffusion.RECIPE, tmp_path / "source", output=tmp_path / "raw")
     assert not any((tmp_path / "raw").iterdir())
 
 
@@ -81,14 +85,14 @@ def test_structure_sets_beside_the_ct_do_not_count(tmp_path: Path) -> None:
     effusion_case(tmp_path / "source", "LUNG1-005", 3)
     other = tmp_path / "source/NSCLC/LUNG1-005/study/contours"
     write_dicom_series(other, hounsfield((1, 8, 8), 0), modality="RTSTRUCT", series="1.9")
-    assert Dataset521_NSCLCEffusion.convert(tmp_path / "source", output=tmp_path / "raw").is_dir()
+    assert convert_dataset(Dataset521_NSCLCEffusion.RECIPE, tmp_path / "source", output=tmp_path / "raw").is_dir()
 
 
 def test_a_mask_without_series_is_refused(tmp_path: Path) -> None:
     effusion_case(tmp_path / "source", "LUNG1-005", 3)
     write_volume(tmp_path / "source/masks/LUNG1-028_effusion_first_reviewer.nii.gz", blob(SHAPE, 1))
     with pytest.raises(UserError, match="no CT series in a folder named LUNG1-028"):
-        Dataset521_NSCLCEffusion.convert(tmp_path / "source", output=tmp_path / "raw")
+        convert_dataset(Dataset521_NSCLCEffusion.RECIPE, tmp_path / "source", output=tmp_path / "raw")
 
 
 def test_the_union_takes_whatever_is_there(tmp_path: Path) -> None:
@@ -97,7 +101,7 @@ def test_the_union_takes_whatever_is_there(tmp_path: Path) -> None:
     write_volume(root / "Task06_Lung/imagesTr/lung_001.nii.gz", hounsfield(SHAPE, 1))
     write_volume(root / "Task06_Lung/labelsTr/lung_001.nii.gz", blob(SHAPE, 1))
     write_volume(root / "Task06_Lung/imagesTs/lung_002.nii.gz", hounsfield(SHAPE, 2))
-    only_two = Dataset530_NonCOVIDLesions.convert(root, output=tmp_path / "two")
+    only_two = convert_dataset(Dataset530_NonCOVIDLesions.RECIPE, root, output=tmp_path / "two")
     assert {path.name for path in (only_two / "labelsTr").iterdir()} == {
         "msd_lung_001.nii.gz",
         "nsclc_LUNG1-005.nii.gz",
@@ -106,7 +110,7 @@ def test_the_union_takes_whatever_is_there(tmp_path: Path) -> None:
     liver_and_tumour = np.maximum(blob(SHAPE, 5, 1), blob(SHAPE, 6, 2))
     write_volume(root / "LiTS/volume-3.nii", hounsfield(SHAPE, 3))
     write_volume(root / "LiTS/segmentation-3.nii", liver_and_tumour)
-    all_three = Dataset530_NonCOVIDLesions.convert(root, output=tmp_path / "three")
+    all_three = convert_dataset(Dataset530_NonCOVIDLesions.RECIPE, root, output=tmp_path / "three")
     np.testing.assert_array_equal(read_array(all_three / "labelsTr/lits_003.nii.gz"), liver_and_tumour == 2)
     np.testing.assert_array_equal(read_array(all_three / "labelsTr/nsclc_LUNG1-005.nii.gz"), mask)
     np.testing.assert_array_equal(read_array(all_three / "imagesTr/nsclc_LUNG1-005_0000.nii.gz"), image)
@@ -115,13 +119,15 @@ def test_the_union_takes_whatever_is_there(tmp_path: Path) -> None:
 def test_the_union_of_nothing_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "source").mkdir()
     with pytest.raises(UserError, match="holds none of"):
-        Dataset530_NonCOVIDLesions.convert(tmp_path / "source", output=tmp_path / "raw")
+        convert_dataset(Dataset530_NonCOVIDLesions.RECIPE, tmp_path / "source", output=tmp_path / "raw")
 
 
 @pytest.mark.real_data
 def test_real_masks_lie_on_fluid(real_data: Path, tmp_path: Path) -> None:
     options = Options(slices=SliceSelection(only_with_lesion=True, at_most=2))
-    folder = Dataset521_NSCLCEffusion.convert(real_data / "nsclc_effusion", output=tmp_path / "raw", options=options)
+    folder = convert_dataset(
+        Dataset521_NSCLCEffusion.RECIPE, real_data / "nsclc_effusion", output=tmp_path / "raw", options=options
+    )
     records = json.loads((folder / "conversion.json").read_text())["cases"]
     means = {record["case"]: record["notes"]["mean_hu"]["1"] for record in records}
     assert means == {"nsclc_LUNG1-005": 11.1, "nsclc_LUNG1-016": -7.1, "nsclc_LUNG1-028": -80.8}

@@ -16,7 +16,7 @@ from nnunet_covid.dataset_conversion import (
     Dataset522_LiTS,
 )
 from nnunet_covid.errors import UserError
-from nnunet_covid.raw_dataset.options import Options
+from nnunet_covid.raw_dataset import Options, convert_dataset
 
 SHAPE = (3, 11, 13)
 
@@ -47,7 +47,7 @@ def test_506_takes_unlabelled_folders_for_testing(tmp_path: Path) -> None:
         )
         expected[f"labelsTr/covid1920_{number}.nii.gz"] = mask(train / f"volume-covid19-A-{number}_seg.nii.gz", seed)
     expected["imagesTs/covid1920_0001_0000.nii.gz"] = volume(validation / "volume-covid19-A-0001_ct.nii.gz", 9)
-    folder = Dataset506_COVID19_20.convert(tmp_path / "source", output=tmp_path / "raw")
+    folder = convert_dataset(Dataset506_COVID19_20.RECIPE, tmp_path / "source", output=tmp_path / "raw")
     assert_arrays(folder, expected)
     assert json.loads((folder / "dataset.json").read_text())["channel_names"] == {"0": "CT"}
 
@@ -57,7 +57,7 @@ def test_506_misses_a_mask(tmp_path: Path) -> None:
     mask(tmp_path / "source/Train/volume-covid19-A-0003_seg.nii.gz", 0)
     volume(tmp_path / "source/Train/volume-covid19-A-0011_ct.nii.gz", 1)
     with pytest.raises(UserError, match=r"0011_ct\.nii\.gz: has no mask; add volume-covid19-A-0011_seg\.nii\.gz"):
-        Dataset506_COVID19_20.convert(tmp_path / "source", output=tmp_path / "raw")
+        convert_dataset(Dataset506_COVID19_20.RECIPE, tmp_path / "source", output=tmp_path / "raw")
 
 
 def test_507_pairs_studies_with_masks_elsewhere(tmp_path: Path) -> None:
@@ -67,9 +67,11 @@ def test_507_pairs_studies_with_masks_elsewhere(tmp_path: Path) -> None:
         "labelsTr/mosmed_0255.nii.gz": mask(root / "masks/study_0255_mask.nii.gz", 0),
         "imagesUn/mosmed_0001_0000.nii.gz": volume(root / "studies/CT-0/study_0001.nii.gz", 1),
     }
-    folder = Dataset507_MosMed.convert(root, output=tmp_path / "raw")
+    folder = convert_dataset(Dataset507_MosMed.RECIPE, root, output=tmp_path / "raw")
     assert_arrays(folder, expected)
-    without = Dataset507_MosMed.convert(root, output=tmp_path / "without", options=Options(unlabelled=False))
+    without = convert_dataset(
+        Dataset507_MosMed.RECIPE, root, output=tmp_path / "without", options=Options(unlabelled=False)
+    )
     assert_arrays(without, {name: a for name, a in expected.items() if "imagesUn" not in name})
 
 
@@ -81,7 +83,7 @@ def test_520_passes_over_the_hidden_files_of_its_archive(tmp_path: Path) -> None
         "imagesTs/msd_lung_002_0000.nii.gz": volume(root / "imagesTs/lung_002.nii.gz", 1),
     }
     (root / "imagesTr/._lung_001.nii.gz").write_bytes(b"Mac OS X")
-    folder = Dataset520_MSDLung.convert(tmp_path / "source", output=tmp_path / "raw")
+    folder = convert_dataset(Dataset520_MSDLung.RECIPE, tmp_path / "source", output=tmp_path / "raw")
     assert_arrays(folder, expected)
 
 
@@ -102,7 +104,9 @@ def lits(root: Path) -> dict[str, np.ndarray]:
 )
 def test_522_joins_its_batches(tmp_path: Path, classes: str, table: list[int]) -> None:
     expected = lits(tmp_path / "source")
-    folder = Dataset522_LiTS.convert(tmp_path / "source", output=tmp_path / "raw", options=Options(classes=classes))
+    folder = convert_dataset(
+        Dataset522_LiTS.RECIPE, tmp_path / "source", output=tmp_path / "raw", options=Options(classes=classes)
+    )
     assert_arrays(folder, {n: np.array(table)[a] if "labels" in n else a for n, a in expected.items()})
 
 
@@ -111,6 +115,6 @@ def test_522_names_every_file_without_partner(tmp_path: Path) -> None:
     (tmp_path / "source/Training Batch 1/segmentation-2.nii").unlink()
     (tmp_path / "source/Training Batch 2/volume-30.nii").unlink()
     with pytest.raises(UserError) as e:
-        Dataset522_LiTS.convert(tmp_path / "source", output=tmp_path / "raw")
+        convert_dataset(Dataset522_LiTS.RECIPE, tmp_path / "source", output=tmp_path / "raw")
     assert "volume-2.nii: has no mask" in str(e.value)
     assert "segmentation-30.nii: is a mask without a volume" in str(e.value)

@@ -5,7 +5,7 @@ import pytest
 import SimpleITK as sitk
 from PIL import Image
 
-from nnunet_covid.dataset_conversion.registry import recipe_named
+from nnunet_covid.dataset_conversion import recipe_named
 from nnunet_covid.demo.covid_semiseg import (
     COLOURS,
     edge_of,
@@ -14,7 +14,7 @@ from nnunet_covid.demo.covid_semiseg import (
     write_tiny_covid_semiseg,
 )
 from nnunet_covid.demo.synthetic import synthetic_volume
-from nnunet_covid.raw_dataset.conversion import convert_data_set
+from nnunet_covid.raw_dataset import convert_dataset
 
 TRAINING = "TrainingSet/LungInfection-Train"
 TEST = "TestingSet/LungInfection-Test"
@@ -113,7 +113,7 @@ def test_volume_survives_the_way_through_nifti(tmp_path):
 
 @pytest.mark.parametrize(("name", "labels"), [("covid-semiseg", 2), ("502", 3)])
 def test_converter_takes_the_synthetic_download(tiny, tmp_path, name, labels):
-    folder = convert_data_set(recipe_named(name), tiny, output=tmp_path, tell=lambda _: None)
+    folder = convert_dataset(recipe_named(name), tiny, output=tmp_path, tell=lambda _: None)
     description = json.loads((folder / "dataset.json").read_text())
     assert description["numTraining"] == 8
     assert len(description["labels"]) == labels

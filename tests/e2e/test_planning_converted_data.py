@@ -14,7 +14,7 @@ from chest_phantom import chest_volume, ellipse
 from image_files import write_volume
 
 from nnunet_covid.dataset_conversion import Dataset520_MSDLung
-from nnunet_covid.raw_dataset.options import Options, SliceSelection
+from nnunet_covid.raw_dataset import Options, SliceSelection, convert_dataset
 
 
 @pytest.mark.e2e
@@ -28,7 +28,7 @@ def test_nnunet_accepts_slices_with_lung_masks(tmp_path: Path, monkeypatch: pyte
         lesion = lungs & ellipse(64, 0.5, 0.3, 0.1, 0.1)
         write_volume(tmp_path / f"volumes/labelsTr/lung_00{seed}.nii.gz", lesion.astype("uint8"))
     slices = Options(lung_mask_channel=True, lung_method="threshold", slices=SliceSelection(), window=(-1250, 250))
-    raw = Dataset520_MSDLung.convert(tmp_path / "volumes", options=slices)
+    raw = convert_dataset(Dataset520_MSDLung.RECIPE, tmp_path / "volumes", options=slices)
     preprocessed = tmp_path / "preprocessed/Dataset520_MSDLung"
 
     command = shutil.which("nnUNetv2_plan_and_preprocess", path=Path(sys.executable).parent)

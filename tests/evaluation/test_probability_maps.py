@@ -58,7 +58,7 @@ def test_grey_maps_of_another_size_are_resized_only_if_asked(tmp_path):
     write_grey(tmp_path / "a.png")
     with pytest.raises(UserError, match=r"4×5 differs from the label map's 8×10; have it resized") as e:
         read_maps(find_maps(tmp_path, ["a"], ONE), "a", ONE, (8, 10))
-    assert e.value.options == ("resize_maps",)
+    assert e.value.about == "resize_maps"
     source = find_maps(tmp_path, ["a"], ONE, resize=True)
     assert read_maps(source, "a", ONE, (8, 10))["infection"].shape == (8, 10)
 

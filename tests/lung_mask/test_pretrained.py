@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from nnunet_covid.errors import UserError
-from nnunet_covid.lung_mask import pretrained
-from nnunet_covid.lung_mask.segment import segment_lungs
+from nnunet_covid.lung_mask import pretrained, segment_lungs
 
 
 class StandIn:

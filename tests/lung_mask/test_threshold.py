@@ -11,11 +11,9 @@ import pytest
 from chest_phantom import chest_slice, chest_volume, dice, ellipse
 from image_files import read_array
 
-from nnunet_covid.lung_mask.closing import close_regions
-from nnunet_covid.lung_mask.segment import segment_lungs
-from nnunet_covid.lung_mask.threshold_slice import lungs_in_slice
-from nnunet_covid.lung_mask.threshold_volume import lungs_in_volume
-from nnunet_covid.raw_dataset.intensity_window import to_8_bit
+from nnunet_covid.lung_mask import segment_lungs
+from nnunet_covid.lung_mask.threshold import close_regions, lungs_in_slice, lungs_in_volume
+from nnunet_covid.raw_dataset.scan import to_8_bit
 
 SPACING = (2.5, 2.5, 8.0)
 

@@ -9,13 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nnunet_covid.raw_dataset.intensity_window import from_8_bit, to_8_bit
-from nnunet_covid.raw_dataset.label_table import map_colours, map_values
-from nnunet_covid.raw_dataset.lung_crop import crop_around_lungs
-from nnunet_covid.raw_dataset.options import SliceSelection
-from nnunet_covid.raw_dataset.problems import UnusableFile
-from nnunet_covid.raw_dataset.scan import Geometry, Scan
-from nnunet_covid.raw_dataset.slice_extraction import extract_slices, selected_indices
+from nnunet_covid.geometry import Geometry
+from nnunet_covid.raw_dataset import SliceSelection, UnusableFile
+from nnunet_covid.raw_dataset.classes import map_colours, map_values
+from nnunet_covid.raw_dataset.scan import (
+    Scan,
+    crop_around_lungs,
+    extract_slices,
+    from_8_bit,
+    selected_indices,
+    to_8_bit,
+)
 
 UPRIGHT = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 

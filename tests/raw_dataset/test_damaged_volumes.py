@@ -13,8 +13,8 @@ import SimpleITK as sitk
 from image_files import hounsfield, write_volume
 
 from nnunet_covid import whole_nifti
-from nnunet_covid.raw_dataset.problems import UnusableFile
-from nnunet_covid.raw_dataset.volume import read_volume
+from nnunet_covid.raw_dataset import UnusableFile
+from nnunet_covid.raw_dataset.volumes import read_volume
 
 VOXELS = hounsfield((40, 64, 64), 0)  # ITK refuses damage within its first read-ahead of a file
 DIMENSIONS, BITS_PER_VOXEL, OFFSET = 40, 72, 108  # where a NIfTI-1 header has them

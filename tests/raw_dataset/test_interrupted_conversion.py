@@ -8,17 +8,19 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import pytest
 from image_files import blob, checksums, grey, write_picture
 
 from nnunet_covid.dataset_conversion import Dataset501_COVIDSemiSeg
-from nnunet_covid.dataset_conversion.folder import convert as convert_folder
+from nnunet_covid.dataset_conversion.folder import convert_folder
 from nnunet_covid.dataset_conversion.folder_layout import FolderLayout
 from nnunet_covid.errors import UserError
-from nnunet_covid.raw_dataset.options import Options
-from nnunet_covid.raw_dataset.staging import Staging
+from nnunet_covid.raw_dataset import Options, SourceCase, convert_dataset
+from nnunet_covid.raw_dataset.destination import CaseRecord, Staging
 
 LABELLED = "TrainingSet/LungInfection-Train/Doctor-label"
 CASES = 60
@@ -33,7 +35,7 @@ def source(tmp_path: Path) -> Path:
 
 
 def convert(source: Path, output: Path, **arguments: object) -> Path:
-    return Dataset501_COVIDSemiSeg.convert(source, output=output, tell=lambda _: None, **arguments)
+    return convert_dataset(Dataset501_COVIDSemiSeg.RECIPE, source, output=output, tell=lambda _: None, **arguments)
 
 
 def kill_in_the_middle(source: Path, output: Path, workers: int = 1) -> Path:
@@ -41,14 +43,15 @@ def kill_in_the_middle(source: Path, output: Path, workers: int = 1) -> Path:
     code = (
         "import sys; from pathlib import Path; "
         "from nnunet_covid.dataset_conversion import Dataset501_COVIDSemiSeg as d; "
-        "d.convert(sys.argv[1], output=Path(sys.argv[2]), workers=int(sys.argv[3]))"
+        "from nnunet_covid.raw_dataset import convert_dataset; "
+        "convert_dataset(d.RECIPE, Path(sys.argv[1]), output=Path(sys.argv[2]), workers=int(sys.argv[3]))"
     )
     command = [sys.executable, "-c", code, str(source), str(output), str(workers)]
     process = subprocess.Popen(command, env={**os.environ, "CONVERSION": str(output)})
     partial = output / ".Dataset501_COVIDSemiSeg.partial"
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and process.poll() is None:
-        if len(list((partial / "labelsTr").glob("*.png"))) >= 5:
+        if len(list((partial / "labelsTr").glob("[!.]*.png"))) >= 5:
             os.kill(process.pid, signal.SIGKILL)
             break
         time.sleep(0.002)
@@ -61,11 +64,11 @@ def test_a_killed_conversion_goes_on_and_gives_the_same_bytes(source: Path, tmp_
     undisturbed = convert(source, tmp_path / "undisturbed")
     partial = kill_in_the_middle(source, tmp_path / "killed")
     assert partial.is_dir(), "killed too late or too early to show anything"
-    done = len(list((partial / "labelsTr").glob("*.png")))
+    done = len(list((partial / "labelsTr").glob("[!.]*.png")))
     assert 0 < done < CASES
     assert not (tmp_path / "killed/Dataset501_COVIDSemiSeg").exists(), "nothing may look finished"
     (partial / "labelsTr/leftover.tmp.png").write_bytes(b"half a file")
-    kept = min((partial / "imagesTr").glob("*.png"))
+    kept = min((partial / "imagesTr").glob("[!.]*.png"))
     written_at = kept.stat().st_mtime_ns
     resumed = convert(source, tmp_path / "killed")
     assert checksums(resumed) == checksums(undisturbed)
@@ -121,9 +124,25 @@ def fails(*_: object, **__: object) -> None:
     raise OSError(28, "No space left on device")
 
 
+def test_a_killed_process_of_many_does_not_cost_the_others_work(source: Path, tmp_path: Path) -> None:
+    def two_and_no_more(work: Callable[[SourceCase], CaseRecord], cases: list[SourceCase], workers: int) -> Iterator:
+        yield from map(work, cases[:2])
+        raise UserError("a process was killed") from BrokenProcessPool()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("nnunet_covid.raw_dataset.convert.map_in_processes", two_and_no_more)
+        with pytest.raises(UserError, match="was killed"):
+            convert(source, tmp_path / "killed", workers=2)
+    kept = sorted((tmp_path / "killed/.Dataset501_COVIDSemiSeg.partial/imagesTr").iterdir())
+    written_at = [path.stat().st_mtime_ns for path in kept]
+    resumed = convert(source, tmp_path / "killed")
+    assert [(resumed / "imagesTr" / path.name).stat().st_mtime_ns for path in kept] == written_at
+    assert len(kept) == 2
+
+
 def test_damage_in_a_left_over_file_is_repaired(source: Path, tmp_path: Path) -> None:
     partial = kill_in_the_middle(source, tmp_path / "killed")
-    min((partial / "labelsTr").glob("*.png")).write_bytes(b"damaged")
+    min((partial / "labelsTr").glob("[!.]*.png")).write_bytes(b"damaged")
     resumed = convert(source, tmp_path / "killed")
     assert checksums(resumed) == checksums(convert(source, tmp_path / "undisturbed"))
 
@@ -132,7 +151,7 @@ def test_a_second_run_changes_nothing(source: Path, tmp_path: Path) -> None:
     folder = convert(source, tmp_path / "raw")
     stamps = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     said: list[str] = []
-    Dataset501_COVIDSemiSeg.convert(source, output=tmp_path / "raw", tell=said.append)
+    convert_dataset(Dataset501_COVIDSemiSeg.RECIPE, source, output=tmp_path / "raw", tell=said.append)
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == stamps
     assert "already holds this conversion" in said[0]
 
@@ -140,8 +159,9 @@ def test_a_second_run_changes_nothing(source: Path, tmp_path: Path) -> None:
 def test_other_content_at_the_destination_is_never_overwritten(source: Path, tmp_path: Path) -> None:
     folder = convert(source, tmp_path / "raw")
     before = checksums(folder)
-    with pytest.raises(UserError, match=r"converted with other options; delete it .* -d"):
+    with pytest.raises(UserError, match=r"converted with other options; delete it .* another number") as e:
         convert(source, tmp_path / "raw", options=Options(lung_mask_channel=True))
+    assert e.value.about == "number"
     (source / LABELLED / "Imgs/3.jpg").unlink()
     write_picture(source / LABELLED / "Imgs/3.jpg", grey((120, 130), 999))
     with pytest.raises(UserError, match="converted from other source files"):
@@ -168,12 +188,12 @@ def test_splits_reach_nnunet_but_replace_nothing(source: Path, tmp_path: Path, m
     monkeypatch.setenv("nnUNet_raw", str(tmp_path / "raw"))
     monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path / "preprocessed"))
     monkeypatch.delenv("nnUNet_results", raising=False)
-    folder = Dataset501_COVIDSemiSeg.convert(source, tell=lambda _: None)
+    folder = convert_dataset(Dataset501_COVIDSemiSeg.RECIPE, source, tell=lambda _: None)
     placed = tmp_path / "preprocessed/Dataset501_COVIDSemiSeg/splits_final.json"
     assert placed.read_bytes() == (folder / "splits_final.json").read_bytes()
     placed.write_text(json.dumps([{"train": ["a"], "val": ["b"]}]))
     said: list[str] = []
-    Dataset501_COVIDSemiSeg.convert(source, tell=said.append)
+    convert_dataset(Dataset501_COVIDSemiSeg.RECIPE, source, tell=said.append)
     assert json.loads(placed.read_text()) == [{"train": ["a"], "val": ["b"]}]
     assert "was left as it is" in said[-1]
 
@@ -182,8 +202,9 @@ def test_one_number_stands_for_one_data_set(source: Path, tmp_path: Path, monkey
     monkeypatch.setenv("nnUNet_raw", str(tmp_path / "raw"))
     monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path / "preprocessed"))
     (tmp_path / "preprocessed/Dataset501_Other").mkdir(parents=True)
-    with pytest.raises(UserError, match="Dataset501_Other has the same number; choose another number with -d"):
-        Dataset501_COVIDSemiSeg.convert(source)
+    with pytest.raises(UserError, match="Dataset501_Other has the same number; choose another number") as e:
+        convert_dataset(Dataset501_COVIDSemiSeg.RECIPE, source)
+    assert e.value.about == "number"
 
 
 def test_a_destination_that_cannot_be_written(source: Path, tmp_path: Path) -> None:
@@ -194,5 +215,6 @@ def test_a_destination_that_cannot_be_written(source: Path, tmp_path: Path) -> N
 
 def test_the_raw_folder_must_be_known(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("nnUNet_raw", raising=False)
-    with pytest.raises(UserError, match=r"nnUNet_raw is not set: export nnUNet_raw=.* with -o"):
-        Dataset501_COVIDSemiSeg.convert(source)
+    with pytest.raises(UserError, match=r"nnUNet_raw is not set: export nnUNet_raw=.* or name a folder") as e:
+        convert_dataset(Dataset501_COVIDSemiSeg.RECIPE, source)
+    assert e.value.about == "output"

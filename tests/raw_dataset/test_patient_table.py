@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from nnunet_covid.errors import UserError
-from nnunet_covid.raw_dataset.patient_table import read_patients
+from nnunet_covid.raw_dataset import read_patients
 
 
 def test_both_names_of_the_column_and_a_line_twice(tmp_path: Path) -> None:

@@ -9,17 +9,15 @@ import pytest
 import SimpleITK as sitk
 from image_files import hounsfield, write_dicom_series, write_volume
 
-from nnunet_covid.raw_dataset.dicom_series import read_series, series_folders
-from nnunet_covid.raw_dataset.image_file import read_scan
-from nnunet_covid.raw_dataset.problems import UnusableFile
-from nnunet_covid.raw_dataset.volume import array_of, difference_of_grids, read_volume
+from nnunet_covid.raw_dataset import UnusableFile, read_scan
+from nnunet_covid.raw_dataset.volumes import array_of, difference_of_grids, read_volume, series_folders
 
 SHAPE = (6, 8, 9)
 
 
 def test_slices_are_ordered_by_position_not_by_name(tmp_path: Path) -> None:
     write_dicom_series(tmp_path / "series", hounsfield(SHAPE, 0))
-    image = read_series(tmp_path / "series")
+    image = read_volume(tmp_path / "series")
     np.testing.assert_array_equal(sitk.GetArrayFromImage(image), hounsfield(SHAPE, 0))
     np.testing.assert_allclose(image.GetSpacing(), (0.8, 0.7, 2.5), rtol=1e-5)
     np.testing.assert_allclose(image.GetOrigin(), (-10, 20, -30), rtol=1e-5)
@@ -28,7 +26,7 @@ def test_slices_are_ordered_by_position_not_by_name(tmp_path: Path) -> None:
 def test_a_missing_slice_is_noticed(tmp_path: Path) -> None:
     write_dicom_series(tmp_path, hounsfield(SHAPE, 0), skip=(3,))
     with pytest.raises(UnusableFile, match=r"slices are missing \(distances 2\.5 to 5 mm\); download the whole series"):
-        read_series(tmp_path)
+        read_volume(tmp_path)
 
 
 def test_two_series_in_one_folder_are_refused(tmp_path: Path) -> None:
@@ -36,7 +34,7 @@ def test_two_series_in_one_folder_are_refused(tmp_path: Path) -> None:
     write_dicom_series(tmp_path / "other", hounsfield((4, 8, 9), 0), series="1.2.4")
     (tmp_path / "other/0004.dcm").rename(tmp_path / "stray.dcm")
     with pytest.raises(UnusableFile, match="holds 2 DICOM series; leave one"):
-        read_series(tmp_path)
+        read_volume(tmp_path)
 
 
 def test_series_are_found_at_any_depth(tmp_path: Path) -> None:

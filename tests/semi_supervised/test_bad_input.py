@@ -62,13 +62,13 @@ def test_images_that_are_labelled_or_test_images_or_twice_in_the_folder(made, er
 def test_wrong_channels_an_empty_folder_and_none_at_all(made, error, tmp_path: Path) -> None:
     images = copied(made, tmp_path)
     shutil.copy(images / "un_0_0000.png", images / "un_0_0001.png")
-    assert "need 1 channel(s), but the number differs in un_0 (2)" in error(i=str(images))
+    assert "case un_0 has channels 0000, 0001, but 0000 is expected" in error(i=str(images))
     (tmp_path / "empty").mkdir()
-    assert "no images to label; nnU-Net's names are CASE_0000.png" in error(i=str(tmp_path / "empty"))
-    assert "no such folder" in error(i=str(tmp_path / "nowhere"))
+    assert "holds no image that ends in .png" in error(i=str(tmp_path / "empty"))
+    assert "is no folder" in error(i=str(tmp_path / "nowhere"))
     (images / "un_0_0001.png").unlink()
     (images / "un_9_0000.png").write_bytes(b"no picture")
-    assert "un_9_0000.png: cannot be read" in error(i=str(images))
+    assert "un_9_0000.png cannot be read" in error(i=str(images))
 
 
 def test_only_known_images(made, error, tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_only_known_images(made, error, tmp_path: Path) -> None:
 
 
 def test_names_that_nnunet_does_not_find(error) -> None:
-    assert "nnU-Net finds no such data set" in error(dataset="941")
+    assert "data set '941': there is none in" in error(dataset="941")
     assert "has no configuration '3d_fullres', but 2d" in error(configuration="3d_fullres")
     assert "has no fold 4, but 1 fold(s) from 0 on" in error(fold="4")
     assert "must be a number or 'all'" in error(fold="first")
@@ -96,15 +96,14 @@ def test_options_of_the_other_strategy_and_of_no_class(error, tmp_path: Path) ->
 
 
 def test_two_processes_on_one_run(made: TinyDataSet, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("fcntl")
     import torch
 
-    from nnunet_covid.nnunet.rounds.run import locked
-    from nnunet_covid.nnunet.rounds.setting import find_setting
+    from nnunet_covid.semi_supervised.experiment import find_experiment
+    from nnunet_covid.semi_supervised.pseudo_label_run import locked
 
-    setting = find_setting("940", "2d", "0", "nnUNetTrainer", "Random", "testPlans", torch.device("cpu"))
+    experiment = find_experiment("940", "2d", "0", "nnUNetTrainer", "Random", "testPlans", torch.device("cpu"))
     command = ["pseudo-label", "940", "2d", "0", "-p", "testPlans", "--strategy", "random", "-device", "cpu"]
-    with locked(setting.report_folder):
+    with locked(experiment.report_folder):
         assert cli.main([*command, "-i", str(made.unlabelled)]) == 2
     assert "another process is at work" in capsys.readouterr().err
-    assert not setting.report_folder.exists()
+    assert not experiment.report_folder.exists()

@@ -7,11 +7,15 @@ import math
 import numpy as np
 import pytest
 
-from nnunet_covid.semi_supervised.confidence import certainty_of_prediction, mean_confidence, votes
-from nnunet_covid.semi_supervised.seeds import seed_for
-from nnunet_covid.semi_supervised.selection import draw_at_random, most_confident
-from nnunet_covid.semi_supervised.soft_labels import STEPS, draw_labels, to_bytes
-from nnunet_covid.semi_supervised.stopping import best_round, no_longer_improves
+from nnunet_covid.semi_supervised.rounds import best_round, draw_at_random, most_confident, no_longer_improves, seed_for
+from nnunet_covid.semi_supervised.trust import (
+    STEPS,
+    certainty_of_prediction,
+    draw_labels,
+    mean_confidence,
+    to_bytes,
+    votes,
+)
 
 
 def test_a_draw_depends_on_the_set_and_the_seed_alone() -> None:

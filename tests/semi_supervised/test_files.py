@@ -15,19 +15,17 @@ from PIL import Image
 
 from nnunet_covid.errors import UserError
 from nnunet_covid.figures.progress import draw_progress
-from nnunet_covid.nnunet.rounds.classes import Classes, with_ignore_label
-from nnunet_covid.nnunet.rounds.dataset import PREFIX, LabelledAndPseudo
-from nnunet_covid.semi_supervised.history import history
-from nnunet_covid.semi_supervised.manifest import summarise, write_manifest
+from nnunet_covid.semi_supervised.labelling import Classes, with_ignore_label
 from nnunet_covid.semi_supervised.options import make_options
-from nnunet_covid.semi_supervised.state import RunState
+from nnunet_covid.semi_supervised.state import RunState, history, summarise, write_manifest
+from nnunet_covid.semi_supervised.training import PREFIX, LabelledAndPseudo
 
 REGIONS = {"background": 0, "infection": [1, 2], "consolidation": 2}
 
 
 def classes(labels: dict[str, Any] | None = None, **extra: Any) -> Classes:
     described = planned.dataset_json(labels, **extra)
-    return Classes.of(described, PlansManager(planned.plans()).get_label_manager(described))
+    return Classes.of(described, PlansManager(planned.plans()))
 
 
 def test_thresholds_go_by_class_name() -> None:
@@ -131,5 +129,5 @@ def test_the_picture_is_drawn_at_every_stage(tmp_path: Path) -> None:
         state.units[name] = {"result": result, "seconds": 1.0}
         if name not in ("pool", "0/validate base", "1/validate round_001"):
             continue
-        with Image.open(draw_progress(tmp_path, "title", history({"units": state.units}))) as picture:
+        with Image.open(draw_progress(tmp_path, "title", history(state.units))) as picture:
             assert picture.size == (1760, 896)

@@ -14,10 +14,9 @@ from skimage import io
 
 from nnunet_covid import cli
 from nnunet_covid.errors import UserError
-from nnunet_covid.nnunet.rounds import bench, run
-from nnunet_covid.nnunet.rounds.images import checksums as image_checksums
-from nnunet_covid.nnunet.rounds.images import unlabelled_images
-from nnunet_covid.nnunet.rounds.setting import find_setting
+from nnunet_covid.semi_supervised import learner
+from nnunet_covid.semi_supervised.experiment import find_experiment
+from nnunet_covid.semi_supervised.unlabelled import UnlabelledImages
 
 pytestmark = pytest.mark.e2e
 
@@ -30,24 +29,24 @@ def test_a_run_whose_folder_was_deleted_leaves_no_labels_to_the_next(
     kept = []
     for threshold in (0.0, 0.999):
         options = {**SHORT, "threshold": threshold}
-        setting = do_rounds(made.unlabelled, "2d", TRAINER, "random", "Test", options)
-        result = units(setting)
+        experiment = do_rounds(made.unlabelled, "2d", TRAINER, "random", "Test", options)
+        result = units(experiment)
         kept.append((result["0/base"]["model"], result["1/label"]["kept"]["infection"]))
-        shutil.rmtree(setting.report_folder)
+        shutil.rmtree(experiment.report_folder)
     assert kept[0][0] == kept[1][0], "the same model"
     assert kept[0][1] > kept[1][1] == 0
 
 
 def test_unlabelled_images_are_told_apart_by_their_geometry(make: Any) -> None:
     made = make(dims=3)
-    setting = find_setting("940", "3d_fullres", "0", TRAINER, "Test", "testPlans", torch.device("cpu"))
-    images = unlabelled_images(made.unlabelled, setting)
-    before = image_checksums(images, setting, "")["un_0"]
-    (path,) = images["un_0"]
+    experiment = find_experiment("940", "3d_fullres", "0", TRAINER, "Test", "testPlans", torch.device("cpu"))
+    images = UnlabelledImages(made.unlabelled, experiment)
+    before = images.checksums()["un_0"]
+    (path,) = images.cases[0].files
     volume = sitk.ReadImage(str(path))
     volume.SetSpacing([2.0 * s for s in volume.GetSpacing()])
     sitk.WriteImage(volume, str(path))
-    after = image_checksums(images, setting, "")["un_0"]
+    after = images.checksums()["un_0"]
     assert before.voxels == after.voxels
     assert before.whole != after.whole
 
@@ -55,9 +54,10 @@ def test_unlabelled_images_are_told_apart_by_their_geometry(make: Any) -> None:
 def test_images_that_changed_while_a_run_was_interrupted_are_told(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     quick_ending(monkeypatch)
     made = make()
-    monkeypatch.setattr(run, "preprocess_pool", _killed)
-    with pytest.raises(KeyboardInterrupt):
-        do_rounds(made.unlabelled, "2d", TRAINER, "random", "Test", SHORT)
+    with monkeypatch.context() as patched:
+        patched.setattr(UnlabelledImages, "preprocess", _killed)
+        with pytest.raises(KeyboardInterrupt):
+            do_rounds(made.unlabelled, "2d", TRAINER, "random", "Test", SHORT)
     picture = io.imread(made.unlabelled / "un_1_0000.png")
     io.imsave(made.unlabelled / "un_1_0000.png", picture // 2, check_contrast=False)
     with pytest.raises(UserError, match=r"1 image\(s\) have changed since the run began \(un_1\)"):
@@ -93,14 +93,14 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_later(
     made = make()
     command = ["pseudo-label", "940", "2d", "0", "-tr", TRAINER, "-p", "testPlans", "--strategy", "random"]
     command += ["-i", str(made.unlabelled), "-device", "cpu", "--round-epochs", "1", "--no-two-step"]
-    plain = bench.write_manifest
+    plain = learner.write_manifest
 
     def full(*arguments: Any) -> None:
         raise OSError(28, "No space left on device", "somewhere")
 
-    monkeypatch.setattr(bench, "write_manifest", full)
+    monkeypatch.setattr(learner, "write_manifest", full)
     assert cli.main(command) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("error: the disk of somewhere is full; nothing is lost")
-    monkeypatch.setattr(bench, "write_manifest", plain)
+    monkeypatch.setattr(learner, "write_manifest", plain)
     assert cli.main(command) == 0

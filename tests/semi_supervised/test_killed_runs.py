@@ -89,7 +89,7 @@ def test_killed_at_random_moments(strategy: str, tmp_path: Path) -> None:
     for folder in sorted((made.preprocessed / "pseudo_labels").glob("*Undisturbed*/round_*")):
         other = folder.parent.with_name(folder.parent.name.replace("Undisturbed", "Killed")) / folder.name
         names = {p.name for p in folder.iterdir()}
-        assert {p.name for p in other.iterdir() if not p.name.startswith("tmp_")} == names
+        assert {p.name for p in other.iterdir() if not p.name.startswith(".")} == names
         for path in folder.glob("*_seg.b2nd"):
             mine, theirs = (blosc2.open(str(p), mode="r")[:] for p in (path, other / path.name))
             np.testing.assert_array_equal(mine, theirs)

@@ -24,7 +24,7 @@ from tiny_data_set import TinyDataSet
 
 from nnunet_covid import cli, trainers
 from nnunet_covid.demo.commands import console_command
-from nnunet_covid.nnunet.rounds.dataset import PREFIX, LabelledAndPseudo
+from nnunet_covid.semi_supervised.training import PREFIX, LabelledAndPseudo
 
 pytestmark = pytest.mark.e2e
 TWO_CLASSES = {"background": 0, "ground_glass": 1, "consolidation": 2}
@@ -35,8 +35,8 @@ def checksums(folder: Path) -> dict[str, str]:
     return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.rglob("*") if p.is_file()}
 
 
-def pseudo_label(setting: Any, case: str, number: int = 1) -> np.ndarray:
-    path = setting.label_folder / f"round_{number:03d}" / f"{case}_seg.b2nd"
+def pseudo_label(experiment: Any, case: str, number: int = 1) -> np.ndarray:
+    path = experiment.label_folder / f"round_{number:03d}" / f"{case}_seg.b2nd"
     return blosc2.open(str(path), mode="r")[:]
 
 
@@ -44,34 +44,34 @@ def test_labels_are_what_nnunet_itself_predicts(make: Any, monkeypatch: pytest.M
     quick_ending(monkeypatch)
     made = make()
     before = checksums(made.preprocessed), checksums(made.raw)
-    setting = do_rounds(made.unlabelled, "2d", TRAINER, "random", "Test", SHORT)
+    experiment = do_rounds(made.unlabelled, "2d", TRAINER, "random", "Test", SHORT)
     after = checksums(made.preprocessed)
     assert {name: after[name] for name in before[0]} == before[0], "nothing of the labelled data has changed"
     assert checksums(made.raw) == before[1]
 
-    model = setting.report_folder / "training"  # plans and dataset.json as a model folder has them
-    shutil.copy(setting.report_folder / "models" / "base.pth", model / "fold_0" / "checkpoint_final.pth")
+    model = experiment.report_folder / "training"  # plans and dataset.json as a model folder has them
+    shutil.copy(experiment.report_folder / "models" / "base.pth", model / "fold_0" / "checkpoint_final.pth")
     predictor = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
     predictor.initialize_from_trained_model_folder(str(model), (0,))
     assert predictor.trainer_name == TRAINER, "the ordinary name"
     for case in ("un_0", "un_1"):
-        image, properties = setting.plans_manager.image_reader_writer_class().read_images(
+        image, properties = experiment.plans_manager.image_reader_writer_class().read_images(
             [str(made.unlabelled / f"{case}_0000.png")]
         )
         expected = predictor.predict_single_npy_array(image, properties)[0]
-        shown = io.imread(setting.report_folder / "round_001" / f"{case}.png")
+        shown = io.imread(experiment.report_folder / "round_001" / f"{case}.png")
         np.testing.assert_array_equal(shown, expected)
         assert shown.any(), "an empty label would prove nothing"
-    rows = list(csv.DictReader((setting.report_folder / "round_001" / "manifest.csv").open()))
+    rows = list(csv.DictReader((experiment.report_folder / "round_001" / "manifest.csv").open()))
     assert [row["image"] for row in rows] == ["un_0", "un_1"]
-    assert {row["model"] for row in rows} == {units(setting)["0/base"]["model"]}
+    assert {row["model"] for row in rows} == {units(experiment)["0/base"]["model"]}
     assert {row["kept"] for row in rows} == {"1.000000"}
 
 
 def test_a_late_distillation_does_not_stop_the_short_trainings(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     quick_ending(monkeypatch)
-    setting = do_rounds(make().unlabelled, "2d", "SSANetTrainerSA10_11epochs_1its", "random", "Test", SHORT)
-    assert units(setting)["1/round_001"]["steps"] == 1
+    experiment = do_rounds(make().unlabelled, "2d", "SSANetTrainerSA10_11epochs_1its", "random", "Test", SHORT)
+    assert units(experiment)["1/round_001"]["steps"] == 1
 
 
 def test_pseudo_cases_are_trained_on_and_never_validate(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,8 +98,8 @@ def test_pseudo_cases_are_trained_on_and_never_validate(make: Any, monkeypatch: 
 def test_training_really_learns_from_pseudo_labels(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     quick_ending(monkeypatch)
     made = make()
-    setting = do_rounds(made.unlabelled, "2d", TRAINER, "random", "Test", SHORT)
-    done = units(setting)
+    experiment = do_rounds(made.unlabelled, "2d", TRAINER, "random", "Test", SHORT)
+    done = units(experiment)
     assert done["0/base"]["model"] != done["1/round_001"]["model"]
     again = do_rounds(made.unlabelled, "2d", TRAINER, "random", "Again", SHORT)
     assert units(again)["1/round_001"]["model"] == done["1/round_001"]["model"], "the same seed, the same weights"
@@ -112,13 +112,13 @@ def test_regions_in_3d(trainer: str, make: Any, monkeypatch: pytest.MonkeyPatch)
     quick_ending(monkeypatch)
     made = make(dims=3, labels=REGIONS, regions_class_order=[1, 2], size=20, spacing=1.25)
     options = {"max_rounds": 1, "threshold": 0.5, "untrusted": "ignore", "warm_start": True}
-    setting = do_rounds(made.unlabelled, "3d_fullres", trainer, "iterative", "Test", options)
-    label = pseudo_label(setting, "un_0")
+    experiment = do_rounds(made.unlabelled, "3d_fullres", trainer, "iterative", "Test", options)
+    label = pseudo_label(experiment, "un_0")
     assert label.shape == (1, 16, 16, 16)
     assert set(np.unique(label)) <= {-1, 0, 1, 2, 3}
-    shown = sitk.ReadImage(str(setting.report_folder / "round_001" / "un_0.nii.gz"))
+    shown = sitk.ReadImage(str(experiment.report_folder / "round_001" / "un_0.nii.gz"))
     assert shown.GetSize() == (20, 20, 20), "as large as the image"
-    assert units(setting)["1/weights"] is None, "regions have no cross entropy over classes"
+    assert units(experiment)["1/weights"] is None, "regions have no cross entropy over classes"
 
 
 def test_class_weights_reach_the_cross_entropy(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,14 +133,14 @@ def test_class_weights_reach_the_cross_entropy(make: Any, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(nnUNetTrainer, "run_training", noting)
     options = {"max_rounds": 1, "per_round": 2, "threshold": 0.3, "reweight": "on"}
-    setting = do_rounds(made.unlabelled, "2d", TRAINER, "iterative", "Test", options)
+    experiment = do_rounds(made.unlabelled, "2d", TRAINER, "iterative", "Test", options)
     voxels = np.zeros(3)
     for i in range(4):
         label = io.imread(made.raw / "labelsTr" / f"case_{i}.png")
         voxels += [(label == v).sum() for v in range(3)]
     torch.testing.assert_close(weights[0], torch.tensor(voxels.sum() / (3 * voxels)).float())
     for case in ("un_0", "un_1"):
-        label = pseudo_label(setting, case)
+        label = pseudo_label(experiment, case)
         voxels += [(label == v).sum() for v in range(3)]
     torch.testing.assert_close(weights[1], torch.tensor(voxels.sum() / (3 * voxels)).float())
 
@@ -161,12 +161,12 @@ def test_every_option_gives_labels_to_train_on(
 ) -> None:
     quick_ending(monkeypatch)
     made = make(labels=TWO_CLASSES)
-    setting = do_rounds(made.unlabelled, "2d", TRAINER, "random", "Test", {**SHORT, **options})
-    chosen = units(setting)["1/select"]
+    experiment = do_rounds(made.unlabelled, "2d", TRAINER, "random", "Test", {**SHORT, **options})
+    chosen = units(experiment)["1/select"]
     assert len(chosen) == options.get("per_round", 2)
     for case in chosen:
-        assert set(np.unique(pseudo_label(setting, case))) <= values
-    rows = list(csv.DictReader((setting.report_folder / "round_001" / "manifest.csv").open()))
+        assert set(np.unique(pseudo_label(experiment, case))) <= values
+    rows = list(csv.DictReader((experiment.report_folder / "round_001" / "manifest.csv").open()))
     assert all(0 < float(row["confidence"]) <= 1 for row in rows)
 
 

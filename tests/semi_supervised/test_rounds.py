@@ -1,4 +1,4 @@
-"""The sequences of both strategies, with a bench that only keeps a diary; and what a crash does to them."""
+"""The sequences of both strategies, with a learner that only keeps a diary; and what a crash does to them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,9 @@ from typing import Any
 import pytest
 
 from nnunet_covid.errors import UserError
-from nnunet_covid.semi_supervised.bench import Training
 from nnunet_covid.semi_supervised.options import make_options
-from nnunet_covid.semi_supervised.rounds import KINDS
-from nnunet_covid.semi_supervised.state import RunState, read_state
-from nnunet_covid.semi_supervised.status import status_table
+from nnunet_covid.semi_supervised.rounds import KINDS, Training
+from nnunet_covid.semi_supervised.state import RunState, read_state, status_table
 
 POOL = [f"u{i}" for i in range(7)]
 CONTEXT = {"trainer": "T", "dataset": "D", "configuration": "2d", "fold": 0}
@@ -40,7 +38,7 @@ class Diary:
         self.calls.append(call)
 
     def train(self, t: Training) -> dict[str, Any]:
-        self._note("train", t.name, t.start, t.labelled, tuple(sorted(t.pseudo.items())), t.short, t.class_weights)
+        self._note("train", t.name, t.start, t.labelled, tuple(sorted(t.pseudo.items())), t.epochs, t.class_weights)
         return {"model": t.name, "steps": 1, "forward_seconds": 0.0}
 
     def label(self, round_number: int, cases: Sequence[str], model: str) -> dict[str, Any]:
@@ -98,10 +96,10 @@ def test_random_rounds_follow_algorithm_1(tmp_path: Path) -> None:
     assert sorted(labelled) == POOL, "every image once, never revised"
     assert [len(call[2]) for call in diary.of("label")] == [3, 3, 1]
     assert [call[3] for call in diary.of("label")] == ["base", "round_001", "round_002"]
-    names, starts, shorts = ([call[i] for call in diary.of("train")] for i in (1, 2, 5))
+    names, starts, epochs = ([call[i] for call in diary.of("train")] for i in (1, 2, 5))
     assert names == ["base", "round_001", "round_002", "round_003", "pre_trained", "fine_tuned"]
     assert starts == [None, "base", "round_001", "round_002", None, "pre_trained"]
-    assert shorts == [False, True, True, True, False, False]
+    assert epochs == [None, 10, 10, 10, None, None]
     last, pre, fine = diary.of("train")[3:]
     assert dict(last[4]) == dict(pre[4]) == {case: n for n, call in enumerate(diary.of("label"), 1) for case in call[2]}
     assert (pre[3], fine[3], fine[4]) == (False, True, ())
@@ -213,7 +211,7 @@ def test_the_state_on_disk_is_always_whole(tmp_path: Path) -> None:
 def test_other_options_are_refused_on_resume_and_nothing_is_lost(tmp_path: Path) -> None:
     run(tmp_path, Diary([0.1] * 9), "random", per_round=3)
     before = (tmp_path / "state.json").read_bytes()
-    with pytest.raises(UserError, match=r"--per-round was 3 and is 4.*--name"):
+    with pytest.raises(UserError, match=r"`per_round` was 3 and is 4.*`name`"):
         RunState.open(tmp_path, make_options("random", {"per_round": 4}), CONTEXT)
     with pytest.raises(UserError, match="trainer was 'T' and is 'U'"):
         RunState.open(tmp_path, make_options("random", {"per_round": 3}), {**CONTEXT, "trainer": "U"})
@@ -229,18 +227,18 @@ def test_a_broken_state_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("strategy", "given", "message"),
     [
-        ("random", {"patience": 2}, "--patience belongs to --strategy iterative"),
-        ("random", {"warm_start": True}, "--warm-start belongs to --strategy iterative"),
-        ("random", {"reweight": "on"}, "--reweight belongs"),
-        ("iterative", {"round_epochs": 3}, "--round-epochs belongs to --strategy random"),
-        ("iterative", {"two_step": False}, "--no-two-step belongs"),
-        ("iterative", {"soft": True, "threshold": 0.9}, "--threshold makes hard labels"),
-        ("random", {"soft": True, "untrusted": "ignore"}, "--untrusted makes hard labels"),
-        ("random", {"untrusted": "ignore"}, "give a --threshold above 0"),
-        ("iterative", {"untrusted": "ignore", "threshold": 0.0}, "give a --threshold above 0"),
-        ("random", {"confidence": "mirroring", "mirroring": False}, "leave out --no-mirroring"),
+        ("random", {"patience": 2}, "`patience` belongs to `strategy` iterative"),
+        ("random", {"warm_start": True}, "`warm_start` belongs to `strategy` iterative"),
+        ("random", {"reweight": "on"}, "`reweight` belongs"),
+        ("iterative", {"round_epochs": 3}, "`round_epochs` belongs to `strategy` random"),
+        ("iterative", {"two_step": False}, "`two_step` belongs"),
+        ("iterative", {"soft": True, "threshold": 0.9}, "`threshold` makes hard labels"),
+        ("random", {"soft": True, "untrusted": "ignore"}, "`untrusted` makes hard labels"),
+        ("random", {"untrusted": "ignore"}, "give a `threshold` above 0"),
+        ("iterative", {"untrusted": "ignore", "threshold": 0.0}, "give a `threshold` above 0"),
+        ("random", {"confidence": "mirroring", "mirroring": False}, "leave out `mirroring`"),
         ("random", {"per_round": 0}, "must be 1 or more"),
-        ("random", {"seed": -1}, "--seed -1: must be 0 or more"),
+        ("random", {"seed": -1}, "`seed` -1: must be 0 or more"),
         ("iterative", {"threshold": 1.5}, "between 0 and 1"),
         ("iterative", {"class_thresholds": {"ggo": -1.0}}, "η of ggo"),
         ("random", {"learning_rate": -1.0}, "must be positive"),

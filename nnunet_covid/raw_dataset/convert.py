@@ -1,0 +1,288 @@
+"""Converting a data set: check the layout, convert case by case beside the destination, move into place."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from nnunet_covid.errors import UserError
+from nnunet_covid.files import map_in_processes, sha256_of, some_of
+from nnunet_covid.raw_dataset.classes import ClassScheme
+from nnunet_covid.raw_dataset.destination import (
+    CaseRecord,
+    Staging,
+    dataset_folder_name,
+    is_environments_raw_folder,
+    place_splits,
+    raw_base_folder,
+    refuse_number_in_use,
+)
+from nnunet_covid.raw_dataset.images import write_image
+from nnunet_covid.raw_dataset.lungs import with_lungs
+from nnunet_covid.raw_dataset.recipe import Options, Part, Recipe, SourceCase
+from nnunet_covid.raw_dataset.scan import Scan, crop_around_lungs, extract_slices, to_8_bit
+from nnunet_covid.raw_dataset.source import Problems, UnusableFile
+from nnunet_covid.raw_dataset.splits import Split, TrainingCase, patients_on_both_sides, splits_from_file
+
+Tell = Callable[[str], None]
+"""How the conversion speaks to the user."""
+
+REMEDY = "delete it to convert again, or choose another number"
+
+
+def convert_dataset(
+    recipe: Recipe,
+    source: Path,
+    *,
+    options: Options | None = None,
+    number: int | None = None,
+    output: Path | None = None,
+    workers: int = 1,
+    tell: Tell = print,
+) -> Path:
+    """Convert a data set to an nnU-Net raw data set.
+
+    Running it twice is safe: a finished conversion is recognised and left alone, an interrupted one goes on.
+
+    Args:
+        recipe: What is particular to this data set.
+        source: Folder into which the data set was unpacked; never written to.
+        options: How to change the cases on the way; the data set's own defaults if not given.
+        number: nnU-Net data set number; the data set's own default if not given.
+        output: Folder for raw data sets; ``nnUNet_raw`` of the environment if not given.
+        workers: Number of processes.
+        tell: Receives each message for the user.
+
+    Returns:
+        The folder of the raw data set.
+
+    Raises:
+        UserError: If anything in the source cannot be used or the destination is taken.
+    """
+    options = options or recipe.defaults
+    recipe.check(options)
+    name = dataset_folder_name(recipe.info.number if number is None else number, recipe.info.name)
+    folder = raw_base_folder(output) / name
+    use_environment = is_environments_raw_folder(folder.parent)
+    refuse_number_in_use(folder, search_environment=use_environment)
+    cases = _checked_cases(recipe, options, source)
+    request = recipe.request(options)
+    if folder.is_dir() and any(folder.iterdir()):
+        _require_same_conversion(folder, request, cases, source)
+        tell(f"{folder} already holds this conversion, nothing to do")
+    else:
+        conversion = _Conversion(folder, recipe, options, request, source, cases)
+        records, splits = conversion.run(workers)
+        for line in (*_report(folder, records), *_notes_on_folds(_training_cases(records), splits)):
+            tell(line)
+    if message := place_splits(folder, use_environment=use_environment):
+        tell(f"note: {message}")
+    return folder
+
+
+def _checked_cases(recipe: Recipe, options: Options, source: Path) -> list[SourceCase]:
+    """The cases that are to be converted; what can be seen without reading whole images is checked."""
+    problems = Problems(source)
+    cases = recipe.find_cases(source, problems)
+    first: dict[str, SourceCase] = {}
+    for case in cases:
+        other = first.setdefault(case.name.lower(), case)  # file systems that ignore case would merge them
+        if other is not case:
+            reason = f"would become the case {case.name}, as {other.image.name} does; rename one of them"
+            problems.add(case.image, reason)
+    problems.raise_if_any()
+    if not options.unlabelled:
+        cases = [case for case in cases if case.part is not Part.UNLABELLED]
+    if options.splits is not None:
+        training = [TrainingCase(case.name, case.group, (case.name,)) for case in cases if case.part is Part.TRAINING]
+        splits_from_file(options.splits, training)
+    return cases
+
+
+@dataclass(frozen=True)
+class _Conversion:
+    """One conversion whose source has been checked and whose destination is free."""
+
+    folder: Path
+    recipe: Recipe
+    options: Options
+    request: dict[str, Any]
+    source: Path
+    cases: Sequence[SourceCase]
+
+    def run(self, workers: int) -> tuple[list[CaseRecord], list[Split]]:
+        """Convert what an interrupted run has not left, and move everything into place.
+
+        Raises:
+            UserError: If files cannot be used, or nothing can be written.
+        """
+        try:
+            staging = Staging(self.folder, self.request)
+        except OSError as e:
+            message = f"cannot write {self.folder} ({e.strerror}); name a folder of yours, or set nnUNet_raw"
+            raise UserError(message, about="output") from e
+        try:
+            self._forget_changed(staging)
+            self._convert_missing(staging, workers)
+            return list(staging.records.values()), self._finish(staging)
+        except UserError as e:
+            if not isinstance(e.__cause__, BrokenProcessPool):  # after which another run goes on
+                staging.discard()
+            raise
+        except OSError as e:
+            reason = f"{e.filename or self.folder}: {e.strerror or e}"
+            raise UserError(f"{reason}; put this right and run the same command to go on") from e
+
+    def _forget_changed(self, staging: Staging) -> None:
+        by_name = {case.name: case for case in self.cases}
+        for name, record in list(staging.records.items()):
+            case = by_name.get(name)
+            if case is None or case.group != record.patient or case.digests(self.source) != record.sources:
+                staging.forget(name)
+
+    def _convert_missing(self, staging: Staging, workers: int) -> None:
+        scheme = self.recipe.scheme(self.options)
+        work = CaseConversion(
+            self.recipe.read, scheme, self.recipe.file_ending, self.options, self.source, staging.folder
+        )
+        missing = [case for case in self.cases if case.name not in staging.records]
+        problems = Problems(self.source)
+        done = len(staging.records)
+        with tqdm(total=len(self.cases), initial=done, desc=self.folder.name, unit="case", disable=None) as progress:
+            for result in map_in_processes(work, missing, workers):
+                if isinstance(result, UnusableFile):
+                    problems.add(result.path, result.reason)
+                else:
+                    staging.add(result)
+                progress.update()
+        problems.raise_if_any()
+
+    def _finish(self, staging: Staging) -> list[Split]:
+        records = sorted(staging.records.values(), key=lambda record: (record.part, record.case))
+        training = _training_cases(list(staging.records.values()))
+        count = sum(len(case.outputs) for case in training)
+        documents: dict[str, Any] = {
+            "dataset.json": self.recipe.dataset_json(self.options, count),
+            "conversion.json": {**self.request, "cases": [record.to_json() for record in records]},
+        }
+        own = self.options.splits
+        splits = splits_from_file(own, training) if own else self.recipe.split(training)
+        if splits:
+            documents["splits_final.json"] = splits
+        staging.finish(documents, folders=(Part.TRAINING.value, Part.TRAINING.label_folder) if training else ())
+        return splits
+
+
+@dataclass(frozen=True)
+class CaseConversion:
+    """Reads, changes and writes one case at a time; plain data, so that it travels to worker processes."""
+
+    read: Callable[[SourceCase, ClassScheme], Scan]
+    scheme: ClassScheme
+    ending: str
+    options: Options
+    source: Path
+    folder: Path
+
+    def __call__(self, case: SourceCase) -> CaseRecord | UnusableFile:
+        """Convert one case; a file that cannot be used is returned, not raised."""
+        try:
+            scan = self._changed(self.read(case, self.scheme))
+        except UnusableFile as e:
+            return e
+        pieces = {case.name: scan}
+        if self.options.slices is not None:
+            pieces = extract_slices(scan, case.name, self.options.slices)
+        return CaseRecord(
+            case=case.name,
+            patient=case.group,
+            part=case.part.value,
+            sources=case.digests(self.source),
+            outputs={name: self._write(name, case.part, piece) for name, piece in pieces.items()},
+            notes=scan.notes,
+        )
+
+    def _changed(self, scan: Scan) -> Scan:
+        """Lung mask first, while the values are still what the scanner measured; then window and crop."""
+        options = self.options
+        if options.needs_lungs:
+            scan = with_lungs(scan, method=options.lung_method, model=options.lung_model, weights=options.lung_weights)
+        if options.window is not None:
+            scan = replace(scan, image=to_8_bit(scan.image, *options.window), is_hu=False)
+        if options.crop is not None:
+            scan = crop_around_lungs(scan, *options.crop)
+        return scan
+
+    def _write(self, name: str, part: Part, scan: Scan) -> dict[str, str]:
+        """Write the image, the lung mask as second channel if asked for, and the labels; file name to SHA-256."""
+        arrays: dict[str, NDArray[Any]] = {f"{part.value}/{name}_0000{self.ending}": scan.image}
+        if self.options.lung_mask_channel:
+            assert scan.lungs is not None
+            arrays[f"{part.value}/{name}_0001{self.ending}"] = scan.lungs.astype(np.uint8)
+        if scan.label is not None and part is not Part.UNLABELLED:
+            arrays[f"{part.label_folder}/{name}{self.ending}"] = scan.label
+        for file, array in arrays.items():
+            (self.folder / file).parent.mkdir(parents=True, exist_ok=True)
+            write_image(self.folder / file, array, scan.geometry)
+        return {file: sha256_of(self.folder / file) for file in arrays}
+
+
+def _training_cases(records: Sequence[CaseRecord]) -> list[TrainingCase]:
+    return [
+        TrainingCase(record.case, record.patient, tuple(record.outputs))
+        for record in records
+        if record.part == Part.TRAINING.value
+    ]
+
+
+def _require_same_conversion(folder: Path, request: dict[str, Any], cases: Sequence[SourceCase], source: Path) -> None:
+    def refuse(what: str) -> UserError:
+        return UserError(f"{what}; {REMEDY}", about="number")
+
+    try:
+        existing = json.loads((folder / "conversion.json").read_text(encoding="utf-8"))
+        records = {entry["case"]: CaseRecord(**entry) for entry in existing.pop("cases")}
+    except (OSError, ValueError, KeyError, TypeError):
+        raise refuse(f"{folder} exists and is no finished conversion of ours") from None
+    if existing != request:
+        raise refuse(f"{folder} holds another data set or was converted with other options")
+    if {case.name: case.digests(source) for case in cases} != {c: r.sources for c, r in records.items()}:
+        raise refuse(f"{folder} was converted from other source files")
+    if changed := [case.name for case in cases if case.group != records[case.name].patient]:
+        raise refuse(f"{folder} was converted with other patients for {some_of(changed)}")
+    for record in records.values():
+        if file := record.first_changed_file(folder):
+            raise refuse(f"{file} was changed or removed after the conversion")
+
+
+def _report(folder: Path, records: Sequence[CaseRecord]) -> Iterator[str]:
+    for record in records:
+        for value, mean in record.notes.get("mean_hu", {}).items():
+            yield f"{record.case}: mean {mean:g} HU inside label {value}"
+        if not record.outputs:
+            yield f"note: {record.case} has no slice of the kind asked for"
+    counts = {part: sum(len(r.outputs) for r in records if r.part == part.value) for part in Part}
+    listed = ", ".join(f"{count} {part.name.lower()}" for part, count in counts.items() if count)
+    yield f"{folder}: {listed} cases"
+    methods = Counter(r.notes["lung_mask"] for r in records if "lung_mask" in r.notes)
+    if methods:
+        yield "lung masks: " + ", ".join(f"{count} by {method}" for method, count in sorted(methods.items()))
+
+
+def _notes_on_folds(cases: Sequence[TrainingCase], splits: Sequence[Split]) -> Iterator[str]:
+    patients = {case.patient for case in cases if case.outputs}
+    if patients and not splits:
+        count = "one patient is" if len(patients) == 1 else f"{len(patients)} patients are"
+        yield f"note: {count} too few for folds that do not leak, none were written; train fold 'all'"
+    for index, split in enumerate(splits):
+        if on_both := patients_on_both_sides(split, cases):
+            yield f"note: fold {index} has patients {some_of(on_both)} in train and in val; its score will be too good"

@@ -1,0 +1,110 @@
+"""PNG and JPEG slices: one grey channel, or a clear reason why not; alone or with a mask of the same size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from nnunet_covid.raw_dataset.classes import ClassScheme, map_colours, map_values
+from nnunet_covid.raw_dataset.recipe import SourceCase
+from nnunet_covid.raw_dataset.scan import Scan
+from nnunet_covid.raw_dataset.source import Problems, UnusableFile
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    try:
+        with Image.open(path) as picture:
+            yield picture
+    except (UnidentifiedImageError, OSError) as e:
+        reason = f"not a readable picture ({type(e).__name__}); download or export it again"
+        raise UnusableFile(path, reason) from e
+
+
+def picture_size(path: Path) -> tuple[int, int]:
+    """Width and height from the header alone.
+
+    Raises:
+        UnusableFile: If the file is no picture.
+    """
+    with _opened(path) as picture:
+        return picture.size
+
+
+def read_colours(path: Path) -> NDArray[np.uint8]:
+    """A picture as RGBA, shape (y, x, 4); palettes are looked up, opaque alpha is filled in.
+
+    Raises:
+        UnusableFile: If the file cannot be decoded or holds more than 8 bits per channel.
+    """
+    with _opened(path) as picture:
+        _refuse_more_than_8_bits(picture, path)
+        return np.asarray(picture.convert("RGBA"))
+
+
+def read_grey(path: Path) -> NDArray[np.uint8]:
+    """The one grey channel of a picture, shape (y, x).
+
+    RGB and RGBA are accepted when they are grey all the same: equal colour channels and an opaque alpha.
+
+    Raises:
+        UnusableFile: If the picture is coloured, transparent or unreadable.
+    """
+    with _opened(path) as picture:
+        _refuse_more_than_8_bits(picture, path)
+        if picture.mode == "L":
+            return np.asarray(picture)
+        pixels = np.asarray(picture.convert("RGBA"))
+    if (pixels[..., 3] != 255).any():
+        raise UnusableFile(path, "is partly transparent; export it as a grey picture without alpha channel")
+    differing = (pixels[..., :1] != pixels[..., 1:3]).any(axis=-1)
+    if differing.any():
+        reason = (
+            f"red, green and blue differ in {int(differing.sum())} pixels, expected a grey picture; "
+            "export it with one grey channel"
+        )
+        raise UnusableFile(path, reason)
+    return np.ascontiguousarray(pixels[..., 0])
+
+
+def _refuse_more_than_8_bits(picture: Image.Image, path: Path) -> None:
+    if picture.mode.startswith(("I", "F")):
+        raise UnusableFile(path, f"{picture.mode} pixels, expected 8 bits per channel; export it as 8 bit")
+
+
+def check_sizes(cases: Sequence[SourceCase], problems: Problems) -> None:
+    """Compare the sizes in the headers; masks and lung masks that differ from their image become problems."""
+    for case in cases:
+        with problems.collecting():
+            width, height = picture_size(case.image)
+            for mask in (case.mask, case.lungs):
+                if mask is not None and (size := picture_size(mask)) != (width, height):
+                    reason = (
+                        f"is {size[0]}×{size[1]} pixels, its image {case.image.name} {width}×{height}; "
+                        "export the mask at the size of the image"
+                    )
+                    problems.add(mask, reason)
+
+
+def read_picture_pair(case: SourceCase, scheme: ClassScheme) -> Scan:
+    """Read image, mask and lung mask of one case.
+
+    Raises:
+        UnusableFile: If one of them is not what it should be.
+    """
+    scan = Scan(image=read_grey(case.image))
+    if case.mask is not None:
+        if scheme.colours:
+            values, snapped = map_colours(read_colours(case.mask), scheme.colours, case.mask)
+            scan.notes["snapped_pixels"] = snapped
+        else:
+            values = read_grey(case.mask)
+        scan.label = map_values(values, scheme.values, case.mask)
+    if case.lungs is not None:
+        scan.lungs = map_values(read_grey(case.lungs), {0: 0, 1: 1, 255: 1}, case.lungs).astype(bool)
+    return scan

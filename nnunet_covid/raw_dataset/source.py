@@ -1,0 +1,206 @@
+"""What lies in a source folder: which files are images, which belong together, whom they show, and what is wrong.
+
+Nothing here opens an image: see ``pictures`` and ``volumes``.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nnunet_covid.errors import UserError
+from nnunet_covid.files import files_in, is_hidden
+
+VOLUME_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
+PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+IMAGE_ENDINGS = (*VOLUME_ENDINGS, *PICTURE_ENDINGS)
+
+
+class UnusableFile(Exception):
+    """Raised while one case is read; the conversion collects it and goes on with the other cases."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = reason
+
+
+@dataclass
+class Problems:
+    """All that is wrong below one source folder, so that the user hears of it once and completely.
+
+    Attributes:
+        source: The folder.
+        found: File, as seen from the folder, and reason.
+        about: The argument that would put one of them right.
+    """
+
+    source: Path
+    found: list[tuple[str, str]] = field(default_factory=list)
+    about: str | None = None
+
+    def add(self, path: Path, reason: str, about: str | None = None) -> None:
+        """Remember that ``path`` cannot be used; ``reason`` ends with the remedy."""
+        self.found.append((relative_name(path, self.source), reason))
+        self.about = about or self.about
+
+    @contextmanager
+    def collecting(self) -> Iterator[None]:
+        """Remember the unusable file at which the work of this context ends, if there is one."""
+        try:
+            yield
+        except UnusableFile as e:
+            self.add(e.path, e.reason)
+
+    def raise_if_any(self) -> None:
+        """Raise one ``UserError`` that lists every problem.
+
+        Raises:
+            UserError: If anything was added.
+        """
+        if len(self.found) == 1:
+            file, reason = self.found[0]
+            raise UserError(f"{self.source / file}: {reason}", self.about)
+        if self.found:
+            head = f"{len(self.found)} problems in {self.source}, nothing was written:"
+            raise UserError("\n".join([head, *(f"  {file}: {reason}" for file, reason in self.found)]), self.about)
+
+
+def relative_name(path: Path, base: Path) -> str:
+    """``path`` as seen from ``base``, with forward slashes; the whole path where it lies elsewhere."""
+    if path == base or not path.is_relative_to(base):
+        return path.as_posix()
+    return path.relative_to(base).as_posix()
+
+
+def ending_of(path: Path, endings: Iterable[str] = IMAGE_ENDINGS) -> str | None:
+    """Which of the endings the file name has, in any case."""
+    name = path.name.lower()
+    return next((ending for ending in endings if name.endswith(ending)), None)
+
+
+def stem_of(path: Path) -> str:
+    """The file name without the ending of an image."""
+    return path.name[: len(path.name) - len(ending_of(path) or "")]
+
+
+def is_picture(path: Path) -> bool:
+    """Whether a path is a PNG or JPEG slice by its name, not a volume or a folder."""
+    return ending_of(path, PICTURE_ENDINGS) is not None and not path.is_dir()
+
+
+def natural_key(text: str) -> list[tuple[int, str]]:
+    """Sorting key under which ``2`` comes before ``10``."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", text) if part]
+
+
+def padded(stem: str, digits: int = 3) -> str:
+    """``stem`` with its last number zero-padded and without characters that a case name must not have."""
+    clean = re.sub(r"[^A-Za-z0-9.-]+", "_", stem).strip("_.")
+    return re.sub(r"(\d+)(?!.*\d)", lambda match: match.group(1).zfill(digits), clean)
+
+
+def find_root(source: Path, marker: str, expected: Iterable[str]) -> Path:
+    """The folder that holds ``marker``: the source itself or a folder at most two levels below it.
+
+    Raises:
+        UserError: If the source does not exist or holds no such folder or file.
+    """
+    _require_folder(source)
+    for pattern in (marker, f"*/{marker}", f"*/*/{marker}"):
+        if hits := sorted(source.glob(pattern)):
+            return hits[0].parents[len(Path(marker).parts) - 1]
+    raise _missing(source, marker, expected)
+
+
+def find_files(source: Path, pattern: str, expected: Iterable[str]) -> list[Path]:
+    """All files at or below the source whose whole name matches a regular expression, in natural order; no hidden ones.
+
+    Raises:
+        UserError: If the source does not exist or holds no such file.
+    """
+    _require_folder(source)
+    found = [path for path in files_in(source, below=True) if re.fullmatch(pattern, path.name)]
+    if not found:
+        raise _missing(source, "file of this data set", expected)
+    return sorted(found, key=lambda path: natural_key(path.as_posix()))
+
+
+def _require_folder(source: Path) -> None:
+    if not source.is_dir():
+        raise UserError(f"{source} is not a folder; give the folder into which the data set was unpacked")
+
+
+def _missing(source: Path, what: str, expected: Iterable[str]) -> UserError:
+    state = "is empty" if not any(source.iterdir()) else f"holds no {what}"
+    return UserError(f"{source} {state}; expected there: {', '.join(expected)}")
+
+
+def visible(folder: Path) -> list[Path]:
+    """Files and folders of a folder in natural order; hidden ones are passed over."""
+    return sorted((path for path in folder.iterdir() if not is_hidden(path)), key=lambda path: natural_key(path.name))
+
+
+def files_by_stem(folder: Path, problems: Problems, endings: Iterable[str] = PICTURE_ENDINGS) -> dict[str, Path]:
+    """The usable files of one folder by name without ending, in natural order; hidden files are passed over.
+
+    A folder that is missing or empty, two files with one name and files of another type become problems.
+    """
+    endings = tuple(endings)
+    if not folder.is_dir():
+        problems.add(folder, "folder is missing; unpack the whole data set")
+        return {}
+    found: dict[str, Path] = {}
+    for path in visible(folder):
+        stem = stem_of(path)
+        if ending_of(path, endings) is None:
+            problems.add(path, f"is none of {', '.join(endings)}; move it out of this folder")
+        elif stem in found:
+            problems.add(path, f"has the same name as {found[stem].name}; keep one of them")
+        else:
+            found[stem] = path
+    if not found:
+        problems.add(folder, f"folder holds no {', '.join(endings)} files; unpack the whole data set")
+    return found
+
+
+def pair(images: Mapping[str, Path], masks: Mapping[str, Path], problems: Problems) -> list[tuple[str, Path, Path]]:
+    """Stem, image and mask of every pair; what has no partner becomes a problem."""
+    folder_of_masks = next((path.parent for path in masks.values()), None)
+    for stem, image in images.items():
+        if stem not in masks:
+            where = f" in {relative_name(folder_of_masks, problems.source)}" if folder_of_masks else ""
+            problems.add(image, f"has no mask{where}; add {stem}.* there or take the image out")
+    for stem, mask in masks.items():
+        if stem not in images:
+            problems.add(mask, f"is a mask without an image; add the image {stem}.* or take the mask out")
+    return [(stem, image, masks[stem]) for stem, image in images.items() if stem in masks]
+
+
+def read_patients(path: Path) -> dict[str, str]:
+    """File name to patient, from a CSV file with the columns ``file`` and ``case`` (or ``patient``).
+
+    Raises:
+        UserError: If the file cannot be read, lacks the columns or an entry, or gives a file two patients.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            rows = list(csv.DictReader(stream))
+    except (OSError, UnicodeDecodeError, csv.Error) as e:
+        raise UserError(f"{path} cannot be read as a table ({type(e).__name__}); save it as CSV in UTF-8") from e
+    columns = set(rows[0]) if rows else set()
+    patient = next((name for name in ("case", "patient") if name in columns), None)
+    if "file" not in columns or patient is None:
+        raise UserError(f"{path} needs a first line with the columns file and case; found {sorted(map(str, columns))}")
+    patients: dict[str, str] = {}
+    for row in rows:
+        file, value = (row["file"] or "").strip(), (row[patient] or "").strip()
+        if not (file and value):
+            raise UserError(f"{path} has a line without a file or without its {patient}: {file}{value}; fill it in")
+        if patients.setdefault(file, value) != value:
+            raise UserError(f"{path} says {patients[file]} as well as {value} for {file}; keep one line")
+    return patients

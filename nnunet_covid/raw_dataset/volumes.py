@@ -1,0 +1,238 @@
+"""Volumes: files (NIfTI, NRRD, MetaImage) and DICOM series, alone or with masks on the same grid or resampled to it.
+
+DICOM is read by SimpleITK, the positions of the slices are checked here: it loads a series with gaps without an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+from nnunet_covid.files import files_in
+from nnunet_covid.geometry import Geometry, difference_of
+from nnunet_covid.raw_dataset.classes import ClassScheme, map_values
+from nnunet_covid.raw_dataset.recipe import SourceCase
+from nnunet_covid.raw_dataset.scan import Scan
+from nnunet_covid.raw_dataset.source import Problems, UnusableFile
+from nnunet_covid.whole_nifti import is_whole
+
+MODALITY = "0008|0060"
+POSITION = "0020|0032"
+IMAGE_MODALITIES = {"CT", "MR", "PT", ""}
+
+SPACING_TOLERANCE = 0.02
+"""Slice distances may differ by this share of their median; more means that slices are missing."""
+
+sitk.ProcessObject.SetGlobalWarningDisplay(False)
+
+
+def read_volume(path: Path) -> sitk.Image:
+    """Read a volume file, or the one DICOM series of a folder.
+
+    Raises:
+        UnusableFile: If ITK cannot read it, it is cut short or damaged, or it has more than one channel; if there
+            is not one series, or its slices are missing or tilted.
+    """
+    if path.is_dir():
+        return _read_series(path)
+    try:
+        image = sitk.ReadImage(str(path))
+        whole = is_whole(path, sitk.GetArrayViewFromImage(image))
+    except (OSError, RuntimeError) as e:
+        raise UnusableFile(path, _unreadable(e)) from e
+    if not whole:
+        raise UnusableFile(path, "is cut short or damaged; copy it again")
+    if image.GetNumberOfComponentsPerPixel() != 1:
+        raise UnusableFile(path, "has several values per voxel; export one grey value per voxel")
+    return image
+
+
+def read_header(path: Path) -> sitk.ImageFileReader:
+    """The header of a volume file: size, spacing, origin and direction without the voxels.
+
+    Raises:
+        UnusableFile: If ITK cannot read the header.
+    """
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as e:
+        raise UnusableFile(path, _unreadable(e)) from e
+    return reader
+
+
+def _unreadable(error: Exception) -> str:
+    if "orthonormal" in str(error):
+        return "its axes are not at right angles; resample the image to an upright grid"
+    return "cannot be read as an image; download or export it again"
+
+
+def array_of(image: sitk.Image, path: Path) -> NDArray[Any]:
+    """Voxels as the smallest type that holds them: unsigned or signed integers, else 32-bit floats.
+
+    Raises:
+        UnusableFile: If a voxel is not a finite number.
+    """
+    array = sitk.GetArrayFromImage(image)
+    if array.dtype.kind == "f":
+        if not np.isfinite(array).all():
+            raise UnusableFile(path, "holds voxels that are no finite numbers; replace them by air (-1024)")
+        if not (array == np.round(array)).all():
+            return array.astype(np.float32)
+    low, high = int(array.min()), int(array.max())
+    for kind in (np.uint8, np.int16, np.int32):
+        if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:
+            return array.astype(kind)
+    return array.astype(np.float32)
+
+
+def read_voxels(path: Path) -> NDArray[Any]:
+    """The voxels of a volume file or series as ``array_of`` gives them.
+
+    Raises:
+        UnusableFile: If it cannot be used.
+    """
+    return array_of(read_volume(path), path)
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file carries DICOM's magic word; the ending says nothing."""
+    try:
+        with path.open("rb") as stream:
+            return stream.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
+def series_folders(folder: Path) -> list[Path]:
+    """All folders at or below ``folder`` that hold DICOM images; segmentations and structure sets do not count."""
+    candidates = {path.parent for path in files_in(folder, below=True)}
+    return [candidate for candidate in sorted(candidates) if _has_images(candidate)]
+
+
+def _has_images(folder: Path) -> bool:
+    first = next((path for path in files_in(folder) if is_dicom(path)), None)
+    return first is not None and _modality(first) in IMAGE_MODALITIES
+
+
+def _modality(path: Path) -> str:
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO("GDCMImageIO")
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError:
+        return "unreadable"
+    return reader.GetMetaData(MODALITY).strip() if reader.HasMetaDataKey(MODALITY) else ""
+
+
+def _read_series(folder: Path) -> sitk.Image:
+    """The one series in a folder in Hounsfield units, slices in the order of their position."""
+    reader = sitk.ImageSeriesReader()
+    series = reader.GetGDCMSeriesIDs(str(folder))
+    if len(series) != 1:
+        remedy = "leave one series in the folder" if series else "give the folder that holds the .dcm files"
+        raise UnusableFile(folder, f"holds {len(series)} DICOM series; {remedy}")
+    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder), series[0]))
+    reader.MetaDataDictionaryArrayUpdateOn()
+    try:
+        image = reader.Execute()
+    except RuntimeError as e:
+        raise UnusableFile(folder, "a DICOM file cannot be read; download the series again") from e
+    _check_positions(reader, image, folder)
+    return image
+
+
+def _check_positions(reader: sitk.ImageSeriesReader, image: sitk.Image, folder: Path) -> None:
+    positions = [
+        [float(value) for value in reader.GetMetaData(index, POSITION).split("\\")]
+        for index in range(image.GetSize()[2])
+        if reader.HasMetaDataKey(index, POSITION)
+    ]
+    if len(positions) < 3:
+        return
+    steps = np.diff(np.array(positions), axis=0)
+    normal = np.array(image.GetDirection()).reshape(3, 3)[:, 2]
+    distances = np.abs(steps @ normal)
+    typical = float(np.median(distances))
+    if np.abs(distances - typical).max() > SPACING_TOLERANCE * typical:
+        reason = f"slices are missing (distances {distances.min():g} to {distances.max():g} mm)"
+        raise UnusableFile(folder, f"{reason}; download the whole series")
+    sideways = np.linalg.norm(steps - np.outer(steps @ normal, normal), axis=1)
+    if sideways.max() > SPACING_TOLERANCE * typical:
+        raise UnusableFile(folder, "the gantry was tilted; resample the series to an upright grid")
+
+
+def check_grids(cases: Sequence[SourceCase], problems: Problems) -> None:
+    """Compare sizes and geometry in the headers of volume files; differing masks become problems."""
+    for case in cases:
+        with problems.collecting():
+            if case.image.is_dir():
+                continue
+            image = read_header(case.image)
+            for mask in (case.mask, case.lungs):
+                if mask is not None and (difference := difference_of_grids(read_header(mask), image)):
+                    problems.add(mask, difference)
+
+
+def difference_of_grids(mask: Any, image: Any) -> str | None:
+    """In which respect the grid of a mask (image or header) differs from its image's; ``None`` where they agree."""
+    remedy = "export the mask on the grid of the image"
+    if mask.GetSize() != image.GetSize():
+        return f"has {_times(mask.GetSize())} voxels, its image {_times(image.GetSize())}; {remedy}"
+    aspect = difference_of(Geometry.of_itk(mask), Geometry.of_itk(image))
+    if aspect == "spacing":
+        return f"has spacing {_times(mask.GetSpacing())} mm, its image {_times(image.GetSpacing())} mm; {remedy}"
+    return aspect and f"lies elsewhere in space than its image (origin or direction differ); {remedy}"
+
+
+def _times(values: tuple[float, ...]) -> str:
+    return "×".join(f"{value:g}" for value in values)
+
+
+def read_volume_pair(case: SourceCase, scheme: ClassScheme, *, is_hu: bool = True, resample: bool = False) -> Scan:
+    """Read image, mask and lung mask of one case.
+
+    Args:
+        case: The files.
+        scheme: Table from source values to classes.
+        is_hu: Whether the image holds Hounsfield units.
+        resample: Whether masks on another grid are resampled to the image's in physical space; else they are
+            refused.
+
+    Raises:
+        UnusableFile: If one of the files is not what it should be.
+    """
+    image = read_volume(case.image)
+    scan = Scan(image=array_of(image, case.image), geometry=Geometry.of_itk(image), is_hu=is_hu)
+    if case.mask is not None:
+        scan.label = map_values(_read_mask(case.mask, image, resample), scheme.values, case.mask)
+        if is_hu:
+            scan.notes["mean_hu"] = mean_by_class(scan.image, scan.label)
+    if case.lungs is not None:
+        scan.lungs = _read_mask(case.lungs, image, resample) > 0
+    return scan
+
+
+def mean_by_class(image: NDArray[Any], label: NDArray[np.uint8]) -> dict[str, float]:
+    """Mean intensity inside each class but the background."""
+    return {str(value): round(float(image[label == value].mean()), 1) for value in np.unique(label) if value != 0}
+
+
+def _read_mask(path: Path, image: sitk.Image, resample: bool) -> NDArray[Any]:
+    mask = read_volume(path)
+    difference = difference_of_grids(mask, image)
+    if difference and not resample:
+        raise UnusableFile(path, difference)
+    if difference:
+        voxels = int(np.count_nonzero(sitk.GetArrayViewFromImage(mask)))
+        mask = sitk.Resample(mask, image, sitk.Transform(), sitk.sitkNearestNeighbor, 0)
+        if voxels and not np.count_nonzero(sitk.GetArrayViewFromImage(mask)):
+            raise UnusableFile(path, "does not overlap its image in space; check that both belong together")
+    return array_of(mask, path)

@@ -1,0 +1,307 @@
+"""Any nnU-Net trainer, made to do one training of a run in this process, on labelled and pseudo-labelled cases."""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import blosc2
+import numpy as np
+import torch
+from batchgenerators.utilities.file_and_folder_operations import load_pickle
+from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
+from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from torch import nn
+from tqdm import tqdm
+
+from nnunet_covid.losses.reweighted_cross_entropy import ReweightedCrossEntropy
+from nnunet_covid.nnunet.training import without_timing
+from nnunet_covid.semi_supervised.experiment import Experiment, quiet
+from nnunet_covid.semi_supervised.rounds import Training, seed_for
+from nnunet_covid.semi_supervised.trust import draw_labels
+
+PREFIX = "pseudo/"
+"""In front of the name of a pseudo-labelled case, so that it can never be taken for a labelled one of the same name."""
+
+
+@dataclass(frozen=True)
+class PseudoCase:
+    """Files of one case, without their endings: the image and its pseudo label."""
+
+    image: Path
+    label: Path
+
+
+@dataclass(frozen=True)
+class Soft:
+    """How soft labels are drawn: the value of each stored channel, and whether channels are regions."""
+
+    values: tuple[int, ...]
+    regions: bool
+
+
+class LabelledAndPseudo(nnUNetBaseDataset):
+    """A data set of both kinds; it holds names and opens files when a case is asked for.
+
+    Args:
+        labelled: nnU-Net's data set of the labelled cases; ``None`` leaves them out.
+        pseudo: Pseudo-labelled cases by name.
+        annotated: Key under which nnU-Net's loader looks for annotated voxels where there is an ignore label. Labelled
+            cases of a data set without that label lack it: there every voxel is annotated.
+        soft: Draw soft labels instead of loading hard ones.
+    """
+
+    def __init__(
+        self,
+        labelled: nnUNetBaseDataset | None,
+        pseudo: Mapping[str, PseudoCase],
+        annotated: tuple[int, ...] | None = None,
+        soft: Soft | None = None,
+    ) -> None:
+        self.labelled = labelled
+        self.pseudo = {PREFIX + name: case for name, case in pseudo.items()}
+        self.annotated = annotated
+        self.soft = soft
+        names = list(labelled.identifiers) if labelled is not None else []
+        self.identifiers = sorted(names) + sorted(self.pseudo)
+
+    def load_case(self, identifier: str) -> tuple[Any, Any, Any, dict[str, Any]]:
+        """Image (C, *spatial), label (1, *spatial), nothing (no cascades here) and properties."""
+        if identifier in self.pseudo:
+            return self._load_pseudo(self.pseudo[identifier])
+        assert self.labelled is not None
+        data, seg, previous, properties = self.labelled.load_case(identifier)
+        if self.annotated is not None and self.annotated not in properties["class_locations"]:
+            properties["class_locations"][self.annotated] = _anywhere(tuple(data.shape[1:]))
+        return data, seg, previous, properties
+
+    def _load_pseudo(self, case: PseudoCase) -> tuple[Any, Any, None, dict[str, Any]]:
+        data, seg = open_blosc2(case.image, ".b2nd"), open_blosc2(case.label, "_seg.b2nd")
+        properties = load_pickle(f"{case.label}.pkl")
+        if self.soft is not None:
+            stored = open_blosc2(case.label, "_soft.b2nd")[:]
+            drawn = draw_labels(stored, self.soft.values, np.random.uniform(), regions=self.soft.regions)
+            seg = np.where((seg[:] == -1) & (drawn == 0), np.int16(-1), drawn)
+        return data, seg, None, properties
+
+    @staticmethod
+    def save_case(data: Any, seg: Any, properties: dict[str, Any], output_filename_truncated: str) -> None:
+        """Not here."""
+        raise NotImplementedError("pseudo-labelled cases are written by nnunet_covid.semi_supervised.labelling")
+
+    @staticmethod
+    def get_identifiers(folder: str) -> Sequence[str]:  # type: ignore[override]
+        """Not here."""
+        raise NotImplementedError("cases come from two folders")
+
+
+def open_blosc2(case: Path, ending: str) -> Any:
+    """An array of a pre-processed case, read where it is sliced."""
+    return blosc2.open(urlpath=f"{case}{ending}", mode="r", dparams={"nthreads": 1})
+
+
+def _anywhere(shape: tuple[int, ...]) -> np.ndarray:
+    """Voxels drawn from the whole image, as nnU-Net keeps locations: a leading zero, then the coordinates."""
+    rng = np.random.RandomState(1234)
+    columns = [np.zeros(1000, int), *(rng.randint(0, size, 1000) for size in shape)]
+    return np.stack(columns, axis=1)
+
+
+class TrainingMixin(nnUNetTrainer):
+    """In front of a trainer class: one training of a run, in another folder. Validation is untouched.
+
+    Attributes:
+        training: What to train, on which cases and for how long.
+        folder: Where the trainer keeps its log and its copies of the plans.
+        pseudo: The pseudo-labelled cases that take part.
+        soft: How soft labels are drawn, if they are.
+        step_seconds: Time spent in training and validation steps.
+        steps: Number of training steps.
+    """
+
+    training: ClassVar[Training]
+    folder: ClassVar[Path]
+    pseudo: ClassVar[Mapping[str, PseudoCase]]
+    soft: ClassVar[Soft | None]
+
+    def __init__(
+        self,
+        plans: dict[str, Any],
+        configuration: str,
+        fold: int,
+        dataset_json: dict[str, Any],
+        device: torch.device = torch.device("cuda"),
+    ) -> None:
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        self.disable_checkpointing = True
+        self.step_seconds = 0.0
+        self.steps = 0
+        self._bar: Any = None
+        self.logger.plot_progress_png = lambda folder: None  # more than a second per epoch
+        if self.training.epochs is not None:
+            self.num_epochs = self.training.epochs
+            self.num_val_iterations_per_epoch = 1
+
+    # nnU-Net sets these two while it is constructed and writes into them at once
+
+    @property
+    def output_folder_base(self) -> str:
+        """The training's folder."""
+        return str(self.folder)
+
+    @output_folder_base.setter
+    def output_folder_base(self, value: str) -> None:
+        pass
+
+    @property
+    def output_folder(self) -> str:
+        """The training's folder for the fold."""
+        return str(self.folder / f"fold_{self.fold}")
+
+    @output_folder.setter
+    def output_folder(self, value: str) -> None:
+        pass
+
+    def print_to_log_file(self, *args: Any, also_print_to_console: bool = True, add_timestamp: bool = True) -> None:
+        """Into the log, not onto the terminal."""
+        super().print_to_log_file(*args, also_print_to_console=False, add_timestamp=add_timestamp)
+
+    def initialize(self) -> None:
+        """nnU-Net's, and the mirroring axes, which nnU-Net finds when a training starts and every prediction needs."""
+        super().initialize()
+        self.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+
+    def get_tr_and_val_datasets(self) -> tuple[Any, Any]:
+        """Labelled and pseudo-labelled cases to train on; labelled ones alone to validate on."""
+        labelled, validation = super().get_tr_and_val_datasets()
+        annotated = (-1, *self.label_manager.all_labels) if self.label_manager.has_ignore_label else None
+        kept = labelled if self.training.labelled else None
+        cases = LabelledAndPseudo(kept, self.pseudo, annotated, self.soft)
+        if self.training.epochs is not None:
+            one_pass = math.ceil(len(cases.identifiers) / self.batch_size)
+            self.num_iterations_per_epoch = self.training.iterations or one_pass
+        return cases, LabelledAndPseudo(validation, {}, annotated)
+
+    @classmethod
+    def get_training_transforms(cls, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+        """The trainer's augmentation, less the one step whose result depends on how fast the machine is just now."""
+        return without_timing(super().get_training_transforms(*args, **kwargs))
+
+    def configure_optimizers(self) -> tuple[Any, Any]:
+        """Adam at a constant rate where the training asks for it, else the trainer's own."""
+        rate = self.training.learning_rate
+        if rate is None:
+            return super().configure_optimizers()
+        self.initial_lr = rate
+        optimizer = torch.optim.Adam(self.network.parameters(), lr=rate)
+        return optimizer, PolyLRScheduler(optimizer, rate, self.num_epochs, exponent=0)
+
+    def on_train_start(self) -> None:
+        super().on_train_start()
+        weights = self.training.class_weights
+        if weights is not None:  # last, so that a trainer's own count of its labels does not matter
+            weight_cross_entropy(self.loss, weights, self.device)
+        total = self.num_epochs * self.num_iterations_per_epoch
+        self._bar = tqdm(total=total, desc=f"train {self.training.name}", unit="step", leave=False)
+
+    def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
+        start = time.perf_counter()
+        result = super().train_step(batch)
+        self.step_seconds += time.perf_counter() - start
+        self.steps += 1
+        self._bar.update()
+        return result
+
+    def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
+        start = time.perf_counter()
+        result = super().validation_step(batch)
+        self.step_seconds += time.perf_counter() - start
+        return result
+
+    def on_train_end(self) -> None:
+        super().on_train_end()
+        self._bar.close()
+
+
+def make_trainer(
+    experiment: Experiment,
+    dataset_json: dict[str, Any],
+    training: Training,
+    seed: int,
+    *,
+    pseudo: Mapping[str, PseudoCase] | None = None,
+    soft: Soft | None = None,
+    folder: Path | None = None,
+) -> Any:
+    """A trainer for one training, initialised with a new network.
+
+    Its class bears the ordinary name, which checkpoints shall carry. Where the training starts from a model, the
+    weights are still to be loaded, and the trainer reads none of its own.
+
+    Args:
+        experiment: The trainer's class, and all it is constructed with but the data set's description.
+        dataset_json: This description; it may have an ignore label more.
+        training: What to train.
+        seed: Of the run.
+        pseudo: The pseudo-labelled cases of the training.
+        soft: How soft labels are drawn, if they are.
+        folder: For its log, if not the run's own.
+    """
+    base = experiment.trainer_class
+    settings = {
+        "training": training,
+        "folder": folder or experiment.training_folder,
+        "pseudo": pseudo or {},
+        "soft": soft,
+        "trained_before": training.start is not None,
+        "__doc__": base.__doc__,
+    }
+    initial = seed_for(seed, training.round_number, f"initialise {training.name}")
+    with quiet(experiment.log):
+        seed_everything(initial)
+        trainer: Any = type(base.__name__, (TrainingMixin, base), settings)(
+            {**experiment.plans, "continue_training": False},
+            experiment.configuration,
+            experiment.fold,
+            dataset_json,
+            experiment.device,
+        )
+        for old in Path(trainer.output_folder).glob("training_log_*.txt"):
+            if str(old) != trainer.log_file:
+                old.unlink()
+        seed_everything(initial)
+        trainer.initialize()
+    return trainer
+
+
+def seed_everything(seed: int) -> None:
+    """Seed all the generators that nnU-Net draws from."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def weight_cross_entropy(loss: Any, weights: Sequence[float], device: torch.device) -> None:
+    """Give class weights to every cross entropy in a loss."""
+    tensor = torch.tensor(weights, dtype=torch.float32, device=device)
+    for module in _cross_entropies(loss):
+        if isinstance(module, ReweightedCrossEntropy):
+            module.weights = tensor
+        else:
+            module.weight = tensor
+
+
+def can_weight(trainer: nnUNetTrainer) -> bool:
+    """Whether class weights have a place in a trainer's loss."""
+    return bool(_cross_entropies(trainer.loss))
+
+
+def _cross_entropies(loss: Any) -> list[Any]:
+    modules = loss.modules() if isinstance(loss, nn.Module) else []
+    return [m for m in modules if isinstance(m, nn.CrossEntropyLoss | ReweightedCrossEntropy)]
