@@ -11,23 +11,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from nnunet_covid import raw_dataset as raw
 from nnunet_covid.dataset_conversion import run_as_script
-from nnunet_covid.raw_dataset import (
-    DatasetInfo,
-    Part,
-    Problems,
-    Recipe,
-    SourceCase,
-    binary,
-    check_sizes,
-    files_by_stem,
-    find_root,
-    padded,
-    pair,
-    read_picture_pair,
-)
 
-INFO = DatasetInfo(
+INFO = raw.DatasetInfo(
     number=501,
     name="COVIDSemiSeg",
     command="covid-semiseg",
@@ -43,55 +30,55 @@ INFO = DatasetInfo(
 )
 
 
-def find_cases(source: Path, problems: Problems) -> list[SourceCase]:
+def find_cases(source: Path, problems: raw.Problems) -> list[raw.SourceCase]:
     """Labelled, test and unlabelled slices in the layout of the authors' download."""
-    root = find_root(source, "TrainingSet/LungInfection-Train", INFO.expected_files)
+    root = raw.find_root(source, "TrainingSet/LungInfection-Train", INFO.expected_files)
     training = root / "TrainingSet" / "LungInfection-Train"
-    cases = labelled_cases(training / "Doctor-label", Part.TRAINING, problems)
+    cases = labelled_cases(training / "Doctor-label", raw.Part.TRAINING, problems)
     cases += test_cases(root / "TestingSet" / "LungInfection-Test", problems)
     if (training / "Pseudo-label").is_dir():
         cases += unlabelled_cases(training / "Pseudo-label" / "Imgs", problems)
-    check_sizes(cases, problems)
+    raw.check_sizes(cases, problems)
     return cases
 
 
-def labelled_cases(folder: Path, part: Part, problems: Problems) -> list[SourceCase]:
+def labelled_cases(folder: Path, part: raw.Part, problems: raw.Problems) -> list[raw.SourceCase]:
     """Pairs of ``Imgs`` and ``GT``; the patient of these slices is not known."""
-    images = files_by_stem(folder / "Imgs", problems)
-    masks = files_by_stem(folder / "GT", problems)
+    images = raw.files_by_stem(folder / "Imgs", problems)
+    masks = raw.files_by_stem(folder / "GT", problems)
     return [
-        SourceCase(name=f"covidsemiseg_{padded(stem)}", image=image, mask=mask, part=part)
-        for stem, image, mask in pair(images, masks, problems)
+        raw.SourceCase(name=f"covidsemiseg_{raw.padded(stem)}", image=image, mask=mask, part=part)
+        for stem, image, mask in raw.pair(images, masks, problems)
     ]
 
 
-def test_cases(folder: Path, problems: Problems) -> list[SourceCase]:
+def test_cases(folder: Path, problems: raw.Problems) -> list[raw.SourceCase]:
     """The official test slices, with references where ``GT`` exists."""
     if not folder.is_dir():
         return []
     if (folder / "GT").is_dir():
-        return labelled_cases(folder, Part.TEST, problems)
+        return labelled_cases(folder, raw.Part.TEST, problems)
     return [
-        SourceCase(name=f"covidsemiseg_{padded(stem)}", image=image, part=Part.TEST)
-        for stem, image in files_by_stem(folder / "Imgs", problems).items()
+        raw.SourceCase(name=f"covidsemiseg_{raw.padded(stem)}", image=image, part=raw.Part.TEST)
+        for stem, image in raw.files_by_stem(folder / "Imgs", problems).items()
     ]
 
 
-def unlabelled_cases(folder: Path, problems: Problems) -> list[SourceCase]:
+def unlabelled_cases(folder: Path, problems: raw.Problems) -> list[raw.SourceCase]:
     """Slices named ``Data-1_<patient>_<slice>.jpg``."""
     cases = []
-    for stem, image in files_by_stem(folder, problems).items():
-        name = padded(re.sub(r"^Data-\d+_", "", stem))
+    for stem, image in raw.files_by_stem(folder, problems).items():
+        name = raw.padded(re.sub(r"^Data-\d+_", "", stem))
         patient = name.rpartition("_")[0]
-        cases.append(SourceCase(name=name, image=image, patient=patient, part=Part.UNLABELLED))
+        cases.append(raw.SourceCase(name=name, image=image, patient=patient, part=raw.Part.UNLABELLED))
     return cases
 
 
-RECIPE = Recipe(
+RECIPE = raw.Recipe(
     info=INFO,
     find_cases=find_cases,
-    read=read_picture_pair,
-    schemes={"infection": binary("infection", foreground=255)},
+    read=raw.read_picture_pair,
+    schemes={"infection": raw.binary("infection", foreground=255)},
     channel="grey_ct",
     file_ending=".png",
     has_volumes=False,

@@ -10,22 +10,12 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from nnunet_covid import raw_dataset as raw
 from nnunet_covid.dataset_conversion import run_as_script
 from nnunet_covid.dataset_conversion.Dataset501_COVIDSemiSeg import INFO as BINARY
 from nnunet_covid.dataset_conversion.Dataset501_COVIDSemiSeg import labelled_cases, test_cases
-from nnunet_covid.raw_dataset import (
-    ClassScheme,
-    DatasetInfo,
-    Part,
-    Problems,
-    Recipe,
-    SourceCase,
-    check_sizes,
-    find_root,
-    read_picture_pair,
-)
 
-INFO = DatasetInfo(
+INFO = raw.DatasetInfo(
     number=502,
     name="COVIDSemiSegMultiClass",
     command="covid-semiseg-multiclass",
@@ -43,18 +33,18 @@ COLOURS = {(0, 0, 0): 0, (128, 0, 0): 1, (0, 128, 0): 2}
 """Ground-glass opacity is red, consolidation green."""
 
 SCHEMES = {
-    "exclusive": ClassScheme(
+    "exclusive": raw.ClassScheme(
         values={0: 0, 1: 1, 2: 2},
         labels={"background": 0, "ground_glass_opacity": 1, "consolidation": 2},
         colours=COLOURS,
     ),
-    "regions": ClassScheme(
+    "regions": raw.ClassScheme(
         values={0: 0, 1: 1, 2: 2},
         labels={"background": 0, "infection": (1, 2), "consolidation": 2},
         regions_class_order=(1, 2),
         colours=COLOURS,
     ),
-    "infection": ClassScheme(
+    "infection": raw.ClassScheme(
         values={0: 0, 1: 1, 2: 1},
         labels={"background": 0, "infection": 1},
         colours=COLOURS,
@@ -62,24 +52,24 @@ SCHEMES = {
 }
 
 
-def find_cases(source: Path, problems: Problems) -> list[SourceCase]:
+def find_cases(source: Path, problems: raw.Problems) -> list[raw.SourceCase]:
     """Multi-class training and test slices in the layout of the authors' download."""
-    root = find_root(source, "TrainingSet/MultiClassInfection-Train", INFO.expected_files)
-    cases = labelled_cases(root / "TrainingSet" / "MultiClassInfection-Train", Part.TRAINING, problems)
+    root = raw.find_root(source, "TrainingSet/MultiClassInfection-Train", INFO.expected_files)
+    cases = labelled_cases(root / "TrainingSet" / "MultiClassInfection-Train", raw.Part.TRAINING, problems)
     test = root / "TestingSet" / "MultiClassInfection-Test"
     if test.is_dir():
         cases += test_cases(test, problems)
     else:
         binary_test = test_cases(root / "TestingSet" / "LungInfection-Test", problems)
         cases += [replace(case, mask=None) for case in binary_test]  # its references know one class only
-    check_sizes(cases, problems)
+    raw.check_sizes(cases, problems)
     return cases
 
 
-RECIPE = Recipe(
+RECIPE = raw.Recipe(
     info=INFO,
     find_cases=find_cases,
-    read=read_picture_pair,
+    read=raw.read_picture_pair,
     schemes=SCHEMES,
     channel="grey_ct",
     file_ending=".png",

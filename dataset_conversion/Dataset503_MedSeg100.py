@@ -13,24 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nnunet_covid import raw_dataset as raw
 from nnunet_covid.dataset_conversion import run_as_script
 from nnunet_covid.geometry import Geometry
-from nnunet_covid.raw_dataset import (
-    ClassScheme,
-    DatasetInfo,
-    Part,
-    Problems,
-    Recipe,
-    Scan,
-    SourceCase,
-    find_root,
-    map_values,
-    read_voxels,
-)
-from nnunet_covid.raw_dataset.scan import PLANE
-from nnunet_covid.raw_dataset.volumes import read_header
 
-INFO = DatasetInfo(
+INFO = raw.DatasetInfo(
     number=503,
     name="MedSeg100",
     command="medseg-100",
@@ -42,50 +29,50 @@ INFO = DatasetInfo(
 )
 
 
-NO_GEOMETRY = Geometry((1.0, 1.0), (0.0, 0.0), PLANE)
+NO_GEOMETRY = Geometry((1.0, 1.0), (0.0, 0.0), raw.PLANE)
 """The slices of a stack have nothing in common."""
 
 MEDSEG_SCHEMES = {
-    "exclusive": ClassScheme(
+    "exclusive": raw.ClassScheme(
         values={0: 0, 1: 1, 2: 2, 3: 3},
         labels={"background": 0, "ground_glass_opacity": 1, "consolidation": 2, "pleural_effusion": 3},
     ),
-    "regions": ClassScheme(
+    "regions": raw.ClassScheme(
         values={0: 0, 1: 1, 2: 2, 3: 0},
         labels={"background": 0, "infection": (1, 2), "consolidation": 2},
         regions_class_order=(1, 2),
     ),
-    "infection": ClassScheme(values={0: 0, 1: 1, 2: 1, 3: 0}, labels={"background": 0, "infection": 1}),
+    "infection": raw.ClassScheme(values={0: 0, 1: 1, 2: 1, 3: 0}, labels={"background": 0, "infection": 1}),
 }
 """Pleural effusion is fluid around the lung, not infected lung: only the first scheme keeps it."""
 
 
-def find_cases(source: Path, problems: Problems) -> list[SourceCase]:
+def find_cases(source: Path, problems: raw.Problems) -> list[raw.SourceCase]:
     """One case per slice of the stacks."""
-    root = find_root(source, "tr_im.nii*", INFO.expected_files)
-    cases = stacked_cases(root, "tr_im", "tr_mask", "medseg100", Part.TRAINING, problems)
+    root = raw.find_root(source, "tr_im.nii*", INFO.expected_files)
+    cases = stacked_cases(root, "tr_im", "tr_mask", "medseg100", raw.Part.TRAINING, problems)
     if list(root.glob("val_im.nii*")):
-        cases += stacked_cases(root, "val_im", None, "medseg100_val", Part.TEST, problems)
+        cases += stacked_cases(root, "val_im", None, "medseg100_val", raw.Part.TEST, problems)
     return cases
 
 
 def stacked_cases(
-    root: Path, image_stem: str, mask_stem: str | None, prefix: str, part: Part, problems: Problems
-) -> list[SourceCase]:
+    root: Path, image_stem: str, mask_stem: str | None, prefix: str, part: raw.Part, problems: raw.Problems
+) -> list[raw.SourceCase]:
     """One case per slice of a stack of images and, if named, its stack of masks."""
     image = _stack(root, image_stem, problems)
     mask = _stack(root, mask_stem, problems) if mask_stem else None
     if image is None or (mask_stem and mask is None):
         return []
     with problems.collecting():
-        size = read_header(image).GetSize()
-        if mask is None or (mask_size := read_header(mask).GetSize()) == size:
-            return [SourceCase(f"{prefix}_{i:03d}", image, mask, part=part, index=i) for i in range(size[2])]
+        size = raw.read_header(image).GetSize()
+        if mask is None or (mask_size := raw.read_header(mask).GetSize()) == size:
+            return [raw.SourceCase(f"{prefix}_{i:03d}", image, mask, part=part, index=i) for i in range(size[2])]
         problems.add(mask, f"has {mask_size} voxels, its image {size}; download both again")
     return []
 
 
-def _stack(root: Path, stem: str, problems: Problems) -> Path | None:
+def _stack(root: Path, stem: str, problems: raw.Problems) -> Path | None:
     for ending in (".nii.gz", ".nii"):
         if (path := root / f"{stem}{ending}").is_file():
             return path
@@ -93,24 +80,24 @@ def _stack(root: Path, stem: str, problems: Problems) -> Path | None:
     return None
 
 
-def read_stacked_slice(case: SourceCase, scheme: ClassScheme) -> Scan:
+def read_stacked_slice(case: raw.SourceCase, scheme: raw.ClassScheme) -> raw.Scan:
     """Read the slice ``case.index`` of a stack; slices of a stack have no common geometry.
 
     Raises:
         UnusableFile: If the stack cannot be read or its mask holds unknown values.
     """
-    scan = Scan(image=np.ascontiguousarray(_voxels(case.image)[case.index]), geometry=NO_GEOMETRY)
+    scan = raw.Scan(image=np.ascontiguousarray(_voxels(case.image)[case.index]), geometry=NO_GEOMETRY)
     if case.mask is not None:
-        scan.label = map_values(_voxels(case.mask)[case.index], scheme.values, case.mask)
+        scan.label = raw.map_values(_voxels(case.mask)[case.index], scheme.values, case.mask)
     return scan
 
 
 @lru_cache(maxsize=2)  # image and mask of the stack at hand
 def _voxels(path: Path) -> NDArray[Any]:
-    return read_voxels(path)
+    return raw.read_voxels(path)
 
 
-RECIPE = Recipe(
+RECIPE = raw.Recipe(
     info=INFO,
     find_cases=find_cases,
     read=read_stacked_slice,

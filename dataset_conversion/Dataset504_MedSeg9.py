@@ -9,24 +9,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from nnunet_covid import raw_dataset as raw
 from nnunet_covid.dataset_conversion import run_as_script
 from nnunet_covid.dataset_conversion.Dataset503_MedSeg100 import INFO as SLICES
 from nnunet_covid.dataset_conversion.Dataset503_MedSeg100 import MEDSEG_SCHEMES
-from nnunet_covid.raw_dataset import (
-    VOLUME_ENDINGS,
-    DatasetInfo,
-    Problems,
-    Recipe,
-    SourceCase,
-    check_grids,
-    files_by_stem,
-    find_root,
-    padded,
-    pair,
-    read_volume_pair,
-)
 
-INFO = DatasetInfo(
+INFO = raw.DatasetInfo(
     number=504,
     name="MedSeg9",
     command="medseg-9",
@@ -38,27 +26,27 @@ INFO = DatasetInfo(
 )
 
 
-def find_cases(source: Path, problems: Problems) -> list[SourceCase]:
+def find_cases(source: Path, problems: raw.Problems) -> list[raw.SourceCase]:
     """Volumes, masks and lung masks paired by their number."""
-    root = find_root(source, "rp_im", INFO.expected_files)
-    images = files_by_stem(root / "rp_im", problems, VOLUME_ENDINGS)
-    masks = files_by_stem(root / "rp_msk", problems, VOLUME_ENDINGS)
+    root = raw.find_root(source, "rp_im", INFO.expected_files)
+    images = raw.files_by_stem(root / "rp_im", problems, raw.VOLUME_ENDINGS)
+    masks = raw.files_by_stem(root / "rp_msk", problems, raw.VOLUME_ENDINGS)
     lungs: dict[str, Path] = {}
     if (root / "rp_lung_msk").is_dir():
-        lungs = files_by_stem(root / "rp_lung_msk", problems, VOLUME_ENDINGS)
-        pair(images, lungs, problems)
+        lungs = raw.files_by_stem(root / "rp_lung_msk", problems, raw.VOLUME_ENDINGS)
+        raw.pair(images, lungs, problems)
     cases = [
-        SourceCase(name=f"medseg9_{padded(stem)}", image=image, mask=mask, lungs=lungs.get(stem))
-        for stem, image, mask in pair(images, masks, problems)
+        raw.SourceCase(name=f"medseg9_{raw.padded(stem)}", image=image, mask=mask, lungs=lungs.get(stem))
+        for stem, image, mask in raw.pair(images, masks, problems)
     ]
-    check_grids(cases, problems)
+    raw.check_grids(cases, problems)
     return cases
 
 
-RECIPE = Recipe(
+RECIPE = raw.Recipe(
     info=INFO,
     find_cases=find_cases,
-    read=read_volume_pair,
+    read=raw.read_volume_pair,
     schemes=MEDSEG_SCHEMES,
 )
 

@@ -16,33 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
+from nnunet_covid import raw_dataset as raw
 from nnunet_covid.dataset_conversion import run_as_script
-from nnunet_covid.files import is_hidden
-from nnunet_covid.raw_dataset import (
-    VOLUME_ENDINGS,
-    ClassScheme,
-    DatasetInfo,
-    Options,
-    Problems,
-    Recipe,
-    Scan,
-    SourceCase,
-    UnusableFile,
-    binary,
-    check_grids,
-    files_by_stem,
-    find_root,
-    map_values,
-    mean_by_class,
-    pair,
-    read_volume_pair,
-    read_voxels,
-)
-from nnunet_covid.raw_dataset.scan import from_8_bit
-from nnunet_covid.raw_dataset.source import ending_of, stem_of
-from nnunet_covid.raw_dataset.splits import few_training_folds
+from nnunet_covid.files import files_in
 
-INFO = DatasetInfo(
+INFO = raw.DatasetInfo(
     number=505,
     name="COVID19CTSeg",
     command="covid-19-ct-seg",
@@ -61,26 +39,26 @@ INFO = DatasetInfo(
 WINDOW = (-1250.0, 250.0)
 
 SCHEMES = {
-    "infection": binary("infection"),
-    "lungs-and-infection": ClassScheme(
+    "infection": raw.binary("infection"),
+    "lungs-and-infection": raw.ClassScheme(
         values={0: 0, 1: 3},  # the lungs are painted beneath: see ``read``
         labels={"background": 0, "left_lung": 1, "right_lung": 2, "infection": 3},
     ),
 }
 
 
-def find_cases(source: Path, problems: Problems) -> list[SourceCase]:
+def find_cases(source: Path, problems: raw.Problems) -> list[raw.SourceCase]:
     """Volumes, wherever they lie, with infection and lung mask."""
-    root = find_root(source, "Infection_Mask", INFO.expected_files)
+    root = raw.find_root(source, "Infection_Mask", INFO.expected_files)
     images = _volumes(root)
-    masks = files_by_stem(root / "Infection_Mask", problems, VOLUME_ENDINGS)
-    lungs = files_by_stem(root / "Lung_Mask", problems, VOLUME_ENDINGS)
-    pair(images, lungs, problems)
+    masks = raw.files_by_stem(root / "Infection_Mask", problems, raw.VOLUME_ENDINGS)
+    lungs = raw.files_by_stem(root / "Lung_Mask", problems, raw.VOLUME_ENDINGS)
+    raw.pair(images, lungs, problems)
     cases = [
-        SourceCase(name=stem, image=image, mask=mask, lungs=lungs.get(stem), patient=patient_of(stem))
-        for stem, image, mask in pair(images, masks, problems)
+        raw.SourceCase(name=stem, image=image, mask=mask, lungs=lungs.get(stem), patient=patient_of(stem))
+        for stem, image, mask in raw.pair(images, masks, problems)
     ]
-    check_grids(cases, problems)
+    raw.check_grids(cases, problems)
     return cases
 
 
@@ -92,41 +70,41 @@ def patient_of(stem: str) -> str:
 
 def _volumes(root: Path) -> dict[str, Path]:
     """Volume files by name, outside of the folders of masks."""
-    paths = [path for path in sorted(root.rglob("*.nii*")) if ending_of(path, VOLUME_ENDINGS) and not is_hidden(path)]
-    return {stem_of(path): path for path in paths if not path.parent.name.lower().endswith("_mask")}
+    paths = [path for path in files_in(root, below=True) if raw.ending_of(path, (".nii.gz", ".nii"))]
+    return {raw.stem_of(path): path for path in paths if not path.parent.name.lower().endswith("_mask")}
 
 
-def read(case: SourceCase, scheme: ClassScheme) -> Scan:
+def read(case: raw.SourceCase, scheme: raw.ClassScheme) -> raw.Scan:
     """Read one volume in Hounsfield units within the window.
 
     Raises:
         UnusableFile: If a radiopaedia volume is not in grey values.
     """
-    scan = read_volume_pair(case, scheme)
+    scan = raw.read_volume_pair(case, scheme)
     if case.name.startswith("radiopaedia"):
         low, high = float(scan.image.min()), float(scan.image.max())
         if low < 0 or high > 255:
             reason = f"values from {low:g} to {high:g}, expected grey values 0 to 255 as published; download it again"
-            raise UnusableFile(case.image, reason)
-        scan.image = from_8_bit(scan.image, *WINDOW)
+            raise raw.UnusableFile(case.image, reason)
+        scan.image = raw.from_8_bit(scan.image, *WINDOW)
         scan.notes["scale"] = "grey values of [-1250, 250] HU mapped back"
     else:
         scan.image = scan.image.clip(int(WINDOW[0]), int(WINDOW[1]))
     if "left_lung" in scheme.labels and case.lungs is not None and scan.label is not None:
-        sides = map_values(read_voxels(case.lungs), {0: 0, 1: 1, 2: 2}, case.lungs)
+        sides = raw.map_values(raw.read_voxels(case.lungs), {0: 0, 1: 1, 2: 2}, case.lungs)
         scan.label = np.where(scan.label > 0, scan.label, sides)
     if scan.label is not None:
-        scan.notes["mean_hu"] = mean_by_class(scan.image, scan.label)
+        scan.notes["mean_hu"] = raw.mean_by_class(scan.image, scan.label)
     return scan
 
 
-RECIPE = Recipe(
+RECIPE = raw.Recipe(
     info=INFO,
     find_cases=find_cases,
     read=read,
     schemes=SCHEMES,
-    split=few_training_folds,
-    defaults=Options(window=WINDOW),
+    split=raw.few_training_folds,
+    defaults=raw.Options(window=WINDOW),
 )
 
 

@@ -5,20 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from nnunet_covid import raw_dataset as raw
 from nnunet_covid.dataset_conversion import run_as_script
-from nnunet_covid.raw_dataset import (
-    DatasetInfo,
-    Part,
-    Problems,
-    Recipe,
-    SourceCase,
-    binary,
-    check_grids,
-    find_files,
-    read_volume_pair,
-)
 
-INFO = DatasetInfo(
+INFO = raw.DatasetInfo(
     number=506,
     name="COVID19_20",
     command="covid-19-20",
@@ -33,27 +23,27 @@ INFO = DatasetInfo(
 )
 
 
-def find_cases(source: Path, problems: Problems) -> list[SourceCase]:
+def find_cases(source: Path, problems: raw.Problems) -> list[raw.SourceCase]:
     """Volumes of folders with segmentations are for training, those of folders without for testing."""
     cases = []
-    for image in find_files(source, r"volume-covid19-A-\d+.*_ct\.nii(\.gz)?", INFO.expected_files):
+    for image in raw.find_files(source, r"volume-covid19-A-\d+.*_ct\.nii(\.gz)?", INFO.expected_files):
         number = re.findall(r"A-(\d+)", image.name)[0]
         mask = image.with_name(image.name.replace("_ct.nii", "_seg.nii"))
         labelled = any(image.parent.glob("volume-covid19-A-*_seg.nii*"))
         if labelled and not mask.is_file():
             problems.add(image, f"has no mask; add {mask.name} or take the volume out")
             continue
-        part = Part.TRAINING if labelled else Part.TEST
-        cases.append(SourceCase(f"covid1920_{number}", image, mask if labelled else None, part=part))
-    check_grids(cases, problems)
+        part = raw.Part.TRAINING if labelled else raw.Part.TEST
+        cases.append(raw.SourceCase(f"covid1920_{number}", image, mask if labelled else None, part=part))
+    raw.check_grids(cases, problems)
     return cases
 
 
-RECIPE = Recipe(
+RECIPE = raw.Recipe(
     info=INFO,
     find_cases=find_cases,
-    read=read_volume_pair,
-    schemes={"lesion": binary("lesion")},
+    read=raw.read_volume_pair,
+    schemes={"lesion": raw.binary("lesion")},
 )
 
 

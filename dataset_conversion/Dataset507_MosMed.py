@@ -9,20 +9,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from nnunet_covid import raw_dataset as raw
 from nnunet_covid.dataset_conversion import run_as_script
-from nnunet_covid.raw_dataset import (
-    DatasetInfo,
-    Part,
-    Problems,
-    Recipe,
-    SourceCase,
-    binary,
-    check_grids,
-    find_files,
-    read_volume_pair,
-)
 
-INFO = DatasetInfo(
+INFO = raw.DatasetInfo(
     number=507,
     name="MosMed",
     command="mosmed",
@@ -34,24 +24,24 @@ INFO = DatasetInfo(
 )
 
 
-def find_cases(source: Path, problems: Problems) -> list[SourceCase]:
+def find_cases(source: Path, problems: raw.Problems) -> list[raw.SourceCase]:
     """Studies, with the mask of the same number where there is one."""
-    studies = find_files(source, r"study_\d+\.nii(\.gz)?", INFO.expected_files)
-    masks = {_number(path): path for path in find_files(source, r"study_\d+_mask\.nii(\.gz)?", INFO.expected_files)}
+    studies = raw.find_files(source, r"study_\d+\.nii(\.gz)?", INFO.expected_files)
+    masks = {_number(path): path for path in raw.find_files(source, r"study_\d+_mask\.nii(\.gz)?", INFO.expected_files)}
     known = {_number(path) for path in studies}
     for number, path in masks.items():
         if number not in known:
             problems.add(path, f"is a mask without a study; add study_{number}.nii.gz or take the mask out")
     cases = [
-        SourceCase(
+        raw.SourceCase(
             name=f"mosmed_{_number(path)}",
             image=path,
             mask=masks.get(_number(path)),
-            part=Part.TRAINING if _number(path) in masks else Part.UNLABELLED,
+            part=raw.Part.TRAINING if _number(path) in masks else raw.Part.UNLABELLED,
         )
         for path in studies
     ]
-    check_grids(cases, problems)
+    raw.check_grids(cases, problems)
     return cases
 
 
@@ -59,11 +49,11 @@ def _number(path: Path) -> str:
     return re.findall(r"study_(\d+)", path.name)[0]
 
 
-RECIPE = Recipe(
+RECIPE = raw.Recipe(
     info=INFO,
     find_cases=find_cases,
-    read=read_volume_pair,
-    schemes={"lesion": binary("lesion")},
+    read=raw.read_volume_pair,
+    schemes={"lesion": raw.binary("lesion")},
 )
 
 

@@ -8,23 +8,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from nnunet_covid import raw_dataset as raw
 from nnunet_covid.dataset_conversion import run_as_script
-from nnunet_covid.raw_dataset import (
-    DatasetInfo,
-    Problems,
-    Recipe,
-    SourceCase,
-    binary,
-    check_sizes,
-    files_by_stem,
-    find_root,
-    padded,
-    pair,
-    read_patients,
-    read_picture_pair,
-)
 
-INFO = DatasetInfo(
+INFO = raw.DatasetInfo(
     number=508,
     name="COVID19CTSeg2D",
     command="covid-19-ct-seg-2d",
@@ -37,31 +24,31 @@ INFO = DatasetInfo(
 )
 
 
-def find_cases(source: Path, problems: Problems) -> list[SourceCase]:
+def find_cases(source: Path, problems: raw.Problems) -> list[raw.SourceCase]:
     """Pictures and masks with the same file name; the patient is kept in the case name."""
-    root = find_root(source, "cases.csv", INFO.expected_files)
-    patients = read_patients(root / "cases.csv")
-    images = files_by_stem(root / "ct", problems)
-    masks = files_by_stem(root / "covid", problems)
-    lungs = files_by_stem(root / "lungs", problems)
-    pair(images, lungs, problems)
+    root = raw.find_root(source, "cases.csv", INFO.expected_files)
+    patients = raw.read_patients(root / "cases.csv")
+    images = raw.files_by_stem(root / "ct", problems)
+    masks = raw.files_by_stem(root / "covid", problems)
+    lungs = raw.files_by_stem(root / "lungs", problems)
+    raw.pair(images, lungs, problems)
     cases = []
-    for stem, image, mask in pair(images, masks, problems):
+    for stem, image, mask in raw.pair(images, masks, problems):
         patient = patients.get(image.name)
         if patient is None:
             problems.add(image, "has no line in cases.csv; add its patient there or take the picture out")
             continue
-        name = f"{patient}_{padded(stem, 4)}"
-        cases.append(SourceCase(name, image, mask, lungs.get(stem), patient=patient))
-    check_sizes(cases, problems)
+        name = f"{patient}_{raw.padded(stem, 4)}"
+        cases.append(raw.SourceCase(name, image, mask, lungs.get(stem), patient=patient))
+    raw.check_sizes(cases, problems)
     return cases
 
 
-RECIPE = Recipe(
+RECIPE = raw.Recipe(
     info=INFO,
     find_cases=find_cases,
-    read=read_picture_pair,
-    schemes={"infection": binary("infection", foreground=255)},
+    read=raw.read_picture_pair,
+    schemes={"infection": raw.binary("infection", foreground=255)},
     channel="grey_ct",
     file_ending=".png",
     has_volumes=False,

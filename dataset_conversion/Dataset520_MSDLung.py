@@ -4,23 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from nnunet_covid import raw_dataset as raw
 from nnunet_covid.dataset_conversion import run_as_script
-from nnunet_covid.raw_dataset import (
-    VOLUME_ENDINGS,
-    DatasetInfo,
-    Part,
-    Problems,
-    Recipe,
-    SourceCase,
-    binary,
-    check_grids,
-    files_by_stem,
-    find_root,
-    pair,
-    read_volume_pair,
-)
 
-INFO = DatasetInfo(
+INFO = raw.DatasetInfo(
     number=520,
     name="MSDLung",
     command="msd-lung",
@@ -32,24 +19,24 @@ INFO = DatasetInfo(
 )
 
 
-def find_cases(source: Path, problems: Problems) -> list[SourceCase]:
+def find_cases(source: Path, problems: raw.Problems) -> list[raw.SourceCase]:
     """Training and test volumes of the unpacked archive; its hidden ``._`` files are passed over."""
-    root = find_root(source, "imagesTr/lung_*.nii.gz", INFO.expected_files)
-    images = files_by_stem(root / "imagesTr", problems, VOLUME_ENDINGS)
-    masks = files_by_stem(root / "labelsTr", problems, VOLUME_ENDINGS)
-    cases = [SourceCase(f"msd_{stem}", image, mask) for stem, image, mask in pair(images, masks, problems)]
+    root = raw.find_root(source, "imagesTr/lung_*.nii.gz", INFO.expected_files)
+    images = raw.files_by_stem(root / "imagesTr", problems, raw.VOLUME_ENDINGS)
+    masks = raw.files_by_stem(root / "labelsTr", problems, raw.VOLUME_ENDINGS)
+    cases = [raw.SourceCase(f"msd_{stem}", image, mask) for stem, image, mask in raw.pair(images, masks, problems)]
     if (root / "imagesTs").is_dir():
-        test = files_by_stem(root / "imagesTs", problems, VOLUME_ENDINGS)
-        cases += [SourceCase(f"msd_{stem}", image, part=Part.TEST) for stem, image in test.items()]
-    check_grids(cases, problems)
+        test = raw.files_by_stem(root / "imagesTs", problems, raw.VOLUME_ENDINGS)
+        cases += [raw.SourceCase(f"msd_{stem}", image, part=raw.Part.TEST) for stem, image in test.items()]
+    raw.check_grids(cases, problems)
     return cases
 
 
-RECIPE = Recipe(
+RECIPE = raw.Recipe(
     info=INFO,
     find_cases=find_cases,
-    read=read_volume_pair,
-    schemes={"tumour": binary("tumour")},
+    read=raw.read_volume_pair,
+    schemes={"tumour": raw.binary("tumour")},
 )
 
 

@@ -10,22 +10,10 @@ import re
 from collections import defaultdict
 from pathlib import Path
 
+from nnunet_covid import raw_dataset as raw
 from nnunet_covid.dataset_conversion import run_as_script
-from nnunet_covid.raw_dataset import (
-    ClassScheme,
-    DatasetInfo,
-    Problems,
-    Recipe,
-    Scan,
-    SourceCase,
-    UnusableFile,
-    binary,
-    find_files,
-    read_volume_pair,
-)
-from nnunet_covid.raw_dataset.volumes import series_folders
 
-INFO = DatasetInfo(
+INFO = raw.DatasetInfo(
     number=521,
     name="NSCLCEffusion",
     command="nsclc-effusion",
@@ -41,13 +29,13 @@ FLUID = (-150.0, 100.0)
 have means between about -130 and 20; the same masks copied as arrays lie below -170."""
 
 
-def find_cases(source: Path, problems: Problems) -> list[SourceCase]:
+def find_cases(source: Path, problems: raw.Problems) -> list[raw.SourceCase]:
     """One CT series per effusion mask; of several reviewers the first counts."""
     masks: dict[str, Path] = {}
-    for path in find_files(source, r"LUNG1-\d+_effusion_.*\.nii(\.gz)?", INFO.expected_files):
+    for path in raw.find_files(source, r"LUNG1-\d+_effusion_.*\.nii(\.gz)?", INFO.expected_files):
         masks.setdefault(_patient(path.name), path)  # first_reviewer comes before second_reviewer
     series: dict[str, list[Path]] = defaultdict(list)
-    for folder in series_folders(source):
+    for folder in raw.series_folders(source):
         for patient in re.findall(r"LUNG1-\d+", folder.relative_to(source).as_posix())[:1]:
             series[patient].append(folder)
     cases = []
@@ -56,7 +44,7 @@ def find_cases(source: Path, problems: Problems) -> list[SourceCase]:
             found = "no CT series" if not series[patient] else f"{len(series[patient])} CT series"
             problems.add(mask, f"{found} in a folder named {patient}; there must be one")
             continue
-        cases.append(SourceCase(f"nsclc_{patient}", series[patient][0], mask, patient=patient))
+        cases.append(raw.SourceCase(f"nsclc_{patient}", series[patient][0], mask, patient=patient))
     return cases
 
 
@@ -64,25 +52,25 @@ def _patient(name: str) -> str:
     return re.findall(r"LUNG1-\d+", name)[0]
 
 
-def read(case: SourceCase, scheme: ClassScheme) -> Scan:
+def read(case: raw.SourceCase, scheme: raw.ClassScheme) -> raw.Scan:
     """Read one series and its mask, resampled in space.
 
     Raises:
         UnusableFile: If the mask does not lie on fluid.
     """
-    scan = read_volume_pair(case, scheme, resample=True)
+    scan = raw.read_volume_pair(case, scheme, resample=True)
     for mean in scan.notes["mean_hu"].values():
         if not FLUID[0] <= mean <= FLUID[1]:
             reason = f"mean {mean:g} HU inside the mask is not that of fluid; check that mask and CT belong together"
-            raise UnusableFile(case.mask or case.image, reason)
+            raise raw.UnusableFile(case.mask or case.image, reason)
     return scan
 
 
-RECIPE = Recipe(
+RECIPE = raw.Recipe(
     info=INFO,
     find_cases=find_cases,
     read=read,
-    schemes={"effusion": binary("effusion")},
+    schemes={"effusion": raw.binary("effusion")},
 )
 
 

@@ -5,20 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from nnunet_covid import raw_dataset as raw
 from nnunet_covid.dataset_conversion import run_as_script
-from nnunet_covid.raw_dataset import (
-    ClassScheme,
-    DatasetInfo,
-    Part,
-    Problems,
-    Recipe,
-    SourceCase,
-    check_grids,
-    find_files,
-    read_volume_pair,
-)
 
-INFO = DatasetInfo(
+INFO = raw.DatasetInfo(
     number=522,
     name="LiTS",
     command="lits",
@@ -30,33 +20,33 @@ INFO = DatasetInfo(
 )
 
 SCHEMES = {
-    "exclusive": ClassScheme(values={0: 0, 1: 1, 2: 2}, labels={"background": 0, "liver": 1, "tumour": 2}),
-    "regions": ClassScheme(
+    "exclusive": raw.ClassScheme(values={0: 0, 1: 1, 2: 2}, labels={"background": 0, "liver": 1, "tumour": 2}),
+    "regions": raw.ClassScheme(
         values={0: 0, 1: 1, 2: 2},
         labels={"background": 0, "liver": (1, 2), "tumour": 2},
         regions_class_order=(1, 2),
     ),
-    "tumour": ClassScheme(values={0: 0, 1: 0, 2: 1}, labels={"background": 0, "tumour": 1}),
+    "tumour": raw.ClassScheme(values={0: 0, 1: 0, 2: 1}, labels={"background": 0, "tumour": 1}),
 }
 
 
-def find_cases(source: Path, problems: Problems) -> list[SourceCase]:
+def find_cases(source: Path, problems: raw.Problems) -> list[raw.SourceCase]:
     """Volumes and segmentations paired by number, over all batch folders."""
-    volumes = find_files(source, r"(test-)?volume-\d+\.nii(\.gz)?", INFO.expected_files)
+    volumes = raw.find_files(source, r"(test-)?volume-\d+\.nii(\.gz)?", INFO.expected_files)
     pattern = r"segmentation-\d+\.nii(\.gz)?"
-    masks = {_number(path): path for path in find_files(source, pattern, INFO.expected_files)}
+    masks = {_number(path): path for path in raw.find_files(source, pattern, INFO.expected_files)}
     cases = []
     for path in volumes:
         number = _number(path)
         if path.name.startswith("test-"):
-            cases.append(SourceCase(f"lits_test_{number}", path, part=Part.TEST))
+            cases.append(raw.SourceCase(f"lits_test_{number}", path, part=raw.Part.TEST))
         elif number not in masks:
             problems.add(path, f"has no mask; add segmentation-{int(number)}.nii or take the volume out")
         else:
-            cases.append(SourceCase(f"lits_{number}", path, masks.pop(number)))
+            cases.append(raw.SourceCase(f"lits_{number}", path, masks.pop(number)))
     for number, path in masks.items():
         problems.add(path, f"is a mask without a volume; add volume-{int(number)}.nii or take the mask out")
-    check_grids(cases, problems)
+    raw.check_grids(cases, problems)
     return cases
 
 
@@ -64,10 +54,10 @@ def _number(path: Path) -> str:
     return re.findall(r"-(\d+)\.", path.name)[0].zfill(3)
 
 
-RECIPE = Recipe(
+RECIPE = raw.Recipe(
     info=INFO,
     find_cases=find_cases,
-    read=read_volume_pair,
+    read=raw.read_volume_pair,
     schemes=SCHEMES,
 )
 

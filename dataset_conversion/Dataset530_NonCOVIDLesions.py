@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from nnunet_covid import raw_dataset as raw
 from nnunet_covid.dataset_conversion import Dataset520_MSDLung, Dataset521_NSCLCEffusion, Dataset522_LiTS, run_as_script
 from nnunet_covid.errors import UserError
-from nnunet_covid.raw_dataset import ClassScheme, DatasetInfo, Part, Problems, Recipe, Scan, SourceCase, binary
 
 MEMBERS = {
     "msd_": (Dataset520_MSDLung.RECIPE, "tumour"),
@@ -19,7 +19,7 @@ MEMBERS = {
 }
 """Beginning of the case names → the member's recipe and the class scheme that leaves its lesion alone."""
 
-INFO = DatasetInfo(
+INFO = raw.DatasetInfo(
     number=530,
     name="NonCOVIDLesions",
     command="non-covid-lesions",
@@ -34,13 +34,13 @@ INFO = DatasetInfo(
 )
 
 
-def find_cases(source: Path, problems: Problems) -> list[SourceCase]:
+def find_cases(source: Path, problems: raw.Problems) -> list[raw.SourceCase]:
     """The labelled cases of every member that is there.
 
     Raises:
         UserError: If none is.
     """
-    cases: list[SourceCase] = []
+    cases: list[raw.SourceCase] = []
     for recipe, _ in MEMBERS.values():
         try:
             cases += recipe.find_cases(source, problems)
@@ -49,20 +49,20 @@ def find_cases(source: Path, problems: Problems) -> list[SourceCase]:
     if not cases:
         problems.raise_if_any()
         raise UserError(f"{source} holds none of {', '.join(r.info.title for r, _ in MEMBERS.values())}")
-    return [case for case in cases if case.part is Part.TRAINING]
+    return [case for case in cases if case.part is raw.Part.TRAINING]
 
 
-def read(case: SourceCase, scheme: ClassScheme) -> Scan:
+def read(case: raw.SourceCase, scheme: raw.ClassScheme) -> raw.Scan:
     """Read a case as its member does, with its lesion as class 1."""
     recipe, lesion = next(member for prefix, member in MEMBERS.items() if case.name.startswith(prefix))
     return recipe.read(case, recipe.schemes[lesion])
 
 
-RECIPE = Recipe(
+RECIPE = raw.Recipe(
     info=INFO,
     find_cases=find_cases,
     read=read,
-    schemes={"lesion": binary("lesion")},
+    schemes={"lesion": raw.binary("lesion")},
 )
 
 

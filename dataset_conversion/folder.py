@@ -8,26 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from nnunet_covid import raw_dataset as raw
 from nnunet_covid.dataset_conversion.folder_layout import FolderLayout
 from nnunet_covid.errors import UserError
-from nnunet_covid.raw_dataset import (
-    ClassScheme,
-    DatasetInfo,
-    Problems,
-    Recipe,
-    SourceCase,
-    UnusableFile,
-    convert_dataset,
-    read_picture_pair,
-    read_scan,
-    read_volume_pair,
-    read_voxels,
-)
-from nnunet_covid.raw_dataset.classes import distinct_values, listed_values
-from nnunet_covid.raw_dataset.pictures import read_grey
-from nnunet_covid.raw_dataset.source import is_picture
 
-INFO = DatasetInfo(
+INFO = raw.DatasetInfo(
     number=599,
     name="Folder",
     command="folder",
@@ -41,10 +26,10 @@ INFO = DatasetInfo(
     ),
 )
 
-TEMPLATE = Recipe(
+TEMPLATE = raw.Recipe(
     info=INFO,
     find_cases=FolderLayout().find_cases,
-    read=read_volume_pair,
+    read=raw.read_volume_pair,
     schemes={},
 )
 """What the command line offers before the folder has been looked at."""
@@ -69,21 +54,21 @@ def convert_folder(
     Raises:
         UserError: If anything in the folder cannot be used.
     """
-    problems = Problems(source)
+    problems = raw.Problems(source)
     cases = (layout or FolderLayout()).find_cases(source, problems)
     problems.raise_if_any()
     scheme = _scheme(labels) if labels else _recognised_scheme(cases, source)
     recipe = replace(TEMPLATE, info=replace(INFO, name=name), find_cases=lambda *_: cases, schemes={"own": scheme})
-    if is_picture(cases[0].image):
-        recipe = replace(recipe, read=read_picture_pair, channel="grey_ct", file_ending=".png", has_volumes=False)
+    if raw.is_picture(cases[0].image):
+        recipe = replace(recipe, read=raw.read_picture_pair, channel="grey_ct", file_ending=".png", has_volumes=False)
     else:
         is_hu = _is_hu(cases)
-        read = partial(read_volume_pair, is_hu=is_hu, resample=layout is not None and layout.resample_masks)
+        read = partial(raw.read_volume_pair, is_hu=is_hu, resample=layout is not None and layout.resample_masks)
         recipe = replace(recipe, read=read, channel="CT" if is_hu else "grey_ct")
-    return convert_dataset(recipe, source, **arguments)
+    return raw.convert_dataset(recipe, source, **arguments)
 
 
-def _scheme(labels: Mapping[str, int]) -> ClassScheme:
+def _scheme(labels: Mapping[str, int]) -> raw.ClassScheme:
     """Classes in the order given; ``ignore`` comes last, where nnU-Net wants it."""
     if len({0, *labels.values()}) != len(labels) + 1:
         raise UserError("every class needs a value of its own, other than 0, which is background", about="label")
@@ -92,13 +77,13 @@ def _scheme(labels: Mapping[str, int]) -> ClassScheme:
     if set(labels) == {"ignore"}:
         raise UserError("ignore is no class, it marks what is not labelled; name a class as well", about="label")
     names = sorted(labels, key=lambda name: name == "ignore")
-    return ClassScheme(
+    return raw.ClassScheme(
         values={0: 0, **{labels[name]: index for index, name in enumerate(names, start=1)}},
         labels={"background": 0, **{name: index for index, name in enumerate(names, start=1)}},
     )
 
 
-def _recognised_scheme(cases: Sequence[SourceCase], source: Path) -> ClassScheme:
+def _recognised_scheme(cases: Sequence[raw.SourceCase], source: Path) -> raw.ClassScheme:
     """One class, named ``infection``, where the masks hold a single value beside 0.
 
     Masks that cannot be read are passed over: the conversion names them, together with the images.
@@ -106,21 +91,21 @@ def _recognised_scheme(cases: Sequence[SourceCase], source: Path) -> ClassScheme
     found: set[Any] = set()
     for mask in (case.mask for case in cases if case.mask is not None):
         try:
-            found.update(distinct_values(read_grey(mask) if is_picture(mask) else read_voxels(mask)))
-        except UnusableFile:
+            found.update(raw.distinct_values(raw.read_grey(mask) if raw.is_picture(mask) else raw.read_voxels(mask)))
+        except raw.UnusableFile:
             continue
     foreground = sorted(found - {0})
     if len(foreground) > 1:
-        message = f"the masks of {source} hold the values {listed_values(foreground)}; name each class NAME=VALUE"
+        message = f"the masks of {source} hold the values {raw.listed_values(foreground)}; name each class NAME=VALUE"
         raise UserError(message, about="label")
     return _scheme({"infection": int(foreground[0]) if foreground else 1})
 
 
-def _is_hu(cases: Sequence[SourceCase]) -> bool:
+def _is_hu(cases: Sequence[raw.SourceCase]) -> bool:
     """Whether the first image that can be read holds Hounsfield units."""
     for case in cases:
         try:
-            return read_scan(case.image).is_hu
-        except UnusableFile:
+            return raw.read_scan(case.image).is_hu
+        except raw.UnusableFile:
             continue
     return True

@@ -23,5 +23,5 @@ def chosen_device(wish: str) -> str:
         return "cuda" if present["cuda"] else "cpu"
     if not present[wish]:
         there = ", ".join(name for name, here in present.items() if here)
-        raise UserError(f"torch sees no {wish} device here; give -device {there}")
+        raise UserError(f"torch sees no {wish} device here; choose {there}")
     return wish

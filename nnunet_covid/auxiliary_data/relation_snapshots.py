@@ -110,7 +110,7 @@ def folds_of(model: Path, wanted: Sequence[str] | None = None) -> list[Path]:
         folders = [model / f"fold_{fold}" for fold in wanted]
         missing = [folder for folder in folders if not folder.is_dir()]
         if missing:
-            raise UserError(f"{missing[0]} does not exist; choose other folds with -f")
+            raise UserError(f"{missing[0]} does not exist; choose other folds")
         return folders
     folders = sorted(folder.parent for folder in model.glob(f"fold_*/{FOLDER}"))
     if not folders:

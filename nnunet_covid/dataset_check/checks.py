@@ -48,10 +48,6 @@ class Finding:
     cases: tuple[str, ...] = ()
     picture: NDArray[np.uint8] | None = field(default=None, compare=False)
 
-    def to_json(self) -> dict[str, Any]:
-        """The finding without its picture."""
-        return {"check": self.check, "message": self.message, "cases": list(self.cases)}
-
 
 @dataclass(frozen=True)
 class Measured:
@@ -99,9 +95,9 @@ def _of(measured: Sequence[Measured], part: Part) -> list[Measured]:
 def write_report(findings: Sequence[Finding], folder: Path) -> None:
     """``findings.json`` and one PNG per finding with a picture."""
     writable_folder(folder)
-    entries: list[dict[str, Any]] = []
+    entries = []
     for index, finding in enumerate(findings, start=1):
-        entry = finding.to_json()
+        entry: dict[str, Any] = {"check": finding.check, "message": finding.message, "cases": list(finding.cases)}
         if finding.picture is not None:
             entry["picture"] = f"{index:03d}_{finding.check.replace(' ', '_')}.png"
             Image.fromarray(finding.picture).save(folder / entry["picture"])
@@ -161,24 +157,16 @@ def _similar(first: Sequence[Measured], second: Sequence[Measured]) -> Iterator[
 
 
 def _side_by_side(*cases: CheckedCase) -> NDArray[np.uint8]:
+    """Each picture, or the slice of a volume with most foreground (else its middle), with its mask outlined."""
     tiles = []
     for case in cases:
         scan, label = case.read()
-        index_label = label if label is not None and label.shape == scan.image.shape else None
-        image = _display_slice(scan.image, index_label)
-        mask = None if index_label is None else _display_slice(index_label, index_label) > 0
-        tiles.append(outlined(image, {} if mask is None else {RED: mask}))
+        image, mask = scan.image, None if label is None or label.shape != scan.image.shape else label > 0
+        if image.ndim == 3:
+            index = len(image) // 2 if mask is None or not mask.any() else int(mask.sum(axis=(1, 2)).argmax())
+            image, mask = image[index], None if mask is None else mask[index]
+        tiles.append(outlined(image.astype(np.float32), {} if mask is None else {RED: mask}))
     return sheet(tiles, columns=len(tiles))
-
-
-def _display_slice(image: NDArray[Any], label: NDArray[Any] | None = None) -> NDArray[np.float32]:
-    """One slice to show: the picture itself, or the volume's slice with most foreground (else its middle)."""
-    if image.ndim == 2:
-        return image.astype(np.float32)
-    index = len(image) // 2
-    if label is not None and label.any():
-        index = int((label > 0).sum(axis=(1, 2)).argmax())
-    return image[index].astype(np.float32)
 
 
 def _label_values(dataset: CheckedDataset, measured: Sequence[Measured]) -> Iterator[Finding]:

@@ -82,7 +82,7 @@ def open_dataset(number_or_name: str) -> CheckedDataset:
     recorded = _recorded_patients(folder)
     patients = recorded or _guessed_patients([case.name for _, case in found])
     cases = tuple(
-        CheckedCase(case.name, part, case.files[0], case.label, patients.get(case.name, case.name))
+        CheckedCase(case.name, part, case.files[0], case.label, patients.get(case.name) or case.name)
         for part, case in found
     )
     labels = frozenset(value for values in label_values(description["labels"]).values() for value in values)

@@ -84,47 +84,20 @@ class SyntheticCT:
         return (self.labels > 0).astype(np.uint8)
 
 
-@dataclass(frozen=True)
 class Lesion:
-    """One lesion: hazy ground glass with, in some, a dense core.
+    """One lesion: hazy ground glass with, in some, a dense core."""
 
-    Attributes:
-        centre: (3,), mm.
-        axes: (3, 3), rows are the directions divided by the half axes, 1/mm.
-        size: Mean half axis, mm.
-        roughness: Of the border.
-        haze: Radiodensity of the ground glass, HU.
-        softness: Width of the border, mm.
-        reticular: Strength of a net of fine lines within ("crazy paving"), 0 for none.
-        core: How much of the lesion is consolidated: 0 for none, about 1 for nearly all.
-        density: Radiodensity of the consolidation, HU.
-    """
-
-    centre: Array
-    axes: Array
-    size: float
-    roughness: float
-    haze: float
-    softness: float
-    reticular: float
-    core: float
-    density: float
-
-    @classmethod
-    def draw(cls, rng: np.random.Generator, centre: Array) -> Lesion:
-        """A random lesion at a place."""
-        size = float(np.exp(rng.normal(np.log(19.0), 0.40)))
-        return cls(
-            centre=centre,
-            axes=np.linalg.qr(rng.normal(size=(3, 3)))[0] / (size * rng.uniform(0.7, 1.35, (3, 1))),
-            size=size,
-            roughness=rng.uniform(0.25, 0.55),
-            haze=rng.uniform(-690.0, -470.0),
-            softness=rng.uniform(3.0, 7.0),
-            reticular=rng.uniform(0.3, 1.0) * (rng.random() < 0.35),
-            core=rng.uniform(0.3, 0.85) * (rng.random() < 0.5),
-            density=rng.uniform(-160.0, 40.0),
-        )
+    def __init__(self, rng: np.random.Generator, centre: Array) -> None:
+        """A random lesion around ``centre``, (3,), mm."""
+        self.centre = centre
+        self.size = float(np.exp(rng.normal(np.log(19.0), 0.40)))  # mean half axis, mm
+        self.axes = np.linalg.qr(rng.normal(size=(3, 3)))[0] / (self.size * rng.uniform(0.7, 1.35, (3, 1)))  # 1/mm
+        self.roughness = rng.uniform(0.25, 0.55)
+        self.haze = rng.uniform(-690.0, -470.0)  # HU
+        self.softness = rng.uniform(3.0, 7.0)  # width of the border, mm
+        self.reticular = rng.uniform(0.3, 1.0) * (rng.random() < 0.35)  # a net of fine lines ("crazy paving")
+        self.core = rng.uniform(0.3, 0.85) * (rng.random() < 0.5)  # how much of it is consolidated
+        self.density = rng.uniform(-160.0, 40.0)  # of the core, HU
 
 
 class Noise:
@@ -326,7 +299,7 @@ class Chest:
         inside = np.minimum(shapes["right lung"], shapes["left lung"]) < -1.5
         weight = inside * np.exp(np.minimum(shapes["wall"], 0.0) / 11.0 + points[:, 1] / 55.0)
         chosen = rng.choice(len(points), size=number, replace=False, p=weight / weight.sum())
-        return [Lesion.draw(rng, points[i]) for i in chosen]
+        return [Lesion(rng, points[i]) for i in chosen]
 
 
 def _ellipse(x: Array, y: Array, radii: tuple[Array | float, Array | float], power: float = 2.0) -> Array:

@@ -169,12 +169,14 @@ class TrainedModel:
         cases = list_cases(images, self.ending, self.channels)
         if self.previous_stage is None:
             if previous_stage_labels is not None:
-                raise UserError(f"{self.folder} is no second stage of a cascade: leave out -prev_stage_predictions")
+                raise UserError(
+                    f"{self.folder} is no second stage of a cascade: leave out the previous stage's predictions"
+                )
             return cases
         if previous_stage_labels is None:
             raise UserError(
                 f"{self.folder} is the second stage of a cascade: predict the images with {self.previous_stage} first "
-                "and name that folder with -prev_stage_predictions"
+                "and name that folder as the previous stage's predictions"
             )
         for case in cases:
             path = previous_stage_labels / f"{case.name}{self.ending}"
@@ -265,7 +267,7 @@ def _checked_folds(folder: Path, folds: Sequence[str] | None, checkpoint: str) -
     present = sorted(path.parent.name.removeprefix("fold_") for path in folder.glob(f"fold_*/{checkpoint}"))
     if not present:
         others = sorted({path.name for path in folder.glob("fold_*/checkpoint_*.pth")})
-        hint = f"present: {', '.join(others)}; choose with --checkpoint" if others else "train it first"
+        hint = f"present: {', '.join(others)}; choose one of these" if others else "train it first"
         raise UserError(f"{folder} has no {checkpoint} in any fold; {hint}")
     if folds is None:
         return tuple(fold for fold in present if fold != "all") or ("all",)

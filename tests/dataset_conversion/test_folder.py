@@ -13,7 +13,7 @@ from nnunet_covid.cli import main
 from nnunet_covid.dataset_conversion.folder import convert_folder
 from nnunet_covid.dataset_conversion.folder_layout import FolderLayout
 from nnunet_covid.errors import UserError
-from nnunet_covid.raw_dataset import Options
+from nnunet_covid.raw_dataset import Options, pictures
 
 SHAPE = (4, 10, 12)
 
@@ -149,6 +149,7 @@ def test_other_labels_are_another_conversion(tmp_path: Path) -> None:
         (["--every", "2"], "add --slices all"),
         (["--slices", "all"], "already consists of slices; ask for none (--slices)"),
         (["--window", "-1250", "250"], "grey values, not Hounsfield units; leave out the window (--window)"),
+        (["--images", "empty"], "empty is empty; expected .nii.gz"),
         (["--patients", "nowhere.csv"], "nowhere.csv cannot be read as a table"),
         (["--patient-pattern", "b"], "'b' finds no patient in a; it must in every case (--patient-pattern)"),
         (["--number", "1000"], "is not between 1 and 999; choose another (--number)"),
@@ -159,6 +160,7 @@ def test_mistakes_on_the_command_line(
 ) -> None:
     write_picture(tmp_path / "source/images/a.png", grey((20, 24), 0))
     write_picture(tmp_path / "source/masks/a.png", blob((20, 24), 0, 255))
+    (tmp_path / "source/empty").mkdir()
     status = main(["convert", "folder", str(tmp_path / "source"), "-o", str(tmp_path / "raw"), *arguments])
     assert status == 2
     error = capsys.readouterr().err
@@ -242,6 +244,14 @@ def test_one_patient_gives_no_folds_and_a_note(tmp_path: Path) -> None:
     assert not (converted / "splits_final.json").exists()
     note = "note: one patient is too few for folds that do not leak, none were written; train fold 'all'"
     assert said[-1] == note
+
+
+def test_the_cases_are_looked_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = write_slices(tmp_path / "source", "a", "b")
+    opened: list[Path] = []
+    monkeypatch.setattr(pictures, "picture_size", lambda path: opened.append(path) or (24, 20))
+    convert_folder(source, output=tmp_path / "raw", labels={"infection": 255})
+    assert sorted(opened) == sorted(path for path in source.rglob("*.png"))
 
 
 @pytest.mark.parametrize("labels", [None, {"infection": 1}])

@@ -1,13 +1,15 @@
-"""The list of converters: complete, light to import, found by every name a user might type."""
+"""The list of converters: complete, light to import, found by every name a user might type, run by each of them."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from nnunet_covid.cli.convert import listing
+from nnunet_covid.dataset_conversion import Dataset503_MedSeg100 as medseg
 from nnunet_covid.dataset_conversion import recipe_named, recipes
 from nnunet_covid.errors import UserError
 
@@ -32,6 +34,17 @@ def test_the_list_tells_where_to_get_the_data() -> None:
     for recipe in recipes().values():
         for part in (recipe.info.command, recipe.info.paper, recipe.info.url, recipe.info.licence):
             assert part in text
+
+
+@pytest.mark.parametrize("how", ["as a module", "as a script"])
+def test_a_converter_can_be_run_alone(tmp_path: Path, how: str) -> None:
+    command = ["-m", medseg.__name__] if how == "as a module" else [medseg.__file__]
+    told = subprocess.run(
+        [sys.executable, *command, str(tmp_path / "nowhere"), "-o", str(tmp_path)], capture_output=True, text=True
+    )
+    assert told.returncode == 2
+    assert told.stderr.startswith("error: ")
+    assert "nowhere is not a folder" in told.stderr
 
 
 def test_listing_needs_no_torch() -> None:

@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import pytest
@@ -17,8 +19,8 @@ from nnunet_covid.dataset_conversion import Dataset501_COVIDSemiSeg
 from nnunet_covid.dataset_conversion.folder import convert_folder
 from nnunet_covid.dataset_conversion.folder_layout import FolderLayout
 from nnunet_covid.errors import UserError
-from nnunet_covid.raw_dataset import Options, convert_dataset
-from nnunet_covid.raw_dataset.destination import Staging
+from nnunet_covid.raw_dataset import Options, SourceCase, convert_dataset
+from nnunet_covid.raw_dataset.destination import CaseRecord, Staging
 
 LABELLED = "TrainingSet/LungInfection-Train/Doctor-label"
 CASES = 60
@@ -49,7 +51,7 @@ def kill_in_the_middle(source: Path, output: Path, workers: int = 1) -> Path:
     partial = output / ".Dataset501_COVIDSemiSeg.partial"
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and process.poll() is None:
-        if len(list((partial / "labelsTr").glob("*.png"))) >= 5:
+        if len(list((partial / "labelsTr").glob("[!.]*.png"))) >= 5:
             os.kill(process.pid, signal.SIGKILL)
             break
         time.sleep(0.002)
@@ -62,11 +64,11 @@ def test_a_killed_conversion_goes_on_and_gives_the_same_bytes(source: Path, tmp_
     undisturbed = convert(source, tmp_path / "undisturbed")
     partial = kill_in_the_middle(source, tmp_path / "killed")
     assert partial.is_dir(), "killed too late or too early to show anything"
-    done = len(list((partial / "labelsTr").glob("*.png")))
+    done = len(list((partial / "labelsTr").glob("[!.]*.png")))
     assert 0 < done < CASES
     assert not (tmp_path / "killed/Dataset501_COVIDSemiSeg").exists(), "nothing may look finished"
     (partial / "labelsTr/leftover.tmp.png").write_bytes(b"half a file")
-    kept = min((partial / "imagesTr").glob("*.png"))
+    kept = min((partial / "imagesTr").glob("[!.]*.png"))
     written_at = kept.stat().st_mtime_ns
     resumed = convert(source, tmp_path / "killed")
     assert checksums(resumed) == checksums(undisturbed)
@@ -122,9 +124,25 @@ def fails(*_: object, **__: object) -> None:
     raise OSError(28, "No space left on device")
 
 
+def test_a_killed_process_of_many_does_not_cost_the_others_work(source: Path, tmp_path: Path) -> None:
+    def two_and_no_more(work: Callable[[SourceCase], CaseRecord], cases: list[SourceCase], workers: int) -> Iterator:
+        yield from map(work, cases[:2])
+        raise UserError("a process was killed") from BrokenProcessPool()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("nnunet_covid.raw_dataset.convert.map_in_processes", two_and_no_more)
+        with pytest.raises(UserError, match="was killed"):
+            convert(source, tmp_path / "killed", workers=2)
+    kept = sorted((tmp_path / "killed/.Dataset501_COVIDSemiSeg.partial/imagesTr").iterdir())
+    written_at = [path.stat().st_mtime_ns for path in kept]
+    resumed = convert(source, tmp_path / "killed")
+    assert [(resumed / "imagesTr" / path.name).stat().st_mtime_ns for path in kept] == written_at
+    assert len(kept) == 2
+
+
 def test_damage_in_a_left_over_file_is_repaired(source: Path, tmp_path: Path) -> None:
     partial = kill_in_the_middle(source, tmp_path / "killed")
-    min((partial / "labelsTr").glob("*.png")).write_bytes(b"damaged")
+    min((partial / "labelsTr").glob("[!.]*.png")).write_bytes(b"damaged")
     resumed = convert(source, tmp_path / "killed")
     assert checksums(resumed) == checksums(convert(source, tmp_path / "undisturbed"))
 

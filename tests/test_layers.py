@@ -1,0 +1,29 @@
+"""The rooms of the house stand one above the other, and the command line is in the uppermost one alone."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parent.parent
+ROOMS = [REPOSITORY / name for name in ("nnunet_covid", "trainers", "dataset_conversion")]
+
+
+def test_rooms_import_only_what_stands_below_them() -> None:
+    pytest.importorskip("importlinter")
+    found = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    command = [shutil.which("bash") or "bash", str(REPOSITORY / ".ci" / "layers")]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PATH": found}, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_arguments_are_parsed_in_the_command_line_alone() -> None:
+    files = [path for room in ROOMS for path in room.rglob("*.py") if (room / "cli") not in path.parents]
+    parsing = [str(path) for path in files if re.search(r"^\s*(import|from) argparse", path.read_text(), re.MULTILINE)]
+    assert parsing == []
