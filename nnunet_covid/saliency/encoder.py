@@ -36,7 +36,7 @@ def find_encoder(network: nn.Module, name: str | None = None) -> nn.Module:
         return children[PREFERRED]
     named = [child for child_name, child in children.items() if "encoder" in child_name]
     if len(named) != 1:
-        raise UserError(f"{type(network).__name__} has no part named 'encoder'; name one of {listed}")
+        raise UserError(f"{type(network).__name__} has no part named 'encoder'; name one of {listed}", "encoder")
     return named[0]
 
 
