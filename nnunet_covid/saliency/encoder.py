@@ -79,7 +79,7 @@ def feature_shapes(
     features = recorder.features
     if not features or not all(isinstance(f, torch.Tensor) and f.ndim == len(input_shape) for f in features):
         raise UserError(
-            f"{type(encoder).__name__} of {type(network).__name__} returns no list of features; name another part of it",
+            f"{type(encoder).__name__} of {type(network).__name__} returns no list of features; name another part",
             "encoder",
         )
     return [tuple(feature.shape[1:]) for feature in features]
