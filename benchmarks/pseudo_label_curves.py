@@ -13,12 +13,11 @@ import json
 import re
 from pathlib import Path
 
-from matplotlib import rc_context, rcParams
 from matplotlib.axes import Axes
 from nnunetv2.paths import nnUNet_results
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 
-from nnunet_covid.figures.style import SETTINGS, class_colour, light_grid, new_figure, save
+from nnunet_covid.figures.style import class_colour, light_grid, new_figure, save, styled
 
 STEPS = ("base", "round 1", "round 2", "pre-trained", "fine-tuned")
 MARKERS = "osD^v<>*"
@@ -70,8 +69,7 @@ def main() -> None:
     for position in (0, 1):
         for index, label in enumerate(dict.fromkeys(run[position] for run in found)):
             looks[label] = (class_colour(index), MARKERS[index % len(MARKERS)])
-    with rc_context():
-        rcParams.update(SETTINGS)
+    with styled():
         figure = new_figure(10, 3.2 * len(args.folds), "validation Dice along the way (pre-processed)")
         panels = figure.subplots(len(args.folds), 1, squeeze=False)[:, 0]
         for axes, fold, title in zip(panels, args.folds, titles, strict=True):

@@ -162,9 +162,7 @@ def make_link(
     covid: PlannedDataset,
     configurations: Sequence[str],
     sources: Sequence[Source],
-    *,
     processes: int = 1,
-    progress: bool = True,
 ) -> None:
     """Pre-process what is to be linked and record it; what is there already is kept.
 
@@ -174,7 +172,9 @@ def make_link(
     for configuration in configurations:
         for source in sources:
             folder, plans = _home(covid, configuration, source)
-            _fill(covid, configuration, folder, plans, source, processes, progress)
+            made_as = {"digest": covid.digest(configuration), "lesions": list(source.lesions)}
+            _empty_if_made_otherwise(folder, made_as)
+            _fill(folder, Preprocessing(plans, configuration, source.lesions), source, processes)
             _record(covid, configuration, _linked(covid, folder, source))
 
 
@@ -190,32 +190,20 @@ def _home(covid: PlannedDataset, configuration: str, source: Source) -> tuple[Pa
     return home / PlansManager(plans).get_configuration(configuration).data_identifier, plans
 
 
-def _fill(
-    covid: PlannedDataset,
-    configuration: str,
-    folder: Path,
-    plans: dict[str, Any],
-    source: Source,
-    processes: int,
-    progress: bool,
-) -> None:
-    """Bring one folder up to date; what was pre-processed in another way goes first."""
-    digest = Preprocessing(covid.plans.plans, configuration).digest()
-    made_as = {"digest": digest, "lesions": list(source.lesions)}
+def _empty_if_made_otherwise(folder: Path, made_as: dict[str, Any]) -> None:
+    """Take away what was pre-processed in another way, and write down in which way it will be."""
     if folder.exists() and read_made_as(folder) != made_as:
         shutil.rmtree(folder)
     folder.mkdir(exist_ok=True)
     write_json(made_as_file(folder), made_as, indent=None)
+
+
+def _fill(folder: Path, how: Preprocessing, source: Source, processes: int) -> None:
+    """Bring one folder up to date."""
     remove_abandoned(folder, age=0)
     remaining = {folder / case.name: case for case in source.cases if not _is_current(folder / case.name, case)}
-    preprocess_cases(
-        remaining,
-        Preprocessing(plans, configuration, source.lesions),
-        processes=processes,
-        shown=f"{Path(source.name).name}, {configuration}",
-        already=len(source.cases) - len(remaining),
-        progress=progress,
-    )
+    shown = f"{Path(source.name).name}, {how.configuration}"
+    preprocess_cases(remaining, how, processes, shown=shown, already=len(source.cases) - len(remaining))
 
 
 def _is_current(target: Path, case: CaseFiles) -> bool:
@@ -239,7 +227,7 @@ def _linked(covid: PlannedDataset, folder: Path, source: Source) -> LinkedCases:
 def _record(covid: PlannedDataset, configuration: str, cases: LinkedCases) -> None:
     """Enter a source into the record; those of links that no longer fit the plans are dropped."""
     links = read_links(covid.record)
-    digest = Preprocessing(covid.plans.plans, configuration).digest()
+    digest = covid.digest(configuration)
     dimensions = len(covid.plans.get_configuration(configuration).patch_size)
     link = links.get(covid.identifier(configuration))
     if link is None or link.digest != digest:

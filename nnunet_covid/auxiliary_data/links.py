@@ -37,21 +37,29 @@ class PlannedDataset:
 
     @property
     def plans_name(self) -> str:
+        """As behind ``nnUNetv2_train -p``."""
         return str(self.plans.plans_name)
 
     @property
     def channels(self) -> int:
+        """Channels of an image."""
         return len(channel_names(self.dataset_json))
 
     @property
     def record(self) -> Path:
+        """Where its links are recorded."""
         return record_file(self.folder, self.plans_name)
+
+    def digest(self, configuration: str) -> str:
+        """Changes with what decides how the plans pre-process."""
+        return Preprocessing(self.plans.plans, configuration).digest()
 
     def identifier(self, configuration: str) -> str:
         """Name of the folder with the data of a configuration."""
         return str(self.plans.get_configuration(configuration).data_identifier)
 
     def data(self, configuration: str) -> Path:
+        """That folder."""
         return self.folder / self.identifier(configuration)
 
 

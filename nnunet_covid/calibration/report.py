@@ -1,16 +1,20 @@
-"""What a calibration found, as a table and as JSON."""
+"""What a calibration found, as a table, as JSON and as a picture."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+from scipy.special import expit
+
+from nnunet_covid.calibration.fit import EDGES
 from nnunet_covid.calibration.logits import Calibration
 from nnunet_covid.calibration.measure import ClassMeasurement, Measurement
 from nnunet_covid.evaluation.paired_statistics import PairedStatistics
 from nnunet_covid.files import write_json
 
-FILE_NAME = "calibration.json"
+JSON_NAME = "calibration.json"
+PICTURE_NAME = "reliability.png"
 
 
 def table(found: Measurement) -> str:
@@ -23,9 +27,10 @@ def table(found: Measurement) -> str:
     ]
     for k, each in enumerate(found.classes):
         threshold, temperature = found.calibration.thresholds[k], found.calibration.temperatures[k]
+        read_at = "0.5" if threshold == 0.5 else f"{threshold:.3f} instead of 0.5"
         lines += [
             "",
-            f"{each.name}: threshold {threshold:.3f} instead of 0.5, temperature {temperature:.2f}",
+            f"{each.name}: threshold {read_at}, temperature {temperature:.2f}",
             f"  {'':<26}{'before':>8}{'after':>8}  change",
             _row("Dice", each.dice, 3),
             _row("MAE of the map", each.mae, 4),
@@ -64,8 +69,21 @@ def write_report(found: Measurement, model: Path, folder: Path) -> Path:
             for case, rows in found.case_dice.items()
         },
     }
-    write_json(folder / FILE_NAME, content)
-    return folder / FILE_NAME
+    write_json(folder / JSON_NAME, content)
+    return folder / JSON_NAME
+
+
+def write_reliability_diagram(found: Measurement, folder: Path) -> Path:
+    """Draw reliability before and after, and Dice over the threshold; returns the file."""
+    # Matplotlib doubles the time to start, and every process that reads cases would pay it.
+    from nnunet_covid.figures.reliability import Bins, ReliabilityPanel, draw_reliability
+
+    panels = []
+    for each, threshold in zip(found.classes, found.calibration.thresholds, strict=True):
+        before, after = (Bins(r.voxels, r.probability, r.inside) for r in (each.before, each.after))
+        panels.append(ReliabilityPanel(each.name, before, after, expit(EDGES[:-1]), each.dice_curve, threshold))
+    title = f"Calibration on {len(found.case_dice)} validation cases, nested"
+    return draw_reliability(panels, folder / PICTURE_NAME, title)
 
 
 def _operating_point(calibration: Calibration, position: int) -> dict[str, float]:

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from nnunet_covid.calibration.checkpoints import remove_calibration, write_calibration
 from nnunet_covid.calibration.measure import measure
-from nnunet_covid.calibration.report import table, write_report
+from nnunet_covid.calibration.report import table, write_reliability_diagram, write_report
 from nnunet_covid.calibration.validation import open_validation, trained_folds
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import writable_folder
@@ -60,8 +60,6 @@ def run(args: argparse.Namespace) -> int:
         progress=lambda results, number: tqdm(results, desc="calibrate", unit="case", total=number, disable=None),
     )
     print(table(found))
-    from nnunet_covid.calibration.reliability_diagram import write_reliability_diagram
-
     for path in (write_report(found, args.model, folder), write_reliability_diagram(found, folder)):
         print(f"wrote {path}")
     if args.dry_run:

@@ -293,7 +293,8 @@ def _check_cases(first: ScoreTable, other: ScoreTable, *, common_cases: bool) ->
         if missing:
             raise UserError(
                 f"'{there.name}' lacks {some_of(missing)}, which '{here.name}' has; "
-                "--common-cases compares the cases that all of them have"
+                "compare the common cases only, or evaluate the same ones",
+                about="common_cases",
             )
 
 

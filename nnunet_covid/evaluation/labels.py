@@ -87,6 +87,6 @@ def find_dataset_json(predictions: Path, references: Path) -> Path:
         if candidate.is_file():
             return candidate
     raise UserError(
-        f"no dataset.json in {predictions}, {references} or above them: "
-        "name it with --dataset-json, or give the labels, as in --labels infection=1"
+        f"no dataset.json in {predictions}, {references} or above them: name one from elsewhere, or give the labels",
+        about="dataset_json",
     )

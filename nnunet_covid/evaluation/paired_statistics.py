@@ -77,7 +77,11 @@ def paired_statistics(a: Values, b: Values, *, resamples: int = RESAMPLES, seed:
 
 
 def bootstrap_interval(difference: Values, *, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float]:
-    """95 % percentile interval of the mean, over resamples of the cases with replacement (Efron, 1979)."""
+    """95 % percentile interval of the mean, over resamples of the cases with replacement (Efron, 1979).
+
+    ``scipy.stats.bootstrap`` draws the same resamples, but interpolates their percentiles with other rounding: its
+    last digit would change the tables on disk, and it calls its seed by another name before SciPy 1.15.
+    """
     n = len(difference)
     if n < 2:
         return float("nan"), float("nan")

@@ -20,7 +20,7 @@ from nnunet_covid.errors import UserError
 from nnunet_covid.evaluation.label_files import read_grey_png
 from nnunet_covid.evaluation.labels import EvaluatedClass, LabelScheme
 from nnunet_covid.evaluation.toolbox import ProbabilityMap, resized_like
-from nnunet_covid.files import some_of
+from nnunet_covid.files import files_in, some_of
 
 MEMBER = "probabilities"
 ROUNDING = 1e-3  # saved as 16-bit floats, a probability may leave [0, 1] by a little
@@ -50,7 +50,7 @@ def find_maps(folder: Path, cases: list[str], scheme: LabelScheme, *, resize: bo
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
-    kind: Literal["npz", "grey"] = "npz" if any(folder.glob("*.npz")) else "grey"
+    kind: Literal["npz", "grey"] = "npz" if files_in(folder, ".npz") else "grey"
     source = MapSource(folder, kind, one_class=len(scheme.classes) == 1, resize=resize)
     missing = {p.name for c in cases for k in scheme.classes if not (p := source.path(c, k)).is_file()}
     if missing:
@@ -84,7 +84,8 @@ def check_greys(source: MapSource, cases: list[str], scheme: LabelScheme) -> Non
     if brightest == 1:
         raise UserError(
             f"{source.folder}: no grey map exceeds 1, so these are masks, not maps in which 255 is certainty; "
-            "multiply them by 255, or leave --maps out"
+            "multiply them by 255, or leave the maps out",
+            about="maps",
         )
 
 
@@ -125,7 +126,8 @@ def _read_grey(source: MapSource, path: Path, shape: tuple[int, ...]) -> NDArray
     if grey.shape != shape and not source.resize:
         raise UserError(
             f"{path}: {grey.shape[0]}×{grey.shape[1]} differs from the label map's {shape[0]}×{shape[1]}; "
-            "--resize-maps resizes it"
+            "have it resized if that is meant",
+            about="resize_maps",
         )
     return resized_like(grey, shape)
 

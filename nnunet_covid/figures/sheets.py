@@ -19,6 +19,7 @@ from PIL import Image
 
 from nnunet_covid.figures.slices import WHITE, Colour, as_rgb, blended, grey_slice, heat_over, outlined
 from nnunet_covid.figures.style import new_figure, save, styled
+from nnunet_covid.files import replacing
 
 PANEL_INCHES = 2.6
 REFERENCE: Colour = (20, 184, 166)
@@ -64,9 +65,8 @@ def write_sheet(
     figure.suptitle(title, fontsize=9, y=1 - 0.06 / size[1], va="top")
     drawn = BytesIO()
     figure.savefig(drawn, format="png")
-    temporary = path.with_name(f".{path.stem}.tmp.png")
-    Image.open(drawn).convert("RGB").save(temporary, optimize=True)
-    temporary.replace(path)
+    with replacing(path) as unfinished:
+        Image.open(drawn).convert("RGB").save(unfinished, optimize=True)
 
 
 def write_heat_maps(

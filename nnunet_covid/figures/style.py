@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import Any
 from matplotlib import rc_context, rcdefaults, rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from nnunet_covid.files import replacing
 
 # The palette of Okabe and Ito (2008), less its yellow, which vanishes on white.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -52,9 +53,8 @@ def light_grid(axes: Axes, axis: str = "y") -> None:
 
 def save(figure: Figure, path: Path) -> Path:
     """Write a PNG under a temporary name and rename it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    figure.savefig(temporary, format="png", dpi=DOTS_PER_INCH)
-    temporary.replace(path)
+    with replacing(path) as unfinished:
+        figure.savefig(unfinished, format="png", dpi=DOTS_PER_INCH)
     return path
 
 

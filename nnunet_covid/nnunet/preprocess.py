@@ -74,11 +74,10 @@ class Preprocessing:
 def preprocess_cases(
     cases: Mapping[Path, CaseFiles],
     how: Preprocessing,
+    processes: int,
     *,
-    processes: int = 1,
-    shown: str = "pre-process",
-    already: int = 0,
-    progress: bool = True,
+    shown: str,
+    already: int,
 ) -> None:
     """Pre-process cases and write each under its name when it is complete.
 
@@ -88,14 +87,12 @@ def preprocess_cases(
         processes: With 1 everything happens in this process.
         shown: The name beside the progress bar.
         already: Cases that were done before, for the bar.
-        progress: Whether to show it.
 
     Raises:
         UserError: If a case cannot be read or pre-processed.
     """
     done = map_in_processes(partial(preprocess_case, how=how), list(cases.items()), processes)
-    disable = not (progress and cases)
-    for _ in tqdm(done, total=already + len(cases), initial=already, desc=shown, unit="case", disable=disable):
+    for _ in tqdm(done, total=already + len(cases), initial=already, desc=shown, unit="case", disable=not cases):
         pass
 
 

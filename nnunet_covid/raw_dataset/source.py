@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nnunet_covid.errors import UserError
-from nnunet_covid.files import is_hidden
+from nnunet_covid.files import files_in, is_hidden
 
 VOLUME_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
 PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
@@ -118,13 +118,13 @@ def find_root(source: Path, marker: str, expected: Iterable[str]) -> Path:
 
 
 def find_files(source: Path, pattern: str, expected: Iterable[str]) -> list[Path]:
-    """All files at or below the source whose whole name matches a regular expression, in natural order.
+    """All files at or below the source whose whole name matches a regular expression, in natural order; no hidden ones.
 
     Raises:
         UserError: If the source does not exist or holds no such file.
     """
     _require_folder(source)
-    found = [path for path in source.rglob("*") if re.fullmatch(pattern, path.name) and path.is_file()]
+    found = [path for path in files_in(source, below=True) if re.fullmatch(pattern, path.name)]
     if not found:
         raise _missing(source, "file of this data set", expected)
     return sorted(found, key=lambda path: natural_key(path.as_posix()))

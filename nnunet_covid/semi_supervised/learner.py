@@ -24,10 +24,9 @@ from nnunet_covid.semi_supervised.checkpoints import (
     weights_checksum,
 )
 from nnunet_covid.semi_supervised.experiment import Experiment, quiet
-from nnunet_covid.semi_supervised.labelling import Labeller, read_record
+from nnunet_covid.semi_supervised.labelling import CasePredictor, Labeller, read_record
 from nnunet_covid.semi_supervised.options import RoundOptions
-from nnunet_covid.semi_supervised.prediction import CasePredictor
-from nnunet_covid.semi_supervised.rounds import Training, seed_for
+from nnunet_covid.semi_supervised.rounds import Learner, Training, seed_for
 from nnunet_covid.semi_supervised.state import summarise, write_manifest
 from nnunet_covid.semi_supervised.training import (
     PseudoCase,
@@ -38,7 +37,7 @@ from nnunet_covid.semi_supervised.training import (
 )
 
 
-class NNUNetLearner:
+class NNUNetLearner(Learner):
     """Trains, predicts and validates for :class:`nnunet_covid.semi_supervised.rounds.Rounds`.
 
     Args:
@@ -100,7 +99,7 @@ class NNUNetLearner:
             training,
             self.options.seed,
             pseudo={case: PseudoCase(self.pool[case], labels(n) / case) for case, n in training.pseudo.items()},
-            soft=self.classes.soft if self.options.soft else None,
+            soft=self.classes.heads if self.options.soft else None,
             folder=folder,
         )
 
@@ -191,11 +190,9 @@ class NNUNetLearner:
             return None
 
     def forget_models_but(self, keep: Collection[str]) -> None:
-        """Delete other models."""
         self.models.forget_but(keep)
 
     def forget_labels_of(self, round_number: int) -> None:
-        """Delete the pre-processed pseudo labels of a round."""
         shutil.rmtree(self.experiment.labels_of(round_number), ignore_errors=True)
 
     def publish(self, model: str) -> dict[str, Any]:

@@ -126,7 +126,7 @@ def test_a_single_fold_is_measured_in_parts_of_neighbours(tmp_path: Path) -> Non
 def test_temperature_only_changes_no_label(made: ValidatedModel, capsys: pytest.CaptureFixture[str]) -> None:
     before, _ = made.predict("case_00", [0])
     assert calibrate(made, "--temperature-only") == 0
-    assert "threshold 0.500 instead of 0.5" in capsys.readouterr().out
+    assert "threshold 0.5, temperature" in capsys.readouterr().out
     after, _ = made.predict("case_00", [0])
     assert (after == before).mean() > 0.99  # nnU-Net adds up 16-bit floats
 

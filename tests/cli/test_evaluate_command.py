@@ -48,7 +48,7 @@ def test_options_reach_the_evaluation(folders, capsys):
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ((), "no dataset.json"),
+        ((), "name one from elsewhere, or give the labels (--dataset-json)"),
         (("--labels", "infection"), "expected NAME=VALUE"),
         (("--labels", "infection=x"), "expected NAME=VALUE"),
         (("--labels", "infection=1", "infection=2"), "--labels infection=2: infection is given twice"),

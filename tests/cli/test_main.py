@@ -32,6 +32,7 @@ def test_an_unknown_command_ends_with_status_2(capsys: pytest.CaptureFixture[str
     ("raised", "status", "message"),
     [
         (UserError("no file a.png"), 2, "error: no file a.png\n"),
+        (UserError("too small", about="resize_maps"), 2, "error: too small (--resize-maps)\n"),
         (PermissionError(13, "Permission denied", "out/a.csv"), 2, "error: out/a.csv: Permission denied\n"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
     ],

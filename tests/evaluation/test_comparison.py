@@ -79,7 +79,7 @@ def test_the_order_of_rows_in_the_files_does_not_matter(methods, tmp_path):
 def test_different_cases_are_refused_or_intersected(tmp_path):
     a = write_scores(tmp_path / "a", np.array([0.1, 0.2, 0.3]), cases=["x", "y", "z"])
     b = write_scores(tmp_path / "b", np.array([0.2, 0.3, 0.4]), cases=["y", "z", "w"])
-    with pytest.raises(UserError, match=r"'b' lacks x \(lesion\), which 'a' has; --common-cases"):
+    with pytest.raises(UserError, match=r"'b' lacks x \(lesion\), which 'a' has; compare the common cases only"):
         compare_evaluations([a, b], metrics=["dice"])
     (shared,) = compare_evaluations([a, b], metrics=["dice"], common_cases=True)
     assert (shared.statistics.n, shared.statistics.ties) == (2, 2)

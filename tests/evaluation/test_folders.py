@@ -126,7 +126,7 @@ def break_maps(source):
     maps.mkdir()
     for case in "abc":
         write_labels(maps / f"{case}.png", np.asarray(Image.open(source.predictions / f"{case}.png")))
-    return r"maps: no grey map exceeds 1, so these are masks.*; multiply them by 255, or leave --maps out"
+    return r"maps: no grey map exceeds 1, so these are masks.*; multiply them by 255, or leave the maps out"
 
 
 def break_file(source):

@@ -71,8 +71,9 @@ def test_dataset_json_is_looked_for_beside_predictions_first(tmp_path):
     predictions, references = tmp_path / "run" / "predictions", tmp_path / "raw" / "labelsTs"
     for folder in (predictions, references):
         folder.mkdir(parents=True)
-    with pytest.raises(UserError, match="--dataset-json"):
+    with pytest.raises(UserError, match="name one from elsewhere, or give the labels") as e:
         find_dataset_json(predictions, references)
+    assert e.value.about == "dataset_json"
     above = references.parent / "dataset.json"
     above.write_text("{}")
     assert find_dataset_json(predictions, references) == above

@@ -56,8 +56,9 @@ def test_grey_maps_of_several_classes_lie_in_folders_of_their_names(tmp_path):
 
 def test_grey_maps_of_another_size_are_resized_only_if_asked(tmp_path):
     write_grey(tmp_path / "a.png")
-    with pytest.raises(UserError, match=r"4×5 differs from the label map's 8×10; --resize-maps"):
+    with pytest.raises(UserError, match=r"4×5 differs from the label map's 8×10; have it resized") as e:
         read_maps(find_maps(tmp_path, ["a"], ONE), "a", ONE, (8, 10))
+    assert e.value.about == "resize_maps"
     source = find_maps(tmp_path, ["a"], ONE, resize=True)
     assert read_maps(source, "a", ONE, (8, 10))["infection"].shape == (8, 10)
 
@@ -93,7 +94,7 @@ def test_files_that_hold_something_else_are_refused(tmp_path):
 def test_masks_of_0_and_1_are_no_maps(tmp_path):
     for case, value in {"a": 0, "b": 1, "c": 1}.items():
         write_grey(tmp_path / f"{case}.png", value=value)
-    with pytest.raises(UserError, match=r"no grey map exceeds 1.*multiply them by 255, or leave --maps out"):
+    with pytest.raises(UserError, match=r"no grey map exceeds 1.*multiply them by 255, or leave the maps out"):
         check_greys(find_maps(tmp_path, ["a", "b", "c"], ONE), ["a", "b", "c"], ONE)
     write_grey(tmp_path / "c.png", value=2)
     check_greys(find_maps(tmp_path, ["a", "b", "c"], ONE), ["a", "b", "c"], ONE)

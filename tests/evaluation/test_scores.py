@@ -8,7 +8,7 @@ import pytest
 from nnunet_covid.evaluation.confusion import EmptyPolicy
 from nnunet_covid.evaluation.labels import scheme_of_labels
 from nnunet_covid.evaluation.scores import Settings, score_case
-from nnunet_covid.evaluation.surface_distance import hausdorff_95
+from nnunet_covid.evaluation.surface_distance import surface_distances
 from nnunet_covid.geometry import Geometry
 
 LESION = scheme_of_labels({"background": 0, "lesion": 1})
@@ -80,7 +80,7 @@ def test_a_single_slice_of_a_volume_has_its_border_in_the_plane():
     reference[0, 5:25, 5:25] = 1
     prediction = np.roll(reference, 3, 2)
     (result,) = score(prediction, reference)
-    flat = hausdorff_95(prediction[0] == 1, reference[0] == 1, (0.8, 0.7))
+    flat = surface_distances(prediction[0] == 1, reference[0] == 1, (0.8, 0.7)).hd95()
     assert result.values["hd95"] == pytest.approx(flat)
     assert result.values["reference_volume"] == pytest.approx(400 * 2.8 / 1000)  # the thickness still counts
 

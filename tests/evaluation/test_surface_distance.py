@@ -1,4 +1,4 @@
-"""HD95 and NSD: known answers, properties, empty masks, ignored voxels; borders, boxes and near pixels below them."""
+"""HD95 and NSD: known answers, properties, empty masks, ignored voxels; borders and boxes below them."""
 
 import math
 
@@ -8,19 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from scipy import ndimage
-from scipy.spatial import cKDTree
 
 from nnunet_covid.evaluation import surface_distance
 from nnunet_covid.evaluation.surface_distance import (
-    NEAREST_BIT,
-    NOTHING,
     border_voxels,
     common_box,
     flat_indices,
     foreground_box,
-    hausdorff_95,
-    near_distances,
-    normalised_surface_dice,
     surface_distances,
 )
 
@@ -64,9 +58,9 @@ def test_hd95_takes_the_larger_direction_and_forgets_the_outlying_twentieth():
     reference[1, :100] = True
     prediction = reference.copy()
     prediction[1, 100:104] = True  # 4 of 104 border voxels, 1 to 4 pixels away
-    assert hausdorff_95(prediction, reference, (1.0, 1.0)) == 0.0
+    assert surface_distances(prediction, reference, (1.0, 1.0)).hd95() == 0.0
     prediction[1, 104:120] = True  # now 20 of 120: rank 0.95 · 119 = 113.05 from below lies between 14 and 15
-    assert hausdorff_95(prediction, reference, (1.0, 1.0)) == pytest.approx(14.05)
+    assert surface_distances(prediction, reference, (1.0, 1.0)).hd95() == pytest.approx(14.05)
     assert surface_distances(prediction, reference, (1.0, 1.0)).hausdorff() == 20.0
 
 
@@ -74,8 +68,8 @@ def test_voxels_exactly_at_the_tolerance_are_within_it():
     prediction, reference = np.zeros((5, 5), dtype=bool), np.zeros((5, 5), dtype=bool)
     prediction[0, 0], reference[3, 0] = True, True
     assert 0.1 * 3 > 0.3  # why the comparison needs a hair of slack
-    assert normalised_surface_dice(prediction, reference, (0.1, 0.1), tolerance=0.3) == 1.0
-    assert normalised_surface_dice(prediction, reference, (0.1, 0.1), tolerance=0.299999) == 0.0
+    assert surface_distances(prediction, reference, (0.1, 0.1)).nsd(0.3) == 1.0
+    assert surface_distances(prediction, reference, (0.1, 0.1)).nsd(0.299999) == 0.0
 
 
 @pytest.mark.parametrize(("empty_side", "expected"), [("both", 0.0), ("one", math.hypot(5 * 2.0, 7 * 0.5))])
@@ -218,28 +212,6 @@ def test_common_box_spans_both_masks():
 def test_flat_indices_are_those_of_numpy(shape, share):
     mask = np.random.default_rng(0).random(shape) < share
     np.testing.assert_array_equal(flat_indices(mask), np.flatnonzero(mask))
-
-
-def test_the_table_holds_the_nearest_bit_of_every_window():
-    for window in (0b1, 0b1 << 8, 0b1 << 15, 0b1000000010000001, 0xFFFF, 0b0000001000010000):
-        bits = [abs(b - 8) for b in range(16) if window >> b & 1]
-        assert NEAREST_BIT[window] == min(bits)
-    assert NEAREST_BIT[0] == NOTHING
-
-
-@pytest.mark.parametrize("spacing", [(1.0, 1.0), (0.7, 2.0), (5.0, 0.5)])
-@pytest.mark.parametrize("share", [0.003, 0.03, 0.3])
-def test_distances_said_to_be_sure_are_those_of_a_search_tree(spacing, share):
-    rng = np.random.default_rng(0)
-    for shape in [(40, 33), (1, 50), (64, 1), (17, 130)]:
-        target = rng.random(shape) < share
-        target[rng.integers(shape[0]), rng.integers(shape[1])] = True
-        pixels = np.arange(target.size)
-        expected = cKDTree(np.argwhere(target) * spacing).query(np.argwhere(np.ones(shape)) * spacing)[0]
-        distances, sure = near_distances(pixels, target, spacing)
-        np.testing.assert_allclose(distances[sure], expected[sure], rtol=1e-12)
-        assert sure[expected <= 7 * min(spacing)].all()
-        assert not sure[expected > 8 * min(spacing) * (1 + 1e-9)].any()
 
 
 def test_near_and_far_pixels_of_one_border_are_measured_alike():
