@@ -38,7 +38,7 @@ TRAINERS: dict[str, str] = {
     "UNetPretrainedLite1Trainer": "unet_timm",
     "UNetPretrainedLite2Trainer": "unet_timm",
     "CollaborativeTrainer": "collaborative",
-    "CollaborativeRowsTrainer": "collaborative",
+    "CollaborativeSumTrainer": "collaborative",
     "CollaborativeTrainerNoUnlabelled": "collaborative",
     "CollaborativeTrainerNoGeneralLoss": "collaborative",
     "CollaborativeTrainerNoTargetLoss": "collaborative",
@@ -46,6 +46,7 @@ TRAINERS: dict[str, str] = {
     "CollaborativeTrainerFrozenGeneral": "collaborative",
     "SSANetTrainer": "ssa_net",
     "SSANetReweightedTrainer": "ssa_net",
+    "SSANetDiceTrainer": "ssa_net",
     "SSANetDiceCETrainer": "ssa_net",
     "SSANetStandardisedTrainer": "ssa_net",
     "SSANetStride32Trainer": "ssa_net",
@@ -66,13 +67,16 @@ TRAINERS: dict[str, str] = {
 
 
 def _find_written(name: str) -> type | None:
-    """A trainer that is written down: ours, or nnU-Net's own."""
-    if name == "nnUNetTrainer":
+    """A trainer that is written down: ours, nnU-Net's, or a user's own that nnU-Net finds."""
+    if name in TRAINERS:
+        return getattr(importlib.import_module(f"{__name__}.{TRAINERS[name]}"), name)
+    if name == "nnUNetTrainer":  # by far the most frequent, and nnU-Net imports many others before it finds this one
         from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
         return nnUNetTrainer
-    module = TRAINERS.get(name)
-    return getattr(importlib.import_module(f"{__name__}.{module}"), name) if module else None
+    from nnunet_covid.trainers.on_demand import found_by_nnunet
+
+    return found_by_nnunet(name)
 
 
 def _find_ours(name: str) -> type | None:

@@ -17,7 +17,7 @@ from torch._dynamo import OptimizedModule
 from torch.nn.parallel import DistributedDataParallel
 
 from nnunet_covid.nnunet.architecture import record_label_kind
-from nnunet_covid.nnunet.training import EpochSchedule, poly, step_decay, warmed_up
+from nnunet_covid.nnunet.training import EpochSchedule, poly, spare_channels, step_decay, warmed_up
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("poly", "step")
@@ -67,12 +67,21 @@ class LungInfectionTrainer(nnUNetTrainer):
         self._refuse_unsupported(plans, configuration, dataset_json)
         super().__init__(plans, configuration, fold, dataset_json, device)
         record_label_kind(self.plans_manager.plans, self.label_manager)
+        self._spare_masks()
         if self.learning_rate is not None:
             self.initial_lr = self.learning_rate
         if self.regularisation is not None:
             self.weight_decay = self.regularisation
         if self.epochs is not None:
             self.num_epochs = self.epochs
+
+    def _spare_masks(self) -> None:
+        """Channels that nnU-Net does not normalise beside some that it does are masks: their values stay 0 and 1."""
+        schemes = self.configuration_manager.normalization_schemes
+        masks = [i for i, scheme in enumerate(schemes) if scheme == "NoNormalization"]
+        if 0 < len(masks) < len(schemes):
+            augmentation = self.get_training_transforms
+            self.get_training_transforms = lambda *args, **kwargs: spare_channels(augmentation(*args, **kwargs), masks)
 
     def _refuse_unsupported(self, plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]) -> None:
         """Before anything is written: does this trainer work with these plans, data and its own settings?"""

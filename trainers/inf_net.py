@@ -194,7 +194,7 @@ class InfNetDiceTrainer(InfNetTrainer):
 
 
 class InfNetDiceCETrainer(InfNetTrainer):
-    """nnU-Net's own loss on every map, weighted as nnU-Net weighs them: what differs from stock is Inf-Net's decoder."""
+    """nnU-Net's own loss on every map, weighted as nnU-Net weighs them: Inf-Net's network alone is what differs."""
 
     segmentation_loss = "dice_ce"
     map_weights = "halving"

@@ -1,7 +1,12 @@
-"""Trainers that are not written down: ``InfNetTrainer_30epochs``, ``nnUNetTrainer_20epochs_50its_seed1`` and so on."""
+"""Trainers that are not written down: ``InfNetTrainer_30epochs``, ``nnUNetTrainerDA5_20epochs_50its_seed1`` and so on.
+
+A length or a seed goes with every trainer that nnU-Net finds: ours, nnU-Net's variants, and users' own.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import random
 import re
 from collections.abc import Callable
@@ -18,6 +23,18 @@ RANKS_APART = 10_000
 """Between the seeds of the processes of a multi-GPU training, which must not draw the same batches."""
 ITERATIONS_PER_VALIDATION_ITERATION = 5
 """nnU-Net: 250 training and 50 validation iterations per epoch."""
+
+
+@cache
+def found_by_nnunet(name: str) -> type | None:
+    """A trainer of nnU-Net, or one in a folder of ``nnUNet_extTrainer``; ``None`` if there is none."""
+    from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            return recursive_find_trainer_class_by_name(name)
+    except RuntimeError:
+        return None
 
 
 @cache

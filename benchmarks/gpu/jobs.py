@@ -24,7 +24,7 @@ PLANS = Path(os.environ["nnUNet_preprocessed"]) / DATASET / "nnUNetPlans.json"
 WARM_UP, MEASURED = 8, 20
 """Steps before and within a measurement of time."""
 TOLERANCE = 0.03
-"""Between mixed precision on the GPU and float32 on the CPU: of the loss, relative, and of probabilities, on average."""
+"""Between mixed precision on the GPU and float32 on the CPU: of the loss, relative; of probabilities, on average."""
 
 
 @dataclass(frozen=True)

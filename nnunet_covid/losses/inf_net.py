@@ -49,8 +49,9 @@ def pixel_weight(
 ) -> torch.Tensor:
     r"""Weight of each voxel, heavier near the border of a lesion, from the mean :math:`m` of its neighbourhood.
 
-    ``"paper"`` is :math:`1 + 5 \cdot |m - g|`, which depends on the voxel's own label g: a voxel of a small lesion weighs
-    up to 6 times one beside it, which draws the lesion too large. ``"label_free"`` is :math:`1 + 10 \cdot m (1 - m)`.
+    ``"paper"`` is :math:`1 + 5 \cdot |m - g|`, which depends on the voxel's own label g: a voxel of a small lesion
+    weighs up to 6 times one beside it, which draws the lesion too large. ``"label_free"`` is
+    :math:`1 + 10 \cdot m (1 - m)`.
 
     Args:
         reference: (B, classes, *spatial).
@@ -117,8 +118,8 @@ def structure_loss(
 def against_the_rest(logits: torch.Tensor) -> torch.Tensor:
     r"""Logits of each class against background and all other classes, :math:`s_k - \log(1 + \sum_{j \ne k} e^{s_j})`.
 
-    Their sigmoid is the softmax over (0, s_1, ..., s_K), by which nnU-Net reads the network: what is trained is then what
-    is exported, also with several classes. One class is left as it is. (B, classes, *spatial) to the same.
+    Their sigmoid is the softmax over (0, s_1, ..., s_K), by which nnU-Net reads the network: what is trained is then
+    what is exported, also with several classes. One class is left as it is. (B, classes, *spatial) to the same.
     """
     if logits.shape[1] == 1:
         return logits
@@ -138,7 +139,8 @@ def edge_map(reference: torch.Tensor, axes: Sequence[bool] | None = None) -> tor
 
     Args:
         reference: (B, classes, *spatial), values 0 and 1.
-        axes: Which spatial axes have neighbours; ``None`` for all. Across thick slices nearly all of a lesion would be edge.
+        axes: Which spatial axes have neighbours; ``None`` for all. Across thick slices nearly all of a lesion would be
+            edge.
     """
     return _cross_maximum(reference, axes) + _cross_maximum(-reference, axes)
 
@@ -194,13 +196,13 @@ class InfNetLoss(nn.Module):
     Args:
         split_target: Turns nnU-Net's target into (reference, valid): (B, classes, *spatial) of 0 and 1, and
             (B, 1, *spatial) or ``None`` without an ignore label.
-        background: Whether the first map carries a background channel, which takes no part in the loss; the classes then
-            exclude each other, as for the softmax that reads them.
+        background: Whether the first map carries a background channel, which takes no part in the loss; the classes
+            then exclude each other, as for the softmax that reads them.
         edge: Whether the last map holds edge logits.
         bce_weight: λ of eq. (4).
         pixel_weight: As in :func:`pixel_weight`.
         plain_bce: Leave the pixel weight to the IoU.
-        weights: Of the segmentation maps, as in :func:`map_weights`; the edge term weighs as much as they do on average.
+        weights: Of the segmentation maps, as in :func:`map_weights`; the edge term weighs as they do on average.
         edge_axes: As in :func:`edge_map`.
         segmentation: A loss of logits with background (or of regions) and nnU-Net's target, in the place of
             :func:`structure_loss` for every map.

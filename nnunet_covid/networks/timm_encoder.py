@@ -14,10 +14,10 @@ from nnunet_covid.networks.encoder_description import EncoderDescription
 
 
 class NormThenActivation(nn.Module):
-    """timm's batch norm with an activation inside, as two modules: torch's conversion for several GPUs, which puts a plain
-    SyncBatchNorm in the place of any batch norm, would drop the activation without a word.
+    """timm's batch norm with an activation inside, as two modules.
 
-    Its state has the names of timm's, so that weights and checkpoints fit as before.
+    torch's conversion for several GPUs puts a plain SyncBatchNorm in the place of any batch norm, and would drop the
+    activation without a word. Its state has the names of timm's, so that weights and checkpoints fit as before.
     """
 
     def __init__(self, layer: BatchNormAct2d) -> None:

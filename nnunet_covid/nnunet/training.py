@@ -5,10 +5,11 @@ The losses of the papers stand in :mod:`nnunet_covid.losses` and know nothing of
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform, ImageOnlyTransform
 from nnunetv2.training.loss.compound_losses import DC_and_BCE_loss, DC_and_CE_loss
 from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
@@ -158,6 +159,35 @@ class EpochSchedule(LRScheduler):
         for group, initial in zip(self.optimizer.param_groups, self.initial_lr, strict=True):
             group["lr"] = initial * factor
         self._last_lr = [group["lr"] for group in self.optimizer.param_groups]
+
+
+class ChannelsSpared(BasicTransform):
+    """A change of intensities that leaves some channels as they are.
+
+    Args:
+        transform: The change.
+        channels: Indices of what is no image: a mask of 0 and 1 has no noise, contrast or gamma.
+    """
+
+    def __init__(self, transform: BasicTransform, channels: Sequence[int]) -> None:
+        super().__init__()
+        self.transform = transform
+        self.channels = list(channels)
+
+    def __call__(self, **data: Any) -> dict[str, Any]:
+        kept = data["image"][self.channels].clone()
+        data = self.transform(**data)
+        data["image"][self.channels] = kept
+        return data
+
+
+def spare_channels(transform: Any, channels: Sequence[int]) -> Any:
+    """Keep all changes of intensity in nnU-Net's augmentation away from these channels; returns the augmentation."""
+    transform.transforms = [
+        ChannelsSpared(t, channels) if isinstance(getattr(t, "transform", t), ImageOnlyTransform) else t
+        for t in transform.transforms
+    ]
+    return transform
 
 
 def without_timing(transform: Any) -> Any:

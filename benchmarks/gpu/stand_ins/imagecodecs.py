@@ -1,4 +1,4 @@
-"""Stand-in for imagecodecs, 25 MiB of a pack that needs two of its functions: PNG by pillow, blocks in memory by zlib."""
+"""Stand-in for imagecodecs, 25 MiB of a pack that needs little of it: PNG by pillow, blocks in memory by zlib."""
 
 from __future__ import annotations
 
