@@ -16,13 +16,7 @@ from tqdm import tqdm
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import remove_abandoned
 from nnunet_covid.losses.reweighted_cross_entropy import class_weights
-from nnunet_covid.semi_supervised.checkpoints import (
-    Checkpoints,
-    load_checkpoint,
-    load_weights,
-    publish_model,
-    weights_checksum,
-)
+from nnunet_covid.semi_supervised.checkpoints import Checkpoints, load_weights, publish_model, weights_checksum
 from nnunet_covid.semi_supervised.experiment import Experiment, quiet
 from nnunet_covid.semi_supervised.labelling import CasePredictor, Labeller, read_record
 from nnunet_covid.semi_supervised.options import RoundOptions
@@ -108,12 +102,12 @@ class NNUNetLearner(Learner):
         if network is not None:
             trainer.network = network
         else:
-            load_weights(trainer, self.models.weights(model, self.experiment.device))
+            self.models.load(model, trainer)
         trainer.optimizer, trainer.lr_scheduler = trainer.configure_optimizers()
 
     def _take_over(self, trainer: Any, path: Path) -> None:
         try:
-            load_weights(trainer, load_checkpoint(path, self.experiment.device)["network_weights"])
+            load_weights(path, trainer)
         except (RuntimeError, KeyError) as e:
             reason = str(e).strip().splitlines()[0]
             raise UserError(f"`start_from` {path}: not a checkpoint of {self.experiment.trainer} ({reason})") from e
@@ -124,7 +118,7 @@ class NNUNetLearner(Learner):
         if self._model != model:
             self._trainer = self._model = None
             trainer = self._new_trainer(Training(model, 0, start=model))
-            load_weights(trainer, self.models.weights(model, self.experiment.device))
+            self.models.load(model, trainer)
             self._trainer, self._model = trainer, model
         return self._trainer
 
@@ -199,7 +193,7 @@ class NNUNetLearner(Learner):
         """The resulting model folder, validated as nnU-Net does."""
         experiment = self.experiment
         trainer = self._new_trainer(Training("publish", 0, start=model), experiment.model_folder)
-        load_weights(trainer, self.models.weights(model, experiment.device))
+        self.models.load(model, trainer)
         return publish_model(experiment, trainer, self.models.path(model))
 
 
