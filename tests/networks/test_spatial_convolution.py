@@ -199,7 +199,7 @@ def test_a_kernel_without_a_middle_is_refused(kernel: int) -> None:
 
 
 def test_messages_beyond_float16_stay_finite() -> None:
-    """Under autocast: messages that add up to more than 65504 are summed in float32, and cut where the map holds less."""
+    """Messages that add up to more than 65504 are summed in float32, and cut where the map's type holds less."""
     module = SpatialConvolution(4, 2, 3)
     for weight in module.weights:
         torch.nn.init.constant_(weight, 1.0)

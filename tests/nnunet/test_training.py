@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import planned
 import pytest
 import torch
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-import planned
 from nnunet_covid.nnunet.training import EpochSchedule, map_loss, poly, spare_channels, step_decay, warmed_up
 
 
@@ -29,8 +29,8 @@ def optimiser(*initial: float) -> torch.optim.Optimizer:
 
 def test_poly_is_nnunets_schedule() -> None:
     ours, theirs = optimiser(0.01), optimiser(0.01)
-    expected = sum(rates(PolyLRScheduler(theirs, 0.01, 20), theirs, 20), [])
-    assert sum(rates(EpochSchedule(ours, poly(20)), ours, 20), []) == pytest.approx(expected)
+    expected = [r for (r,) in rates(PolyLRScheduler(theirs, 0.01, 20), theirs, 20)]
+    assert [r for (r,) in rates(EpochSchedule(ours, poly(20)), ours, 20)] == pytest.approx(expected)
 
 
 def test_every_group_keeps_its_share_and_warms_up() -> None:
