@@ -50,8 +50,8 @@ def trainer_of_length(name: str, find_base: Callable[[str], type | None]) -> typ
         find_base: Gives the class of a name without suffix, or ``None``.
     """
     match = SUFFIX.match(name)
-    if match is None or match["base"] == name:
-        return None
+    if match is None or match["base"] == name or trainer_of_length(match["base"], find_base):
+        return None  # no suffix, or suffixes in another order
     base = find_base(match["base"])
     numbers = {k: int(v) for k, v in match.groupdict().items() if k not in ("base", "tag") and v is not None}
     if base is None or numbers.get("epochs") == 0 or numbers.get("its") == 0:
