@@ -27,10 +27,16 @@ from torch import nn
 from torch._dynamo import OptimizedModule
 
 from nnunet_covid.dataset_json import channel_names, foreground_values
-from nnunet_covid.device import chosen_device
 from nnunet_covid.errors import UserError
-from nnunet_covid.nnunet.dataset import CaseFiles, list_cases, read_images, read_labels
-from nnunet_covid.startup import offer_trainers
+from nnunet_covid.nnunet.dataset import (
+    CaseFiles,
+    fold_folders,
+    list_cases,
+    read_images,
+    read_labels,
+    require_trained_model,
+)
+from nnunet_covid.startup import chosen_device, offer_trainers
 
 Position = tuple[Any, ...]
 """Index of a tile in the padded image, channel axis first."""
@@ -85,7 +91,7 @@ class TrainedModel:
             folder: As nnU-Net writes it: ``TRAINER__PLANS__CONFIGURATION``, with ``plans.json`` and ``fold_*``.
             folds: Folds to use; all with this checkpoint (but not ``all``, unless it is alone) if not given.
             checkpoint: File name of the weights in every fold.
-            device: One of :data:`nnunet_covid.device.DEVICES`.
+            device: One of :data:`nnunet_covid.startup.DEVICES`.
             mirroring: Predict the mirrored image too and average, as nnU-Net does by default.
 
         Raises:
@@ -257,14 +263,8 @@ class TrainedModel:
 
 
 def _checked_folds(folder: Path, folds: Sequence[str] | None, checkpoint: str) -> tuple[str, ...]:
-    if not folder.is_dir():
-        raise UserError(f"{folder} is no folder; give a trained model, RESULTS/DATASET/TRAINER__PLANS__CONFIGURATION")
-    for name in ("plans.json", "dataset.json"):
-        if not (folder / name).is_file():
-            raise UserError(
-                f"{folder} is no trained model: it has no {name}; the folder is named TRAINER__PLANS__CONFIG"
-            )
-    present = sorted(path.parent.name.removeprefix("fold_") for path in folder.glob(f"fold_*/{checkpoint}"))
+    require_trained_model(folder)
+    present = [path.name.removeprefix("fold_") for path in fold_folders(folder, checkpoint)]
     if not present:
         others = sorted({path.name for path in folder.glob("fold_*/checkpoint_*.pth")})
         hint = f"present: {', '.join(others)}; choose one of these" if others else "train it first"
