@@ -31,7 +31,7 @@ from nnunet_covid.losses.relation import (
 )
 from nnunet_covid.networks.collaborative import BottleneckFeatures, CollaborativeUNet
 from nnunet_covid.nnunet.architecture import build_planned_unet, load_encoder_checkpoint
-from nnunet_covid.trainers.base import LungInfectionTrainer, _one_of, stop_training
+from nnunet_covid.trainers.base import LungInfectionTrainer, one_of, stop_training
 
 WEIGHTS_VARIABLE = "NNUNET_COVID_GENERAL_WEIGHTS"
 GRADIENT_NORM = 12.0
@@ -85,7 +85,7 @@ class CollaborativeTrainer(LungInfectionTrainer):
 
     def check_settings(self, configuration: ConfigurationManager) -> None:
         super().check_settings(configuration)
-        _one_of("relation_reduction", self.relation_reduction, REDUCTIONS)
+        one_of("relation_reduction", self.relation_reduction, REDUCTIONS)
         for name in ("general_weight", "target_weight"):
             if getattr(self, name) < 0:
                 msg = f"{name} = {getattr(self, name)}, but a weight must not be negative: both signs are in the losses"
