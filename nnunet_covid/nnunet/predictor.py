@@ -1,7 +1,7 @@
 """Prediction in this process: a trained model folder, its networks tile by tile, and the way back into the image.
 
-What nnU-Net does is left to nnU-Net; its mistakes are told in one line. Files are listed and read in
-:mod:`nnunet_covid.nnunet.dataset` and written in :mod:`nnunet_covid.nnunet.output`.
+What nnU-Net does is left to nnU-Net; its mistakes are told in one line. Files are listed, read and written in
+:mod:`nnunet_covid.nnunet.dataset`.
 """
 
 from __future__ import annotations
@@ -287,7 +287,7 @@ class Tiles:
 
     def __init__(self, predictor: nnUNetPredictor, data: torch.Tensor) -> None:
         patch = tuple(predictor.configuration_manager.patch_size)
-        self.data, self._inside = self._padded(data, patch)
+        self.data, self._inside = pad_nd_image(data, patch, "constant", {"value": 0}, True, None)
         self.positions: list[Position] = predictor._internal_get_sliding_window_slicers(self.data.shape[1:])
         # half precision as in nnU-Net: there the far corners of a patch weigh what the smallest half does
         gaussian = compute_gaussian(
@@ -297,10 +297,6 @@ class Tiles:
         self.total = torch.zeros(self.data.shape[1:])
         for position in self.positions:
             self.total[position[1:]] += self.weight
-
-    @staticmethod
-    def _padded(data: torch.Tensor, patch: tuple[int, ...]) -> tuple[torch.Tensor, Position]:
-        return pad_nd_image(data, patch, "constant", {"value": 0}, True, None)
 
     def cut(self, position: Position) -> torch.Tensor:
         """The image inside a tile, (1, channels, *patch)."""
