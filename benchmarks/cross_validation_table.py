@@ -25,8 +25,8 @@ from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_datas
 from nnunet_covid.evaluation import evaluate_folders
 from nnunet_covid.evaluation.paired_statistics import bootstrap_interval
 
-METRICS = ("dice", "map_mae", "s_measure", "mean_e_measure")
-COLUMNS = ("trainer", "length", "seed", "fold", "case", "class", "dice", "map_mae", "s_measure", "mean_e_measure")
+METRICS = ("dice", "map_mae", "s_measure", "mean_e_measure", "sensitivity", "precision", "area_ratio")
+COLUMNS = ("trainer", "length", "seed", "fold", "case", "class", *METRICS)
 
 
 class Run(NamedTuple):
@@ -60,7 +60,10 @@ def score(run: Run, predictions: Path, references: Path) -> list[dict[str, str]]
         )
     rows = []
     for case in evaluation.scores:
-        values = {name: f"{case.values[name]:.6f}" if name in case.values else "" for name in METRICS}
+        found = dict(case.values)
+        if found["reference_volume"] > 0:
+            found["area_ratio"] = found["predicted_volume"] / found["reference_volume"]
+        values = {name: f"{found[name]:.6f}" if name in found else "" for name in METRICS}
         rows.append(
             {**{k: str(v) for k, v in run._asdict().items()}, "case": case.case, "class": case.class_name} | values
         )
@@ -79,7 +82,7 @@ def write_scores(file: Path, rows: list[dict[str, str]]) -> None:
     """Replace the CSV file by these lines, sorted."""
     temporary = file.with_suffix(".tmp")
     with temporary.open("w", newline="") as f:
-        writer = csv.DictWriter(f, COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(f, COLUMNS, lineterminator="\n", extrasaction="ignore")
         writer.writeheader()
         writer.writerows(sorted(rows, key=lambda row: [row[c] for c in COLUMNS[:6]]))
     temporary.replace(file)
@@ -99,7 +102,7 @@ def line(name: str, rows: list[dict[str, str]], baseline: list[dict[str, str]]) 
     dice = np.array([float(row["dice"]) for row in rows])
     cells.append(f"{np.nanmean(dice):.3f} ± {np.nanstd(dice, ddof=1):.3f}")
     for metric in METRICS[1:]:
-        values = [float(row[metric]) for row in rows if row[metric]]
+        values = [float(row[metric]) for row in rows if row.get(metric)]
         cells.append(f"{np.mean(values):.3f}" if values else "")
     if rows is not baseline and baseline:
         differences = paired(_dice(rows), _dice(baseline))
@@ -149,7 +152,7 @@ def main() -> None:
         chosen = [row for row in chosen if int(row["seed"]) in args.seeds]
     by_trainer = {name: [r for r in chosen if r["trainer"] == name] for name in sorted({r["trainer"] for r in chosen})}
     baseline = by_trainer.get(args.baseline, [])
-    head = ["trainer", "folds", "seeds", "cases", "Dice, mean ± sd", "MAE", "S", "E"]
+    head = ["trainer", "folds", "seeds", "cases", "Dice, mean ± sd", "MAE", "S", "E", "sens.", "prec.", "area"]
     head += [f"Dice − {args.baseline} (cases)", "95 % interval", ""]
     print("| " + " | ".join(head) + " |")
     print("|" + " --- |" * len(head))

@@ -13,9 +13,11 @@ unlabelled images.
 from __future__ import annotations
 
 import argparse
+import atexit
 import json
 import os
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -30,6 +32,55 @@ CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 DATASET = {"channel_names": {"0": "x"}, "labels": {"background": 0, "infection": 1}, "file_ending": ".png"}
 
 
+def make_trainer(name: str, plans_file: Path, configuration: str, device_name: str) -> Any:
+    """An initialised trainer on a plan alone: no data set, random weights, nothing that lasts on the disk."""
+    folder = tempfile.mkdtemp(prefix="step_cost_")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        os.environ[variable] = folder
+    import torch
+    from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as stock
+
+    from nnunet_covid import trainers
+
+    stock.infer_dataset_class = lambda folder: None
+    no_data = {"usable_link": lambda *_: None, "general_checkpoint": lambda *_: None}
+    kind = type(name, (getattr(trainers, f"{name}_1epochs"),), no_data)
+    plans = {**json.loads(plans_file.read_text()), "continue_training": False}
+    trainer = kind(plans, configuration, 0, DATASET, torch.device(device_name))
+    trainer.encoder_weights = None
+    trainer.initialize()
+    if hasattr(trainer, "reweighted"):
+        trainer.reweighted.set_counts([4, 1])
+    return trainer
+
+
+def bare_network(trainer: Any) -> Any:
+    """Stock trainers have no name for what torch.compile wraps."""
+    return getattr(trainer.network, "_orig_mod", trainer.network)
+
+
+def random_batch(trainer: Any, *, unlabelled: bool = False) -> Callable[[], dict[str, Any]]:
+    """A batch of the planned shape with everything that the trainer's step wants; every call gives a fresh target."""
+    import torch
+
+    manager = trainer.configuration_manager
+    shape = (manager.batch_size, 1, *manager.patch_size)
+    labels = (torch.rand(shape) > 0.8).short()
+    target = [
+        torch.nn.functional.interpolate(
+            labels.float(), size=[round(s * f) for s, f in zip(manager.patch_size, scale, strict=True)]
+        ).short()
+        for scale in trainer._get_deep_supervision_scales()
+    ]
+    batch = {"data": torch.randn(shape)}
+    if getattr(trainer, "general_weight", 0) > 0:
+        batch["other"] = torch.randn(shape)
+    if getattr(trainer, "uses_relations", False) and unlabelled:
+        batch["unlabelled"] = torch.randn(shape)
+    return lambda: {**batch, "target": [t.clone() for t in target]}
+
+
 def measure(
     name: str,
     plans_file: Path,
@@ -40,62 +91,25 @@ def measure(
     what: str = "step",
 ) -> dict[str, Any]:
     """Seconds of each step, split into its parts, and peak memory in MiB beyond the idle trainer."""
-    with tempfile.TemporaryDirectory() as folder:
-        for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
-            os.environ[variable] = folder
-        return _measure(name, plans_file, configuration, device_name, steps, clock, what)
-
-
-def _measure(
-    name: str,
-    plans_file: Path,
-    configuration: str,
-    device_name: str,
-    steps: int,
-    clock: Callable[[], float],
-    what: str,
-) -> dict[str, Any]:
     import torch
-    from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as stock
 
-    from nnunet_covid import trainers
-
-    stock.infer_dataset_class = lambda folder: None
-    kind = type(name, (getattr(trainers, f"{name}_1epochs"),), {"usable_link": lambda *_: None})
-    device = torch.device(device_name)
-    plans = {**json.loads(plans_file.read_text()), "continue_training": False}
-    trainer = kind(plans, configuration, 0, DATASET, device)
-    trainer.encoder_weights = None
-    trainer.initialize()
-    manager = trainer.configuration_manager
-    shape = (manager.batch_size, 1, *manager.patch_size)
-    labels = (torch.rand(shape) > 0.8).short()
-    scales = trainer._get_deep_supervision_scales()
-    target = [
-        torch.nn.functional.interpolate(
-            labels.float(), size=[round(s * f) for s, f in zip(manager.patch_size, scale, strict=True)]
-        ).short()
-        for scale in scales
-    ]
-    batch = {"data": torch.randn(shape), "target": target}
-    if getattr(trainer, "general_weight", 0) > 0:
-        batch["other"] = torch.randn(shape)
-    if getattr(trainer, "uses_relations", False) and what == "unlabelled":
-        batch["unlabelled"] = torch.randn(shape)
+    trainer = make_trainer(name, plans_file, configuration, device_name)
+    device = trainer.device
+    batch = random_batch(trainer, unlabelled=what == "unlabelled")
     trainer.network.train()
 
     def step() -> None:
-        trainer.train_step({**batch, "target": [t.clone() for t in target]})
+        trainer.train_step(batch())
 
     def predict() -> None:
         with torch.inference_mode():
-            trainer.network(batch["data"][:1].to(device))
+            trainer.network(batch()["data"][:1].to(device))
 
     if what == "predict":
         trainer.network.eval()
         trainer.set_deep_supervision_enabled(False)
     action = predict if what == "predict" else step
-    idle = _memory(device)
+    idle = peak_memory(device)
     seconds = []
     for _ in range(steps + 1):
         start = clock()
@@ -104,10 +118,10 @@ def _measure(
             torch.cuda.synchronize()
         seconds.append(clock() - start)
     parameters = sum(p.numel() for p in trainer.network.parameters()) / 1e6
-    return {"seconds": seconds[1:], "memory": _memory(device) - idle, "parameters": parameters}
+    return {"seconds": seconds[1:], "memory": peak_memory(device) - idle, "parameters": parameters}
 
 
-def _memory(device: Any) -> float:
+def peak_memory(device: Any) -> float:
     """Peak so far, MiB."""
     import torch
 

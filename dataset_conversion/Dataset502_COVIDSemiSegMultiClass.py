@@ -44,11 +44,7 @@ SCHEMES = {
         regions_class_order=(1, 2),
         colours=COLOURS,
     ),
-    "infection": raw.ClassScheme(
-        values={0: 0, 1: 1, 2: 1},
-        labels={"background": 0, "infection": 1},
-        colours=COLOURS,
-    ),
+    "infection": raw.ClassScheme(values={0: 0, 1: 1, 2: 1}, labels={"background": 0, "infection": 1}, colours=COLOURS),
 }
 
 

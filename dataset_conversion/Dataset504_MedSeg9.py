@@ -43,12 +43,7 @@ def find_cases(source: Path, problems: raw.Problems) -> list[raw.SourceCase]:
     return cases
 
 
-RECIPE = raw.Recipe(
-    info=INFO,
-    find_cases=find_cases,
-    read=raw.read_volume_pair,
-    schemes=MEDSEG_SCHEMES,
-)
+RECIPE = raw.Recipe(info=INFO, find_cases=find_cases, read=raw.read_volume_pair, schemes=MEDSEG_SCHEMES)
 
 
 if __name__ == "__main__":

@@ -40,10 +40,7 @@ def find_cases(source: Path, problems: raw.Problems) -> list[raw.SourceCase]:
 
 
 RECIPE = raw.Recipe(
-    info=INFO,
-    find_cases=find_cases,
-    read=raw.read_volume_pair,
-    schemes={"lesion": raw.binary("lesion")},
+    info=INFO, find_cases=find_cases, read=raw.read_volume_pair, schemes={"lesion": raw.binary("lesion")}
 )
 
 

@@ -50,10 +50,7 @@ def _number(path: Path) -> str:
 
 
 RECIPE = raw.Recipe(
-    info=INFO,
-    find_cases=find_cases,
-    read=raw.read_volume_pair,
-    schemes={"lesion": raw.binary("lesion")},
+    info=INFO, find_cases=find_cases, read=raw.read_volume_pair, schemes={"lesion": raw.binary("lesion")}
 )
 
 

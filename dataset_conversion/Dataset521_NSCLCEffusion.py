@@ -66,12 +66,7 @@ def read(case: raw.SourceCase, scheme: raw.ClassScheme) -> raw.Scan:
     return scan
 
 
-RECIPE = raw.Recipe(
-    info=INFO,
-    find_cases=find_cases,
-    read=read,
-    schemes={"effusion": raw.binary("effusion")},
-)
+RECIPE = raw.Recipe(info=INFO, find_cases=find_cases, read=read, schemes={"effusion": raw.binary("effusion")})
 
 
 if __name__ == "__main__":

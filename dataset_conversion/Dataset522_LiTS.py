@@ -22,9 +22,7 @@ INFO = raw.DatasetInfo(
 SCHEMES = {
     "exclusive": raw.ClassScheme(values={0: 0, 1: 1, 2: 2}, labels={"background": 0, "liver": 1, "tumour": 2}),
     "regions": raw.ClassScheme(
-        values={0: 0, 1: 1, 2: 2},
-        labels={"background": 0, "liver": (1, 2), "tumour": 2},
-        regions_class_order=(1, 2),
+        values={0: 0, 1: 1, 2: 2}, labels={"background": 0, "liver": (1, 2), "tumour": 2}, regions_class_order=(1, 2)
     ),
     "tumour": raw.ClassScheme(values={0: 0, 1: 0, 2: 1}, labels={"background": 0, "tumour": 1}),
 }
@@ -54,12 +52,7 @@ def _number(path: Path) -> str:
     return re.findall(r"-(\d+)\.", path.name)[0].zfill(3)
 
 
-RECIPE = raw.Recipe(
-    info=INFO,
-    find_cases=find_cases,
-    read=raw.read_volume_pair,
-    schemes=SCHEMES,
-)
+RECIPE = raw.Recipe(info=INFO, find_cases=find_cases, read=raw.read_volume_pair, schemes=SCHEMES)
 
 
 if __name__ == "__main__":

@@ -58,12 +58,7 @@ def read(case: raw.SourceCase, scheme: raw.ClassScheme) -> raw.Scan:
     return recipe.read(case, recipe.schemes[lesion])
 
 
-RECIPE = raw.Recipe(
-    info=INFO,
-    find_cases=find_cases,
-    read=read,
-    schemes={"lesion": raw.binary("lesion")},
-)
+RECIPE = raw.Recipe(info=INFO, find_cases=find_cases, read=read, schemes={"lesion": raw.binary("lesion")})
 
 
 if __name__ == "__main__":

@@ -1,16 +1,20 @@
-"""A user's own folder of images, with or without masks, as an nnU-Net raw data set."""
+"""A user's own folder of images, with or without masks, as an nnU-Net raw data set.
+
+Which files belong together, which patient each image shows, and what the values of the masks mean.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from nnunet_covid import raw_dataset as raw
-from nnunet_covid.dataset_conversion.folder_layout import FolderLayout
 from nnunet_covid.errors import UserError
+from nnunet_covid.files import files_in, some_of
 
 INFO = raw.DatasetInfo(
     number=599,
@@ -26,12 +30,218 @@ INFO = raw.DatasetInfo(
     ),
 )
 
-TEMPLATE = raw.Recipe(
-    info=INFO,
-    find_cases=FolderLayout().find_cases,
-    read=raw.read_volume_pair,
-    schemes={},
-)
+IMAGE_FOLDERS = ("images", "imgs", "Imgs", "image", "imagesTr", "ct")
+MASK_FOLDERS = ("masks", "mask", "labels", "labelsTr", "GT", "gt", "segmentations")
+LUNG_FOLDERS = ("lungs", "lung_masks", "lung")
+
+IMAGE_SUFFIX = r"(_0000|_ct|_image|_img)$"
+MASK_SUFFIX = r"(_mask|_seg|_segmentation|_label|_labels|_gt)$"
+
+
+@dataclass(frozen=True)
+class FolderLayout:
+    """Where the files lie, relative to the source; folders that are not given are recognised by name.
+
+    Masks lie in a folder of their own under the name of their image, or beside it as ``<image>_mask.*``.
+
+    Attributes:
+        images: Folder of the images.
+        masks: Folder of the masks.
+        lungs: Folder of lung masks.
+        patients: File name, with or without ending, to patient; a DICOM series goes by its case's folder.
+        patient_pattern: Regular expression on the case name; its first group (or all of it) is the patient.
+            Where both are given, it stands in for the lines that the table lacks.
+        allow_missing_masks: Images without a mask become unlabelled cases instead of a problem.
+        resample_masks: Whether masks may lie on another grid than their image.
+    """
+
+    images: Path | None = None
+    masks: Path | None = None
+    lungs: Path | None = None
+    patients: dict[str, str] = field(default_factory=dict)
+    patient_pattern: str | None = None
+    allow_missing_masks: bool = False
+    resample_masks: bool = False
+
+    def find_cases(self, source: Path, problems: raw.Problems) -> list[raw.SourceCase]:
+        """Pair the files below the source.
+
+        Raises:
+            UserError: If the source is no folder or holds no image, or images are left without a patient though a
+                table or a pattern is given.
+        """
+        if not source.is_dir():
+            raise UserError(f"{source} is not a folder; give the folder that holds your images")
+        image_folder = _chosen(source, self.images, IMAGE_FOLDERS) or source
+        mask_folder = _chosen(source, self.masks, MASK_FOLDERS)
+        lung_folder = _chosen(source, self.lungs, LUNG_FOLDERS)
+        images = _files_by_stem(image_folder, problems, apart_from=(mask_folder, lung_folder))
+        if mask_folder is None:
+            images, masks = _parted(images)
+        else:
+            masks = _files_by_stem(mask_folder, problems)
+            if not masks:
+                raise UserError(f"{mask_folder} holds no masks; name the right folder", about="masks")
+        lungs = _files_by_stem(lung_folder, problems) if lung_folder else {}
+        images, masks, lungs = _with_common_names(images, masks, lungs, problems)
+        if not images:
+            state = "is empty" if not any(image_folder.iterdir()) else "holds no image"
+            raise UserError(f"{image_folder} {state}; expected {', '.join(raw.IMAGE_ENDINGS)} files or DICOM series")
+        names = {stem: _accepted_names(stem, path.relative_to(image_folder)) for stem, path in images.items()}
+        patients = patients_of(names, self.patients, self.patient_pattern)
+        cases = list(self._cases(images, masks, lungs, patients, problems))
+        self._check_headers(cases, source, problems)
+        return cases
+
+    def _cases(
+        self,
+        images: dict[str, Path],
+        masks: dict[str, Path],
+        lungs: dict[str, Path],
+        patients: dict[str, str],
+        problems: raw.Problems,
+    ) -> Iterator[raw.SourceCase]:
+        for stem, mask in masks.items():
+            if stem not in images:
+                problems.add(mask, f"is a mask without an image; add the image {stem} or take the mask out")
+        for stem, image in images.items():
+            part = raw.Part.TRAINING if stem in masks else raw.Part.UNLABELLED if masks else raw.Part.TEST
+            if part is raw.Part.UNLABELLED and not self.allow_missing_masks:
+                problems.add(image, "has no mask; add it, or allow missing masks", about="allow_missing_masks")
+            if lungs and stem not in lungs:
+                problems.add(image, "has no lung mask; add it or take the image out")
+            patient = patients.get(stem, "")
+            yield raw.SourceCase(raw.padded(stem), image, masks.get(stem), lungs.get(stem), patient=patient, part=part)
+
+    def _check_headers(self, cases: list[raw.SourceCase], source: Path, problems: raw.Problems) -> None:
+        kinds = {raw.is_picture(case.image) for case in cases}
+        if len(kinds) > 1:
+            raise UserError(f"{source} holds pictures as well as volumes; convert them as two data sets")
+        if kinds == {True}:
+            raw.check_sizes(cases, problems)
+        elif not self.resample_masks:
+            raw.check_grids(cases, problems)
+
+
+def _chosen(source: Path, given: Path | None, usual: tuple[str, ...]) -> Path | None:
+    if given is not None:
+        folder = source / given
+        if not folder.is_dir():
+            raise UserError(f"{folder} is not a folder")
+        return folder
+    return next((source / name for name in usual if (source / name).is_dir()), None)
+
+
+def _accepted_names(stem: str, path: Path) -> tuple[str, ...]:
+    """How a table may name an image whose path starts at the image folder: in full, without ending, by its stem."""
+    entry = path.parts[0]
+    return entry, raw.stem_of(Path(entry)), stem
+
+
+def _files_by_stem(folder: Path, problems: raw.Problems, apart_from: tuple[Path | None, ...] = ()) -> dict[str, Path]:
+    """Files, folders with one file and DICOM series of a folder, by name without ending."""
+    found: dict[str, Path] = {}
+    for entry in raw.visible(folder):
+        if entry in apart_from:
+            continue
+        inside = _images_inside(entry) if entry.is_dir() else [entry] if raw.ending_of(entry) else []
+        if len(inside) > 1:
+            problems.add(entry, f"holds {len(inside)} images or DICOM series; a case's folder must hold one")
+        if len(inside) == 1:
+            stem = entry.name if entry.is_dir() else raw.stem_of(entry)
+            if stem in found:
+                problems.add(inside[0], f"has the same name as {found[stem].name}; rename one of them")
+            found.setdefault(stem, inside[0])
+    return found
+
+
+def _images_inside(folder: Path) -> list[Path]:
+    """Image files directly in a folder, else the DICOM series at or below it."""
+    return [path for path in files_in(folder) if raw.ending_of(path)] or raw.series_folders(folder)
+
+
+def _with_common_names(
+    images: dict[str, Path], masks: dict[str, Path], lungs: dict[str, Path], problems: raw.Problems
+) -> tuple[dict[str, Path], dict[str, Path], dict[str, Path]]:
+    """Drop the usual suffixes of names, but only where a name has no partner as it is (``slice_0000`` may be one)."""
+    named = _shortened(images, IMAGE_SUFFIX, {*masks, *lungs}, problems)
+    return (
+        named,
+        _shortened(masks, MASK_SUFFIX, set(named), problems),
+        _shortened(lungs, MASK_SUFFIX, set(named), problems),
+    )
+
+
+def _shortened(files: dict[str, Path], suffix: str, partners: set[str], problems: raw.Problems) -> dict[str, Path]:
+    all_have_it = all(re.search(suffix, stem) for stem in files)
+    renamed: dict[str, Path] = {}
+    for stem, path in files.items():
+        name = stem if stem in partners or not (partners or all_have_it) else re.sub(suffix, "", stem)
+        if name in renamed:
+            problems.add(path, f"would get the name {name}, as {renamed[name].name} does; rename one of them")
+        renamed.setdefault(name, path)
+    return renamed
+
+
+def _parted(files: dict[str, Path]) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Images, and the masks that lie beside them as ``<image>_mask``."""
+    masks = {stem: path for stem, path in files.items() if re.search(MASK_SUFFIX, stem)}
+    return {stem: path for stem, path in files.items() if stem not in masks}, masks
+
+
+def patients_of(names: Mapping[str, tuple[str, ...]], table: Mapping[str, str], pattern: str | None) -> dict[str, str]:
+    """Image to patient; empty where neither a table nor a pattern is given.
+
+    Args:
+        names: Image to the names that the table may give it, the file's own first.
+        table: Name to patient.
+        pattern: Regular expression on the case names, for the images that the table lacks.
+
+    Raises:
+        UserError: If a line of the table names no image, or an image is left without a patient.
+    """
+    found = _from_table(table, names)
+    missing = [image for image in names if image not in found]
+    if pattern is not None:
+        return found | _from_case_names(pattern, missing)
+    if table and missing:
+        files = some_of(names[image][0] for image in missing)
+        raise UserError(f"the table of patients lacks the images {files}; add a line for each", about="patients")
+    return found
+
+
+def _from_table(table: Mapping[str, str], names: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
+    image_of = {name: image for image, accepted in names.items() for name in accepted}
+    found: dict[str, str] = {}
+    if unknown := set(table) - set(image_of):
+        files = some_of(accepted[0] for accepted in names.values())
+        message = f"the table of patients names no images: {some_of(unknown)}; correct these lines, known are {files}"
+        raise UserError(message, about="patients")
+    for name, patient in table.items():
+        image = image_of[name]
+        if found.setdefault(image, patient) != patient:
+            message = f"the table of patients says {found[image]} and {patient} for {image}; keep one line"
+            raise UserError(message, about="patients")
+    return found
+
+
+def _from_case_names(pattern: str, images: Iterable[str]) -> dict[str, str]:
+    found = {image: _patient_in(raw.padded(image), pattern) for image in images}
+    if missing := [raw.padded(image) for image, patient in found.items() if not patient]:
+        message = f"the pattern {pattern!r} finds no patient in {some_of(missing)}; it must in every case"
+        raise UserError(message, about="patient_pattern")
+    return found
+
+
+def _patient_in(case: str, pattern: str) -> str:
+    """The pattern's first group, or all that it matches."""
+    match = re.search(pattern, case)
+    if match is None:
+        return ""
+    return (match.group(1) if match.re.groups else match.group()) or ""
+
+
+TEMPLATE = raw.Recipe(info=INFO, find_cases=FolderLayout().find_cases, read=raw.read_volume_pair, schemes={})
 """What the command line offers before the folder has been looked at."""
 
 

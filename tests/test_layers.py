@@ -19,11 +19,17 @@ def test_rooms_import_only_what_stands_below_them() -> None:
     pytest.importorskip("importlinter")
     found = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     command = [shutil.which("bash") or "bash", str(REPOSITORY / ".ci" / "layers")]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PATH": found}, check=False)
+    done = subprocess.run(
+        command, capture_output=True, encoding="utf-8", env={**os.environ, "PATH": found}, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_arguments_are_parsed_in_the_command_line_alone() -> None:
     files = [path for room in ROOMS for path in room.rglob("*.py") if (room / "cli") not in path.parents]
-    parsing = [str(path) for path in files if re.search(r"^\s*(import|from) argparse", path.read_text(), re.MULTILINE)]
+    parsing = [
+        str(path)
+        for path in files
+        if re.search(r"^\s*(import|from) argparse", path.read_text(encoding="utf-8"), re.MULTILINE)
+    ]
     assert parsing == []

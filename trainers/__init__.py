@@ -12,6 +12,13 @@ TRAINERS: dict[str, str] = {
     "InfNetTrainer": "inf_net",
     "InfNetStride8Trainer": "inf_net",
     "InfNetMergeDeeperTrainer": "inf_net",
+    "InfNetLabelFreeTrainer": "inf_net",
+    "InfNetPlainBCETrainer": "inf_net",
+    "InfNetMeanMapsTrainer": "inf_net",
+    "InfNetHalvingMapsTrainer": "inf_net",
+    "InfNetBalancedTrainer": "inf_net",
+    "InfNetDiceTrainer": "inf_net",
+    "InfNetDiceCETrainer": "inf_net",
     "InfNetTrainerBackbone": "inf_net",
     "InfNetTrainerEA": "inf_net",
     "InfNetTrainerPPD": "inf_net",
@@ -22,8 +29,16 @@ TRAINERS: dict[str, str] = {
     "InfNetRes2NetScratchTrainer": "inf_net_timm",
     "InfNetPretrainedTrainer": "inf_net_timm",
     "InfNetPretrainedStride8Trainer": "inf_net_timm",
+    "InfNetPretrainedBalancedTrainer": "inf_net_timm",
+    "InfNetPretrainedDiceCETrainer": "inf_net_timm",
     "InfNetPretrainedScratchTrainer": "inf_net_timm",
+    "UNetPretrainedTrainer": "unet_timm",
+    "UNetPretrainedScratchTrainer": "unet_timm",
+    "UNetPretrainedSlowEncoderTrainer": "unet_timm",
+    "UNetPretrainedLite1Trainer": "unet_timm",
+    "UNetPretrainedLite2Trainer": "unet_timm",
     "CollaborativeTrainer": "collaborative",
+    "CollaborativeSumTrainer": "collaborative",
     "CollaborativeTrainerNoUnlabelled": "collaborative",
     "CollaborativeTrainerNoGeneralLoss": "collaborative",
     "CollaborativeTrainerNoTargetLoss": "collaborative",
@@ -31,7 +46,10 @@ TRAINERS: dict[str, str] = {
     "CollaborativeTrainerFrozenGeneral": "collaborative",
     "SSANetTrainer": "ssa_net",
     "SSANetReweightedTrainer": "ssa_net",
+    "SSANetDiceTrainer": "ssa_net",
     "SSANetDiceCETrainer": "ssa_net",
+    "SSANetStandardisedTrainer": "ssa_net",
+    "SSANetStride32Trainer": "ssa_net",
     "SSANetMutualTrainer": "ssa_net",
     "SSANetTrainerBackbone": "ssa_net",
     "SSANetTrainerSA": "ssa_net",
@@ -49,13 +67,16 @@ TRAINERS: dict[str, str] = {
 
 
 def _find_written(name: str) -> type | None:
-    """A trainer that is written down: ours, or nnU-Net's own."""
-    if name == "nnUNetTrainer":
+    """A trainer that is written down: ours, nnU-Net's, or a user's own that nnU-Net finds."""
+    if name in TRAINERS:
+        return getattr(importlib.import_module(f"{__name__}.{TRAINERS[name]}"), name)
+    if name == "nnUNetTrainer":  # by far the most frequent, and nnU-Net imports many others before it finds this one
         from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
         return nnUNetTrainer
-    module = TRAINERS.get(name)
-    return getattr(importlib.import_module(f"{__name__}.{module}"), name) if module else None
+    from nnunet_covid.trainers.on_demand import found_by_nnunet
+
+    return found_by_nnunet(name)
 
 
 def _find_ours(name: str) -> type | None:

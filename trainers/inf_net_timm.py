@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,19 +10,22 @@ from nnunetv2.utilities.helpers import dummy_context
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import autocast, nn
 
-from nnunet_covid.networks.encoder_weights import HUB
-from nnunet_covid.networks.inf_net import InfNetWidths
-from nnunet_covid.networks.multi_scale import scaled_pair
-from nnunet_covid.networks.timm_encoder import TimmEncoder
+from nnunet_covid.networks.inf_net import InfNetWidths, scaled_pair
+from nnunet_covid.networks.timm_encoder import HUB, TimmEncoder
 from nnunet_covid.nnunet.architecture import has_background_head
+from nnunet_covid.trainers.base import TimmWeightsTrainer
 from nnunet_covid.trainers.inf_net import InfNetTrainer
-from nnunet_covid.trainers.timm_weights import TimmWeightsTrainer
 
 
 class InfNetTimmTrainer(TimmWeightsTrainer, InfNetTrainer):
-    """Inf-Net's heads, at the paper's widths, on any timm encoder with a feature pyramid; 2D."""
+    """Inf-Net's heads, at the paper's widths, on any timm encoder with a feature pyramid; 2D.
+
+    Attributes:
+        norm_on_logits: Whether layers that emit logits are batch-normalised too, as in the paper's network.
+    """
 
     encoder_name = "res2net50d"
+    norm_on_logits: bool = True
 
     def check_encoder(self, configuration: ConfigurationManager) -> None:
         TimmEncoder(self.encoder_name, 1)
@@ -37,9 +41,11 @@ class InfNetTimmTrainer(TimmWeightsTrainer, InfNetTrainer):
     ) -> nn.Module:
         """The network, its encoder initialised at random: weights are loaded only where a training begins."""
         encoder = TimmEncoder(cls.encoder_name, num_input_channels)
+        description = encoder.description
+        style = replace(description.style, norm_on_logits=cls.norm_on_logits)
         return cls.build_heads(
             encoder,
-            encoder.description,
+            replace(description, style=style),
             num_output_channels,
             background=has_background_head(plans_manager),
             widths=InfNetWidths(),
@@ -119,6 +125,22 @@ class InfNetPretrainedStride8Trainer(InfNetPretrainedTrainer):
     """The same with the result read at stride 8, as in the paper."""
 
     output = "stride8"
+
+
+class InfNetPretrainedBalancedTrainer(InfNetPretrainedTrainer):
+    """A label-free pixel weight, halving weights of the maps, and no norm on logits."""
+
+    pixel_weight = "label_free"
+    map_weights = "halving"
+    norm_on_logits = False
+
+
+class InfNetPretrainedDiceCETrainer(InfNetPretrainedTrainer):
+    """nnU-Net's own loss on every map, weighted as nnU-Net weighs them, and no norm on logits."""
+
+    segmentation_loss = "dice_ce"
+    map_weights = "halving"
+    norm_on_logits = False
 
 
 class InfNetPretrainedScratchTrainer(InfNetPretrainedTrainer):

@@ -1,7 +1,12 @@
-"""Trainers that are not written down: ``InfNetTrainer_30epochs``, ``nnUNetTrainer_20epochs_50its_seed1`` and so on."""
+"""Trainers that are not written down: ``InfNetTrainer_30epochs``, ``nnUNetTrainerDA5_20epochs_50its_seed1`` and so on.
+
+A length or a seed goes with every trainer that nnU-Net finds: ours, nnU-Net's variants, and users' own.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import random
 import re
 from collections.abc import Callable
@@ -21,6 +26,18 @@ ITERATIONS_PER_VALIDATION_ITERATION = 5
 
 
 @cache
+def found_by_nnunet(name: str) -> type | None:
+    """A trainer of nnU-Net, or one in a folder of ``nnUNet_extTrainer``; ``None`` if there is none."""
+    from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            return recursive_find_trainer_class_by_name(name)
+    except RuntimeError:
+        return None
+
+
+@cache
 def trainer_of_length(name: str, find_base: Callable[[str], type | None]) -> type | None:
     """The class behind ``BASE[_Nepochs][_Mits][_seedS][_pseudoNAME]``, always the same; ``None`` if there is none.
 
@@ -33,8 +50,8 @@ def trainer_of_length(name: str, find_base: Callable[[str], type | None]) -> typ
         find_base: Gives the class of a name without suffix, or ``None``.
     """
     match = SUFFIX.match(name)
-    if match is None or match["base"] == name:
-        return None
+    if match is None or match["base"] == name or trainer_of_length(match["base"], find_base):
+        return None  # no suffix, or suffixes in another order
     base = find_base(match["base"])
     numbers = {k: int(v) for k, v in match.groupdict().items() if k not in ("base", "tag") and v is not None}
     if base is None or numbers.get("epochs") == 0 or numbers.get("its") == 0:

@@ -92,7 +92,8 @@ def _lesion_values(dataset: RawDataset, wanted: Sequence[str]) -> tuple[int, ...
         known = ", ".join(offered) or "none but background"
         asked = f"none of the labels {', '.join(wanted)}" if wanted else "no label that could be a lesion"
         file = dataset.folder / "dataset.json"
-        raise UserError(f"{file} has {asked} (it has: {known}); link another data set, or name its lesion labels")
+        message = f"{file} has {asked} (it has: {known}); link another data set, or name its lesion labels"
+        raise UserError(message, about="lesions")
     return tuple(sorted(lesions))
 
 

@@ -17,9 +17,10 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from numpy.typing import NDArray
 
 from nnunet_covid.dataset_json import read_dataset_json
-from nnunet_covid.errors import UserError, reason_of
+from nnunet_covid.errors import UserError
 from nnunet_covid.evaluation.labels import LabelScheme, scheme_of_labels
 from nnunet_covid.files import environment_folder, files_in, some_of
+from nnunet_covid.nnunet.dataset import Split, read_labels, read_splits
 
 LARGEST_SPLIT = 5
 """Parts of a single fold's cases, as nnU-Net's cross-validation has."""
@@ -72,10 +73,7 @@ class Validation:
                 probabilities = archive["probabilities"]
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as e:
             raise UserError(f"{case.probabilities} cannot be read ({e})") from e
-        try:
-            reference = self.reader.read_seg(str(case.reference))[0][0]
-        except Exception as e:  # every format has exceptions of its own
-            raise UserError(f"{case.reference} cannot be read ({reason_of(e)})") from e
+        reference = read_labels(self.reader, case.reference)[0][0]
         expected = (self.scheme.channels, *reference.shape)
         if probabilities.shape != expected:
             raise UserError(
@@ -101,15 +99,14 @@ def open_validation(
     plans = json.loads((model / "plans.json").read_text(encoding="utf-8"))
     dataset_json = read_dataset_json(model / "dataset.json")
     preprocessed = environment_folder("nnUNet_preprocessed")
-    dataset_folder = None if preprocessed is None else preprocessed / plans["dataset_name"]
     if references is None:
-        if dataset_folder is None:
+        if preprocessed is None:
             raise UserError("nnUNet_preprocessed is not set, so name the folder of the reference label maps")
-        references = dataset_folder / "gt_segmentations"
+        references = preprocessed / plans["dataset_name"] / "gt_segmentations"
     ending = dataset_json["file_ending"]
     names = {fold: _predicted_cases(fold, ending, plans) for fold in folds}
     _refuse_repeated(names)
-    split = _splits(dataset_folder)
+    split = read_splits(plans["dataset_name"]) or []
     for fold, cases in names.items():
         _refuse_trained_on(fold, cases, split)
     parts = {fold.name: cases for fold, cases in names.items()} if len(folds) > 1 else _parts_of(*names.values())
@@ -180,12 +177,7 @@ def _refuse_repeated(names: dict[Path, list[str]]) -> None:
             seen[name] = fold
 
 
-def _splits(dataset_folder: Path | None) -> list[dict[str, list[str]]]:
-    path = None if dataset_folder is None else dataset_folder / "splits_final.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path is not None and path.is_file() else []
-
-
-def _refuse_trained_on(fold: Path, names: list[str], splits: list[dict[str, list[str]]]) -> None:
+def _refuse_trained_on(fold: Path, names: list[str], splits: list[Split]) -> None:
     number = fold.name.removeprefix("fold_")
     if not number.isdecimal() or int(number) >= len(splits):
         return

@@ -1,6 +1,7 @@
 """The command ``nnunet-covid``: one module per subcommand, imported only when it is the one asked for.
 
-A subcommand module offers ``add_arguments(parser)`` and ``run(args) -> int | None`` and holds no logic of its own.
+A subcommand module offers ``run(args) -> int | None`` and, where it takes any, ``add_arguments(parser)``. All but the
+doctor, who looks at the whole house, leave the work to the rooms below.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ def build_parser(selected: str | None = None) -> argparse.ArgumentParser:
                 description=module.__doc__,
                 formatter_class=argparse.RawDescriptionHelpFormatter,
             )
-            module.add_arguments(subparser)
+            if hasattr(module, "add_arguments"):
+                module.add_arguments(subparser)
             subparser.set_defaults(run=module.run)
         else:
             subparsers.add_parser(name, help=summary, add_help=False)

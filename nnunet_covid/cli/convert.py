@@ -18,8 +18,7 @@ from typing import Any
 
 from nnunet_covid.cli import error_line
 from nnunet_covid.dataset_conversion import recipe_named, recipes
-from nnunet_covid.dataset_conversion.folder import TEMPLATE, convert_folder
-from nnunet_covid.dataset_conversion.folder_layout import FolderLayout
+from nnunet_covid.dataset_conversion.folder import TEMPLATE, FolderLayout, convert_folder
 from nnunet_covid.errors import UserError
 from nnunet_covid.lung_mask import METHODS, MODELS
 from nnunet_covid.raw_dataset import Recipe, SliceSelection, convert_dataset, read_patients

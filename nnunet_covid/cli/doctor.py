@@ -56,12 +56,7 @@ class Finding:
     remedy: str = ""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    del parser
-
-
 def run(args: argparse.Namespace) -> int:
-    del args
     findings = []
     for finding in examine():
         print(f"{MARKS[finding.status]}  {finding.subject}: {finding.detail}", flush=True)

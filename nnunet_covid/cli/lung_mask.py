@@ -17,7 +17,7 @@ from nnunet_covid.errors import UserError
 from nnunet_covid.figures.slices import BLUE, outlined, sheet
 from nnunet_covid.lung_mask import METHODS, MODELS, refuse_unused_weights
 from nnunet_covid.raw_dataset import Scan, UnusableFile, read_scan
-from nnunet_covid.raw_dataset.lungs import images_and_masks, with_lungs, write_lung_mask
+from nnunet_covid.raw_dataset.images import images_and_masks, with_lungs, write_lung_mask
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

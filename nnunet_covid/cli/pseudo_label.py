@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> None:
     try:
         _run(args)
     except UserError as e:
-        raise UserError(with_flags(str(e))) from e
+        raise UserError(with_flags(str(e)), e.about) from e
 
 
 def _run(args: argparse.Namespace) -> None:

@@ -15,11 +15,6 @@ import argparse
 from nnunet_covid.nnunet.registration import register
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    del parser
-
-
 def run(args: argparse.Namespace) -> None:
-    del args
     print(f"registered: {register()}")
     print("nnUNetv2_train, nnUNetv2_predict and their child processes now find our trainers.")

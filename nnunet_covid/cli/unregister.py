@@ -7,11 +7,6 @@ import argparse
 from nnunet_covid.nnunet.registration import unregister
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    del parser
-
-
 def run(args: argparse.Namespace) -> None:
-    del args
     removed = unregister()
     print(f"removed: {removed}" if removed else "nothing to remove: this environment was not registered")

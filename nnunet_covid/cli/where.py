@@ -10,10 +10,5 @@ import argparse
 from nnunet_covid.startup import TRAINERS_FOLDER
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    del parser
-
-
 def run(args: argparse.Namespace) -> None:
-    del args
     print(TRAINERS_FOLDER)

@@ -262,7 +262,7 @@ class Demo:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as e:
-            raise UserError(f"{folder} cannot be made ({e.strerror}); choose another folder") from e
+            raise UserError(f"{folder} cannot be made ({e.strerror}); choose another folder", about="output") from e
         if not any(folder.iterdir()):
             self._write_journal()
             return
@@ -271,11 +271,11 @@ class Demo:
             content = json.loads(journal.read_text(encoding="utf-8"))
             settings, self._done, self._mean_dice = (content[key] for key in ("settings", "seconds", "mean_dice"))
         except (OSError, ValueError, KeyError, TypeError):
-            raise UserError(f"{folder} is not empty and holds no demo; {remedy}") from None
+            raise UserError(f"{folder} is not empty and holds no demo; {remedy}", about="output") from None
         mine = asdict(self.settings)
         if settings != mine:
             differ = ", ".join(f"{k} {settings.get(k)}" for k in mine if settings.get(k) != mine[k])
-            raise UserError(f"{folder} holds a demo with other settings ({differ}); {remedy}")
+            raise UserError(f"{folder} holds a demo with other settings ({differ}); {remedy}", about="output")
 
     def _write_journal(self) -> None:
         content = {"settings": asdict(self.settings), "seconds": self._done, "mean_dice": self._mean_dice}

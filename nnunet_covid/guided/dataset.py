@@ -142,7 +142,7 @@ def _destination(raw: RawDataset, number: int | None, name: str | None) -> Path:
     folder = base / dataset_folder_name(number, name or f"{own[2]}Guided")
     refuse_number_in_use(folder, search_environment=is_environments_raw_folder(base))
     if folder.exists():
-        raise UserError(f"{folder} exists; delete it to build it again, or choose another number")
+        raise UserError(f"{folder} exists; delete it to build it again, or choose another number", about="number")
     return folder
 
 
@@ -158,7 +158,7 @@ def next_free_number(start: int, raw: Path) -> int:
     for number in range(start, 1000):
         if f"Dataset{number:03d}" not in used:
             return number
-    raise UserError(f"no data set number from {start} on is free; choose one yourself")
+    raise UserError(f"no data set number from {start} on is free; choose one yourself", about="number")
 
 
 def _write(

@@ -1,7 +1,7 @@
 """Lung masks of arrays: by the lungmask package where it is at hand, else by threshold and shape.
 
 Start at ``segment.segment_lungs``; everything else is one way of doing it. Which files are read and written stands in
-``nnunet_covid.raw_dataset.lungs``.
+``nnunet_covid.raw_dataset.images``.
 """
 
 from nnunet_covid.lung_mask.pretrained import MODELS

@@ -71,10 +71,13 @@ class SpatialConvolution(nn.Module):
             nn.init.normal_(weight, std=math.sqrt(2 / (5 * weight[..., 0].numel())))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map (B, C, *spatial) of the same size."""
-        dtype = x.dtype
-        if torch.amp.is_autocast_available(x.device.type) and torch.is_autocast_enabled(x.device.type):
-            dtype = torch.get_autocast_dtype(x.device.type)
+        """Map (B, C, *spatial) of the same size and type.
+
+        Messages add up along an axis beyond what float16 can hold, so the sum is taken in float32 at least, inside
+        autocast too, and what does not fit the type of the map is cut to its range.
+        """
+        given = x.dtype
+        dtype = torch.promote_types(given, torch.float32)
         x = x.to(dtype)
         for axis in range(self.spatial_dims):
             plane = [2 + a for a in range(self.spatial_dims) if a != axis]
@@ -84,6 +87,9 @@ class SpatialConvolution(nn.Module):
                 weight = self.weights[2 * axis + int(reverse)].to(dtype)
                 laid_out, _ = spatial_convolution(laid_out, weight, reverse)
             x = laid_out.permute([order.index(i) for i in range(len(order))])
+        if given != dtype:
+            largest = torch.finfo(given).max
+            x = x.clamp(-largest, largest).to(given)
         return x.contiguous()
 
     def extra_repr(self) -> str:

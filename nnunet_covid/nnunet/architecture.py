@@ -22,16 +22,24 @@ PREFIXES = ("general_encoder.", "encoder.")
 
 
 def build_planned_unet(
-    configuration: ConfigurationManager, in_channels: int, num_heads: int, *, deep_supervision: bool = False
+    configuration: ConfigurationManager,
+    in_channels: int,
+    num_heads: int,
+    *,
+    deep_supervision: bool = False,
+    stages: int | None = None,
 ) -> nn.Module:
     """The U-Net of the plans, initialised as nnU-Net initialises it.
+
+    Args:
+        stages: Leave out the planned stages that are deeper than this many.
 
     Raises:
         ValueError: If the planned network has no encoder with stages, as PlainConvUNet and ResidualEncoderUNet have.
     """
     unet = get_network_from_plans(
         configuration.network_arch_class_name,
-        configuration.network_arch_init_kwargs,
+        _first_stages(configuration.network_arch_init_kwargs, stages),
         configuration.network_arch_init_kwargs_req_import,
         in_channels,
         num_heads,
@@ -45,6 +53,29 @@ def build_planned_unet(
         )
         raise ValueError(msg)
     return unet
+
+
+def _first_stages(arguments: dict[str, Any], stages: int | None) -> dict[str, Any]:
+    """Arguments of a planned network for its first stages alone; lists of the decoder run from deep to shallow."""
+    planned = arguments.get("n_stages", 0)
+    if stages is None or stages >= planned:
+        return arguments
+    kept = {**arguments, "n_stages": stages}
+    for name, value in arguments.items():
+        if isinstance(value, (list, tuple)) and len(value) == planned:
+            kept[name] = value[:stages]
+        elif isinstance(value, (list, tuple)) and len(value) == planned - 1 and "decoder" in name:
+            kept[name] = value[planned - stages :]
+    return kept
+
+
+def planned_in_plane_strides(configuration: ConfigurationManager) -> list[int]:
+    """Cumulative stride of every planned stage, the larger of the last two axes."""
+    cumulative, strides = 1, []
+    for stride in configuration.network_arch_init_kwargs.get("strides", ()):
+        cumulative *= stride if isinstance(stride, int) else max(stride[-2:])
+        strides.append(cumulative)
+    return strides
 
 
 def truncated_encoder(encoder: Any, num_stages: int) -> nn.Module:

@@ -11,7 +11,6 @@ import sysconfig
 from pathlib import Path
 
 from nnunet_covid.errors import UserError
-from nnunet_covid.startup import TRAINERS_FOLDER
 
 FILE_NAME = "nnunet_covid_trainers.pth"
 OPT_OUT = "NNUNET_COVID_NO_STARTUP"
@@ -19,11 +18,6 @@ STARTUP_LINE = (
     f"import os; os.environ.get('{OPT_OUT}') or exec('try:\\n "
     "from nnunet_covid.startup import offer_trainers; offer_trainers()\\nexcept Exception: pass')\n"
 )
-
-
-def trainers_folder() -> Path:
-    """The folder to put into ``nnUNet_extTrainer`` by hand."""
-    return TRAINERS_FOLDER
 
 
 def startup_file(site_packages: Path | None = None) -> Path:

@@ -5,9 +5,12 @@ The losses of the papers stand in :mod:`nnunet_covid.losses` and know nothing of
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform, ImageOnlyTransform
+from nnunetv2.training.loss.compound_losses import DC_and_BCE_loss, DC_and_CE_loss
 from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 from nnunetv2.utilities.helpers import softmax_helper_dim1
@@ -82,6 +85,29 @@ class DiceLoss(nn.Module):
         return 1 + self.dice(logits, torch.where(valid, target, 0), loss_mask=valid)
 
 
+MAP_LOSSES = ("dice", "dice_ce")
+
+
+def map_loss(kind: str, label_manager: LabelManager, *, batch_dice: bool, ddp: bool) -> nn.Module:
+    """The loss between one map and its target: Dice alone, or nnU-Net's own.
+
+    Dice alone is always taken over the batch, whatever the plans say: the Dice of a single patch without foreground has
+    no gradient, so most 3D patches would teach nothing.
+
+    Args:
+        kind: ``"dice"`` or ``"dice_ce"``, Dice and cross entropy (binary with regions).
+        batch_dice: Of the plans.
+    """
+    if kind == "dice":
+        return DiceLoss(label_manager, batch_dice=True, ddp=ddp)
+    has_regions, ignore_label = label_manager.has_regions, label_manager.ignore_label
+    dice = {"batch_dice": batch_dice, "smooth": SMOOTHING, "do_bg": has_regions, "ddp": ddp}
+    if has_regions:
+        use_ignore_label = ignore_label is not None
+        return DC_and_BCE_loss({}, dice, use_ignore_label=use_ignore_label, dice_class=MemoryEfficientSoftDiceLoss)
+    return DC_and_CE_loss(dice, {}, ignore_label=ignore_label, dice_class=MemoryEfficientSoftDiceLoss)
+
+
 def supervise_every_map(loss: nn.Module, num_maps: int, *, coarsest: float) -> nn.Module:
     """nnU-Net's deep supervision: the weight halves from map to map, the weights sum to one.
 
@@ -96,17 +122,30 @@ def supervise_every_map(loss: nn.Module, num_maps: int, *, coarsest: float) -> n
     return DeepSupervisionWrapper(loss, [w / sum(weights) for w in weights])
 
 
-class StepDecay(LRScheduler):
-    """Multiply the learning rate by ``gamma`` after every ``period`` epochs; called as nnU-Net's, ``step(epoch)``.
+def poly(epochs: int, exponent: float = 0.9) -> Callable[[int], float]:
+    """nnU-Net's schedule, :math:`(1 - e / E)^{0.9}` of the initial rate in epoch e of E."""
+    return lambda epoch: (1 - epoch / epochs) ** exponent
+
+
+def step_decay(period: int, gamma: float = 0.1) -> Callable[[int], float]:
+    """The factor ``gamma`` after every ``period`` epochs."""
+    return lambda epoch: gamma ** (epoch // max(1, period))
+
+
+def warmed_up(factor: Callable[[int], float], epochs: int) -> Callable[[int], float]:
+    """The same, rising linearly over the first epochs: 1/(n + 1), 2/(n + 1) and so on of it."""
+    return lambda epoch: factor(epoch) * min(1.0, (epoch + 1) / (epochs + 1))
+
+
+class EpochSchedule(LRScheduler):
+    """A factor per epoch for every group's own learning rate; called as nnU-Net's schedule, ``step(epoch)``.
 
     Args:
-        period: Epochs between two steps.
-        gamma: Factor of each step.
+        factor: Of the initial rates, by epoch.
     """
 
-    def __init__(self, optimizer: Optimizer, *, period: int, gamma: float = 0.1) -> None:
-        self.period = max(1, period)
-        self.gamma = gamma
+    def __init__(self, optimizer: Optimizer, factor: Callable[[int], float]) -> None:
+        self.factor = factor
         self.initial_lr = [group["lr"] for group in optimizer.param_groups]
         self.counter = 0
         super().__init__(optimizer)
@@ -116,10 +155,39 @@ class StepDecay(LRScheduler):
         if current_step is None or current_step == -1:
             current_step = self.counter
             self.counter += 1
-        factor = self.gamma ** (current_step // self.period)
+        factor = self.factor(current_step)
         for group, initial in zip(self.optimizer.param_groups, self.initial_lr, strict=True):
             group["lr"] = initial * factor
         self._last_lr = [group["lr"] for group in self.optimizer.param_groups]
+
+
+class ChannelsSpared(BasicTransform):
+    """A change of intensities that leaves some channels as they are.
+
+    Args:
+        transform: The change.
+        channels: Indices of what is no image: a mask of 0 and 1 has no noise, contrast or gamma.
+    """
+
+    def __init__(self, transform: BasicTransform, channels: Sequence[int]) -> None:
+        super().__init__()
+        self.transform = transform
+        self.channels = list(channels)
+
+    def __call__(self, **data: Any) -> dict[str, Any]:
+        kept = data["image"][self.channels].clone()
+        data = self.transform(**data)
+        data["image"][self.channels] = kept
+        return data
+
+
+def spare_channels(transform: Any, channels: Sequence[int]) -> Any:
+    """Keep all changes of intensity in nnU-Net's augmentation away from these channels; returns the augmentation."""
+    transform.transforms = [
+        ChannelsSpared(t, channels) if isinstance(getattr(t, "transform", t), ImageOnlyTransform) else t
+        for t in transform.transforms
+    ]
+    return transform
 
 
 def without_timing(transform: Any) -> Any:

@@ -12,6 +12,7 @@ from nnunet_covid.raw_dataset.pictures import check_sizes, read_grey, read_pictu
 from nnunet_covid.raw_dataset.recipe import DatasetInfo, Options, Part, Recipe, SourceCase
 from nnunet_covid.raw_dataset.scan import PLANE, Scan, SliceSelection, from_8_bit
 from nnunet_covid.raw_dataset.source import (
+    IMAGE_ENDINGS,
     VOLUME_ENDINGS,
     Problems,
     UnusableFile,
@@ -24,6 +25,7 @@ from nnunet_covid.raw_dataset.source import (
     pair,
     read_patients,
     stem_of,
+    visible,
 )
 from nnunet_covid.raw_dataset.splits import few_training_folds
 from nnunet_covid.raw_dataset.volumes import (

@@ -86,9 +86,7 @@ def listed_values(values: list[Any]) -> str:
 
 
 def map_colours(
-    pixels: NDArray[np.uint8],
-    table: Mapping[tuple[int, int, int], int],
-    path: Path,
+    pixels: NDArray[np.uint8], table: Mapping[tuple[int, int, int], int], path: Path
 ) -> tuple[NDArray[np.uint8], int]:
     """Class index of every pixel by its nearest colour, and how many pixels had to be snapped to one.
 

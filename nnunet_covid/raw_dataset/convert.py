@@ -26,8 +26,7 @@ from nnunet_covid.raw_dataset.destination import (
     raw_base_folder,
     refuse_number_in_use,
 )
-from nnunet_covid.raw_dataset.images import write_image
-from nnunet_covid.raw_dataset.lungs import with_lungs
+from nnunet_covid.raw_dataset.images import with_lungs, write_image
 from nnunet_covid.raw_dataset.recipe import Options, Part, Recipe, SourceCase
 from nnunet_covid.raw_dataset.scan import Scan, crop_around_lungs, extract_slices, to_8_bit
 from nnunet_covid.raw_dataset.source import Problems, UnusableFile

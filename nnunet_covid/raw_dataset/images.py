@@ -1,20 +1,27 @@
-"""One image of any kind: a picture, a volume file or the folder of a DICOM series. Read alone, and written."""
+"""One image of any kind: a picture, a volume file or the folder of a DICOM series. Read, given lungs, and written.
+
+How lungs are found stands in ``nnunet_covid.lung_mask``, which knows no files.
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 from PIL import Image
 
-from nnunet_covid.files import replacing
+from nnunet_covid.errors import UserError
+from nnunet_covid.files import files_in, replacing, some_of
 from nnunet_covid.geometry import Geometry
+from nnunet_covid.lung_mask import segment_lungs
 from nnunet_covid.raw_dataset.pictures import read_grey
 from nnunet_covid.raw_dataset.scan import Scan
-from nnunet_covid.raw_dataset.source import is_picture
-from nnunet_covid.raw_dataset.volumes import array_of, read_volume
+from nnunet_covid.raw_dataset.source import IMAGE_ENDINGS, VOLUME_ENDINGS, ending_of, is_picture, stem_of, visible
+from nnunet_covid.raw_dataset.volumes import array_of, is_dicom, read_volume, series_folders
 
 AIR_BELOW = -200
 """A grey scale never goes below zero; Hounsfield units do so wherever there is fat or air."""
@@ -45,3 +52,89 @@ def write_image(path: Path, array: NDArray[Any], geometry: Geometry | None) -> N
             image.SetOrigin(geometry.origin)
             image.SetDirection(geometry.direction)
         sitk.WriteImage(image, str(unfinished), useCompression=True)
+
+
+def with_lungs(scan: Scan, *, method: str = "auto", model: str = "R231", weights: Path | None = None) -> Scan:
+    """The scan with a lung mask, and a note where it comes from; for the arguments see ``segment_lungs``."""
+    if scan.lungs is not None:
+        return replace(scan, notes={**scan.notes, "lung_mask": "data set"})
+    spacing = scan.geometry.spacing if scan.geometry else None
+    segmented = segment_lungs(
+        scan.image, is_hu=scan.is_hu, spacing=spacing, method=method, model=model, weights=weights
+    )
+    return replace(scan, lungs=segmented.mask, notes={**scan.notes, "lung_mask": segmented.method})
+
+
+def write_lung_mask(path: Path, scan: Scan) -> None:
+    """Write the lung mask of a scan: 0 and 255 as PNG, 0 and 1 with the image's geometry otherwise."""
+    if scan.lungs is None:
+        raise ValueError("the scan has no lung mask")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    foreground = 255 if is_picture(path) else 1
+    write_image(path, scan.lungs.astype(np.uint8) * foreground, scan.geometry)
+
+
+def images_and_masks(source: Path, output: Path) -> list[tuple[Path, Path]]:
+    """Every image that ``source`` names, with the file for its lung mask.
+
+    Args:
+        source: An image, the folder of a DICOM series, or a folder of images and series.
+        output: A file for one image or series, a folder for several.
+
+    Raises:
+        UserError: If there is no image, the output has the wrong ending, or a mask would replace an image or
+            another mask.
+    """
+    if not source.exists():
+        raise UserError(f"{source} does not exist; give an image, a DICOM folder or a folder of images")
+    if source.is_file() or any(is_dicom(path) for path in files_in(source)):
+        pairs = [(source, _checked(source, output))]
+    else:
+        pairs = _pairs_of_folder(source, output)
+    _refuse_overwriting(pairs)
+    return pairs
+
+
+def _pairs_of_folder(source: Path, output: Path) -> list[tuple[Path, Path]]:
+    images = [path for path in visible(source) if path.is_file() and ending_of(path)]
+    series = [folder for child in sorted(visible(source)) if child.is_dir() for folder in series_folders(child)]
+    if not images and not series:
+        raise UserError(f"{source} holds no image; expected {', '.join(IMAGE_ENDINGS)} files or DICOM series")
+    if ending_of(output):
+        raise UserError(f"{source} is a folder, so the output must be a folder as well, not {output}")
+    pairs = [(path, output / f"{stem_of(path)}{'.png' if is_picture(path) else '.nii.gz'}") for path in images]
+    return pairs + [(path, output / f"{_series_name(path, series, source)}.nii.gz") for path in series]
+
+
+def _refuse_overwriting(pairs: list[tuple[Path, Path]]) -> None:
+    images = {_identity(source) for source, _ in pairs}
+    replaced = [output.name for _, output in pairs if output.exists() and _identity(output) in images]
+    if replaced:
+        folder = pairs[0][1].parent
+        raise UserError(f"the masks would replace the images {some_of(replaced)} in {folder}; name another output")
+    first: dict[str, Path] = {}
+    for source, output in pairs:
+        key = output.name.lower()  # file systems that ignore case would merge them
+        if key in first:
+            raise UserError(f"{first[key]} and {source} would both get the mask {output}; rename one of them")
+        first[key] = source
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """What one file keeps under all its names."""
+    status = path.stat()
+    return status.st_dev, status.st_ino
+
+
+def _series_name(path: Path, series: list[Path], source: Path) -> str:
+    """The folder below the source that leads to this series alone, else the whole way to it."""
+    parts = path.relative_to(source).parts
+    alone = [other for other in series if other.relative_to(source).parts[0] == parts[0]] == [path]
+    return parts[0] if alone else "_".join(parts)
+
+
+def _checked(source: Path, output: Path) -> Path:
+    allowed = (".png",) if is_picture(source) else VOLUME_ENDINGS
+    if ending_of(output, allowed) is None:
+        raise UserError(f"the mask of {source} cannot be written as {output.name}; use {' or '.join(allowed)}")
+    return output

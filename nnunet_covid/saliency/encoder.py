@@ -36,7 +36,7 @@ def find_encoder(network: nn.Module, name: str | None = None) -> nn.Module:
         return children[PREFERRED]
     named = [child for child_name, child in children.items() if "encoder" in child_name]
     if len(named) != 1:
-        raise UserError(f"{type(network).__name__} has no part named 'encoder'; name one of {listed}")
+        raise UserError(f"{type(network).__name__} has no part named 'encoder'; name one of {listed}", "encoder")
     return named[0]
 
 
@@ -79,6 +79,7 @@ def feature_shapes(
     features = recorder.features
     if not features or not all(isinstance(f, torch.Tensor) and f.ndim == len(input_shape) for f in features):
         raise UserError(
-            f"{type(encoder).__name__} of {type(network).__name__} returns no list of features; name another part of it"
+            f"{type(encoder).__name__} of {type(network).__name__} returns no list of features; name another part",
+            "encoder",
         )
     return [tuple(feature.shape[1:]) for feature in features]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +40,9 @@ class Checkpoints:
         trainer.current_epoch += 1
         trainer.disable_checkpointing = True
 
-    def weights(self, name: str, device: torch.device) -> dict[str, torch.Tensor]:
-        """The weights of a model."""
-        return load_checkpoint(self.path(name), device)["network_weights"]
+    def load(self, name: str, trainer: nnUNetTrainer) -> None:
+        """Put the weights of a model into a trainer's network."""
+        load_weights(self.path(name), trainer)
 
     def forget_but(self, keep: Iterable[str]) -> None:
         """Delete all others."""
@@ -52,14 +52,10 @@ class Checkpoints:
                 path.unlink()
 
 
-def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
-    """nnU-Net's checkpoint file."""
-    return torch.load(path, map_location=device, weights_only=False)
-
-
-def load_weights(trainer: nnUNetTrainer, weights: Mapping[str, torch.Tensor]) -> None:
-    """Put the weights of a checkpoint into a trainer's network."""
-    _bare(trainer).load_state_dict(weights)
+def load_weights(path: Path, trainer: nnUNetTrainer) -> None:
+    """Put the weights of any checkpoint of nnU-Net's into a trainer's network."""
+    checkpoint = torch.load(path, map_location=trainer.device, weights_only=False)
+    _bare(trainer).load_state_dict(checkpoint["network_weights"])
 
 
 def weights_checksum(trainer: nnUNetTrainer) -> str:
@@ -106,7 +102,7 @@ def publish_model(experiment: Experiment, trainer: nnUNetTrainer, checkpoint: Pa
 def _plot(checkpoint: Path, fold: Path) -> None:
     """nnU-Net's own picture of the last training, which its zip export wants."""
     logger = LocalLogger()
-    logger.load_checkpoint(load_checkpoint(checkpoint, torch.device("cpu"))["logging"])
+    logger.load_checkpoint(torch.load(checkpoint, map_location="cpu", weights_only=False)["logging"])
     if logger.get_value("train_losses", None):
         with rc_context():  # what it sets would stay set for all pictures after it
             logger.plot_progress_png(str(fold))

@@ -17,9 +17,10 @@ from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw, nnUNet_results
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
+from nnunet_covid.dataset_json import read_dataset_json
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import digest_of
-from nnunet_covid.nnunet.dataset import dataset_name
+from nnunet_covid.nnunet.dataset import dataset_name, read_splits
 
 OWN_FOLDS = 5
 """That nnU-Net makes where there is no split file."""
@@ -149,7 +150,7 @@ class Experiment:
     @cached_property
     def dataset_json(self) -> dict[str, Any]:
         """The data set's description."""
-        return load_json(str(self.data_folder / "dataset.json"))
+        return read_dataset_json(self.data_folder / "dataset.json")
 
     @cached_property
     def trainer_class(self) -> type:
@@ -205,7 +206,8 @@ def _check_plans(experiment: Experiment) -> None:
 
 def _check_fold(experiment: Experiment) -> None:
     path = experiment.data_folder / "splits_final.json"
-    folds = len(load_json(str(path))) if path.is_file() else OWN_FOLDS
+    splits = read_splits(experiment.dataset)
+    folds = OWN_FOLDS if splits is None else len(splits)
     if experiment.fold != "all" and int(experiment.fold) >= folds:
         raise UserError(f"{path} has no fold {experiment.fold}, but {folds} fold(s) from 0 on")
 

@@ -1,4 +1,4 @@
-"""From one pre-processed image to its pseudo label, the files of it and the record that it is done.
+"""From one pre-processed image to its pseudo label: prediction, trust, the files of it and the record that it is done.
 
 A pseudo label is written twice: as the label of a pre-processed case, which is trained on, and in the geometry of the
 image it belongs to, which is looked at.
@@ -6,7 +6,9 @@ image it belongs to, which is looked at.
 
 from __future__ import annotations
 
+import itertools
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +16,11 @@ from typing import Any
 
 import blosc2
 import numpy as np
+import torch
 from batchgenerators.utilities.file_and_folder_operations import load_pickle, write_pickle
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.training.dataloading.nnunet_dataset import comp_blosc2_params
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from numpy.typing import NDArray
@@ -26,11 +31,93 @@ from nnunet_covid.files import replacing, write_json
 from nnunet_covid.nnunet.output import write_labels
 from nnunet_covid.nnunet.predictor import to_image_grid
 from nnunet_covid.nnunet.preprocess import OUTSIDE
-from nnunet_covid.semi_supervised.experiment import Experiment
+from nnunet_covid.semi_supervised.experiment import Experiment, quiet
 from nnunet_covid.semi_supervised.options import RoundOptions
-from nnunet_covid.semi_supervised.prediction import CasePredictor
-from nnunet_covid.semi_supervised.training import Soft, open_blosc2
-from nnunet_covid.semi_supervised.trust import to_bytes, trusted_labels, trusted_regions
+from nnunet_covid.semi_supervised.training import open_blosc2
+from nnunet_covid.semi_supervised.trust import Heads, mean_confidence
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Of one case.
+
+    Attributes:
+        probabilities: (heads, *spatial), float32.
+        certainty: In the same shape: the probabilities, or the share of mirrored predictions for each head.
+        confidence: Mean certainty of what is predicted over the predicted foreground.
+        seconds: Spent in forward passes.
+    """
+
+    probabilities: NDArray[np.float32]
+    certainty: NDArray[np.float32]
+    confidence: float
+    seconds: float
+
+
+class CasePredictor:
+    """Predicts pre-processed cases with the network of a trainer.
+
+    Args:
+        trainer: Initialised, with the weights to predict with.
+        mirroring: Average over mirrored inputs, along the axes that the trainer mirrors in training.
+        compare: Take the certainty from how far the mirrored predictions agree.
+    """
+
+    def __init__(self, trainer: nnUNetTrainer, *, mirroring: bool = True, compare: bool = False) -> None:
+        with quiet():
+            on_device = trainer.device.type == "cuda"
+            self._predictor = nnUNetPredictor(
+                use_mirroring=mirroring and not compare,
+                perform_everything_on_device=on_device,
+                device=trainer.device,
+                allow_tqdm=False,
+            )
+            axes = trainer.inference_allowed_mirroring_axes
+            self._predictor.manual_initialization(
+                trainer.network,
+                trainer.plans_manager,
+                trainer.configuration_manager,
+                None,
+                trainer.dataset_json,
+                type(trainer).__name__,
+                axes,
+            )
+        trainer.set_deep_supervision_enabled(False)
+        trainer.network.eval()
+        self._labels = trainer.label_manager
+        self._heads = heads_of(trainer.label_manager)
+        self._compare = compare
+        self._mirrored: list[tuple[int, ...]] = [()]
+        if compare and axes:
+            # the image has a channel axis in front, and in 2D a slice axis
+            first = 4 - len(trainer.configuration_manager.patch_size)
+            axes = [a + first for a in axes]
+            self._mirrored = [c for n in range(len(axes) + 1) for c in itertools.combinations(axes, n)]
+
+    def predict(self, image: NDArray[np.float32]) -> Prediction:
+        """Predict an image (C, *spatial) as nnU-Net does."""
+        start = time.perf_counter()
+        data = torch.from_numpy(np.ascontiguousarray(image))
+        all_logits = [self._logits(torch.flip(data, axes)).flip(axes) for axes in self._mirrored]
+        mean = torch.stack(all_logits).mean(0) if len(all_logits) > 1 else all_logits[0]
+        seconds = time.perf_counter() - start
+        probabilities = self._labels.apply_inference_nonlin(mean).numpy()
+        certainty = self._heads.votes([one.numpy() for one in all_logits]) if self._compare else probabilities
+        sure = self._heads.certainty_of_prediction(probabilities, certainty)
+        return Prediction(probabilities, certainty, mean_confidence(sure, self.labels_of(probabilities)), seconds)
+
+    def labels_of(self, probabilities: NDArray[np.float32]) -> NDArray[np.integer]:
+        """The label map that nnU-Net makes of probabilities."""
+        return np.asarray(self._labels.convert_probabilities_to_segmentation(probabilities))
+
+    def _logits(self, data: torch.Tensor) -> Any:
+        return self._predictor.predict_sliding_window_return_logits(data).float().cpu()
+
+
+def heads_of(manager: LabelManager) -> Heads:
+    """What the output channels of a network stand for by nnU-Net's reading of the labels."""
+    values = manager.regions_class_order if manager.has_regions else manager.all_labels
+    return Heads(tuple(int(v) for v in values or ()), manager.has_regions)
 
 
 @dataclass(frozen=True)
@@ -74,20 +161,6 @@ class Classes:
         by_value = {values[0]: name for name, values in self.names.items()} | {0: BACKGROUND}
         return [single.get(by_value[int(v)], eta) for v in self.manager.all_labels]
 
-    def trusted(
-        self,
-        probabilities: NDArray[np.floating],
-        thresholds: list[float],
-        untrusted: int | None,
-        certainty: NDArray[np.floating],
-    ) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
-        """The pseudo label and the prediction before thresholding, *spatial."""
-        if self.manager.has_regions:
-            order = list(self.manager.regions_class_order or ())
-            return trusted_regions(probabilities, order, thresholds, untrusted, certainty)
-        labels = [int(v) for v in self.manager.all_labels]
-        return trusted_labels(probabilities, labels, thresholds, untrusted, certainty)
-
     def counts(self, label: NDArray[np.integer]) -> dict[str, int]:
         """Voxels of each label value, background included, ignored voxels left out; what lies outside is background."""
         inside = np.maximum(label, 0)
@@ -98,11 +171,9 @@ class Classes:
         return {name: sum(counts[str(v)] for v in values) for name, values in self.names.items()}
 
     @property
-    def soft(self) -> Soft:
-        """How soft labels are drawn for these classes."""
-        if self.manager.has_regions:
-            return Soft(tuple(int(v) for v in self.manager.regions_class_order or ()), True)
-        return Soft(tuple(int(v) for v in self.manager.foreground_labels), False)
+    def heads(self) -> Heads:
+        """What the network's output channels stand for."""
+        return heads_of(self.manager)
 
     def dice(self, predicted: NDArray[np.integer], reference: NDArray[np.integer]) -> dict[str, float]:
         """Dice of each class; not a number where neither has it, as in nnU-Net's summaries. Ignored voxels are out."""
@@ -157,14 +228,13 @@ class Labeller:
             The record and the seconds of forward passes.
         """
         prediction = predictor.predict(open_blosc2(case, ".b2nd")[:])
-        label, predicted = self.classes.trusted(
+        heads = self.classes.heads
+        label, predicted = heads.trusted(
             prediction.probabilities, self._thresholds, self._untrusted, prediction.certainty
         )
         outside = open_blosc2(case, "_seg.b2nd")[0] == OUTSIDE
         stored = np.where(outside & (label == 0), np.int16(OUTSIDE), label)[None]
-        regions = self.classes.manager.has_regions
-        soft = to_bytes(prediction.probabilities, regions=regions) if self.options.soft else None
-        self._write_label(target, stored, soft)
+        self._write_label(target, stored, heads.to_bytes(prediction.probabilities) if self.options.soft else None)
         if self.options.export:
             shown = self.experiment.shown_folder(head["round"])
             path = shown / f"{target.name}{self.experiment.dataset_json['file_ending']}"

@@ -16,18 +16,11 @@ from tqdm import tqdm
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import remove_abandoned
 from nnunet_covid.losses.reweighted_cross_entropy import class_weights
-from nnunet_covid.semi_supervised.checkpoints import (
-    Checkpoints,
-    load_checkpoint,
-    load_weights,
-    publish_model,
-    weights_checksum,
-)
+from nnunet_covid.semi_supervised.checkpoints import Checkpoints, load_weights, publish_model, weights_checksum
 from nnunet_covid.semi_supervised.experiment import Experiment, quiet
-from nnunet_covid.semi_supervised.labelling import Labeller, read_record
+from nnunet_covid.semi_supervised.labelling import CasePredictor, Labeller, read_record
 from nnunet_covid.semi_supervised.options import RoundOptions
-from nnunet_covid.semi_supervised.prediction import CasePredictor
-from nnunet_covid.semi_supervised.rounds import Training, seed_for
+from nnunet_covid.semi_supervised.rounds import Learner, Training, seed_for
 from nnunet_covid.semi_supervised.state import summarise, write_manifest
 from nnunet_covid.semi_supervised.training import (
     PseudoCase,
@@ -38,7 +31,7 @@ from nnunet_covid.semi_supervised.training import (
 )
 
 
-class NNUNetLearner:
+class NNUNetLearner(Learner):
     """Trains, predicts and validates for :class:`nnunet_covid.semi_supervised.rounds.Rounds`.
 
     Args:
@@ -100,7 +93,7 @@ class NNUNetLearner:
             training,
             self.options.seed,
             pseudo={case: PseudoCase(self.pool[case], labels(n) / case) for case, n in training.pseudo.items()},
-            soft=self.classes.soft if self.options.soft else None,
+            soft=self.classes.heads if self.options.soft else None,
             folder=folder,
         )
 
@@ -109,12 +102,12 @@ class NNUNetLearner:
         if network is not None:
             trainer.network = network
         else:
-            load_weights(trainer, self.models.weights(model, self.experiment.device))
+            self.models.load(model, trainer)
         trainer.optimizer, trainer.lr_scheduler = trainer.configure_optimizers()
 
     def _take_over(self, trainer: Any, path: Path) -> None:
         try:
-            load_weights(trainer, load_checkpoint(path, self.experiment.device)["network_weights"])
+            load_weights(path, trainer)
         except (RuntimeError, KeyError) as e:
             reason = str(e).strip().splitlines()[0]
             raise UserError(f"`start_from` {path}: not a checkpoint of {self.experiment.trainer} ({reason})") from e
@@ -125,7 +118,7 @@ class NNUNetLearner:
         if self._model != model:
             self._trainer = self._model = None
             trainer = self._new_trainer(Training(model, 0, start=model))
-            load_weights(trainer, self.models.weights(model, self.experiment.device))
+            self.models.load(model, trainer)
             self._trainer, self._model = trainer, model
         return self._trainer
 
@@ -191,18 +184,16 @@ class NNUNetLearner:
             return None
 
     def forget_models_but(self, keep: Collection[str]) -> None:
-        """Delete other models."""
         self.models.forget_but(keep)
 
     def forget_labels_of(self, round_number: int) -> None:
-        """Delete the pre-processed pseudo labels of a round."""
         shutil.rmtree(self.experiment.labels_of(round_number), ignore_errors=True)
 
     def publish(self, model: str) -> dict[str, Any]:
         """The resulting model folder, validated as nnU-Net does."""
         experiment = self.experiment
         trainer = self._new_trainer(Training("publish", 0, start=model), experiment.model_folder)
-        load_weights(trainer, self.models.weights(model, experiment.device))
+        self.models.load(model, trainer)
         return publish_model(experiment, trainer, self.models.path(model))
 
 

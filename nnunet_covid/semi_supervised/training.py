@@ -14,7 +14,7 @@ import blosc2
 import numpy as np
 import torch
 from batchgenerators.utilities.file_and_folder_operations import load_pickle
-from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
+from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset, nnUNetDatasetBlosc2
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
@@ -24,7 +24,7 @@ from nnunet_covid.losses.reweighted_cross_entropy import ReweightedCrossEntropy
 from nnunet_covid.nnunet.training import without_timing
 from nnunet_covid.semi_supervised.experiment import Experiment, quiet
 from nnunet_covid.semi_supervised.rounds import Training, seed_for
-from nnunet_covid.semi_supervised.trust import draw_labels
+from nnunet_covid.semi_supervised.trust import Heads
 
 PREFIX = "pseudo/"
 """In front of the name of a pseudo-labelled case, so that it can never be taken for a labelled one of the same name."""
@@ -38,15 +38,7 @@ class PseudoCase:
     label: Path
 
 
-@dataclass(frozen=True)
-class Soft:
-    """How soft labels are drawn: the value of each stored channel, and whether channels are regions."""
-
-    values: tuple[int, ...]
-    regions: bool
-
-
-class LabelledAndPseudo(nnUNetBaseDataset):
+class LabelledAndPseudo(nnUNetDatasetBlosc2):
     """A data set of both kinds; it holds names and opens files when a case is asked for.
 
     Args:
@@ -54,7 +46,7 @@ class LabelledAndPseudo(nnUNetBaseDataset):
         pseudo: Pseudo-labelled cases by name.
         annotated: Key under which nnU-Net's loader looks for annotated voxels where there is an ignore label. Labelled
             cases of a data set without that label lack it: there every voxel is annotated.
-        soft: Draw soft labels instead of loading hard ones.
+        soft: What the stored probabilities stand for, to draw soft labels instead of loading hard ones.
     """
 
     def __init__(
@@ -62,7 +54,7 @@ class LabelledAndPseudo(nnUNetBaseDataset):
         labelled: nnUNetBaseDataset | None,
         pseudo: Mapping[str, PseudoCase],
         annotated: tuple[int, ...] | None = None,
-        soft: Soft | None = None,
+        soft: Heads | None = None,
     ) -> None:
         self.labelled = labelled
         self.pseudo = {PREFIX + name: case for name, case in pseudo.items()}
@@ -86,19 +78,9 @@ class LabelledAndPseudo(nnUNetBaseDataset):
         properties = load_pickle(f"{case.label}.pkl")
         if self.soft is not None:
             stored = open_blosc2(case.label, "_soft.b2nd")[:]
-            drawn = draw_labels(stored, self.soft.values, np.random.uniform(), regions=self.soft.regions)
+            drawn = self.soft.draw(stored, np.random.uniform())
             seg = np.where((seg[:] == -1) & (drawn == 0), np.int16(-1), drawn)
         return data, seg, None, properties
-
-    @staticmethod
-    def save_case(data: Any, seg: Any, properties: dict[str, Any], output_filename_truncated: str) -> None:
-        """Not here."""
-        raise NotImplementedError("pseudo-labelled cases are written by nnunet_covid.semi_supervised.labelling")
-
-    @staticmethod
-    def get_identifiers(folder: str) -> Sequence[str]:  # type: ignore[override]
-        """Not here."""
-        raise NotImplementedError("cases come from two folders")
 
 
 def open_blosc2(case: Path, ending: str) -> Any:
@@ -120,7 +102,7 @@ class TrainingMixin(nnUNetTrainer):
         training: What to train, on which cases and for how long.
         folder: Where the trainer keeps its log and its copies of the plans.
         pseudo: The pseudo-labelled cases that take part.
-        soft: How soft labels are drawn, if they are.
+        soft: What soft labels are drawn from, if they are.
         step_seconds: Time spent in training and validation steps.
         steps: Number of training steps.
     """
@@ -128,45 +110,14 @@ class TrainingMixin(nnUNetTrainer):
     training: ClassVar[Training]
     folder: ClassVar[Path]
     pseudo: ClassVar[Mapping[str, PseudoCase]]
-    soft: ClassVar[Soft | None]
+    soft: ClassVar[Heads | None]
 
-    def __init__(
-        self,
-        plans: dict[str, Any],
-        configuration: str,
-        fold: int,
-        dataset_json: dict[str, Any],
-        device: torch.device = torch.device("cuda"),
-    ) -> None:
-        super().__init__(plans, configuration, fold, dataset_json, device)
-        self.disable_checkpointing = True
-        self.step_seconds = 0.0
-        self.steps = 0
-        self._bar: Any = None
-        self.logger.plot_progress_png = lambda folder: None  # more than a second per epoch
-        if self.training.epochs is not None:
-            self.num_epochs = self.training.epochs
-            self.num_val_iterations_per_epoch = 1
+    step_seconds = 0.0
+    steps = 0
 
     # nnU-Net sets these two while it is constructed and writes into them at once
-
-    @property
-    def output_folder_base(self) -> str:
-        """The training's folder."""
-        return str(self.folder)
-
-    @output_folder_base.setter
-    def output_folder_base(self, value: str) -> None:
-        pass
-
-    @property
-    def output_folder(self) -> str:
-        """The training's folder for the fold."""
-        return str(self.folder / f"fold_{self.fold}")
-
-    @output_folder.setter
-    def output_folder(self, value: str) -> None:
-        pass
+    output_folder_base = property(lambda self: str(self.folder), lambda self, value: None)
+    output_folder = property(lambda self: str(self.folder / f"fold_{self.fold}"), lambda self, value: None)
 
     def print_to_log_file(self, *args: Any, also_print_to_console: bool = True, add_timestamp: bool = True) -> None:
         """Into the log, not onto the terminal."""
@@ -174,6 +125,11 @@ class TrainingMixin(nnUNetTrainer):
 
     def initialize(self) -> None:
         """nnU-Net's, and the mirroring axes, which nnU-Net finds when a training starts and every prediction needs."""
+        self.disable_checkpointing = True
+        self.logger.plot_progress_png = lambda folder: None  # more than a second per epoch
+        if self.training.epochs is not None:
+            self.num_epochs = self.training.epochs
+            self.num_val_iterations_per_epoch = 1
         super().initialize()
         self.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
 
@@ -236,7 +192,7 @@ def make_trainer(
     seed: int,
     *,
     pseudo: Mapping[str, PseudoCase] | None = None,
-    soft: Soft | None = None,
+    soft: Heads | None = None,
     folder: Path | None = None,
 ) -> Any:
     """A trainer for one training, initialised with a new network.
@@ -250,7 +206,7 @@ def make_trainer(
         training: What to train.
         seed: Of the run.
         pseudo: The pseudo-labelled cases of the training.
-        soft: How soft labels are drawn, if they are.
+        soft: What soft labels are drawn from, if they are.
         folder: For its log, if not the run's own.
     """
     base = experiment.trainer_class

@@ -12,6 +12,7 @@ noise.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,42 +21,121 @@ BACKGROUND = 0
 STEPS = 255
 """Probabilities of soft labels are kept in as many steps."""
 
+Floats = NDArray[np.floating]
 
-def votes(logits: Sequence[NDArray[np.floating]], *, regions: bool) -> NDArray[np.float32]:
-    """Share of the mirrored predictions that vote for each channel, in the place of its probability.
 
-    A softmax votes for its largest channel, a region's sigmoid for the region where it is above one half.
+@dataclass(frozen=True)
+class Heads:
+    """What the output channels of a network stand for.
 
-    Args:
-        logits: One array (C, *spatial) per mirroring, mirrored back.
-        regions: Whether the channels are regions.
+    Attributes:
+        values: The label value of each channel: all labels, background first, or nnU-Net's ``regions_class_order``.
+        regions: Whether the channels are overlapping regions with a sigmoid each, not the classes of a softmax.
     """
-    total = np.zeros(logits[0].shape, np.float32)
-    for one in logits:
-        if regions:
-            total += one > 0
-        else:
-            winner = one.argmax(0)[None]
-            np.put_along_axis(total, winner, np.take_along_axis(total, winner, 0) + 1, 0)
-    return total / np.float32(len(logits))
+
+    values: tuple[int, ...]
+    regions: bool = False
+
+    def votes(self, logits: Sequence[Floats]) -> NDArray[np.float32]:
+        """Share of the mirrored predictions that vote for each channel, in the place of its probability.
+
+        A softmax votes for its largest channel, a region's sigmoid for the region where it is above one half.
+
+        Args:
+            logits: One array (C, *spatial) per mirroring, mirrored back.
+        """
+        total = np.zeros(logits[0].shape, np.float32)
+        for one in logits:
+            if self.regions:
+                total += one > 0
+            else:
+                winner = one.argmax(0)[None]
+                np.put_along_axis(total, winner, np.take_along_axis(total, winner, 0) + 1, 0)
+        return total / np.float32(len(logits))
+
+    def certainty_of_prediction(self, probabilities: Floats, certainty: Floats) -> Floats:
+        """How certain what was predicted is at each voxel, the least certain region counting.
+
+        Args:
+            probabilities: (C, *spatial): they say what is predicted.
+            certainty: As many channels between 0 and 1: the probabilities themselves, or :meth:`votes`.
+        """
+        if self.regions:
+            return np.where(probabilities > 0.5, certainty, 1 - certainty).min(0)
+        return np.take_along_axis(certainty, probabilities.argmax(0)[None], 0)[0]
+
+    def trusted(
+        self,
+        probabilities: Floats,
+        thresholds: Sequence[float],
+        untrusted: int | None = None,
+        certainty: Floats | None = None,
+    ) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
+        """SSA-Net, eq. (9): class c where its probability is the largest and above η, else background.
+
+        A region is drawn where its probability is above both one half (nnU-Net's rule) and η.
+
+        Args:
+            probabilities: (C, *spatial).
+            thresholds: η of each channel.
+            untrusted: ``None`` is the paper's reading, in which an infection of little confidence becomes background. A
+                label value is given to every voxel of little confidence instead, background included: nothing is known
+                about it. Of regions each counts, with one minus its certainty where it is not predicted.
+            certainty: What η is compared with, in the shape of the probabilities; these if ``None``.
+
+        Returns:
+            The pseudo label and the prediction before thresholding, both of shape *spatial.
+        """
+        certainty = probabilities if certainty is None else certainty
+        if self.regions:
+            return self._trusted_regions(probabilities, thresholds, untrusted, certainty)
+        winner = probabilities.argmax(0)
+        predicted = np.asarray(self.values, np.int16)[winner]
+        largest = np.take_along_axis(certainty, winner[None], 0)[0]
+        trusted = largest > np.asarray(thresholds, probabilities.dtype)[winner]
+        other = BACKGROUND if untrusted is None else untrusted
+        return np.where(trusted, predicted, np.int16(other)), predicted
+
+    def _trusted_regions(
+        self, probabilities: Floats, thresholds: Sequence[float], untrusted: int | None, certainty: Floats
+    ) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
+        label = np.zeros(probabilities.shape[1:], np.int16)
+        predicted = np.zeros_like(label)
+        sure = np.ones(label.shape, bool)
+        for channel, certain, value, eta in zip(probabilities, certainty, self.values, thresholds, strict=True):
+            inside = channel > 0.5
+            predicted[inside] = value
+            label[inside & (certain > eta)] = value
+            sure &= np.where(inside, certain, 1 - certain) > eta
+        return label if untrusted is None else np.where(sure, predicted, np.int16(untrusted)), predicted
+
+    def to_bytes(self, probabilities: Floats) -> NDArray[np.uint8]:
+        """Probabilities of the foreground channels in 255 steps, (F, *spatial)."""
+        foreground = probabilities if self.regions else probabilities[1:]
+        return np.round(foreground * STEPS).astype(np.uint8)
+
+    def draw(self, stored: NDArray[np.uint8], u: float) -> NDArray[np.int16]:
+        """The label map at threshold ``u``.
+
+        Args:
+            stored: (F, *spatial) from :meth:`to_bytes`.
+            u: In [0, 1); a region is drawn where its probability is above it.
+        """
+        level = u * STEPS
+        label = np.zeros(stored.shape[1:], np.int16)
+        if self.regions:
+            for channel, value in zip(stored, self.values, strict=True):
+                label[channel > level] = value
+            return label
+        reached = np.zeros(label.shape, np.float32)
+        for channel, value in zip(stored, self.values[1:], strict=True):
+            below = reached <= level
+            reached += channel
+            label[below & (reached > level)] = value
+        return label
 
 
-def certainty_of_prediction(
-    probabilities: NDArray[np.floating], certainty: NDArray[np.floating], *, regions: bool
-) -> NDArray[np.floating]:
-    """How certain what was predicted is at each voxel, the least certain region counting.
-
-    Args:
-        probabilities: (C, *spatial), a softmax or one sigmoid per region: they say what is predicted.
-        certainty: As many channels between 0 and 1: the probabilities themselves, or :func:`votes`.
-        regions: Whether the channels are regions.
-    """
-    if regions:
-        return np.where(probabilities > 0.5, certainty, 1 - certainty).min(0)
-    return np.take_along_axis(certainty, probabilities.argmax(0)[None], 0)[0]
-
-
-def mean_confidence(confidence: NDArray[np.floating], predicted: NDArray[np.integer]) -> float:
+def mean_confidence(confidence: Floats, predicted: NDArray[np.integer]) -> float:
     """Mean over the predicted foreground; over all voxels where there is none.
 
     Background fills most of an image and is nearly always sure, so that a mean over all voxels would say how little
@@ -64,102 +144,3 @@ def mean_confidence(confidence: NDArray[np.floating], predicted: NDArray[np.inte
     foreground = predicted > 0
     chosen = confidence[foreground] if foreground.any() else confidence
     return float(np.mean(chosen, dtype=np.float64))
-
-
-def trusted_labels(
-    probabilities: NDArray[np.floating],
-    labels: Sequence[int],
-    thresholds: Sequence[float],
-    untrusted: int | None = None,
-    certainty: NDArray[np.floating] | None = None,
-) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
-    """Eq. (9): class c where its probability is the largest and above η, else background.
-
-    Args:
-        probabilities: (C, *spatial), a softmax.
-        labels: The label value of each channel.
-        thresholds: η of each channel.
-        untrusted: ``None`` is the paper's reading, in which an infection of little confidence becomes background. A
-            label value is given to every voxel of little confidence instead, background included: nothing is known
-            about it.
-        certainty: What η is compared with, in the shape of the probabilities; these if ``None``.
-
-    Returns:
-        The pseudo label and the prediction before thresholding, both of shape *spatial.
-    """
-    winner = probabilities.argmax(0)
-    predicted = np.asarray(labels, np.int16)[winner]
-    largest = np.take_along_axis(probabilities if certainty is None else certainty, winner[None], 0)[0]
-    trusted = largest > np.asarray(thresholds, probabilities.dtype)[winner]
-    other = BACKGROUND if untrusted is None else untrusted
-    return np.where(trusted, predicted, np.int16(other)), predicted
-
-
-def trusted_regions(
-    probabilities: NDArray[np.floating],
-    order: Sequence[int],
-    thresholds: Sequence[float],
-    untrusted: int | None = None,
-    certainty: NDArray[np.floating] | None = None,
-) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
-    """Eq. (9) for overlapping regions, each with a probability of its own.
-
-    A region is drawn where its probability is above both one half (nnU-Net's rule) and η.
-
-    Args:
-        probabilities: (R, *spatial), one sigmoid per region.
-        order: The label value that each region writes, in nnU-Net's ``regions_class_order``.
-        thresholds: η of each region.
-        untrusted: As in :func:`trusted_labels`; a voxel is untrusted where any region's certainty, or one minus it
-            where the region is not predicted, is not above η.
-        certainty: As in :func:`trusted_labels`.
-
-    Returns:
-        The pseudo label and the prediction before thresholding, both of shape *spatial.
-    """
-    label = np.zeros(probabilities.shape[1:], np.int16)
-    predicted = np.zeros_like(label)
-    sure = np.ones(label.shape, bool)
-    sureness = probabilities if certainty is None else certainty
-    for channel, certain, value, threshold in zip(probabilities, sureness, order, thresholds, strict=True):
-        inside = channel > 0.5
-        predicted[inside] = value
-        label[inside & (certain > threshold)] = value
-        sure &= np.where(inside, certain, 1 - certain) > threshold
-    if untrusted is not None:
-        label = np.where(sure, predicted, np.int16(untrusted))
-    return label, predicted
-
-
-def voxels_of(label: NDArray[np.integer], values: Sequence[int] | int) -> int:
-    """Number of voxels that hold one of the values."""
-    return int(np.isin(label, values).sum())
-
-
-def to_bytes(probabilities: NDArray[np.floating], *, regions: bool) -> NDArray[np.uint8]:
-    """Probabilities of the foreground channels in 255 steps, (F, *spatial)."""
-    foreground = probabilities if regions else probabilities[1:]
-    return np.round(foreground * STEPS).astype(np.uint8)
-
-
-def draw_labels(stored: NDArray[np.uint8], values: Sequence[int], u: float, *, regions: bool) -> NDArray[np.int16]:
-    """The label map at threshold ``u``.
-
-    Args:
-        stored: (F, *spatial) from :func:`to_bytes`.
-        values: The label value of each channel; for regions ``regions_class_order``.
-        u: In [0, 1).
-        regions: Whether the channels are regions: each is drawn where its probability is above u.
-    """
-    level = u * STEPS
-    label = np.zeros(stored.shape[1:], np.int16)
-    if regions:
-        for channel, value in zip(stored, values, strict=True):
-            label[channel > level] = value
-        return label
-    reached = np.zeros(label.shape, np.float32)
-    for channel, value in zip(stored, values, strict=True):
-        below = reached <= level
-        reached += channel
-        label[below & (reached > level)] = value
-    return label

@@ -10,8 +10,7 @@ import pytest
 from image_files import blob, grey, hounsfield, read_array, write_dicom_series, write_picture, write_volume
 
 from nnunet_covid.cli import main
-from nnunet_covid.dataset_conversion.folder import convert_folder
-from nnunet_covid.dataset_conversion.folder_layout import FolderLayout
+from nnunet_covid.dataset_conversion.folder import FolderLayout, convert_folder
 from nnunet_covid.errors import UserError
 from nnunet_covid.raw_dataset import Options, pictures
 

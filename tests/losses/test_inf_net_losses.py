@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 
-from nnunet_covid.losses import functional as losses
+from nnunet_covid.losses import inf_net as losses
 from nnunet_covid.losses.inf_net import InfNetLoss
 
 SHAPES = [(2, 1, 13, 17), (2, 2, 9, 11), (1, 2, 3, 9, 7)]
@@ -171,12 +172,81 @@ def test_total_loss_is_the_sum_over_maps_and_the_edge() -> None:
     edge = logits * 0.3
     background = torch.randn(2, 1, 9, 11, dtype=torch.float64)
     weight = losses.pixel_weight(reference.float())
-    expected = sum(losses.structure_loss(m.float(), reference.float(), weight) for m in maps)
-    expected = expected + losses.edge_bce(edge.float(), reference.float())
+    terms = [losses.structure_loss(losses.against_the_rest(m.float()), reference.float(), weight) for m in maps]
+    of_the_edge = losses.edge_bce(edge.float(), reference.float())
+    expected = sum(terms) + of_the_edge
 
     loss = InfNetLoss(lambda target: (target.float(), None), background=True, edge=True)
     first = torch.cat((background, maps[0]), dim=1)
     actual = loss([first, *maps[1:], edge], [reference])
     torch.testing.assert_close(actual, expected)
     only_result = InfNetLoss(lambda target: (target.float(), None), background=True, edge=True)(first, [reference])
-    torch.testing.assert_close(only_result, losses.structure_loss(maps[0].float(), reference.float(), weight))
+    torch.testing.assert_close(only_result, terms[0])
+    for kind, shares, share in (("mean", [1 / 4] * 4, 1 / 4), ("halving", [8 / 15, 4 / 15, 2 / 15, 1 / 15], 1 / 4)):
+        loss = InfNetLoss(lambda target: (target.float(), None), background=True, edge=True, weights=kind)
+        expected = sum(s * t for s, t in zip(shares, terms, strict=True)) + share * of_the_edge
+        torch.testing.assert_close(loss([first, *maps[1:], edge], [reference]), expected)
+
+
+def test_regions_are_not_set_against_each_other() -> None:
+    logits, reference, _ = random_case(SHAPES[1])
+    loss = InfNetLoss(lambda target: (target.float(), None), background=False, edge=False)
+    expected = losses.structure_loss(logits.float(), reference.float(), losses.pixel_weight(reference.float()))
+    torch.testing.assert_close(loss([logits], [reference]), expected)
+
+
+@pytest.mark.parametrize("classes", [1, 2, 4])
+def test_a_class_against_the_rest_is_what_the_softmax_says(classes: int) -> None:
+    """What is trained as a sigmoid is what nnU-Net exports: two logits of 3 are 0.487 each, not 0.95."""
+    logits = 3 * torch.randn(2, classes, 5, 6, dtype=torch.float64)
+    read = torch.cat((torch.zeros_like(logits[:, :1]), logits), dim=1).softmax(dim=1)[:, 1:]
+    torch.testing.assert_close(losses.against_the_rest(logits).sigmoid(), read)
+
+
+def best_area(weigh: Callable[[torch.Tensor], torch.Tensor]) -> float:
+    """Area that the best free map marks, over the mean area, of a lesion whose radius is 3, 5 or 7."""
+    distance = (torch.cartesian_prod(torch.arange(48.0), torch.arange(48.0)) - 23.5).norm(dim=1).view(1, 1, 48, 48)
+    references = [(distance < r).float() for r in (3, 5, 7)]
+    logits = torch.zeros(1, 1, 48, 48, requires_grad=True)
+    optimiser = torch.optim.Adam([logits], lr=0.3)
+    for _ in range(150):
+        optimiser.zero_grad()
+        sum(losses.structure_loss(logits, g, weigh(g)) for g in references).backward()
+        optimiser.step()
+    return (logits > 0).sum().item() / (sum(g.sum().item() for g in references) / 3)
+
+
+def test_a_label_free_weight_does_not_draw_lesions_too_large() -> None:
+    paper = best_area(losses.pixel_weight)
+    label_free = best_area(lambda g: losses.pixel_weight(g, kind="label_free"))
+    assert paper > 1.5
+    assert label_free < paper - 0.2
+
+
+def test_the_label_free_weight_is_its_formula_and_knows_no_label() -> None:
+    _, reference, valid = random_case(SHAPES[0])
+    mean = losses.neighbourhood_mean(reference * valid)
+    actual = losses.pixel_weight(reference, valid, "label_free")
+    torch.testing.assert_close(actual, (1 + 10 * mean * (1 - mean)) * valid)
+
+
+def test_plain_cross_entropy_leaves_the_weight_to_the_iou() -> None:
+    logits, reference, _ = random_case(SHAPES[0])
+    logits, reference = logits.float(), reference.float()
+    weight = losses.pixel_weight(reference)
+    bce = torch.nn.functional.binary_cross_entropy_with_logits(logits, reference)
+    loss = InfNetLoss(lambda target: (target, None), background=False, edge=False, plain_bce=True)
+    expected = losses.weighted_iou_loss(logits, reference, weight).mean() + bce
+    torch.testing.assert_close(loss([logits], [reference]), expected)
+
+
+def test_thick_slices_have_edges_in_their_plane_alone() -> None:
+    """A lesion in one slice of three: across slices all of it is edge, in the plane its border is."""
+    reference = torch.zeros(1, 1, 3, 9, 9)
+    reference[:, :, 1, 2:7, 2:7] = 1
+    everywhere = losses.edge_map(reference)
+    in_plane = losses.edge_map(reference, (False, True, True))
+    assert everywhere[reference > 0].all()
+    assert not in_plane[:, :, [0, 2]].any()
+    torch.testing.assert_close(in_plane[:, :, 1], losses.edge_map(reference[:, :, 1]))
+    assert in_plane[0, 0, 1, 4, 4] == 0

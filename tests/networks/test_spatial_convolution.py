@@ -141,7 +141,7 @@ def test_it_compiles_to_one_node_per_direction(size: tuple[int, ...], dtype: tor
     (graph,) = graphs
     calls = [n for n in graph.graph.nodes if "spatial_convolution" in str(n.target) and n.op == "call_function"]
     assert len(calls) == 2 * len(size)
-    assert expected.dtype == dtype
+    assert expected.dtype == x.dtype  # messages are summed in float32, whatever autocast computes in
 
 
 @pytest.mark.parametrize("size", [(5, 7), (3, 2, 4)])
@@ -196,3 +196,18 @@ def test_its_work_is_counted() -> None:
 def test_a_kernel_without_a_middle_is_refused(kernel: int) -> None:
     with pytest.raises(ValueError, match="odd and positive"):
         SpatialConvolution(4, 2, kernel)
+
+
+def test_messages_beyond_float16_stay_finite() -> None:
+    """Messages that add up to more than 65504 are summed in float32, and cut where the map's type holds less."""
+    module = SpatialConvolution(4, 2, 3)
+    for weight in module.weights:
+        torch.nn.init.constant_(weight, 1.0)
+    x = torch.full((1, 4, 6, 6), 10.0)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        in_float32 = module(x)
+    torch.testing.assert_close(in_float32, module(x))
+    assert module(x).max() > torch.finfo(torch.float16).max
+    result = module(x.half())
+    assert result.dtype == torch.float16
+    assert result.isfinite().all()

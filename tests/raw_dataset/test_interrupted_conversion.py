@@ -16,8 +16,7 @@ import pytest
 from image_files import blob, checksums, grey, write_picture
 
 from nnunet_covid.dataset_conversion import Dataset501_COVIDSemiSeg
-from nnunet_covid.dataset_conversion.folder import convert_folder
-from nnunet_covid.dataset_conversion.folder_layout import FolderLayout
+from nnunet_covid.dataset_conversion.folder import FolderLayout, convert_folder
 from nnunet_covid.errors import UserError
 from nnunet_covid.raw_dataset import Options, SourceCase, convert_dataset
 from nnunet_covid.raw_dataset.destination import CaseRecord, Staging

@@ -88,6 +88,8 @@ def test_names_that_nnunet_does_not_find(error) -> None:
 
 def test_options_of_the_other_strategy_and_of_no_class(error, tmp_path: Path) -> None:
     assert "--patience belongs to --strategy iterative" in error("--patience", "2")
+    assert "--no-two-step belongs to --strategy random" in error("--strategy", "iterative", "--no-two-step")
+    assert "--threshold NAME=… makes hard labels" in error("--soft", "--threshold", "infection=0.9")
     assert "the classes are background, infection" in error("--threshold", "lesion=0.5")
     assert "expected a number or CLASS=number" in error("--threshold", "much")
     assert "letters and digits only" in error("--name", "my_run")

@@ -10,12 +10,11 @@ import pytest
 from nnunet_covid.semi_supervised.rounds import best_round, draw_at_random, most_confident, no_longer_improves, seed_for
 from nnunet_covid.semi_supervised.trust import (
     STEPS,
-    certainty_of_prediction,
-    draw_labels,
+    Heads,
     mean_confidence,
-    to_bytes,
-    votes,
 )
+
+CLASSES, REGIONS = Heads((0, 1, 2)), Heads((1, 2), regions=True)
 
 
 def test_a_draw_depends_on_the_set_and_the_seed_alone() -> None:
@@ -58,21 +57,21 @@ def test_confidence_counts_the_predicted_foreground() -> None:
 
 def test_confidence_of_regions_is_that_of_the_least_sure_one() -> None:
     probabilities = np.array([[0.9, 0.2], [0.4, 0.01]])
-    np.testing.assert_allclose(certainty_of_prediction(probabilities, probabilities, regions=True), [0.6, 0.8])
-    np.testing.assert_allclose(certainty_of_prediction(probabilities, probabilities, regions=False), [0.9, 0.2])
+    np.testing.assert_allclose(REGIONS.certainty_of_prediction(probabilities, probabilities), [0.6, 0.8])
+    np.testing.assert_allclose(CLASSES.certainty_of_prediction(probabilities, probabilities), [0.9, 0.2])
 
 
 def test_what_is_predicted_and_how_certain_it_is_may_come_from_different_arrays() -> None:
     probabilities, voted = np.array([[0.6, 0.1], [0.4, 0.9]]), np.array([[0.25, 0.0], [0.75, 1.0]])
-    np.testing.assert_allclose(certainty_of_prediction(probabilities, voted, regions=False), [0.25, 1.0])
-    np.testing.assert_allclose(certainty_of_prediction(probabilities, voted, regions=True), [0.25, 1.0])
+    np.testing.assert_allclose(CLASSES.certainty_of_prediction(probabilities, voted), [0.25, 1.0])
+    np.testing.assert_allclose(REGIONS.certainty_of_prediction(probabilities, voted), [0.25, 1.0])
 
 
 @pytest.mark.parametrize("shape", [(4, 5), (2, 3, 4)])
 def test_votes_are_counted_over_the_mirrored_predictions(shape: tuple[int, ...]) -> None:
     logits = list(np.random.default_rng(0).normal(size=(4, 3, *shape)))
     for regions in (False, True):
-        found = votes(logits, regions=regions)
+        found = Heads((0, 1, 2), regions).votes(logits)
         for index in np.ndindex(shape):
             expected = np.zeros(3)
             for one in logits:
@@ -83,25 +82,26 @@ def test_votes_are_counted_over_the_mirrored_predictions(shape: tuple[int, ...])
 
 def test_soft_labels_have_each_class_as_often_as_its_probability() -> None:
     probabilities = np.array([[0.2, 0.0], [0.5, 1.0], [0.3, 0.0]], np.float32)
-    stored = to_bytes(probabilities, regions=False)
+    stored = CLASSES.to_bytes(probabilities)
     levels = (np.arange(STEPS) + 0.5) / STEPS
-    drawn = np.array([draw_labels(stored, [1, 2], u, regions=False) for u in levels])
+    drawn = np.array([CLASSES.draw(stored, u) for u in levels])
     for value in range(3):
         np.testing.assert_allclose((drawn == value).mean(0), probabilities[value], atol=1 / STEPS)
 
 
 def test_soft_regions_stay_inside_each_other() -> None:
     probabilities = np.array([[0.9, 0.6, 0.1], [0.7, 0.2, 0.1]], np.float32)
-    stored = to_bytes(probabilities, regions=True)
+    stored = REGIONS.to_bytes(probabilities)
     levels = (np.arange(STEPS) + 0.5) / STEPS
-    drawn = np.array([draw_labels(stored, [1, 2], u, regions=True) for u in levels])
+    drawn = np.array([REGIONS.draw(stored, u) for u in levels])
     np.testing.assert_allclose((drawn > 0).mean(0), probabilities[0], atol=1 / STEPS)
     np.testing.assert_allclose((drawn == 2).mean(0), probabilities[1], atol=1 / STEPS)
 
 
 def test_one_draw_is_a_shape() -> None:
     ramp = np.linspace(0, 1, 64, dtype=np.float32)[None]
-    label = draw_labels(to_bytes(ramp, regions=True), [1], 0.5, regions=True)
+    region = Heads((1,), regions=True)
+    label = region.draw(region.to_bytes(ramp), 0.5)
     assert np.abs(np.diff(label)).sum() == 1, "one threshold for the whole image"
 
 

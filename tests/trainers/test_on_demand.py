@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import pickle
 from pathlib import Path
 
@@ -86,3 +87,21 @@ def test_a_seed_switches_off_what_depends_on_the_speed_of_the_machine(base: str)
     seeded = getattr(trainers, f"{base}_2epochs_seed1").get_training_transforms(*arguments, **arguments_by_name)
     assert _timed(without)
     assert not _timed(seeded)
+
+
+def test_any_trainer_that_nnunet_finds_takes_a_length_and_a_seed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """nnU-Net's variants, and a user's own in a folder of nnUNet_extTrainer."""
+    (tmp_path / "my_trainer.py").write_text(
+        "from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer\n\n\n"
+        "class TrainerOfSomebody(nnUNetTrainer):\n    pass\n"
+    )
+    for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        monkeypatch.setenv(variable, str(tmp_path))
+    monkeypatch.setenv("nnUNet_extTrainer", os.pathsep.join((str(tmp_path), str(TRAINERS_FOLDER))))
+    for base in ("nnUNetTrainerDA5", "TrainerOfSomebody"):
+        found = recursive_find_trainer_class_by_name(f"{base}_7epochs_3its_seed1")
+        made = found(planned.plans(), "2d", 0, planned.dataset_json(), torch.device("cpu"))
+        assert (made.num_epochs, made.num_iterations_per_epoch) == (7, 3)
+        assert base in [kind.__name__ for kind in type(made).__mro__]

