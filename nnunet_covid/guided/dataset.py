@@ -34,8 +34,6 @@ from nnunet_covid.raw_dataset.destination import (
 )
 
 SOURCES = ("folds", "reference")
-MapOf = Callable[[str, NDArray[Any]], NDArray[Any]]
-"""From the name and labels (z, y, x) of a case to its infection map."""
 
 
 def build_guided_dataset(
@@ -76,18 +74,9 @@ def build_guided_dataset(
     documents = _documents(raw, stage_one, kind, maps, folder.name)
     if splits:
         documents["splits_final.json"] = splits
-
-    def infection(case: str, labels: NDArray[Any]) -> NDArray[Any]:
-        if not maps:
-            return from_labels(labels, raw.ignore_label)
-        path = maps[case][1]
-        if kind == "label":
-            return from_labels(raw.read_labels(path)[0])
-        return from_probabilities(np.load(path)["probabilities"].astype(np.float32), heads_are_regions)
-
     try:
         with replacing_folder(folder) as partial:
-            _write(partial, raw, infection, kind)
+            _write(partial, raw, maps, kind, heads_are_regions)
             for file, content in documents.items():
                 write_json(partial / file, content)
     except OSError as e:
@@ -169,23 +158,28 @@ def _documents(
     return {"dataset.json": dataset_json, "guide.json": report}
 
 
-def _write(
-    folder: Path, raw: RawDataset, infection: Callable[[str, NDArray[Any]], NDArray[Any]], kind: MapKind
-) -> None:
+def _write(folder: Path, raw: RawDataset, maps: dict[str, Map], kind: MapKind, heads_are_regions: bool) -> None:
     """Copy images and labels and write the infection map of each case beside them."""
     for part in ("imagesTr", "labelsTr"):
         (folder / part).mkdir()
     for name, case in tqdm(raw.cases.items(), desc=folder.name.strip(".").partition(".")[0], unit="case", disable=None):
         assert case.label is not None
         labels, properties = raw.read_labels(case.label)
-        found = infection(name, labels)
-        if found.shape != labels.shape:
+        infection: NDArray[Any]
+        if not maps:
+            infection = from_labels(labels, raw.ignore_label)
+        elif kind == "label":
+            infection = from_labels(raw.read_labels(maps[name][1])[0])
+        else:
+            heads = np.load(maps[name][1])["probabilities"].astype(np.float32)
+            infection = from_probabilities(heads, heads_are_regions)
+        if infection.shape != labels.shape:
             raise UserError(
-                f"the map of case {name} has {found.shape} voxels, its image in {raw.folder} {labels.shape}; "
+                f"the map of case {name} has {infection.shape} voxels, its image in {raw.folder} {labels.shape}; "
                 "stage 1 was trained on another image of that name"
             )
         for number, path in enumerate(case.files):
             copy_image(path, folder / "imagesTr" / f"{name}_{number:04d}{raw.ending}")
         copy_image(case.label, folder / "labelsTr" / f"{name}{raw.ending}")
         target = folder / "imagesTr" / f"{name}_{raw.channels:04d}{raw.ending}"
-        write_channel(target, as_channel(found, kind, raw.ending), properties, raw.reader)
+        write_channel(target, as_channel(infection, kind, raw.ending), properties, raw.reader)
