@@ -13,8 +13,9 @@ import argparse
 import sys
 from pathlib import Path
 
+from nnunet_covid.cli import DEVICE_HELP
 from nnunet_covid.demo.pipeline import Demo, Settings, StepFailed
-from nnunet_covid.device import DEVICE_HELP, DEVICES, chosen_device
+from nnunet_covid.startup import DEVICES, chosen_device
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -9,9 +9,8 @@ import pytest
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_covid.demo.pipeline import Demo, Settings, StepFailed, add_light_configuration
-from nnunet_covid.device import chosen_device
 from nnunet_covid.errors import UserError
-from nnunet_covid.startup import TRAINERS_FOLDER
+from nnunet_covid.startup import TRAINERS_FOLDER, chosen_device
 
 PLANS = {
     "plans_name": "nnUNetPlans",
