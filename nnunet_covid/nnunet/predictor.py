@@ -1,7 +1,7 @@
 """Prediction in this process: a trained model folder, its networks tile by tile, and the way back into the image.
 
-What nnU-Net does is left to nnU-Net; its mistakes are told in one line. Files are listed and read in
-:mod:`nnunet_covid.nnunet.dataset` and written in :mod:`nnunet_covid.nnunet.output`.
+What nnU-Net does is left to nnU-Net; its mistakes are told in one line. Files are listed, read and written in
+:mod:`nnunet_covid.nnunet.dataset`.
 """
 
 from __future__ import annotations
@@ -17,20 +17,26 @@ from typing import Any
 import numpy as np
 import torch
 from acvl_utils.cropping_and_padding.padding import pad_nd_image
+from nnunetv2.inference.data_iterators import PreprocessAdapterFromNpy
 from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.inference.sliding_window_prediction import compute_gaussian
-from nnunetv2.utilities.label_handling.label_handling import convert_labelmap_to_one_hot
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from numpy.typing import NDArray
 from torch import nn
 from torch._dynamo import OptimizedModule
 
 from nnunet_covid.dataset_json import channel_names, foreground_values
-from nnunet_covid.device import chosen_device
 from nnunet_covid.errors import UserError
-from nnunet_covid.nnunet.dataset import CaseFiles, list_cases, read_images, read_labels
-from nnunet_covid.startup import offer_trainers
+from nnunet_covid.nnunet.dataset import (
+    CaseFiles,
+    fold_folders,
+    list_cases,
+    read_images,
+    read_labels,
+    require_trained_model,
+)
+from nnunet_covid.startup import chosen_device, offer_trainers
 
 Position = tuple[Any, ...]
 """Index of a tile in the padded image, channel axis first."""
@@ -85,7 +91,7 @@ class TrainedModel:
             folder: As nnU-Net writes it: ``TRAINER__PLANS__CONFIGURATION``, with ``plans.json`` and ``fold_*``.
             folds: Folds to use; all with this checkpoint (but not ``all``, unless it is alone) if not given.
             checkpoint: File name of the weights in every fold.
-            device: One of :data:`nnunet_covid.device.DEVICES`.
+            device: One of :data:`nnunet_covid.startup.DEVICES`.
             mirroring: Predict the mirrored image too and average, as nnU-Net does by default.
 
         Raises:
@@ -223,19 +229,17 @@ class TrainedModel:
     ) -> PreparedCase:
         """Pre-process an image (channels, *axes) as nnU-Net's predictor does; ``properties`` are left as they are."""
         predictor = self.predictor
-        preprocessor = predictor.configuration_manager.preprocessor_class(verbose=False)
-        data, resampled, completed = preprocessor.run_case_npy(
-            image,
-            previous_stage_labels,
-            dict(properties),
+        preprocessed = PreprocessAdapterFromNpy(
+            [image],
+            [previous_stage_labels],
+            [dict(properties)],
+            None,
             predictor.plans_manager,
-            predictor.configuration_manager,
             predictor.dataset_json,
+            predictor.configuration_manager,
         )
-        if previous_stage_labels is not None:
-            one_hot = convert_labelmap_to_one_hot(resampled[0], predictor.label_manager.foreground_labels, data.dtype)
-            data = np.vstack((data, one_hot))
-        return PreparedCase(name, image, torch.from_numpy(data).to(torch.float32).contiguous(), completed)
+        made = next(preprocessed)
+        return PreparedCase(name, image, made["data"].to(torch.float32).contiguous(), made["data_properties"])
 
     def predict_logits(self, case: PreparedCase) -> torch.Tensor:
         """Logits (heads, *spatial) in the plan's spacing: nnU-Net's sliding window, averaged over the folds."""
@@ -257,14 +261,8 @@ class TrainedModel:
 
 
 def _checked_folds(folder: Path, folds: Sequence[str] | None, checkpoint: str) -> tuple[str, ...]:
-    if not folder.is_dir():
-        raise UserError(f"{folder} is no folder; give a trained model, RESULTS/DATASET/TRAINER__PLANS__CONFIGURATION")
-    for name in ("plans.json", "dataset.json"):
-        if not (folder / name).is_file():
-            raise UserError(
-                f"{folder} is no trained model: it has no {name}; the folder is named TRAINER__PLANS__CONFIG"
-            )
-    present = sorted(path.parent.name.removeprefix("fold_") for path in folder.glob(f"fold_*/{checkpoint}"))
+    require_trained_model(folder)
+    present = [path.name.removeprefix("fold_") for path in fold_folders(folder, checkpoint)]
     if not present:
         others = sorted({path.name for path in folder.glob("fold_*/checkpoint_*.pth")})
         hint = f"present: {', '.join(others)}; choose one of these" if others else "train it first"
@@ -287,7 +285,7 @@ class Tiles:
 
     def __init__(self, predictor: nnUNetPredictor, data: torch.Tensor) -> None:
         patch = tuple(predictor.configuration_manager.patch_size)
-        self.data, self._inside = self._padded(data, patch)
+        self.data, self._inside = pad_nd_image(data, patch, "constant", {"value": 0}, True, None)
         self.positions: list[Position] = predictor._internal_get_sliding_window_slicers(self.data.shape[1:])
         # half precision as in nnU-Net: there the far corners of a patch weigh what the smallest half does
         gaussian = compute_gaussian(
@@ -297,10 +295,6 @@ class Tiles:
         self.total = torch.zeros(self.data.shape[1:])
         for position in self.positions:
             self.total[position[1:]] += self.weight
-
-    @staticmethod
-    def _padded(data: torch.Tensor, patch: tuple[int, ...]) -> tuple[torch.Tensor, Position]:
-        return pad_nd_image(data, patch, "constant", {"value": 0}, True, None)
 
     def cut(self, position: Position) -> torch.Tensor:
         """The image inside a tile, (1, channels, *patch)."""
