@@ -13,7 +13,6 @@ noise.
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +30,7 @@ from nnunet_covid.errors import UserError
 from nnunet_covid.files import replacing, write_json
 from nnunet_covid.nnunet.dataset import write_labels
 from nnunet_covid.nnunet.predictor import to_image_grid
-from nnunet_covid.nnunet.preprocess import OUTSIDE, class_counts, voxels_by_value
+from nnunet_covid.nnunet.preprocess import OUTSIDE
 from nnunet_covid.semi_supervised.experiment import Experiment
 from nnunet_covid.semi_supervised.options import RoundOptions
 
@@ -199,14 +198,10 @@ class Classes:
                 raise UserError(f"`threshold` {name}=…: the classes are {', '.join(names)}")
         return [single.get(name, eta) for name in names]
 
-    def counts(self, voxels: Mapping[int, int]) -> dict[str, int]:
-        """Voxels of each label value, background included, ignored voxels left out; what lies outside is background.
-
-        Args:
-            voxels: From :func:`nnunet_covid.nnunet.preprocess.voxels_by_value`.
-        """
-        labels = [int(v) for v in self.manager.all_labels]
-        return dict(zip(map(str, labels), class_counts(Counter(voxels), labels), strict=True))
+    def counts(self, label: NDArray[np.integer]) -> dict[str, int]:
+        """Voxels of each label value, background included, ignored voxels left out; what lies outside is background."""
+        inside = np.where(label == OUTSIDE, 0, label)
+        return {str(int(v)): int((inside == v).sum()) for v in self.manager.all_labels}
 
     def voxels(self, counts: Mapping[str, int]) -> dict[str, int]:
         """Voxels of each foreground class or region from those of each label value."""
@@ -290,7 +285,7 @@ class Labeller:
             shown = self.experiment.shown_folder(head["round"])
             path = shown / f"{target.name}{self.experiment.dataset_json['file_ending']}"
             self._write_in_image_geometry(path, stored, load_pickle(f"{case}.pkl"))
-        counts, before = (self.classes.counts(voxels_by_value(voxels)) for voxels in (label, predicted))
+        counts, before = (self.classes.counts(one) for one in (label, predicted))
         record = {
             **head,
             "confidence": prediction.confidence,

@@ -32,7 +32,6 @@ from tqdm import tqdm
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import remove_abandoned, replacing
 from nnunet_covid.losses.reweighted_cross_entropy import class_weights
-from nnunet_covid.nnunet.preprocess import voxels_by_value
 from nnunet_covid.semi_supervised.experiment import Experiment, quiet
 from nnunet_covid.semi_supervised.labelling import (
     Classes,
@@ -184,10 +183,10 @@ class Learner:
     def labelled_counts(self) -> dict[str, int]:
         """Voxels of each label value in the labelled training cases."""
         data = _labelled_cases(self._trainer, 0)
-        total = Counter[int]()
+        total = Counter[str]()
         for case in data.identifiers:
-            total.update(voxels_by_value(data.load_case(case)[1][:]))
-        return self.classes.counts(total)
+            total.update(self.classes.counts(data.load_case(case)[1][:]))
+        return total
 
     def class_weights(self, counts: Mapping[str, int]) -> list[float] | None:
         """Weights of eq. (8) for these counts, background too; ``None`` where the trainer has nothing to weight."""
