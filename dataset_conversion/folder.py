@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -77,17 +78,21 @@ class FolderLayout:
         lung_folder = _chosen(source, self.lungs, LUNG_FOLDERS)
         images = _files_by_stem(image_folder, problems, apart_from=(mask_folder, lung_folder))
         if mask_folder is None:
-            images, masks = _parted(images)
+            masks = {stem: path for stem, path in images.items() if re.search(MASK_SUFFIX, stem)}  # beside the images
+            images = {stem: path for stem, path in images.items() if stem not in masks}
         else:
             masks = _files_by_stem(mask_folder, problems)
             if not masks:
                 raise UserError(f"{mask_folder} holds no masks; name the right folder", about="masks")
         lungs = _files_by_stem(lung_folder, problems) if lung_folder else {}
-        images, masks, lungs = _with_common_names(images, masks, lungs, problems)
+        images = _shortened(images, IMAGE_SUFFIX, {*masks, *lungs}, problems)
+        masks = _shortened(masks, MASK_SUFFIX, set(images), problems)
+        lungs = _shortened(lungs, MASK_SUFFIX, set(images), problems)
         if not images:
             state = "is empty" if not any(image_folder.iterdir()) else "holds no image"
             raise UserError(f"{image_folder} {state}; expected {', '.join(raw.IMAGE_ENDINGS)} files or DICOM series")
-        names = {stem: _accepted_names(stem, path.relative_to(image_folder)) for stem, path in images.items()}
+        entries = {stem: Path(path.relative_to(image_folder).parts[0]) for stem, path in images.items()}
+        names = {stem: (entry.name, raw.stem_of(entry), stem) for stem, entry in entries.items()}
         patients = patients_of(names, self.patients, self.patient_pattern)
         cases = list(self._cases(images, masks, lungs, patients, problems))
         if len({raw.is_picture(case.image) for case in cases}) > 1:
@@ -126,19 +131,15 @@ def _chosen(source: Path, given: Path | None, usual: tuple[str, ...]) -> Path | 
     return next((source / name for name in usual if (source / name).is_dir()), None)
 
 
-def _accepted_names(stem: str, path: Path) -> tuple[str, ...]:
-    """How a table may name an image whose path starts at the image folder: in full, without ending, by its stem."""
-    entry = path.parts[0]
-    return entry, raw.stem_of(Path(entry)), stem
-
-
 def _files_by_stem(folder: Path, problems: raw.Problems, apart_from: tuple[Path | None, ...] = ()) -> dict[str, Path]:
-    """Files, folders with one file and DICOM series of a folder, by name without ending."""
+    """By name without ending: image files, and the one image file directly in a folder, or DICOM series below it."""
     found: dict[str, Path] = {}
     for entry in raw.visible(folder):
         if entry in apart_from:
             continue
-        inside = _images_inside(entry) if entry.is_dir() else [entry] if raw.ending_of(entry) else []
+        inside = [path for path in (files_in(entry) if entry.is_dir() else [entry]) if raw.ending_of(path)]
+        if entry.is_dir() and not inside:
+            inside = raw.series_folders(entry)
         if len(inside) > 1:
             problems.add(entry, f"holds {len(inside)} images or DICOM series; a case's folder must hold one")
         if len(inside) == 1:
@@ -149,24 +150,8 @@ def _files_by_stem(folder: Path, problems: raw.Problems, apart_from: tuple[Path 
     return found
 
 
-def _images_inside(folder: Path) -> list[Path]:
-    """Image files directly in a folder, else the DICOM series at or below it."""
-    return [path for path in files_in(folder) if raw.ending_of(path)] or raw.series_folders(folder)
-
-
-def _with_common_names(
-    images: dict[str, Path], masks: dict[str, Path], lungs: dict[str, Path], problems: raw.Problems
-) -> tuple[dict[str, Path], dict[str, Path], dict[str, Path]]:
-    """Drop the usual suffixes of names, but only where a name has no partner as it is (``slice_0000`` may be one)."""
-    named = _shortened(images, IMAGE_SUFFIX, {*masks, *lungs}, problems)
-    return (
-        named,
-        _shortened(masks, MASK_SUFFIX, set(named), problems),
-        _shortened(lungs, MASK_SUFFIX, set(named), problems),
-    )
-
-
 def _shortened(files: dict[str, Path], suffix: str, partners: set[str], problems: raw.Problems) -> dict[str, Path]:
+    """Without the suffix, but only where a name has no partner as it is (``slice_0000`` may be one)."""
     all_have_it = all(re.search(suffix, stem) for stem in files)
     renamed: dict[str, Path] = {}
     for stem, path in files.items():
@@ -175,12 +160,6 @@ def _shortened(files: dict[str, Path], suffix: str, partners: set[str], problems
             problems.add(path, f"would get the name {name}, as {renamed[name].name} does; rename one of them")
         renamed.setdefault(name, path)
     return renamed
-
-
-def _parted(files: dict[str, Path]) -> tuple[dict[str, Path], dict[str, Path]]:
-    """Images, and the masks that lie beside them as ``<image>_mask``."""
-    masks = {stem: path for stem, path in files.items() if re.search(MASK_SUFFIX, stem)}
-    return {stem: path for stem, path in files.items() if stem not in masks}, masks
 
 
 def patients_of(names: Mapping[str, tuple[str, ...]], table: Mapping[str, str], pattern: str | None) -> dict[str, str]:
@@ -220,19 +199,13 @@ def _from_table(table: Mapping[str, str], names: Mapping[str, tuple[str, ...]]) 
 
 
 def _from_case_names(pattern: str, images: Iterable[str]) -> dict[str, str]:
-    found = {image: _patient_in(raw.padded(image), pattern) for image in images}
+    """By the pattern's first group, or all that it matches."""
+    matches = {image: re.search(pattern, raw.padded(image)) for image in images}
+    found = {image: (match[min(1, match.re.groups)] or "") if match else "" for image, match in matches.items()}
     if missing := [raw.padded(image) for image, patient in found.items() if not patient]:
         message = f"the pattern {pattern!r} finds no patient in {some_of(missing)}; it must in every case"
         raise UserError(message, about="patient_pattern")
     return found
-
-
-def _patient_in(case: str, pattern: str) -> str:
-    """The pattern's first group, or all that it matches."""
-    match = re.search(pattern, case)
-    if match is None:
-        return ""
-    return (match.group(1) if match.re.groups else match.group()) or ""
 
 
 TEMPLATE = raw.Recipe(INFO, FolderLayout().find_cases, raw.read_volume_pair, schemes={}, check_headers=False)
@@ -295,10 +268,8 @@ def _recognised_scheme(cases: Sequence[raw.SourceCase], source: Path) -> raw.Cla
     """
     found: set[Any] = set()
     for mask in (case.mask for case in cases if case.mask is not None):
-        try:
+        with suppress(raw.UnusableFile):
             found.update(raw.distinct_values(raw.read_grey(mask) if raw.is_picture(mask) else raw.read_voxels(mask)))
-        except raw.UnusableFile:
-            continue
     foreground = sorted(found - {0})
     if len(foreground) > 1:
         message = f"the masks of {source} hold the values {raw.listed_values(foreground)}; name each class NAME=VALUE"
@@ -309,8 +280,6 @@ def _recognised_scheme(cases: Sequence[raw.SourceCase], source: Path) -> raw.Cla
 def _is_hu(cases: Sequence[raw.SourceCase]) -> bool:
     """Whether the first image that can be read holds Hounsfield units."""
     for case in cases:
-        try:
+        with suppress(raw.UnusableFile):
             return raw.read_scan(case.image).is_hu
-        except raw.UnusableFile:
-            continue
     return True

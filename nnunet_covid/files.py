@@ -38,6 +38,7 @@ UNFINISHED = ".partial."
 """In front of the names of unfinished files: hidden, so that nobody takes one for a case."""
 CLUTTER = frozenset({"Thumbs.db", "desktop.ini"})
 """Files that Windows leaves in folders of pictures."""
+NNUNET_FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 LONGEST_CHUNK = 8
 """Tasks handed to a process at once: handing over single slices would cost as much as the work on them."""
 NIFTI_ENDINGS = (".gz", ".nii")
@@ -247,6 +248,11 @@ def environment_folder(variable: str) -> Path | None:
     """One of nnU-Net's folders, ``nnUNet_raw``, ``nnUNet_preprocessed`` or ``nnUNet_results``; ``None`` if not set."""
     value = os.environ.get(variable)
     return Path(value) if value else None
+
+
+def environment_folders() -> list[Path]:
+    """Those of nnU-Net's folders that are set."""
+    return [folder for variable in NNUNET_FOLDERS if (folder := environment_folder(variable))]
 
 
 def some_of(names: Iterable[str], at_most: int = 5) -> str:

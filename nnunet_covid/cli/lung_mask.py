@@ -15,7 +15,7 @@ from PIL import Image
 
 from nnunet_covid.errors import UserError
 from nnunet_covid.figures.slices import BLUE, outlined, sheet
-from nnunet_covid.lung_mask import METHODS, MODELS, refuse_unused_weights
+from nnunet_covid.lung_mask import METHODS, MODELS, check_weights
 from nnunet_covid.raw_dataset import Scan, UnusableFile, read_scan
 from nnunet_covid.raw_dataset.images import images_and_masks, with_lungs, write_lung_mask
 
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Segment every image that IN names."""
-    refuse_unused_weights(args.method, args.weights)
+    check_weights(args.method, args.weights)
     for source, output in images_and_masks(args.source, args.output):
         try:
             scan = read_scan(source)

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from nnunet_covid.dataset_json import GUIDED_KEY, channel_names, has_regions, read_dataset_json
 from nnunet_covid.errors import UserError
-from nnunet_covid.files import environment_folder, replacing_folder, write_json
+from nnunet_covid.files import environment_folders, replacing_folder, write_json
 from nnunet_covid.guided.maps import (
     Map,
     MapKind,
@@ -24,7 +24,7 @@ from nnunet_covid.guided.maps import (
     from_probabilities,
     maps_of_folds,
 )
-from nnunet_covid.nnunet.dataset import NNUNET_FOLDERS, RawDataset, copy_image, open_raw_dataset, write_channel
+from nnunet_covid.nnunet.dataset import RawDataset, copy_image, open_raw_dataset, write_channel
 from nnunet_covid.raw_dataset.destination import (
     dataset_folder_name,
     is_environments_raw_folder,
@@ -116,8 +116,7 @@ def _destination(raw: RawDataset, number: int | None, name: str | None) -> Path:
     if own is None:
         raise UserError(f"{raw.folder} is no folder of nnU-Net's: its name is not DatasetNNN_Name")
     if number is None:
-        bases = {base, *(folder for variable in NNUNET_FOLDERS if (folder := environment_folder(variable)))}
-        used = {path.name[:10] for each in bases for path in each.glob("Dataset*")}
+        used = {path.name[:10] for each in {base, *environment_folders()} for path in each.glob("Dataset*")}
         start = int(own[1]) + 1
         number = next((n for n in range(start, 1000) if f"Dataset{n:03d}" not in used), None)
         if number is None:

@@ -53,8 +53,6 @@ def lungs_by_network(
 
 @lru_cache(maxsize=1)
 def _inferer(model: str, weights: Path | None) -> Any:
-    if weights is not None and not weights.is_file():
-        raise UserError(f"{weights} does not exist; give the .pth file with lungmask's weights")
     try:
         from lungmask.mask import MODEL_URLS, LMInferer
     except ImportError as e:

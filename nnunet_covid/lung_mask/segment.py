@@ -26,14 +26,16 @@ class LungMask:
     method: str
 
 
-def refuse_unused_weights(method: str, weights: Path | None) -> None:
+def check_weights(method: str, weights: Path | None) -> None:
     """Weights belong to lungmask's network.
 
     Raises:
-        UserError: If they are given with the method ``threshold``.
+        UserError: If they are given with the method ``threshold``, or are no file.
     """
-    if method == "threshold" and weights is not None:
+    if weights is not None and method == "threshold":
         raise UserError(f"the method threshold has no use for {weights}; leave the weights out or choose lungmask")
+    if weights is not None and not weights.is_file():
+        raise UserError(f"{weights} does not exist; give the .pth file with lungmask's weights")
 
 
 def segment_lungs(
@@ -58,11 +60,12 @@ def segment_lungs(
 
     Raises:
         ValueError: If there is no such method.
-        UserError: If lungmask was asked for and is not available.
+        UserError: If lungmask was asked for and is not available, or as ``check_weights`` does.
     """
     if method not in METHODS:
         message = f"unknown method {method!r}; there are {', '.join(METHODS)}"
         raise ValueError(message)
+    check_weights(method, weights)
     if method == "lungmask" or (method == "auto" and pretrained.is_ready(model, weights)):
         mask = pretrained.lungs_by_network(image, is_hu=is_hu, model=model, weights=weights)
         return LungMask(mask, f"lungmask {weights.name if weights else model}")

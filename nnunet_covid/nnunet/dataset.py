@@ -28,9 +28,8 @@ from PIL import Image
 
 from nnunet_covid.dataset_json import channel_names, ignore_label, read_dataset_json
 from nnunet_covid.errors import UserError, reason_of
-from nnunet_covid.files import environment_folder, files_in, replacing
+from nnunet_covid.files import environment_folder, environment_folders, files_in, replacing
 
-NNUNET_FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 NIFTI = ".nii.gz"
 SLICE_SPACING = 999
 """nnU-Net's mark of a picture without a third axis."""
@@ -114,7 +113,7 @@ def _present_datasets() -> str:
     """nnU-Net's folders and the names of the data sets in them."""
     if not any(environment_folder(name) for name in ("nnUNet_raw", "nnUNet_preprocessed")):
         nnunet_folder("nnUNet_raw")
-    folders = [folder for name in NNUNET_FOLDERS if (folder := environment_folder(name))]
+    folders = environment_folders()
     present = sorted({path.name for folder in folders for path in folder.glob("Dataset*_*")})
     return f"{' or '.join(map(str, folders))}; there are {', '.join(present) or 'none'}"
 

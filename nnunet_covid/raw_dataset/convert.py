@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -98,8 +98,9 @@ def _checked_cases(recipe: Recipe, options: Options, source: Path) -> list[Sourc
     for case in cases:
         other = first.setdefault(case.name.lower(), case)  # file systems that ignore case would merge them
         if other is not case:
-            reason = f"would become the case {case.name}, as {other.image.name} does; rename one of them"
-            problems.add(case.image, reason)
+            problems.add(
+                case.image, f"would become the case {case.name}, as {other.image.name} does; rename one of them"
+            )
     problems.raise_if_any()
     if not options.unlabelled:
         cases = [case for case in cases if case.part is not Part.UNLABELLED]
@@ -169,11 +170,11 @@ class _Conversion:
 
     def _finish(self, staging: Staging) -> list[Split]:
         records = sorted(staging.records.values(), key=lambda record: (record.part, record.case))
-        training = _training_cases(list(staging.records.values()))
+        training = _training_cases(records)
         count = sum(len(case.outputs) for case in training)
         documents: dict[str, Any] = {
             "dataset.json": self.recipe.dataset_json(self.options, count),
-            "conversion.json": {**self.request, "cases": [record.to_json() for record in records]},
+            "conversion.json": {**self.request, "cases": [asdict(record) for record in records]},
         }
         own = self.options.splits
         splits = splits_from_file(own, training) if own else self.recipe.split(training)
@@ -215,7 +216,7 @@ class CaseConversion:
     def _changed(self, scan: Scan) -> Scan:
         """Lung mask first, while the values are still what the scanner measured; then window and crop."""
         options = self.options
-        if options.needs_lungs:
+        if options.lung_mask_channel or options.crop is not None:
             scan = with_lungs(scan, method=options.lung_method, model=options.lung_model, weights=options.lung_weights)
         if options.window is not None:
             scan = replace(scan, image=to_8_bit(scan.image, *options.window), is_hu=False)

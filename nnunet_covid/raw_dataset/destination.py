@@ -17,12 +17,18 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_covid.errors import UserError
-from nnunet_covid.files import environment_folder, replacing, sha256_of, unfinished_folder, write_json, write_text
+from nnunet_covid.files import (
+    environment_folder,
+    environment_folders,
+    replacing,
+    sha256_of,
+    unfinished_folder,
+    write_json,
+    write_text,
+)
 
 NAME = re.compile(r"[A-Za-z0-9_-]+")
 """What nnU-Net's commands and a file system take."""
-
-NNUNET_FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 
 JOURNAL = "journal.jsonl"
 
@@ -68,9 +74,7 @@ def refuse_number_in_use(folder: Path, *, search_environment: bool) -> None:
     Raises:
         UserError: If another data set with the same number exists.
     """
-    bases = [folder.parent]
-    if search_environment:
-        bases += [base for name in NNUNET_FOLDERS if (base := environment_folder(name))]
+    bases = [folder.parent, *(environment_folders() if search_environment else [])]
     prefix = folder.name[: len("Dataset000")]
     for base in bases:
         for other in sorted(base.glob(f"{prefix}*")) if base.is_dir() else []:
@@ -126,10 +130,6 @@ class CaseRecord:
     outputs: dict[str, dict[str, str]]
     notes: dict[str, Any]
 
-    def to_json(self) -> dict[str, Any]:
-        """The entry in ``conversion.json``."""
-        return asdict(self)
-
     def first_changed_file(self, folder: Path) -> Path | None:
         """The first of the outputs that is not there any more as it was written."""
         for files in self.outputs.values():
@@ -151,35 +151,27 @@ class Staging:
         self.destination = destination
         self.folder = unfinished_folder(destination)
         self._journal = self.folder / JOURNAL
-        self._head = json.dumps(request, sort_keys=True)
         self.records: dict[str, CaseRecord] = {}
-        if self._journal.is_file():
-            self._resume()
+        journal = self._journal.read_text(encoding="utf-8") if self._journal.is_file() else ""
+        found, *lines = journal.splitlines() or [""]
+        head = json.dumps(request, sort_keys=True)
+        if found == head:
+            self._resume(lines)
         else:
-            self._start_afresh()
+            self.discard()
+            self.folder.mkdir(parents=True)
+        text = [head, *(json.dumps(asdict(record)) for record in self.records.values())]
+        write_text(self._journal, "\n".join(text) + "\n")
 
-    def _start_afresh(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
-        self._journal.write_text(self._head + "\n", encoding="utf-8")
-
-    def _resume(self) -> None:
-        head, *lines = self._journal.read_text(encoding="utf-8").splitlines() or [""]
-        if head != self._head:
-            self._start_afresh()
-            return
-        for line in lines:
+    def _resume(self, journal: Iterable[str]) -> None:
+        """Know the cases of which every file is as it was written, and remove all other files."""
+        for line in journal:
             try:
                 record = CaseRecord(**json.loads(line))
             except (json.JSONDecodeError, TypeError):
                 continue  # the line that was being written when the run was killed
             if record.first_changed_file(self.folder) is None:
                 self.records[record.case] = record
-        self._remove_unrecorded()
-        text = [self._head, *(json.dumps(record.to_json()) for record in self.records.values())]
-        write_text(self._journal, "\n".join(text) + "\n")
-
-    def _remove_unrecorded(self) -> None:
         known = {file for record in self.records.values() for file in record.files()} | {JOURNAL}
         for path in sorted(self.folder.rglob("*")):
             if path.is_file() and path.relative_to(self.folder).as_posix() not in known:
@@ -194,7 +186,7 @@ class Staging:
         """Enter a finished case into the journal."""
         self.records[record.case] = record
         with self._journal.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(record.to_json()) + "\n")
+            stream.write(json.dumps(asdict(record)) + "\n")
 
     def finish(self, documents: Mapping[str, Any], folders: Iterable[str]) -> None:
         """Write the JSON documents, make sure the folders exist and move everything to the destination."""

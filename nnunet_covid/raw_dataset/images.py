@@ -56,11 +56,12 @@ def check_headers(cases: Iterable[SourceCase], problems: Problems) -> None:
     Passed over are the folders of DICOM series and the slices of a stack, which have no header of their own.
     """
     for case in cases:
+        if case.image.is_dir() or case.index is not None:
+            continue
         differing = differing_sizes if is_picture(case.image) else differing_grids
         with problems.collecting():
-            if not case.image.is_dir() and case.index is None:
-                for mask, difference in differing(case.image, [m for m in (case.mask, case.lungs) if m is not None]):
-                    problems.add(mask, difference)
+            for mask, difference in differing(case.image, [m for m in (case.mask, case.lungs) if m is not None]):
+                problems.add(mask, difference)
 
 
 def write_image(path: Path, array: NDArray[Any], geometry: Geometry | None) -> None:
@@ -77,7 +78,7 @@ def write_image(path: Path, array: NDArray[Any], geometry: Geometry | None) -> N
         sitk.WriteImage(image, str(unfinished), useCompression=True)
 
 
-def with_lungs(scan: Scan, *, method: str = "auto", model: str = "R231", weights: Path | None = None) -> Scan:
+def with_lungs(scan: Scan, *, method: str, model: str, weights: Path | None) -> Scan:
     """The scan with a lung mask, and a note where it comes from; for the arguments see ``segment_lungs``."""
     if scan.lungs is not None:
         return replace(scan, notes={**scan.notes, "lung_mask": "data set"})
@@ -90,8 +91,7 @@ def with_lungs(scan: Scan, *, method: str = "auto", model: str = "R231", weights
 
 def write_lung_mask(path: Path, scan: Scan) -> None:
     """Write the lung mask of a scan: 0 and 255 as PNG, 0 and 1 with the image's geometry otherwise."""
-    if scan.lungs is None:
-        raise ValueError("the scan has no lung mask")
+    assert scan.lungs is not None
     path.parent.mkdir(parents=True, exist_ok=True)
     foreground = 255 if is_picture(path) else 1
     write_image(path, scan.lungs.astype(np.uint8) * foreground, scan.geometry)
@@ -111,7 +111,10 @@ def images_and_masks(source: Path, output: Path) -> list[tuple[Path, Path]]:
     if not source.exists():
         raise UserError(f"{source} does not exist; give an image, a DICOM folder or a folder of images")
     if source.is_file() or any(is_dicom(path) for path in files_in(source)):
-        pairs = [(source, _checked(source, output))]
+        allowed = (".png",) if is_picture(source) else VOLUME_ENDINGS
+        if ending_of(output, allowed) is None:
+            raise UserError(f"the mask of {source} cannot be written as {output.name}; use {' or '.join(allowed)}")
+        pairs = [(source, output)]
     else:
         pairs = _pairs_of_folder(source, output)
     _refuse_overwriting(pairs)
@@ -154,10 +157,3 @@ def _series_name(path: Path, series: list[Path], source: Path) -> str:
     parts = path.relative_to(source).parts
     alone = [other for other in series if other.relative_to(source).parts[0] == parts[0]] == [path]
     return parts[0] if alone else "_".join(parts)
-
-
-def _checked(source: Path, output: Path) -> Path:
-    allowed = (".png",) if is_picture(source) else VOLUME_ENDINGS
-    if ending_of(output, allowed) is None:
-        raise UserError(f"the mask of {source} cannot be written as {output.name}; use {' or '.join(allowed)}")
-    return output

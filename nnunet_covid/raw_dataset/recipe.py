@@ -14,7 +14,7 @@ from typing import Any
 from nnunet_covid.dataset_json import UNTOUCHED
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import sha256_of
-from nnunet_covid.lung_mask import refuse_unused_weights
+from nnunet_covid.lung_mask import check_weights
 from nnunet_covid.raw_dataset.classes import ClassScheme
 from nnunet_covid.raw_dataset.scan import Scan, SliceSelection
 from nnunet_covid.raw_dataset.source import Problems, relative_name
@@ -126,11 +126,6 @@ class Options:
     unlabelled: bool = True
     splits: Path | None = None
 
-    @property
-    def needs_lungs(self) -> bool:
-        """Whether every case must have a lung mask."""
-        return self.lung_mask_channel or self.crop is not None
-
     def to_json(self) -> dict[str, Any]:
         """The options as they stand in ``conversion.json``; files by their checksum."""
         entries = asdict(self)
@@ -194,9 +189,7 @@ class Recipe:
             raise UserError(f"{name} already consists of slices; ask for none", about="slices")
         if options.splits is not None and not options.splits.is_file():
             raise UserError(f"{options.splits} does not exist; give a JSON file with folds")
-        refuse_unused_weights(options.lung_method, options.lung_weights)
-        if options.lung_weights is not None and not options.lung_weights.is_file():
-            raise UserError(f"{options.lung_weights} does not exist; give the .pth file with lungmask's weights")
+        check_weights(options.lung_method, options.lung_weights)
 
     def dataset_json(self, options: Options, training_cases: int) -> dict[str, Any]:
         """nnU-Net's description of the data set.

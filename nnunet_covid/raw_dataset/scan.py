@@ -58,8 +58,7 @@ def crop_around_lungs(scan: Scan, height: int, width: int) -> Scan:
         height: Pixels along y.
         width: Pixels along x.
     """
-    if scan.lungs is None:
-        raise ValueError("cropping needs a lung mask")
+    assert scan.lungs is not None
     positions = np.argwhere(scan.lungs)
     shape = np.array(scan.image.shape)
     centre = (positions.mean(axis=0) if len(positions) else (shape - 1) / 2)[-2:]

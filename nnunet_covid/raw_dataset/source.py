@@ -110,7 +110,6 @@ def find_root(source: Path, marker: str, expected: Iterable[str]) -> Path:
     Raises:
         UserError: If the source does not exist or holds no such folder or file.
     """
-    _require_folder(source)
     for pattern in (marker, f"*/{marker}", f"*/*/{marker}"):
         if hits := sorted(source.glob(pattern)):
             return hits[0].parents[len(Path(marker).parts) - 1]
@@ -123,19 +122,15 @@ def find_files(source: Path, pattern: str, expected: Iterable[str]) -> list[Path
     Raises:
         UserError: If the source does not exist or holds no such file.
     """
-    _require_folder(source)
     found = [path for path in files_in(source, below=True) if re.fullmatch(pattern, path.name)]
     if not found:
         raise _missing(source, "file of this data set", expected)
     return sorted(found, key=lambda path: natural_key(path.as_posix()))
 
 
-def _require_folder(source: Path) -> None:
-    if not source.is_dir():
-        raise UserError(f"{source} is not a folder; give the folder into which the data set was unpacked")
-
-
 def _missing(source: Path, what: str, expected: Iterable[str]) -> UserError:
+    if not source.is_dir():
+        return UserError(f"{source} is not a folder; give the folder into which the data set was unpacked")
     state = "is empty" if not any(source.iterdir()) else f"holds no {what}"
     return UserError(f"{source} {state}; expected there: {', '.join(expected)}")
 

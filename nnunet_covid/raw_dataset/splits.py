@@ -14,6 +14,7 @@ from nnunet_covid.files import some_of
 Split = dict[str, list[str]]
 """One fold: ``train`` and ``val``, each a sorted list of case names."""
 
+FOLDS = 5
 NNUNET_SEED = 12345
 """The seed of nnU-Net's own split (``nnunetv2.training.nnUNetTrainer.nnUNetTrainer.do_split``)."""
 
@@ -31,16 +32,11 @@ SplitRule = Callable[[Sequence[TrainingCase]], list[Split]]
 """From the training cases to the folds; an empty list where no split is possible."""
 
 
-def patient_folds(cases: Sequence[TrainingCase], *, folds: int = 5, seed: int = NNUNET_SEED) -> list[Split]:
+def patient_folds(cases: Sequence[TrainingCase]) -> list[Split]:
     """nnU-Net's own seeded k-fold split, drawn over patients.
 
     Where every case is its own patient this is exactly the split that nnU-Net would write. With fewer
     patients than folds there are as many folds as patients.
-
-    Args:
-        cases: The training cases.
-        folds: Number of folds.
-        seed: Seed of the shuffle.
     """
     outputs: dict[str, list[str]] = defaultdict(list)
     for case in cases:
@@ -50,22 +46,22 @@ def patient_folds(cases: Sequence[TrainingCase], *, folds: int = 5, seed: int = 
         return []
     from nnunetv2.utilities.crossval_split import generate_crossval_split  # imports scikit-learn
 
-    drawn = generate_crossval_split(patients, seed=seed, n_splits=min(folds, len(patients)))
+    drawn = generate_crossval_split(patients, seed=NNUNET_SEED, n_splits=min(FOLDS, len(patients)))
     return [{side: _outputs_of(fold[side], outputs) for side in ("train", "val")} for fold in drawn]
 
 
-def few_training_folds(cases: Sequence[TrainingCase], *, folds: int = 5) -> list[Split]:
+def few_training_folds(cases: Sequence[TrainingCase]) -> list[Split]:
     """Folds that train on one block of cases and validate on all others.
 
-    The cases, ordered by patient, are cut into ``folds`` blocks as equal as patients allow: 20 cases give five
+    The cases, ordered by patient, are cut into five blocks as equal as patients allow: 20 cases give five
     folds of 4 training and 16 validation cases, the protocol of Ma et al., Medical Physics 2021
     (COVID-19-CT-Seg).
     """
     ordered = sorted((case for case in cases if case.outputs), key=lambda case: (case.patient, case.name))
     starts = [i for i, case in enumerate(ordered) if i == 0 or case.patient != ordered[i - 1].patient]
-    if len(starts) < folds:
+    if len(starts) < FOLDS:
         return []
-    cuts = [min(starts, key=lambda start: abs(start - len(ordered) * i / folds)) for i in range(folds)]
+    cuts = [min(starts, key=lambda start: abs(start - len(ordered) * i / FOLDS)) for i in range(FOLDS)]
     blocks = [ordered[start:end] for start, end in zip(cuts, [*cuts[1:], len(ordered)], strict=True)]
     return [
         {

@@ -116,19 +116,15 @@ def series_folders(folder: Path) -> list[Path]:
 
 
 def _has_images(folder: Path) -> bool:
+    """Whether the first DICOM file, which stands for all, is an image."""
     first = next((path for path in files_in(folder) if is_dicom(path)), None)
-    return first is not None and _modality(first) in IMAGE_MODALITIES
-
-
-def _modality(path: Path) -> str:
-    reader = sitk.ImageFileReader()
-    reader.SetImageIO("GDCMImageIO")
-    reader.SetFileName(str(path))
+    if first is None:
+        return False
     try:
-        reader.ReadImageInformation()
-    except RuntimeError:
-        return "unreadable"
-    return reader.GetMetaData(MODALITY).strip() if reader.HasMetaDataKey(MODALITY) else ""
+        header = read_header(first)
+    except UnusableFile:
+        return False
+    return not header.HasMetaDataKey(MODALITY) or header.GetMetaData(MODALITY).strip() in IMAGE_MODALITIES
 
 
 def _read_series(folder: Path) -> sitk.Image:
