@@ -21,6 +21,7 @@ from nnunet_covid.trainers.ssa_net import (
     SSANetResNet34PretrainedTrainer,
     SSANetResNet34Trainer,
     SSANetReweightedTrainer,
+    SSANetDiceTrainer,
     SSANetTrainer,
 )
 
@@ -82,7 +83,7 @@ def naive_dice_loss(logits: torch.Tensor, target: torch.Tensor, ignore: int | No
 
 @pytest.mark.parametrize("labels", [None, CLASSES], ids=["binary", "classes with an ignore label"])
 def test_the_loss_is_supervised_dice_and_a_tenth_of_the_distillation(labels: Any, make: Any) -> None:
-    made = make(SSANetTrainer, labels)
+    made = make(SSANetDiceTrainer, labels)
     data = batch(made, 4 if labels else 2)
     with torch.no_grad():
         outputs = made.network(data["data"])
