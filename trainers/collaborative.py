@@ -16,7 +16,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import autocast, nn
 
 from nnunet_covid.auxiliary_data.batches import ImageTransforms, JoinedBatches, LinkedDataset, linked_batches
-from nnunet_covid.auxiliary_data.links import Link, LinkedCases, find_link, require_others
+from nnunet_covid.auxiliary_data.links import Link, LinkedCases, find_link
 from nnunet_covid.auxiliary_data.relation_snapshots import SnapshotMean, evenly_spread, write_snapshot
 from nnunet_covid.errors import UserError
 from nnunet_covid.losses.relation import (
@@ -98,9 +98,7 @@ class CollaborativeTrainer(LungInfectionTrainer):
         if not unlabelled and self.general_weight <= 0:
             return None
         try:
-            link = find_link(preprocessed, plans, configuration)
-            if self.general_weight > 0:
-                link = require_others(link, preprocessed, plans, configuration)
+            link = find_link(preprocessed, plans, configuration, require_others=self.general_weight > 0)
         except UserError as e:
             stop_training(f"{type(self).__name__}: {e}")
         cascaded = plans.get_configuration(configuration).previous_stage_name is not None

@@ -36,6 +36,7 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
     "relations": ("relations", "draw the relation matrices that CollaborativeTrainer has kept"),
     "demo": ("demo", "run the whole pipeline on a synthetic data set"),
 }
+DEVICE_HELP = "auto: cuda if there is one, else cpu (default: %(default)s)"
 
 
 def build_parser(selected: str | None = None) -> argparse.ArgumentParser:

@@ -13,9 +13,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from nnunet_covid.demo.commands import StepFailed
-from nnunet_covid.demo.pipeline import Demo, Settings
-from nnunet_covid.device import DEVICE_HELP, DEVICES, chosen_device
+from nnunet_covid.cli import DEVICE_HELP
+from nnunet_covid.demo.pipeline import Demo, Settings, StepFailed
+from nnunet_covid.startup import DEVICES, chosen_device
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,15 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the demo; status 1 if one of its steps failed."""
-    settings = Settings(
-        training=args.training,
-        test=args.test,
-        pixel=args.pixel,
-        epochs=args.epochs,
-        iterations=args.iterations,
-        seed=args.seed,
-        device=chosen_device(args.device),
-    )
+    chosen = {name: getattr(args, name) for name in ("training", "test", "pixel", "epochs", "iterations", "seed")}
+    settings = Settings(**chosen, device=chosen_device(args.device))
     try:
         Demo(args.output, settings, tell=lambda line: print(line, flush=True)).run()
     except StepFailed as e:

@@ -24,8 +24,7 @@ from packaging.specifiers import SpecifierSet
 
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import writable_folder
-from nnunet_covid.nnunet.registration import OPT_OUT, is_registered, startup_file
-from nnunet_covid.startup import TRAINERS_FOLDER, VARIABLE
+from nnunet_covid.startup import OPT_OUT, TRAINERS_FOLDER, VARIABLE, is_registered, startup_file
 
 Status = Literal["ok", "note", "problem"]
 MARKS = {"ok": "ok     ", "note": "note   ", "problem": "PROBLEM"}

@@ -11,9 +11,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from nnunet_covid.device import DEVICE_HELP, DEVICES
+from nnunet_covid.cli import DEVICE_HELP
 from nnunet_covid.guided.prediction import Output, predict_guided
 from nnunet_covid.nnunet.predictor import TrainedModel
+from nnunet_covid.startup import DEVICES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 
-from nnunet_covid.nnunet.registration import register
+from nnunet_covid.startup import register
 
 
 def run(args: argparse.Namespace) -> None:

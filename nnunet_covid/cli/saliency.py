@@ -17,11 +17,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from nnunet_covid.device import DEVICE_HELP, DEVICES
+from nnunet_covid.cli import DEVICE_HELP
 from nnunet_covid.errors import UserError
 from nnunet_covid.nnunet.predictor import TrainedModel
 from nnunet_covid.saliency.case_maps import EVIDENCE
 from nnunet_covid.saliency.export import Settings, export_saliency
+from nnunet_covid.startup import DEVICES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

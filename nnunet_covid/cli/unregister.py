@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from nnunet_covid.nnunet.registration import unregister
+from nnunet_covid.startup import unregister
 
 
 def run(args: argparse.Namespace) -> None:

@@ -16,7 +16,7 @@ from tiny_data_set import TinyDataSet, make_tiny_data_set
 
 from nnunet_covid.calibration.checkpoints import read_calibration
 from nnunet_covid.calibration.measure import calibrated_probabilities
-from nnunet_covid.demo.commands import console_command
+from nnunet_covid.demo.pipeline import console_command
 from nnunet_covid.startup import TRAINERS_FOLDER
 
 pytestmark = pytest.mark.e2e
