@@ -1,7 +1,7 @@
 """Two processes (gloo, CPU) with a share of the batch each have the loss of one process with the whole batch.
 
-torch's SyncBatchNorm works on GPUs alone, so its forward pass is written out here, with sums over the processes; what is
-tested is that nnU-Net's conversion keeps the network and that the trainer's loss is a mean over images.
+torch's SyncBatchNorm works on GPUs alone, so its forward pass is written out here, with sums over the processes; what
+is tested is that nnU-Net's conversion keeps the network and that the trainer's loss is a mean over images.
 """
 
 from __future__ import annotations

@@ -17,11 +17,11 @@ from nnunet_covid.losses.ssa_net import distillation_loss
 from nnunet_covid.networks.spatial_convolution import SpatialConvolution
 from nnunet_covid.trainers.ssa_net import (
     SSANetDiceCETrainer,
+    SSANetDiceTrainer,
     SSANetMutualTrainer,
     SSANetResNet34PretrainedTrainer,
     SSANetResNet34Trainer,
     SSANetReweightedTrainer,
-    SSANetDiceTrainer,
     SSANetTrainer,
 )
 
