@@ -19,7 +19,7 @@ import argparse
 from pathlib import Path
 
 from nnunet_covid.errors import UserError
-from nnunet_covid.guided.dataset import SOURCES, Guidance, build_guided_dataset
+from nnunet_covid.guided.dataset import SOURCES, build_guided_dataset
 from nnunet_covid.guided.maps import MAP_KINDS
 
 
@@ -49,5 +49,4 @@ def run(args: argparse.Namespace) -> None:
         raise UserError("references hold no probabilities; leave out --map probability, or take --maps-from folds")
     if args.maps_from == "folds" and args.stage1 is None:
         raise UserError("name the trained first stage with -m, or take the references with --maps-from reference")
-    guidance = Guidance(source=args.maps_from, kind=args.map, stage_one=args.stage1)
-    build_guided_dataset(args.dataset, guidance, number=args.number, name=args.name)
+    build_guided_dataset(args.dataset, args.stage1, kind=args.map, number=args.number, name=args.name)

@@ -12,7 +12,7 @@ import argparse
 from pathlib import Path
 
 from nnunet_covid.cli import DEVICE_HELP
-from nnunet_covid.guided.prediction import Output, predict_guided
+from nnunet_covid.guided.prediction import predict_guided
 from nnunet_covid.nnunet.predictor import TrainedModel
 from nnunet_covid.startup import DEVICES
 
@@ -39,17 +39,14 @@ def run(args: argparse.Namespace) -> None:
     common = {"device": args.device, "mirroring": not args.disable_tta}
     stage_one = TrainedModel(args.stage1, folds=args.f1, checkpoint=args.checkpoint1, **common)
     stage_two = TrainedModel(args.stage2, folds=args.f2, checkpoint=args.checkpoint2, **common)
-    output = Output(
-        args.output,
-        overwrite=args.overwrite,
-        probabilities=args.save_probabilities,
-        infection=args.save_infection,
-    )
     labels = predict_guided(
         stage_one,
         stage_two,
         args.images,
-        output,
+        args.output,
+        overwrite=args.overwrite,
+        save_probabilities=args.save_probabilities,
+        save_infection=args.save_infection,
         tell=lambda line: print(f"{line}; --overwrite predicts them again"),
     )
     print(f"{args.output}: {len(labels)} label maps")
