@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,6 @@ from nnunet_covid.nnunet.dataset import Split, read_labels, read_splits
 
 LARGEST_SPLIT = 5
 """Parts of a single fold's cases, as nnU-Net's cross-validation has."""
-FEWEST_CASES = 2
 
 
 @dataclass(frozen=True)
@@ -104,19 +102,20 @@ def open_validation(
             raise UserError("nnUNet_preprocessed is not set, so name the folder of the reference label maps")
         references = preprocessed / plans["dataset_name"] / "gt_segmentations"
     ending = dataset_json["file_ending"]
-    names = {fold: _predicted_cases(fold, ending, plans) for fold in folds}
-    _refuse_repeated(names)
     split = read_splits(plans["dataset_name"]) or []
+    names = {fold: _predicted_cases(fold, ending, plans) for fold in folds}
+    place = _place_of_each(names)
     for fold, cases in names.items():
         _refuse_trained_on(fold, cases, split)
     parts = {fold.name: cases for fold, cases in names.items()} if len(folds) > 1 else _parts_of(*names.values())
-    place = {name: fold for fold, cases in names.items() for name in cases}
     found = tuple(
         ValidationCase(name, part, place[name] / "validation" / f"{name}.npz", references / f"{name}{ending}")
         for part, cases in parts.items()
         for name in cases
     )
-    _require_references([case.reference for case in found], references)
+    missing = [case.reference.name for case in found if not case.reference.is_file()]
+    if missing:
+        raise UserError(f"{references} lacks the references {some_of(missing)}")
     manager = PlansManager(plans)
     return Validation(
         found,
@@ -165,16 +164,18 @@ def _predicted_cases(fold: Path, ending: str, plans: dict[str, Any]) -> list[str
     return names
 
 
-def _refuse_repeated(names: dict[Path, list[str]]) -> None:
-    seen: dict[str, Path] = {}
+def _place_of_each(names: dict[Path, list[str]]) -> dict[str, Path]:
+    """The one fold of every case."""
+    place: dict[str, Path] = {}
     for fold, cases in names.items():
         for name in cases:
-            if name in seen:
+            if name in place:
                 raise UserError(
-                    f"case {name} is in the validation of {seen[name].name} and of {fold.name}: "
+                    f"case {name} is in the validation of {place[name].name} and of {fold.name}: "
                     "these folds are not of one cross-validation, or hold files of an earlier one"
                 )
-            seen[name] = fold
+            place[name] = fold
+    return place
 
 
 def _refuse_trained_on(fold: Path, names: list[str], splits: list[Split]) -> None:
@@ -191,13 +192,7 @@ def _refuse_trained_on(fold: Path, names: list[str], splits: list[Split]) -> Non
 
 def _parts_of(names: list[str]) -> dict[str, list[str]]:
     """The cases of a single fold in up to five parts; neighbours by name stay together, as slices of a patient are."""
-    if len(names) < FEWEST_CASES:
+    if len(names) < 2:
         raise UserError("a single validation case cannot be fitted and measured at once: train another fold")
     parts = np.array_split(np.array(sorted(names)), min(LARGEST_SPLIT, len(names)))
     return {f"part_{i}": part.tolist() for i, part in enumerate(parts)}
-
-
-def _require_references(paths: Iterable[Path], folder: Path) -> None:
-    missing = [path.name for path in paths if not path.is_file()]
-    if missing:
-        raise UserError(f"{folder} lacks the references {some_of(missing)}")
