@@ -17,7 +17,7 @@ from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunet_covid.losses.self_attention_distillation import attention_distribution, attention_map, distillation_loss
+from nnunet_covid.losses.ssa_net import attention_distribution, attention_map, distillation_loss
 from nnunet_covid.nnunet.training import DiceLoss
 from nnunet_covid.trainers import SSANetTrainer
 

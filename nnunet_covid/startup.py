@@ -1,4 +1,10 @@
-"""What the registered start-up line runs in every Python process: quick, and it touches one variable only."""
+"""What is settled before nnU-Net starts: that it finds our trainers, and the device that a command computes on.
+
+nnU-Net looks for trainers in the folders that ``nnUNet_extTrainer`` names. :func:`register` writes a start-up line into
+an environment's site-packages: Python runs every ``.pth`` line that begins with ``import`` when it starts, in child
+processes too. Ours calls :func:`offer_trainers` and can never raise: where the package is gone, it does nothing. This
+module is therefore quick to import, and in every process it touches one variable only.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +12,18 @@ import os
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
+from nnunet_covid.errors import UserError
+
 TRAINERS_FOLDER = Path(__file__).parent / "nnunet" / "external_trainers"
 """The folder for ``nnUNet_extTrainer``: one module that hands out our trainers."""
 VARIABLE = "nnUNet_extTrainer"
+FILE_NAME = "nnunet_covid_trainers.pth"
+OPT_OUT = "NNUNET_COVID_NO_STARTUP"
+STARTUP_LINE = (
+    f"import os; os.environ.get('{OPT_OUT}') or exec('try:\\n "
+    "from nnunet_covid.startup import offer_trainers; offer_trainers()\\nexcept Exception: pass')\n"
+)
+DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
 def offer_trainers(environment: MutableMapping[str, str] = os.environ) -> None:
@@ -21,3 +36,72 @@ def offer_trainers(environment: MutableMapping[str, str] = os.environ) -> None:
 def is_offered(environment: Mapping[str, str] = os.environ) -> bool:
     """Whether the trainers' folder stands in ``nnUNet_extTrainer``."""
     return str(TRAINERS_FOLDER) in environment.get(VARIABLE, "").split(os.pathsep)
+
+
+def startup_file(site_packages: Path | None = None) -> Path:
+    """Where the start-up line of the running environment stands, or would stand."""
+    import sysconfig  # not needed by the processes that the line starts in
+
+    return (site_packages or Path(sysconfig.get_paths()["purelib"])) / FILE_NAME
+
+
+def is_registered(site_packages: Path | None = None) -> bool:
+    """Whether the start-up line of this version is in place."""
+    path = startup_file(site_packages)
+    return path.is_file() and path.read_text() == STARTUP_LINE
+
+
+def register(site_packages: Path | None = None) -> Path:
+    """Write the start-up line; returns the file.
+
+    Raises:
+        UserError: If site-packages cannot be written.
+    """
+    path = startup_file(site_packages)
+    temporary = path.with_suffix(".tmp")  # not files.replacing, whose names end as the file: Python runs every .pth
+    try:
+        temporary.write_text(STARTUP_LINE)
+        os.replace(temporary, path)
+    except OSError as e:
+        msg = (
+            f"cannot write {path} ({e.strerror}): use a virtual environment of your own, "
+            "or run: export nnUNet_extTrainer=$(nnunet-covid where)"
+        )
+        raise UserError(msg) from e
+    return path
+
+
+def unregister(site_packages: Path | None = None) -> Path | None:
+    """Take the start-up line out; returns the file, or ``None`` if there was none.
+
+    Raises:
+        UserError: If the file cannot be removed.
+    """
+    path = startup_file(site_packages)
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        return None
+    except OSError as e:
+        msg = f"cannot remove {path} ({e.strerror}): remove it with the rights of whoever owns this environment"
+        raise UserError(msg) from e
+    return path
+
+
+def chosen_device(wish: str) -> str:
+    """The device for ``auto`` (CUDA where there is one, else the CPU), or the wish itself.
+
+    Raises:
+        UserError: If the device is not there.
+    """
+    if wish == "cpu":
+        return wish
+    import torch  # takes seconds
+
+    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if wish == "auto":
+        return "cuda" if present["cuda"] else "cpu"
+    if not present[wish]:
+        there = ", ".join(name for name, here in present.items() if here)
+        raise UserError(f"torch sees no {wish} device here; choose {there}")
+    return wish

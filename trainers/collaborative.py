@@ -16,7 +16,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import autocast, nn
 
 from nnunet_covid.auxiliary_data.batches import ImageTransforms, JoinedBatches, LinkedDataset, linked_batches
-from nnunet_covid.auxiliary_data.links import Link, LinkedCases, find_link, require_others
+from nnunet_covid.auxiliary_data.links import Link, LinkedCases, find_link
 from nnunet_covid.auxiliary_data.relation_snapshots import SnapshotMean, evenly_spread, write_snapshot
 from nnunet_covid.errors import UserError
 from nnunet_covid.losses.relation import (
@@ -31,7 +31,7 @@ from nnunet_covid.losses.relation import (
 )
 from nnunet_covid.networks.collaborative import BottleneckFeatures, CollaborativeUNet
 from nnunet_covid.nnunet.architecture import build_planned_unet, load_encoder_checkpoint
-from nnunet_covid.trainers.base import LungInfectionTrainer, _one_of, stop_training
+from nnunet_covid.trainers.base import LungInfectionTrainer, one_of, stop_training
 
 WEIGHTS_VARIABLE = "NNUNET_COVID_GENERAL_WEIGHTS"
 GRADIENT_NORM = 12.0
@@ -85,7 +85,7 @@ class CollaborativeTrainer(LungInfectionTrainer):
 
     def check_settings(self, configuration: ConfigurationManager) -> None:
         super().check_settings(configuration)
-        _one_of("relation_reduction", self.relation_reduction, REDUCTIONS)
+        one_of("relation_reduction", self.relation_reduction, REDUCTIONS)
         for name in ("general_weight", "target_weight"):
             if getattr(self, name) < 0:
                 msg = f"{name} = {getattr(self, name)}, but a weight must not be negative: both signs are in the losses"
@@ -98,9 +98,7 @@ class CollaborativeTrainer(LungInfectionTrainer):
         if not unlabelled and self.general_weight <= 0:
             return None
         try:
-            link = find_link(preprocessed, plans, configuration)
-            if self.general_weight > 0:
-                link = require_others(link, preprocessed, plans, configuration)
+            link = find_link(preprocessed, plans, configuration, require_others=self.general_weight > 0)
         except UserError as e:
             stop_training(f"{type(self).__name__}: {e}")
         cascaded = plans.get_configuration(configuration).previous_stage_name is not None

@@ -17,7 +17,7 @@ from nnunet_covid.nnunet.architecture import (
     truncated_encoder,
 )
 from nnunet_covid.nnunet.training import OneHotTarget, map_loss
-from nnunet_covid.trainers.base import LungInfectionTrainer, _one_of
+from nnunet_covid.trainers.base import LungInfectionTrainer, one_of
 
 SegmentationLoss = Literal["structure", "dice", "dice_ce"]
 SEGMENTATION_LOSSES = ("structure", "dice", "dice_ce")
@@ -52,11 +52,11 @@ class InfNetTrainer(LungInfectionTrainer):
 
     def check_settings(self, configuration: ConfigurationManager) -> None:
         super().check_settings(configuration)
-        _one_of("output", self.output, OUTPUTS)
-        _one_of("deeper_stages", self.deeper_stages, DEEPER_STAGES)
-        _one_of("segmentation_loss", self.segmentation_loss, SEGMENTATION_LOSSES)
-        _one_of("pixel_weight", self.pixel_weight, PIXEL_WEIGHTS)
-        _one_of("map_weights", self.map_weights, MAP_WEIGHTS)
+        one_of("output", self.output, OUTPUTS)
+        one_of("deeper_stages", self.deeper_stages, DEEPER_STAGES)
+        one_of("segmentation_loss", self.segmentation_loss, SEGMENTATION_LOSSES)
+        one_of("pixel_weight", self.pixel_weight, PIXEL_WEIGHTS)
+        one_of("map_weights", self.map_weights, MAP_WEIGHTS)
         self.check_encoder(configuration)
 
     def check_encoder(self, configuration: ConfigurationManager) -> None:

@@ -10,13 +10,11 @@ from nnunetv2.utilities.helpers import dummy_context
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import autocast, nn
 
-from nnunet_covid.networks.encoder_weights import HUB
-from nnunet_covid.networks.inf_net import InfNetWidths
-from nnunet_covid.networks.multi_scale import scaled_pair
-from nnunet_covid.networks.timm_encoder import TimmEncoder
+from nnunet_covid.networks.inf_net import InfNetWidths, scaled_pair
+from nnunet_covid.networks.timm_encoder import HUB, TimmEncoder
 from nnunet_covid.nnunet.architecture import has_background_head
+from nnunet_covid.trainers.base import TimmWeightsTrainer
 from nnunet_covid.trainers.inf_net import InfNetTrainer
-from nnunet_covid.trainers.timm_weights import TimmWeightsTrainer
 
 
 class InfNetTimmTrainer(TimmWeightsTrainer, InfNetTrainer):

@@ -13,18 +13,15 @@ from torch import nn
 from nnunet_covid.dataset_json import lung_mask_channel
 from nnunet_covid.files import some_of
 from nnunet_covid.losses.reweighted_cross_entropy import ReweightedCrossEntropy, class_weights
-from nnunet_covid.losses.self_attention_distillation import SelfAttentionDistillation, check_exponent
-from nnunet_covid.losses.ssa_net import SSANetLoss
+from nnunet_covid.losses.ssa_net import SelfAttentionDistillation, SSANetLoss, check_exponent
 from nnunet_covid.networks.encoder_description import describe_planned_encoder
-from nnunet_covid.networks.encoder_weights import HUB
 from nnunet_covid.networks.spatial_convolution import SpatialConvolution
 from nnunet_covid.networks.ssa_net import SSANet, SSANetPaper, distilled_stages, require_two_stages
-from nnunet_covid.networks.timm_encoder import TimmEncoder
+from nnunet_covid.networks.timm_encoder import HUB, TimmEncoder
 from nnunet_covid.nnunet.architecture import build_planned_unet, planned_in_plane_strides
 from nnunet_covid.nnunet.preprocess import cases_without_lungs, check_channels, class_counts, count_labels
 from nnunet_covid.nnunet.training import map_loss, supervise_every_map
-from nnunet_covid.trainers.base import LungInfectionTrainer, _one_of, stop_training
-from nnunet_covid.trainers.timm_weights import TimmWeightsTrainer
+from nnunet_covid.trainers.base import LungInfectionTrainer, TimmWeightsTrainer, one_of, stop_training
 
 SegmentationLoss = Literal["dice", "reweighted_ce", "dice_ce"]
 SEGMENTATION_LOSSES = ("dice", "reweighted_ce", "dice_ce")
@@ -65,7 +62,7 @@ class SSANetTrainer(LungInfectionTrainer):
 
     def check_settings(self, configuration: ConfigurationManager) -> None:
         super().check_settings(configuration)
-        _one_of("segmentation_loss", self.segmentation_loss, SEGMENTATION_LOSSES)
+        one_of("segmentation_loss", self.segmentation_loss, SEGMENTATION_LOSSES)
         check_exponent(self.distillation_exponent)
         for name in ("kernel", "kernel_3d"):
             width = getattr(self, name)

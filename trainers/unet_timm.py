@@ -8,8 +8,7 @@ from torch import nn
 
 from nnunet_covid.networks.timm_encoder import TimmEncoder
 from nnunet_covid.networks.timm_unet import TimmUNet
-from nnunet_covid.trainers.base import LungInfectionTrainer
-from nnunet_covid.trainers.timm_weights import LITE0, LITE1, LITE2, TimmWeightsTrainer
+from nnunet_covid.trainers.base import LITE0, LITE1, LITE2, LungInfectionTrainer, TimmWeightsTrainer
 
 
 class UNetPretrainedTrainer(TimmWeightsTrainer, LungInfectionTrainer):

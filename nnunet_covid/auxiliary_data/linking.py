@@ -71,17 +71,15 @@ def read_sources(
     Raises:
         UserError: If one of them cannot be linked.
     """
-    datasets = [open_raw_dataset(other) for other in others]
-    lesions = [_lesion_values(dataset, lesion_names) for dataset in datasets]
-    for dataset in datasets:
-        _check_fits(covid, dataset)
-    for dataset, values in zip(datasets, lesions, strict=True):
-        _check_has_lesion(dataset, values)
-    sources = [
-        Source(dataset.name, tuple(dataset.cases.values()), values)
-        for dataset, values in zip(datasets, lesions, strict=True)
-    ]
+    sources = [_labelled_source(covid, open_raw_dataset(other), lesion_names) for other in others]
     return sources if unlabelled is None else [*sources, _unlabelled_source(covid, unlabelled, at_most)]
+
+
+def _labelled_source(covid: PlannedDataset, dataset: RawDataset, lesion_names: Sequence[str]) -> Source:
+    lesions = _lesion_values(dataset, lesion_names)
+    _check_fits(covid, dataset)
+    _check_has_lesion(dataset, lesions)
+    return Source(dataset.name, tuple(dataset.cases.values()), lesions)
 
 
 def _lesion_values(dataset: RawDataset, wanted: Sequence[str]) -> tuple[int, ...]:
@@ -172,11 +170,28 @@ def make_link(
     writable_folder(covid.folder)
     for configuration in configurations:
         for source in sources:
-            folder, plans = _home(covid, configuration, source)
-            made_as = {"digest": covid.digest(configuration), "lesions": list(source.lesions)}
-            _empty_if_made_otherwise(folder, made_as)
-            _fill(folder, Preprocessing(plans, configuration, source.lesions), source, processes)
-            _record(covid, configuration, _linked(covid, folder, source))
+            _record(covid, configuration, _preprocessed(covid, configuration, source, processes))
+
+
+def _preprocessed(covid: PlannedDataset, configuration: str, source: Source, processes: int) -> LinkedCases:
+    """Bring the folder of a source up to date; what was pre-processed in another way is made anew."""
+    folder, plans = _home(covid, configuration, source)
+    made_as = {"digest": covid.digest(configuration), "lesions": list(source.lesions)}
+    if folder.exists() and read_made_as(folder) != made_as:
+        shutil.rmtree(folder)
+    folder.mkdir(exist_ok=True)
+    write_json(made_as_file(folder), made_as, indent=None)
+    remove_abandoned(folder, age=0)
+    remaining = {folder / case.name: case for case in source.cases if not _is_current(folder / case.name, case)}
+    how = Preprocessing(plans, configuration, source.lesions)
+    shown = f"{Path(source.name).name}, {configuration}"
+    preprocess_cases(remaining, how, processes, shown=shown, already=len(source.cases) - len(remaining))
+    names = tuple(case.name for case in source.cases)
+    found = 0
+    if source.lesions:
+        locations = (load_pickle(str(folder / f"{name}.pkl"))["class_locations"] for name in names)
+        found = sum(len(where.get(1, ())) > 0 for where in locations)
+    return LinkedCases(source.name, folder.relative_to(covid.folder.parent).as_posix(), names, found, source.lesions)
 
 
 def _home(covid: PlannedDataset, configuration: str, source: Source) -> tuple[Path, dict[str, Any]]:
@@ -191,22 +206,6 @@ def _home(covid: PlannedDataset, configuration: str, source: Source) -> tuple[Pa
     return home / PlansManager(plans).get_configuration(configuration).data_identifier, plans
 
 
-def _empty_if_made_otherwise(folder: Path, made_as: dict[str, Any]) -> None:
-    """Take away what was pre-processed in another way, and write down in which way it will be."""
-    if folder.exists() and read_made_as(folder) != made_as:
-        shutil.rmtree(folder)
-    folder.mkdir(exist_ok=True)
-    write_json(made_as_file(folder), made_as, indent=None)
-
-
-def _fill(folder: Path, how: Preprocessing, source: Source, processes: int) -> None:
-    """Bring one folder up to date."""
-    remove_abandoned(folder, age=0)
-    remaining = {folder / case.name: case for case in source.cases if not _is_current(folder / case.name, case)}
-    shown = f"{Path(source.name).name}, {how.configuration}"
-    preprocess_cases(remaining, how, processes, shown=shown, already=len(source.cases) - len(remaining))
-
-
 def _is_current(target: Path, case: CaseFiles) -> bool:
     """Whether the case has been pre-processed from its files as they are now."""
     if not is_preprocessed(target):
@@ -214,15 +213,6 @@ def _is_current(target: Path, case: CaseFiles) -> bool:
     originals = [*case.files, *([case.label] if case.label else [])]
     made = target.with_name(target.name + ENDINGS[-1]).stat().st_mtime
     return max(path.stat().st_mtime for path in originals) <= made
-
-
-def _linked(covid: PlannedDataset, folder: Path, source: Source) -> LinkedCases:
-    names = tuple(case.name for case in source.cases)
-    found = 0
-    if source.lesions:
-        locations = (load_pickle(str(folder / f"{name}.pkl"))["class_locations"] for name in names)
-        found = sum(len(where.get(1, ())) > 0 for where in locations)
-    return LinkedCases(source.name, folder.relative_to(covid.folder.parent).as_posix(), names, found, source.lesions)
 
 
 def _record(covid: PlannedDataset, configuration: str, cases: LinkedCases) -> None:
@@ -268,14 +258,10 @@ def remove_links(covid: PlannedDataset, configurations: Sequence[str] = (), othe
         folder = covid.folder.parent / relative
         made_as_file(folder).unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
-    _remove_unused_plans(covid, removed, links)
-    return sorted(removed)
-
-
-def _remove_unused_plans(covid: PlannedDataset, removed: list[str], links: dict[str, Link]) -> None:
     used = {Path(other.folder).parts[0] for link in links.values() for other in link.others}
     for home in {Path(relative).parts[0] for relative in removed} - used:
         folder = covid.folder.parent / home
         (folder / f"{linked_plans_name(covid)}.json").unlink(missing_ok=True)
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
+    return sorted(removed)

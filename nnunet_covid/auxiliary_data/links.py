@@ -149,15 +149,12 @@ def write_links(file: Path, links: dict[str, Link]) -> None:
 
 
 def _link(entry: dict[str, Any]) -> Link:
-    others = tuple(_cases(other) for other in entry.pop("others"))
-    unlabelled = entry.pop("unlabelled")
-    return Link(**entry, others=others, unlabelled=_cases(unlabelled) if unlabelled else None)
+    others, unlabelled = tuple(_cases(other) for other in entry["others"]), entry["unlabelled"]
+    return Link(**{**entry, "others": others, "unlabelled": _cases(unlabelled) if unlabelled else None})
 
 
 def _cases(entry: dict[str, Any]) -> LinkedCases:
-    return LinkedCases(
-        entry["name"], entry["folder"], tuple(entry["cases"]), entry["cases_with_lesion"], tuple(entry["lesions"])
-    )
+    return LinkedCases(**{**entry, "cases": tuple(entry["cases"]), "lesions": tuple(entry["lesions"])})
 
 
 def made_as_file(folder: Path) -> Path:
@@ -168,53 +165,45 @@ def made_as_file(folder: Path) -> Path:
 def read_made_as(folder: Path) -> dict[str, Any] | None:
     """What stands in that file; ``None`` if nothing readable does."""
     try:
-        content: dict[str, Any] = json.loads(made_as_file(folder).read_text(encoding="utf-8"))
+        return json.loads(made_as_file(folder).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return content
 
 
-def find_link(preprocessed: Path, plans: PlansManager, configuration: str) -> Link | None:
+def find_link(
+    preprocessed: Path, plans: PlansManager, configuration: str, *, require_others: bool = False
+) -> Link | None:
     """The link of a configuration, or ``None`` if nothing is linked to it.
 
     Args:
         preprocessed: ``nnUNet_preprocessed``.
+        require_others: Ask for images of other diseases.
 
     Raises:
-        UserError: If there is one that cannot be used: pre-processed with other plans, deleted, or without a lesion.
+        UserError: If there is one that cannot be used: pre-processed with other plans, deleted, or without a lesion; or
+            if none has images of other diseases.
     """
-    file = record_file(preprocessed / plans.dataset_name, plans.plans_name)
-    link = read_links(file).get(plans.get_configuration(configuration).data_identifier)
-    if link is None:
-        return None
-    digest = Preprocessing(plans.plans, configuration).digest()
-    for cases in (*link.others, *([link.unlabelled] if link.unlabelled else [])):
-        _check_cases(preprocessed, cases, digest, link, again=link_command(plans, configuration, cases))
-    if link.others and not any(other.cases_with_lesion for other in link.others):
-        names = ", ".join(other.name for other in link.others)
-        raise UserError(f"none of the cases of {names} holds a lesion; link a data set with lesions")
+    links = read_links(record_file(preprocessed / plans.dataset_name, plans.plans_name))
+    link = links.get(plans.get_configuration(configuration).data_identifier)
+    if link is not None:
+        digest = Preprocessing(plans.plans, configuration).digest()
+        for cases in (*link.others, *([link.unlabelled] if link.unlabelled else [])):
+            _check_cases(preprocessed, cases, digest, link, again=_link_command(plans, configuration, cases))
+        if link.others and not any(other.cases_with_lesion for other in link.others):
+            names = ", ".join(other.name for other in link.others)
+            raise UserError(f"none of the cases of {names} holds a lesion; link a data set with lesions")
+    if require_others and (link is None or not link.others):
+        made = [f"{other.configuration} ({other.dimensions}D)" for other in links.values() if other.others]
+        elsewhere = f" (there is one for {', '.join(made)})" if made else ""
+        dimensions = len(plans.get_configuration(configuration).patch_size)
+        raise UserError(
+            f"no data set of another disease is linked to configuration '{configuration}' ({dimensions}D) of "
+            f"{plans.plans_name} of {plans.dataset_name}{elsewhere}: run {_link_command(plans, configuration)}"
+        )
     return link
 
 
-def require_others(link: Link | None, preprocessed: Path, plans: PlansManager, configuration: str) -> Link:
-    """The link, if there are images of other diseases in it.
-
-    Raises:
-        UserError: Says what to do.
-    """
-    if link is not None and link.others:
-        return link
-    links = read_links(record_file(preprocessed / plans.dataset_name, plans.plans_name))
-    made = [f"{other.configuration} ({other.dimensions}D)" for other in links.values() if other.others]
-    elsewhere = f" (there is one for {', '.join(made)})" if made else ""
-    dimensions = len(plans.get_configuration(configuration).patch_size)
-    raise UserError(
-        f"no data set of another disease is linked to configuration '{configuration}' ({dimensions}D) of "
-        f"{plans.plans_name} of {plans.dataset_name}{elsewhere}: run {link_command(plans, configuration)}"
-    )
-
-
-def link_command(plans: PlansManager, configuration: str, cases: LinkedCases | None = None) -> str:
+def _link_command(plans: PlansManager, configuration: str, cases: LinkedCases | None = None) -> str:
     """The command that makes the link."""
     if cases is None:
         source = "-a OTHER_DATASET"

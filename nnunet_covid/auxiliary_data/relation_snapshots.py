@@ -12,6 +12,7 @@ import torch
 
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import files_in, replacing
+from nnunet_covid.nnunet.dataset import fold_folders
 
 FOLDER = "relations"
 _FILE = re.compile(r"epoch_(\d+)\.npz")
@@ -112,7 +113,7 @@ def folds_of(model: Path, wanted: Sequence[str] | None = None) -> list[Path]:
         if missing:
             raise UserError(f"{missing[0]} does not exist; choose other folds")
         return folders
-    folders = sorted(folder.parent for folder in model.glob(f"fold_*/{FOLDER}"))
+    folders = fold_folders(model, FOLDER)
     if not folders:
         raise UserError(f"{model} has no fold_N/{FOLDER}; trainings with a relation loss keep matrices there")
     return folders

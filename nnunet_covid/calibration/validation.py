@@ -19,7 +19,7 @@ from nnunet_covid.dataset_json import read_dataset_json
 from nnunet_covid.errors import UserError
 from nnunet_covid.evaluation.labels import LabelScheme, scheme_of_labels
 from nnunet_covid.files import environment_folder, files_in, some_of
-from nnunet_covid.nnunet.dataset import Split, read_labels, read_splits
+from nnunet_covid.nnunet.dataset import Split, fold_folders, read_labels, read_splits, require_trained_model
 
 LARGEST_SPLIT = 5
 """Parts of a single fold's cases, as nnU-Net's cross-validation has."""
@@ -135,13 +135,9 @@ def trained_folds(model: Path, checkpoint: str) -> list[Path]:
     Raises:
         UserError: If there are none, or the folder is no model.
     """
-    for name in ("plans.json", "dataset.json"):
-        if not (model / name).is_file():
-            raise UserError(
-                f"{model} is no trained model: it has no {name}; name RESULTS/DATASET/TRAINER__PLANS__CONFIG"
-            )
-    found = [path.parent for path in model.glob(f"fold_*/{checkpoint}")]
-    folds = sorted((path for path in found if path.name != "fold_all"), key=lambda path: (len(path.name), path.name))
+    require_trained_model(model)
+    found = fold_folders(model, checkpoint)
+    folds = [path for path in found if path.name != "fold_all"]
     if not folds:
         reason = "but fold_all, which was trained on all its cases" if found else "in any fold; train it first"
         raise UserError(f"{model} has no {checkpoint} {reason}")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 
-from nnunet_covid.device import DEVICE_HELP, DEVICES
+from nnunet_covid.startup import DEVICES
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
     """``-device``, as nnU-Net's commands call it."""
-    parser.add_argument("-device", "--device", choices=DEVICES, default="auto", help=DEVICE_HELP)
+    text = "auto: cuda if there is one, else cpu (default: %(default)s)"
+    parser.add_argument("-device", "--device", choices=DEVICES, default="auto", help=text)
 
 
 def add_checkpoint(parser: argparse.ArgumentParser, option: str = "--checkpoint") -> None:

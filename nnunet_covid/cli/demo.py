@@ -14,9 +14,8 @@ import sys
 from pathlib import Path
 
 from nnunet_covid.cli.arguments import add_device
-from nnunet_covid.demo.commands import StepFailed
-from nnunet_covid.demo.pipeline import Demo, Settings
-from nnunet_covid.device import chosen_device
+from nnunet_covid.demo.pipeline import Demo, Settings, StepFailed
+from nnunet_covid.startup import chosen_device
 
 NUMBERS = {
     "epochs": "epochs of training",

@@ -18,10 +18,9 @@ from typing import Literal
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from nnunet_covid import startup
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import writable_folder
-from nnunet_covid.nnunet import registration
-from nnunet_covid.startup import TRAINERS_FOLDER, VARIABLE, is_offered
 
 REGISTER = """Let nnU-Net find our trainers in this Python environment.
 
@@ -68,19 +67,19 @@ class Finding:
 
 def register(args: argparse.Namespace) -> None:
     """Write the start-up line."""
-    print(f"registered: {registration.register()}")
+    print(f"registered: {startup.register()}")
     print("nnUNetv2_train, nnUNetv2_predict and their child processes now find our trainers.")
 
 
 def unregister(args: argparse.Namespace) -> None:
     """Take the start-up line out."""
-    removed = registration.unregister()
+    removed = startup.unregister()
     print(f"removed: {removed}" if removed else "nothing to remove: this environment was not registered")
 
 
 def where(args: argparse.Namespace) -> None:
     """Print the folder."""
-    print(TRAINERS_FOLDER)
+    print(startup.TRAINERS_FOLDER)
 
 
 def doctor(args: argparse.Namespace) -> int:
@@ -160,13 +159,13 @@ def _folder(name: str, purpose: str) -> Finding:
 
 
 def _registration() -> Finding:
-    if registration.is_registered():
-        if os.environ.get(registration.OPT_OUT) and not is_offered():
-            remedy = f"unset {registration.OPT_OUT}"
-            return Finding("registration", "problem", f"switched off by {registration.OPT_OUT}", remedy)
-        return Finding("registration", "ok", str(registration.startup_file()))
-    if is_offered():
-        return Finding("registration", "ok", f"through {VARIABLE} (nothing written into the environment)")
+    if startup.is_registered():
+        if os.environ.get(startup.OPT_OUT) and not startup.is_offered():
+            remedy = f"unset {startup.OPT_OUT}"
+            return Finding("registration", "problem", f"switched off by {startup.OPT_OUT}", remedy)
+        return Finding("registration", "ok", str(startup.startup_file()))
+    if startup.is_offered():
+        return Finding("registration", "ok", f"through {startup.VARIABLE} (nothing written into the environment)")
     return Finding("registration", "problem", "nnU-Net cannot find our trainers", "nnunet-covid register")
 
 
@@ -178,7 +177,7 @@ def _trainers() -> Finding:
         return Finding("trainers", "ok", f"{len(TRAINERS)} found by nnU-Net's own look-up")
     first, reason = next(iter(problems.items()))
     names = first if len(problems) == 1 else f"{first} and {len(problems) - 1} more"
-    return Finding("trainers", "problem", f"{names}: {reason}", f"nnunet-covid register, or look at {VARIABLE}")
+    return Finding("trainers", "problem", f"{names}: {reason}", f"nnunet-covid register, or look at {startup.VARIABLE}")
 
 
 def _problem_of_trainer(name: str) -> str:

@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from nnunet_covid.cli.arguments import add_device
-from nnunet_covid.device import chosen_device
 from nnunet_covid.errors import UserError
 from nnunet_covid.semi_supervised.options import STRATEGIES, RoundOptions, make_options
+from nnunet_covid.startup import chosen_device
 
 SHORT = {"images": "-i", "trainer": "-tr"}
 """Arguments that are called as nnU-Net's commands call them."""

@@ -16,6 +16,8 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 from scipy.special import expit
 
 Array = NDArray[np.float64]
+Place = tuple[Array, Array, Array | float]
+"""Columns (1, columns), rows (rows, 1) and height of a slice, mm."""
 GROUND_GLASS, CONSOLIDATION = 1, 2
 RIGHT_LUNG, LEFT_LUNG = 1, 2
 
@@ -85,10 +87,9 @@ class SyntheticCT:
 
 
 class Lesion:
-    """One lesion: hazy ground glass with, in some, a dense core."""
+    """A random lesion around ``centre``, (3,), mm: hazy ground glass with, in some, a dense core."""
 
     def __init__(self, rng: np.random.Generator, centre: Array) -> None:
-        """A random lesion around ``centre``, (3,), mm."""
         self.centre = centre
         self.size = float(np.exp(rng.normal(np.log(19.0), 0.40)))  # mean half axis, mm
         self.axes = np.linalg.qr(rng.normal(size=(3, 3)))[0] / (self.size * rng.uniform(0.7, 1.35, (3, 1)))  # 1/mm
@@ -117,15 +118,9 @@ class Noise:
 
 
 class Chest:
-    """One synthetic person, the same for the same arguments."""
+    """One synthetic person with 3 to 12 lesions, the same for the same seed, a whole number that is not negative."""
 
-    def __init__(self, seed: int, *, lesions: int | None = None) -> None:
-        """Draw the person.
-
-        Args:
-            seed: Any whole number that is not negative.
-            lesions: How many lesions; a random number from 3 to 12 if not given.
-        """
+    def __init__(self, seed: int) -> None:
         rng = np.random.default_rng([seed, 0xC7])
         self.seed = seed
         self.noise = Noise(rng)
@@ -137,7 +132,7 @@ class Chest:
         self.bend, self.wave = rng.uniform((2.0, 0.8), (3.5, 1.5))
         self.dependent = rng.uniform(20.0, 150.0)  # haze that comes from lying, not from disease
         self.scanner_noise, self.sharpness = rng.uniform((14.0, 0.0), (60.0, 1.0))
-        self.lesions = self._place_lesions(rng, int(rng.integers(3, 13)) if lesions is None else lesions)
+        self.lesions = self._place_lesions(rng, int(rng.integers(3, 13)))
 
     def slice(self, x: Array, y: Array, z: float) -> SyntheticCT:
         """The CT slice at height z.
@@ -229,37 +224,33 @@ class Chest:
             _paint(canvas, _share(shapes[name] + 1.8, pixel), SPONGY_BONE + 60.0 * grain)
         _paint(canvas, _share(shapes["spinal canal"], pixel), 30.0)
 
-    def _lung_tissue(
-        self, x: Array, y: Array, z: float, shapes: dict[str, Array], pixel: float
-    ) -> tuple[Array, Array, Array]:
+    def _lung_tissue(self, x: Array, y: Array, z: float, shapes: dict[str, Array], pixel: float) -> list[Array]:
         """Radiodensity of the lungs, and how much of each pixel is haze and core of a lesion."""
         depth = np.maximum(-np.minimum(shapes["right lung"], shapes["left lung"]), 0.0)
         tissue = LUNG + 18.0 * self.noise(6, 7.0, x, y, z) + 28.0 * np.clip(y / HALF_DEPTH, -1.0, 1.0)
         tissue += self.dependent * np.exp(-depth / 7.0) * np.clip((y - 40.0) / 25.0, 0.0, 1.0)
         fissure = y + 9.0 * self.noise(4, 60.0, x, y, z) - HALF_DEPTH * (1.3 - 1.75 * z / self.height)
         tissue += 90.0 * np.exp(-((fissure / 1.1) ** 2))
-        haze, core = np.zeros_like(tissue), np.zeros_like(tissue)
+        layers = [tissue, np.zeros_like(tissue), np.zeros_like(tissue)]
         for number, lesion in enumerate(self.lesions):
             if abs(z - lesion.centre[2]) > 2.6 * lesion.size:
                 continue
             own = _share(shapes["left lung" if lesion.centre[0] > 0.0 else "right lung"], pixel)
-            self._add_lesion(number, x, y, z, -shapes["wall"], own, (tissue, haze, core))
+            self._add_lesion(number, (x, y, z), -shapes["wall"], own, layers)
         for side in (-1.0, 1.0):
             self._add_vessels(tissue, x, y, z, side, pixel)
-        return tissue, haze, core
+        return layers
 
-    def _add_lesion(
-        self, number: int, x: Array, y: Array, z: float, depth: Array, own: Array, layers: tuple[Array, Array, Array]
-    ) -> None:
+    def _add_lesion(self, number: int, place: Place, depth: Array, own: Array, layers: list[Array]) -> None:
         """Lay a lesion over (tissue, haze, core), in place: a rough ellipsoid that spreads along the chest wall."""
         lesion, (tissue, haze, core) = self.lesions[number], layers
         field = 20 + 3 * number
-        offset = np.stack(np.broadcast_arrays(x, y, z)) - lesion.centre[:, None, None]
+        offset = np.stack(np.broadcast_arrays(*place)) - lesion.centre[:, None, None]
         norm = np.sqrt((np.einsum("ij,j...->i...", lesion.axes, offset) ** 2).sum(axis=0))
-        fine = self.noise(field + 1, 0.3 * lesion.size + 1.5, x, y, z)
-        mottle = self.noise(field + 2, 6.0, x, y, z)
+        fine = self.noise(field + 1, 0.3 * lesion.size + 1.5, *place)
+        mottle = self.noise(field + 2, 6.0, *place)
         pleural = 0.45 * np.exp(-np.maximum(depth, 0.0) / 8.0) - 0.15
-        level = 1.0 - norm + lesion.roughness * self.noise(field, lesion.size, x, y, z) + 0.16 * fine + pleural
+        level = 1.0 - norm + lesion.roughness * self.noise(field, lesion.size, *place) + 0.16 * fine + pleural
         opacity = own * np.clip(0.5 + level * lesion.size / (2.0 * lesion.softness), 0.0, 1.0)
         lines = 170.0 * lesion.reticular * np.exp(-((mottle / 0.22) ** 2))
         _paint(tissue, opacity, np.maximum(tissue, lesion.haze + 35.0 * fine + 25.0 * mottle + lines))

@@ -1,6 +1,7 @@
 """The demo: synthetic data, then every step of a real project through nnU-Net's own commands.
 
-A finished step is written down in ``demo.json`` and skipped when the demo is started again in the same folder.
+A finished step is written down in ``demo.json`` and skipped when the demo is started again in the same folder. What a
+command prints goes to a log, its progress to the person.
 """
 
 from __future__ import annotations
@@ -8,27 +9,42 @@ from __future__ import annotations
 import copy
 import json
 import os
+import re
 import shutil
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib.metadata import entry_points
 from pathlib import Path
+from subprocess import DEVNULL, PIPE, STDOUT, Popen
 
-from nnunet_covid.demo.commands import EpochLines, StepFailed, console_command, run_logged
 from nnunet_covid.demo.covid_semiseg import write_covid_semiseg
 from nnunet_covid.errors import UserError
 from nnunet_covid.figures.sheets import write_predictions
 from nnunet_covid.files import replacing_folder, write_json
 from nnunet_covid.startup import offer_trainers
 
-Tell = Callable[[str], None]
-TABLE = "table.txt"
 DATASET = 501
 DATASET_NAME = "Dataset501_COVIDSemiSeg"
 PLANS = "nnUNetPlans"
 FOLD = 0
 LEAST_TRAINING_SLICES = 5
 """nnU-Net splits into five folds."""
+LAST_LINES = 12
+"""Of the log of a command that failed."""
+
+Step = tuple[str, str, Callable[[], None], Path]
+"""Its name in the journal, what the person reads, what it does, and a file that it leaves."""
+
+
+class StepFailed(Exception):
+    """A step of the demo ended with an error; the message is one line, ``last_lines`` the end of its log."""
+
+    def __init__(self, message: str, last_lines: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.last_lines = list(last_lines)
 
 
 @dataclass(frozen=True)
@@ -78,54 +94,10 @@ class Settings:
         return "2d_light" if self.device == "cpu" else "2d"
 
 
-class Workspace:
-    """The folder of one demo and what lies in it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.source = folder / "synthetic_source"
-        self.raw = folder / "nnUNet_raw" / DATASET_NAME
-        self.plans = folder / "nnUNet_preprocessed" / DATASET_NAME / f"{PLANS}.json"
-        self.predictions = folder / "predictions"
-        self.evaluation = folder / "evaluation"
-        self.overlay = folder / "overlay.png"
-        self.journal = folder / "demo.json"
-
-    def model(self, settings: Settings) -> Path:
-        """The trained model."""
-        name = f"{settings.trainer}__{PLANS}__{settings.configuration}"
-        return self.folder / "nnUNet_results" / DATASET_NAME / name
-
-    def environment(self, device: str, base: Mapping[str, str] = os.environ) -> dict[str, str]:
-        """The variables under which nnU-Net's commands run: its folders here, our trainers, few processes on a CPU."""
-        environment = dict(base)
-        for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
-            environment[name] = str(self.folder / name)
-        offer_trainers(environment)
-        environment["PYTHONUNBUFFERED"] = "1"
-        environment["nnUNet_compile"] = "f"  # compiling takes longer than this training
-        if device == "cpu":
-            environment["nnUNet_def_n_proc"] = "1"
-            environment["OMP_WAIT_POLICY"] = "PASSIVE"  # on a busy machine, waiting threads must not take the cores
-        if device == "mps":
-            environment["PYTORCH_ENABLE_MPS_FALLBACK"] = "1"
-        return environment
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step: its name in the journal, what the person reads, what it does, and a file that it leaves."""
-
-    name: str
-    title: str
-    work: Callable[[], None]
-    result: Path
-
-
 class Demo:
     """One run of the demo in its folder."""
 
-    def __init__(self, folder: Path, settings: Settings, tell: Tell = print) -> None:
+    def __init__(self, folder: Path, settings: Settings, tell: Callable[[str], None] = print) -> None:
         """Nothing is written before :meth:`run`.
 
         Args:
@@ -134,22 +106,30 @@ class Demo:
             tell: Receives each line for the person.
         """
         self.settings = settings
-        self.workspace = Workspace(folder.absolute())
+        self.folder = folder.absolute()
+        self.raw = self.folder / "nnUNet_raw" / DATASET_NAME
+        self.plans = self.folder / "nnUNet_preprocessed" / DATASET_NAME / f"{PLANS}.json"
+        model = f"{settings.trainer}__{PLANS}__{settings.configuration}"
+        self.model = self.folder / "nnUNet_results" / DATASET_NAME / model
+        self.source, self.predictions, self.evaluation, self.overlay, self._journal = (
+            self.folder / name for name in ("synthetic_source", "predictions", "evaluation", "overlay.png", "demo.json")
+        )
+        self.table = self.evaluation / "table.txt"
         self._tell = tell
         self._done: dict[str, float] = {}
         self._mean_dice: float | None = None
 
     def steps(self) -> list[Step]:
         """All steps in order."""
-        s, w = self.settings, self.workspace
-        checkpoint = w.model(s) / f"fold_{FOLD}" / "checkpoint_final.pth"
+        s = self.settings
+        checkpoint = self.model / f"fold_{FOLD}" / "checkpoint_final.pth"
         return [
-            Step("data", f"make {s.training} training and {s.test} test slices", self.make_data, w.source),
-            Step("convert", "convert them to an nnU-Net data set", self.convert, w.raw / "dataset.json"),
-            Step("plan", "plan and pre-process", self.plan, w.plans),
-            Step("train", f"train {s.trainer} on {s.device}", self.train, checkpoint),
-            Step("predict", "predict the test slices", self.predict, w.predictions),
-            Step("score", "score the predictions", self.score, w.evaluation / TABLE),
+            ("data", f"make {s.training} training and {s.test} test slices", self._make_data, self.source),
+            ("convert", "convert them to an nnU-Net data set", self._convert, self.raw / "dataset.json"),
+            ("plan", "plan and pre-process", self._plan, self.plans),
+            ("train", f"train {s.trainer} on {s.device}", self._train, checkpoint),
+            ("predict", "predict the test slices", self._predict, self.predictions),
+            ("score", "score the predictions", self._score, self.table),
         ]
 
     def run(self) -> float:
@@ -161,104 +141,103 @@ class Demo:
         """
         self._open_folder()
         steps = self.steps()
-        self._tell(f"Demo on synthetic chest CT in {self.workspace.folder}")
-        for number, step in enumerate(steps, 1):
-            head = f"[{number}/{len(steps)}] {step.title}"
-            if step.name in self._done and step.result.exists():
+        self._tell(f"Demo on synthetic chest CT in {self.folder}")
+        for number, (name, title, work, result) in enumerate(steps, 1):
+            head = f"[{number}/{len(steps)}] {title}"
+            if name in self._done and result.exists():
                 self._tell(f"{head}: done before")
                 continue
             self._tell(head)
             start = time.monotonic()
             try:
-                step.work()
+                work()
             except StepFailed as e:
-                raise StepFailed(f"step {number} of {len(steps)} ({step.name}): {e}", e.last_lines) from e
-            self._done[step.name] = round(time.monotonic() - start, 1)
+                raise StepFailed(f"step {number} of {len(steps)} ({name}): {e}", e.last_lines) from e
+            self._done[name] = round(time.monotonic() - start, 1)
             self._write_journal()
-            self._tell(f"      {self._done[step.name]:.0f} s")
+            self._tell(f"      {self._done[name]:.0f} s")
         return self._report()
 
-    def make_data(self) -> None:
+    def environment(self, base: Mapping[str, str] = os.environ) -> dict[str, str]:
+        """The variables under which nnU-Net's commands run: its folders here, our trainers, few processes on a CPU."""
+        environment = dict(base)
+        for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+            environment[name] = str(self.folder / name)
+        offer_trainers(environment)
+        environment["PYTHONUNBUFFERED"] = "1"
+        environment["nnUNet_compile"] = "f"  # compiling takes longer than this training
+        if self.settings.device == "cpu":
+            environment["nnUNet_def_n_proc"] = "1"
+            environment["OMP_WAIT_POLICY"] = "PASSIVE"  # on a busy machine, waiting threads must not take the cores
+        if self.settings.device == "mps":
+            environment["PYTORCH_ENABLE_MPS_FALLBACK"] = "1"
+        return environment
+
+    def _make_data(self) -> None:
         """Step 1: the synthetic data set in the layout of COVID-SemiSeg."""
-        s, source = self.settings, self.workspace.source
-        shutil.rmtree(source, ignore_errors=True)
-        numbers = {name: getattr(s, name) for name in ("training", "test", "unlabelled", "seed", "pixel")}
-        with replacing_folder(source) as unfinished:
+        shutil.rmtree(self.source, ignore_errors=True)
+        numbers = {name: getattr(self.settings, name) for name in ("training", "test", "unlabelled", "seed", "pixel")}
+        with replacing_folder(self.source) as unfinished:
             write_covid_semiseg(unfinished, **numbers)
 
-    def convert(self) -> None:
+    def _convert(self) -> None:
         """Step 2: the converter that a user of COVID-SemiSeg runs."""
-        self._run("convert", "nnunet-covid", "convert", "covid-semiseg", self.workspace.source, "--workers", 1)
+        self._run("convert", "nnunet-covid", "convert", "covid-semiseg", self.source, "--workers", 1)
 
-    def plan(self) -> None:
+    def _plan(self) -> None:
         """Step 3: fingerprint, plans and pre-processed data."""
         processes = () if self.settings.device == "cuda" else ("-np", 1, "-npfp", 1)
         arguments = ("-d", DATASET, "-c", "2d", "--verify_dataset_integrity", *processes)
         self._run("plan", "nnUNetv2_plan_and_preprocess", *arguments)
         if self.settings.configuration != "2d":
-            add_light_configuration(self.workspace.plans)
+            add_light_configuration(self.plans)
 
-    def train(self) -> None:
+    def _train(self) -> None:
         """Step 4: fold 0, from the last checkpoint if there is one."""
         s = self.settings
-        model = self.workspace.model(s) / f"fold_{FOLD}"
-        resume = ("--c",) if any(model.glob("checkpoint_*.pth")) else ()
+        resume = ("--c",) if any(self.model.glob(f"fold_{FOLD}/checkpoint_*.pth")) else ()
         arguments = (DATASET, s.configuration, FOLD, "-tr", s.trainer, "-device", s.device, *resume)
         # no worker processes: starting them takes longer than they save. The variable breaks planning, so only here
         extra = {} if s.device == "cuda" else {"nnUNet_n_proc_DA": "0"}
         lines = EpochLines(s.epochs, lambda line: self._tell(f"      {line}"))
-        self._run("train", "nnUNetv2_train", *arguments, on_line=lines, extra=extra)
+        self._run("train", "nnUNetv2_train", *arguments, on_line=lines, **extra)
 
-    def predict(self) -> None:
+    def _predict(self) -> None:
         """Step 5: the folder of test images."""
         s = self.settings
-        shutil.rmtree(self.workspace.predictions, ignore_errors=True)
-        arguments = ["-i", self.workspace.raw / "imagesTs", "-o", self.workspace.predictions, "-d", DATASET]
+        shutil.rmtree(self.predictions, ignore_errors=True)
+        arguments = ["-i", self.raw / "imagesTs", "-o", self.predictions, "-d", DATASET]
         arguments += ["-c", s.configuration, "-f", FOLD, "-tr", s.trainer, "-device", s.device]
         self._run("predict", "nnUNetv2_predict", *arguments, "--save_probabilities", "-npp", 1, "-nps", 1)
 
-    def score(self) -> None:
+    def _score(self) -> None:
         """Step 6: tables and the overlay picture."""
         from nnunet_covid.evaluation import evaluate_folders, summarise, terminal_table, write_report
 
-        work = self.workspace
+        images, references = self.raw / "imagesTs", self.raw / "labelsTs"
         try:
-            evaluation = evaluate_folders(work.predictions, work.raw / "labelsTs")
-            work.evaluation.mkdir(exist_ok=True)
-            write_report(evaluation, work.evaluation, plots=False)
-            (work.evaluation / TABLE).write_text(terminal_table(evaluation) + "\n", encoding="utf-8")
+            evaluation = evaluate_folders(self.predictions, references)
+            self.evaluation.mkdir(exist_ok=True)
+            write_report(evaluation, self.evaluation, plots=False)
+            self.table.write_text(terminal_table(evaluation) + "\n", encoding="utf-8")
             dice = {score.case: score.values["dice"] for score in evaluation.scores}
             mean = summarise(evaluation).classes["infection"].metrics["dice"].mean
             title = f"Synthetic test slices, InfNetTrainer, {self.settings.epochs * self.settings.iterations} steps"
             title += f": mean Dice {mean:.2f} (n = {len(dice)}), worst to best"
-            write_predictions(
-                work.overlay, work.raw / "imagesTs", work.raw / "labelsTs", work.predictions, dice, title=title
-            )
+            write_predictions(self.overlay, images, references, self.predictions, dice, title=title)
         except UserError as e:
             raise StepFailed(str(e)) from e
         self._mean_dice = mean
 
-    def _run(
-        self,
-        step: str,
-        name: str,
-        *arguments: object,
-        on_line: Callable[[str], None] | None = None,
-        extra: dict[str, str] | None = None,
-    ) -> None:
-        shown = " ".join([name, *map(str, arguments)])
+    def _run(self, step: str, *command: object, on_line: Callable[[str], None] | None = None, **extra: str) -> None:
+        """Run a console command under :meth:`environment` and ``extra`` variables; its log is named after the step."""
+        name, *arguments = map(str, command)
+        shown, log = " ".join([name, *arguments]), self.folder / "logs" / f"{step}.log"
         self._tell(f"      {shown}")
-        run_logged(
-            console_command(name, *arguments),
-            self.workspace.folder / "logs" / f"{step}.log",
-            shown=shown,
-            environment={**self.workspace.environment(self.settings.device), **(extra or {})},
-            folder=self.workspace.folder,
-            on_line=on_line,
-        )
+        run_logged(console_command(name, *arguments), log, shown, {**self.environment(), **extra}, on_line)
 
     def _open_folder(self) -> None:
-        folder, journal = self.workspace.folder, self.workspace.journal
+        folder = self.folder
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as e:
@@ -268,7 +247,7 @@ class Demo:
             return
         remedy = "choose another folder, or delete it"
         try:
-            content = json.loads(journal.read_text(encoding="utf-8"))
+            content = json.loads(self._journal.read_text(encoding="utf-8"))
             settings, self._done, self._mean_dice = (content[key] for key in ("settings", "seconds", "mean_dice"))
         except (OSError, ValueError, KeyError, TypeError):
             raise UserError(f"{folder} is not empty and holds no demo; {remedy}", about="output") from None
@@ -279,34 +258,121 @@ class Demo:
 
     def _write_journal(self) -> None:
         content = {"settings": asdict(self.settings), "seconds": self._done, "mean_dice": self._mean_dice}
-        write_json(self.workspace.journal, content)
+        write_json(self._journal, content)
 
     def _report(self) -> float:
-        work = self.workspace
-        mean, seconds = float(self._mean_dice or 0.0), sum(self._done.values())
-        self._tell("")
-        self._tell((work.evaluation / TABLE).read_text(encoding="utf-8").rstrip())
-        self._tell("")
-        self._tell(f"Mean Dice {mean:.3f} on {self.settings.test} test slices, after {seconds / 60.0:.1f} minutes.")
-        for what, where in (
-            ("model", work.model(self.settings)),
-            ("predictions", work.predictions),
-            ("tables", work.evaluation),
-            ("picture", work.overlay),
-        ):
+        mean, minutes = float(self._mean_dice or 0.0), sum(self._done.values()) / 60.0
+        table = self.table.read_text(encoding="utf-8").rstrip()
+        for line in ("", table, ""):
+            self._tell(line)
+        self._tell(f"Mean Dice {mean:.3f} on {self.settings.test} test slices, after {minutes:.1f} minutes.")
+        places = {"model": self.model, "predictions": self.predictions, "tables": self.evaluation}
+        for what, where in {**places, "picture": self.overlay}.items():
             self._tell(f"{what:<12} {where}")
         return mean
 
 
-def add_light_configuration(plans_file: Path, base: str = "2d", name: str = "2d_light") -> None:
-    """Add to a plans file a configuration for training on a CPU, or put it right: half the features at every stage.
+def add_light_configuration(plans_file: Path) -> None:
+    """Add to a plans file ``2d_light`` for training on a CPU, or put it right: ``2d`` with half the features per stage.
 
     nnU-Net's way to do so (its page "explanation of plans files"): an entry that inherits from another and replaces
     what differs. The pre-processed data are shared.
     """
     plans = json.loads(plans_file.read_text(encoding="utf-8"))
-    architecture = copy.deepcopy(plans["configurations"][base]["architecture"])
+    architecture = copy.deepcopy(plans["configurations"]["2d"]["architecture"])
     features = architecture["arch_kwargs"]["features_per_stage"]
     architecture["arch_kwargs"]["features_per_stage"] = [max(n // 2, 8) for n in features]
-    plans["configurations"][name] = {"inherits_from": base, "architecture": architecture}
+    plans["configurations"]["2d_light"] = {"inherits_from": "2d", "architecture": architecture}
     write_json(plans_file, plans, indent=4)
+
+
+def console_command(name: str, *arguments: object) -> list[str]:
+    """A console command of the running interpreter's environment, whatever stands on ``PATH``.
+
+    Raises:
+        UserError: If no installed package brings the command.
+    """
+    found = list(entry_points(group="console_scripts", name=name))
+    if not found:
+        raise UserError(f"the command {name} is not installed beside {sys.executable}; install nnunetv2 there")
+    module, function = found[0].module, found[0].attr
+    program = f"import sys; from {module} import {function}; sys.argv[0] = {name!r}; sys.exit({function}())"
+    return [sys.executable, "-c", program, *map(str, arguments)]
+
+
+def run_logged(
+    command: Sequence[str],
+    log: Path,
+    shown: str,
+    environment: Mapping[str, str],
+    on_line: Callable[[str], None] | None = None,
+) -> None:
+    """Run a command to its end, in the folder above the logs.
+
+    Args:
+        command: Program and arguments.
+        log: Receives everything the command prints; an older log is kept above it.
+        shown: The command as a person would type it.
+        environment: All variables.
+        on_line: Receives every line as it comes.
+
+    Raises:
+        StepFailed: If the exit status is not 0.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    last: deque[str] = deque(maxlen=LAST_LINES)
+    with log.open("a", encoding="utf-8") as stream:
+        stream.write(f"$ {shown}\n")
+        with Popen(
+            command,
+            stdin=DEVNULL,
+            stdout=PIPE,
+            stderr=STDOUT,
+            encoding="utf-8",
+            errors="replace",
+            env=environment,
+            cwd=log.parent.parent,
+        ) as process:
+            assert process.stdout is not None
+            try:
+                for line in process.stdout:
+                    stream.write(line)
+                    stream.flush()
+                    if line.strip():
+                        last.append(line.rstrip())
+                    if on_line is not None:
+                        on_line(line)
+            except BaseException:
+                process.terminate()
+                raise
+    if process.returncode != 0:
+        raise StepFailed(f"'{shown}' ended with status {process.returncode}; its log: {log}", last)
+
+
+class EpochLines:
+    """Turns nnU-Net's training log into one line per epoch."""
+
+    _pattern = re.compile(
+        r"(?:Epoch (?P<epoch>\d+)\s*$)|(?:train_loss (?P<loss>\S+))|(?:Pseudo dice \[.*?(?P<dice>\d+\.\d+))"
+        r"|(?:Epoch time: (?P<seconds>[\d.]+) s)"
+    )
+
+    def __init__(self, epochs: int, tell: Callable[[str], None]) -> None:
+        self._epochs = epochs
+        self._tell = tell
+        self._seen: dict[str, str] = {}
+
+    def __call__(self, line: str) -> None:
+        """Read one line of the log; tell about the epoch when its last line has come."""
+        match = self._pattern.search(line)
+        if match is None:
+            return
+        self._seen.update({key: value for key, value in match.groupdict().items() if value is not None})
+        if match["seconds"] is None or "epoch" not in self._seen:
+            return
+        dice = f"{float(self._seen['dice']):.2f}" if "dice" in self._seen else "–"
+        self._tell(
+            f"epoch {int(self._seen['epoch']) + 1:>3}/{self._epochs}   "
+            f"training loss {self._seen.get('loss', '–')}   validation Dice {dice}   {float(match['seconds']):.0f} s"
+        )
+        self._seen.clear()

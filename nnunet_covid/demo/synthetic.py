@@ -10,6 +10,9 @@ LEVELS = (0.2, 0.88)
 """Heights, as a part of the lungs' height, between which single slices are taken."""
 MINIMUM_INFECTION = 0.02
 """Least part of the lungs in a single slice that is infected, where the person allows it."""
+POSITIONS = np.arange(-1.3 * HALF_WIDTH, 1.3 * HALF_WIDTH, 4.0)
+COARSE_GRID = (POSITIONS, POSITIONS + 4.0)
+"""Columns and rows of a slice that is drawn to look where the lungs and lesions are, mm."""
 
 
 def grid(size: int, pixel: float, centre: float = 0.0) -> Array:
@@ -18,92 +21,47 @@ def grid(size: int, pixel: float, centre: float = 0.0) -> Array:
 
 
 def synthetic_slice(seed: int, *, pixel: float = 1.3) -> SyntheticCT:
-    """A slice through a lesion, cut to the box around the lungs.
-
-    Args:
-        seed: Chooses the person and the height.
-        pixel: Size of a pixel, mm.
-    """
+    """A slice through a lesion, cut to the box around the lungs; ``seed`` chooses the person and the height."""
     chest = Chest(seed)
     return lung_box_slice(chest, infected_level(chest), pixel=pixel)
 
 
-def lung_box_slice(chest: Chest, z: float, *, pixel: float = 1.3, margin: float = 6.0) -> SyntheticCT:
-    """The slice at height z, cut to the box around the lungs.
-
-    Args:
-        chest: The person.
-        z: Height, mm.
-        pixel: Size of a pixel, mm.
-        margin: Between the lungs and the border of the picture, mm.
-
-    Raises:
-        ValueError: If there is no lung at this height.
-    """
-    x, y = _coarse_grid()
+def lung_box_slice(chest: Chest, z: float, *, pixel: float = 1.3) -> SyntheticCT:
+    """The slice at a height z with lung in it, mm, with pixels of ``pixel`` mm, cut to 6 mm around the lungs."""
+    x, y = COARSE_GRID
     lungs = chest.slice(x, y, z).lungs > 0
-    if not lungs.any():
-        msg = f"there is no lung at z = {z} mm; the lungs reach from 0 to about {chest.height:.0f} mm"
-        raise ValueError(msg)
     rows, columns = y[lungs.any(axis=1)], x[lungs.any(axis=0)]
-    wide = np.arange(columns[0] - margin, columns[-1] + margin, pixel)
-    return chest.slice(wide, np.arange(rows[0] - margin, rows[-1] + margin, pixel), z)
+    wide, high = (np.arange(p[0] - 6.0, p[-1] + 6.0, pixel) for p in (columns, rows))
+    return chest.slice(wide, high, z)
 
 
-def square_slice(seed: int, *, size: int, field: float = 330.0) -> SyntheticCT:
-    """A square slice through a lesion with the whole chest in it.
-
-    Args:
-        seed: Chooses the person and the height.
-        size: Rows and columns.
-        field: Width of the picture, mm.
-    """
-    chest, pixel = Chest(seed), field / size
-    return chest.slice(grid(size, pixel), grid(size, pixel, 8.0), infected_level(chest))
-
-
-def synthetic_volume(
-    seed: int, *, size: int = 160, spacing: tuple[float, float, float] = (5.0, 2.4, 2.4)
-) -> SyntheticCT:
+def synthetic_volume(seed: int, *, size: int = 160, thickness: float = 5.0, pixel: float = 2.4) -> SyntheticCT:
     """The whole chest.
 
     Args:
         seed: Chooses the person.
         size: Rows and columns.
-        spacing: Of slices, rows and columns, mm; rows and columns must be equally far apart.
-
-    Raises:
-        ValueError: If the pixels are not square.
+        thickness: From slice to slice, mm.
+        pixel: Size of a pixel, mm.
     """
-    between, row, column = spacing
-    if row != column:
-        msg = f"pixels must be square, but rows are {row} mm and columns {column} mm apart"
-        raise ValueError(msg)
     chest = Chest(seed)
-    x, y = grid(size, column), grid(size, row, 8.0)
-    slices = [chest.slice(x, y, float(z)) for z in np.arange(0.5 * between, chest.height, between)]
+    x, y = grid(size, pixel), grid(size, pixel, 8.0)
+    slices = [chest.slice(x, y, float(z)) for z in np.arange(0.5 * thickness, chest.height, thickness)]
     return SyntheticCT(
         np.stack([s.hounsfield for s in slices]),
         np.stack([s.labels for s in slices]),
         np.stack([s.lungs for s in slices]),
-        spacing,
+        (thickness, pixel, pixel),
     )
 
 
 def infected_level(chest: Chest) -> float:
     """The height of the centre of a lesion, mm: of the first that takes up enough of the slice, else of the largest."""
-    if not chest.lesions:
-        return 0.5 * chest.height
     parts: dict[float, float] = {}
     for lesion in chest.lesions:
         z = float(np.clip(lesion.centre[2], LEVELS[0] * chest.height, LEVELS[1] * chest.height))
-        coarse = chest.slice(*_coarse_grid(), z)
+        coarse = chest.slice(*COARSE_GRID, z)
         parts[z] = float(coarse.infection.sum() / max((coarse.lungs > 0).sum(), 1))
         if parts[z] >= MINIMUM_INFECTION:
             return z
     return max(parts, key=lambda z: parts[z])
-
-
-def _coarse_grid() -> tuple[Array, Array]:
-    positions = np.arange(-1.3 * HALF_WIDTH, 1.3 * HALF_WIDTH, 4.0)
-    return positions, positions + 4.0

@@ -15,8 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 CUBIC_MILLIMETRES_PER_MILLILITRE = 1000.0
-# Arrays of this size are allocated over and over without a page fault, which costs more than the arithmetic.
-SLAB_VOXELS = 1 << 21
 
 Emptiness = Literal["", "both", "prediction", "reference"]
 
@@ -64,18 +62,10 @@ def confusion_counts(
     if prediction.shape != reference.shape:
         msg = f"masks differ in shape: prediction {prediction.shape}, reference {reference.shape}"
         raise ValueError(msg)
-    total = tp = predicted = expected = 0
-    flat_prediction, flat_reference = prediction.reshape(-1), reference.reshape(-1)
-    flat_valid = None if valid is None else valid.reshape(-1)
-    for start in range(0, prediction.size, SLAB_VOXELS):
-        slab = slice(start, start + SLAB_VOXELS)
-        p, r = flat_prediction[slab], flat_reference[slab]
-        if flat_valid is not None:
-            p, r = p & flat_valid[slab], r & flat_valid[slab]
-        total += p.size if flat_valid is None else int(np.count_nonzero(flat_valid[slab]))
-        tp += int(np.count_nonzero(p & r))
-        predicted += int(np.count_nonzero(p))
-        expected += int(np.count_nonzero(r))
+    if valid is not None:
+        prediction, reference = prediction & valid, reference & valid
+    total = prediction.size if valid is None else int(np.count_nonzero(valid))
+    tp, predicted, expected = (int(np.count_nonzero(m)) for m in (prediction & reference, prediction, reference))
     fp, fn = predicted - tp, expected - tp
     return ConfusionCounts(tp=tp, fp=fp, fn=fn, tn=total - tp - fp - fn)
 

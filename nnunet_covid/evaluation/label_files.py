@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from nnunet_covid.errors import UserError, reason_of
+from nnunet_covid.files import is_whole
 from nnunet_covid.geometry import Geometry
-from nnunet_covid.whole_nifti import is_whole
 
 # The readers of the two commonest endings, so that nnunetv2 need not be imported for them. Tests hold this against it.
 COMMON_READERS = {".png": "NaturalImage2DIO", ".nii.gz": "SimpleITKIO"}

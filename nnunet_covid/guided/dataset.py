@@ -24,8 +24,7 @@ from nnunet_covid.guided.maps import (
     from_probabilities,
     maps_of_folds,
 )
-from nnunet_covid.nnunet.dataset import RawDataset, Split, open_raw_dataset
-from nnunet_covid.nnunet.output import copy_image, write_channel
+from nnunet_covid.nnunet.dataset import RawDataset, Split, copy_image, open_raw_dataset, write_channel
 from nnunet_covid.raw_dataset.destination import (
     dataset_folder_name,
     is_environments_raw_folder,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import files_in, some_of
-from nnunet_covid.nnunet.dataset import Split, read_splits
+from nnunet_covid.nnunet.dataset import Split, fold_folders, read_splits
 
 MapKind = Literal["label", "probability"]
 MAP_KINDS = ("label", "probability")
@@ -109,8 +109,8 @@ def folds_of_maps(maps: dict[str, tuple[int, Path]]) -> list[Split]:
 
 
 def _folds(model: Path) -> list[int]:
-    names = (path.name.removeprefix("fold_") for path in model.glob("fold_*") if path.is_dir())
-    return sorted(int(name) for name in names if name.isdecimal())
+    names = (path.name.removeprefix("fold_") for path in fold_folders(model))
+    return [int(name) for name in names if name.isdecimal()]
 
 
 def _maps(model: Path, fold: int, suffix: str) -> list[Path]:

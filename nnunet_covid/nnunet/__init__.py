@@ -1,1 +1,1 @@
-"""Everything that touches nnU-Net's own interfaces: registration, plans, targets."""
+"""Everything that touches nnU-Net's own interfaces: data sets, plans, prediction, targets."""

@@ -1,9 +1,9 @@
-"""A raw nnU-Net data set on disk: its name, its cases, their files and folds, read with nnU-Net's own readers.
+"""nnU-Net's files on disk: a data set's name, cases and folds, images and label maps read and written, a model's folds.
 
 Everybody who lists or reads images named ``CASE_0000`` does it here, by one set of rules: hidden files are passed over,
 every other file with the data set's ending must have its channel in the name, and channels have no gaps. What
-dataset.json says stands in :mod:`nnunet_covid.dataset_json`, which needs no nnU-Net; files are written in
-:mod:`nnunet_covid.nnunet.output`, and made by the converters.
+dataset.json says stands in :mod:`nnunet_covid.dataset_json`, which needs no nnU-Net. Images are read with nnU-Net's own
+readers; label maps and maps are written in the format and geometry of the image that they belong to.
 """
 
 from __future__ import annotations
@@ -12,21 +12,28 @@ import contextlib
 import io
 import json
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import SimpleITK as sitk
 from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 from numpy.typing import NDArray
+from PIL import Image
 
 from nnunet_covid.dataset_json import channel_names, ignore_label, read_dataset_json
 from nnunet_covid.errors import UserError, reason_of
-from nnunet_covid.files import environment_folder, files_in
+from nnunet_covid.files import environment_folder, files_in, replacing
 
 NNUNET_FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
+NIFTI = ".nii.gz"
+SLICE_SPACING = 999
+"""nnU-Net's mark of a picture without a third axis."""
 Split = dict[str, list[str]]
 """One fold: ``train`` and ``val``, each a list of case names."""
 
@@ -215,7 +222,9 @@ def read_splits(dataset: str, *places: Path) -> list[Split] | None:
     Raises:
         UserError: If a file is no list of folds.
     """
-    path = splits_file(dataset, *places)
+    base = environment_folder("nnUNet_preprocessed")
+    candidates = [place / "splits_final.json" for place in (*([base / dataset] if base else []), *places)]
+    path = next((path for path in candidates if path.is_file()), None)
     if path is None:
         return None
     try:
@@ -226,11 +235,25 @@ def read_splits(dataset: str, *places: Path) -> list[Split] | None:
         raise UserError(message) from e
 
 
-def splits_file(dataset: str, *places: Path) -> Path | None:
-    """Where the folds of :func:`read_splits` stand."""
-    base = environment_folder("nnUNet_preprocessed")
-    candidates = [place / "splits_final.json" for place in (*([base / dataset] if base else []), *places)]
-    return next((path for path in candidates if path.is_file()), None)
+def fold_folders(model: Path, file: str = "") -> list[Path]:
+    """Folders of a model's folds that hold a file (or folder) of this name, by number; ``fold_all`` comes last."""
+    found = [path for path in model.glob("fold_*") if path.is_dir() and (path / file).exists()]
+    return sorted(found, key=lambda path: (not path.name[5:].isdecimal(), len(path.name), path.name))
+
+
+def require_trained_model(model: Path) -> None:
+    """Is this a folder of a trained model, as nnU-Net writes it?
+
+    Raises:
+        UserError: If not.
+    """
+    if not model.is_dir():
+        raise UserError(f"{model} is no folder; give a trained model, RESULTS/DATASET/TRAINER__PLANS__CONFIGURATION")
+    for name in ("plans.json", "dataset.json"):
+        if not (model / name).is_file():
+            raise UserError(
+                f"{model} is no trained model: it has no {name}; the folder is RESULTS/DATASET/TRAINER__PLANS__CONFIG"
+            )
 
 
 def read_images(reader: Any, files: Sequence[Path]) -> tuple[NDArray[Any], dict[str, Any]]:
@@ -259,3 +282,84 @@ def _read(read: Any, files: Any, first: Path) -> tuple[NDArray[Any], dict[str, A
     except Exception as e:  # every format has exceptions of its own
         lines = [line for line in said.getvalue().splitlines() if line.strip()]
         raise UserError(f"{first} cannot be read: {lines[0] if lines else reason_of(e)}") from e
+
+
+def copy_image(source: Path, target: Path) -> None:
+    """Copy an image or label map, with the file beside it in which a 3D TIFF has its spacing."""
+    shutil.copyfile(source, target)
+    spacing = _spacing_file(source)
+    if spacing.is_file():
+        shutil.copyfile(spacing, _spacing_file(target))
+
+
+def _spacing_file(path: Path) -> Path:
+    """``CASE.json`` of ``CASE_0000.tif`` and of ``CASE.tif``."""
+    return path.with_name(re.sub(r"_\d{4}$", "", path.stem) + ".json")
+
+
+def write_labels(path: Path, labels: NDArray[Any], properties: dict[str, Any], reader: Any) -> None:
+    """Write whole numbers (z, y, x) with nnU-Net's writer, under a temporary name, then renamed."""
+    with replacing(path) as unfinished:
+        reader.write_seg(labels, str(unfinished), properties)
+        spacing = unfinished.with_suffix(".json")  # nnU-Net's writer of 3D TIFF leaves it
+        if spacing.is_file():
+            spacing.replace(_spacing_file(path))
+
+
+def write_channel(path: Path, channel: NDArray[Any], properties: dict[str, Any], reader: Any) -> None:
+    """Write one channel (z, y, x) in the format and geometry of an image, under a temporary name, then renamed.
+
+    Whole numbers go into any format; fractions need one that ITK or nibabel reads.
+    """
+    if channel.dtype == np.uint8 and path.suffix == ".png":
+        with replacing(path) as unfinished:
+            Image.fromarray(channel[0]).save(unfinished, format="PNG")  # nnU-Net's writer turns 255 into 16 bits
+    elif channel.dtype.kind in "ui":
+        write_labels(path, channel, properties, reader)
+    else:
+        write_map(path, channel, properties)
+
+
+def write_map(path: Path, image_map: NDArray[np.float32], properties: dict[str, Any]) -> None:
+    """Write a map as NIfTI with spacing, origin and direction of the image that it was computed from.
+
+    A picture (PNG and the like) has no geometry but its pixels: it becomes a 2D NIfTI with spacing 1×1.
+
+    Args:
+        path: Ends in ``.nii.gz`` (or another ending of ITK's, where an ITK reader read the image); written under a
+            temporary name and renamed.
+        image_map: (z, y, x) as nnU-Net's reader orders the axes.
+        properties: What the reader returned beside the image.
+    """
+    with replacing(path) as unfinished:
+        if "nibabel_stuff" in properties:
+            _write_nibabel(unfinished, image_map, properties["nibabel_stuff"])
+        else:
+            sitk.WriteImage(_itk_image(image_map, properties), str(unfinished), useCompression=True)
+
+
+def _itk_image(image_map: NDArray[np.float32], properties: dict[str, Any]) -> sitk.Image:
+    geometry = properties.get("sitk_stuff")
+    if geometry is None:
+        spacing = [float(s) for s in properties["spacing"]][::-1]
+        geometry = {"spacing": spacing[:2] if image_map.shape[0] == 1 and spacing[2] == SLICE_SPACING else spacing}
+    image = sitk.GetImageFromArray(image_map[0] if len(geometry["spacing"]) == 2 else image_map)
+    image.SetSpacing(geometry["spacing"])
+    if "origin" in geometry:
+        image.SetOrigin(geometry["origin"])
+        image.SetDirection(geometry["direction"])
+    if "original_orientation" in geometry:  # a reader that turns every image the same way
+        image = sitk.DICOMOrient(image, geometry["original_orientation"])
+    return image
+
+
+def _write_nibabel(path: Path, image_map: NDArray[np.float32], geometry: dict[str, Any]) -> None:
+    import nibabel
+    from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
+
+    affine = geometry.get("reoriented_affine", geometry["original_affine"])
+    image = nibabel.Nifti1Image(image_map.transpose(2, 1, 0), affine=affine)
+    if "reoriented_affine" in geometry:
+        back = ornt_transform(axcodes2ornt("RAS"), io_orientation(geometry["original_affine"]))
+        image = image.as_reoriented(back)
+    nibabel.save(image, path)

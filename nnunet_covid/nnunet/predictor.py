@@ -1,7 +1,7 @@
 """Prediction in this process: a trained model folder, its networks tile by tile, and the way back into the image.
 
-What nnU-Net does is left to nnU-Net; its mistakes are told in one line. Files are listed and read in
-:mod:`nnunet_covid.nnunet.dataset` and written in :mod:`nnunet_covid.nnunet.output`.
+What nnU-Net does is left to nnU-Net; its mistakes are told in one line. Files are listed, read and written in
+:mod:`nnunet_covid.nnunet.dataset`.
 """
 
 from __future__ import annotations
@@ -27,10 +27,16 @@ from torch import nn
 from torch._dynamo import OptimizedModule
 
 from nnunet_covid.dataset_json import channel_names, foreground_values
-from nnunet_covid.device import chosen_device
 from nnunet_covid.errors import UserError
-from nnunet_covid.nnunet.dataset import CaseFiles, list_cases, read_images, read_labels
-from nnunet_covid.startup import offer_trainers
+from nnunet_covid.nnunet.dataset import (
+    CaseFiles,
+    fold_folders,
+    list_cases,
+    read_images,
+    read_labels,
+    require_trained_model,
+)
+from nnunet_covid.startup import chosen_device, offer_trainers
 
 Position = tuple[Any, ...]
 """Index of a tile in the padded image, channel axis first."""
@@ -85,7 +91,7 @@ class TrainedModel:
             folder: As nnU-Net writes it: ``TRAINER__PLANS__CONFIGURATION``, with ``plans.json`` and ``fold_*``.
             folds: Folds to use; all with this checkpoint (but not ``all``, unless it is alone) if not given.
             checkpoint: File name of the weights in every fold.
-            device: One of :data:`nnunet_covid.device.DEVICES`.
+            device: One of :data:`nnunet_covid.startup.DEVICES`.
             mirroring: Predict the mirrored image too and average, as nnU-Net does by default.
 
         Raises:
@@ -257,14 +263,8 @@ class TrainedModel:
 
 
 def _checked_folds(folder: Path, folds: Sequence[str] | None, checkpoint: str) -> tuple[str, ...]:
-    if not folder.is_dir():
-        raise UserError(f"{folder} is no folder; give a trained model, RESULTS/DATASET/TRAINER__PLANS__CONFIGURATION")
-    for name in ("plans.json", "dataset.json"):
-        if not (folder / name).is_file():
-            raise UserError(
-                f"{folder} is no trained model: it has no {name}; the folder is named TRAINER__PLANS__CONFIG"
-            )
-    present = sorted(path.parent.name.removeprefix("fold_") for path in folder.glob(f"fold_*/{checkpoint}"))
+    require_trained_model(folder)
+    present = [path.name.removeprefix("fold_") for path in fold_folders(folder, checkpoint)]
     if not present:
         others = sorted({path.name for path in folder.glob("fold_*/checkpoint_*.pth")})
         hint = f"present: {', '.join(others)}; choose one of these" if others else "train it first"
@@ -287,7 +287,7 @@ class Tiles:
 
     def __init__(self, predictor: nnUNetPredictor, data: torch.Tensor) -> None:
         patch = tuple(predictor.configuration_manager.patch_size)
-        self.data, self._inside = self._padded(data, patch)
+        self.data, self._inside = pad_nd_image(data, patch, "constant", {"value": 0}, True, None)
         self.positions: list[Position] = predictor._internal_get_sliding_window_slicers(self.data.shape[1:])
         # half precision as in nnU-Net: there the far corners of a patch weigh what the smallest half does
         gaussian = compute_gaussian(
@@ -297,10 +297,6 @@ class Tiles:
         self.total = torch.zeros(self.data.shape[1:])
         for position in self.positions:
             self.total[position[1:]] += self.weight
-
-    @staticmethod
-    def _padded(data: torch.Tensor, patch: tuple[int, ...]) -> tuple[torch.Tensor, Position]:
-        return pad_nd_image(data, patch, "constant", {"value": 0}, True, None)
 
     def cut(self, position: Position) -> torch.Tensor:
         """The image inside a tile, (1, channels, *patch)."""

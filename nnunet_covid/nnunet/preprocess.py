@@ -113,7 +113,7 @@ def preprocess_image(
     properties: dict[str, Any],
     how: Preprocessing,
 ) -> None:
-    """Pre-process a case that has been read, and write it.
+    """Pre-process a case that has been read, and write it, both as nnU-Net does.
 
     Args:
         target: Its files without their endings.
@@ -141,27 +141,12 @@ def preprocess_image(
     except (OSError, RuntimeError, ValueError, AssertionError, KeyError, IndexError) as e:
         raise UserError(f"{case.files[0]} cannot be pre-processed with these plans ({reason_of(e)})") from e
     properties.setdefault("class_locations", {1: []})  # nnU-Net's loader asks for it
-    write_case(target, data.astype(np.float32, copy=False), mask.astype(np.int16), properties, configuration.patch_size)
-
-
-def write_case(
-    target: Path, data: np.ndarray, mask: np.ndarray, properties: dict[str, Any], patch_size: Sequence[int]
-) -> None:
-    """Write a pre-processed case (channels, *spatial) and its mask (1, *spatial) as nnU-Net does."""
-    patch = tuple(patch_size)
+    data, mask = data.astype(np.float32, copy=False), mask.astype(np.int16)
+    patch = tuple(configuration.patch_size)
     blocks, chunks = comp_blosc2_params(data.shape, patch, data.itemsize)
     blocks_seg, chunks_seg = comp_blosc2_params(mask.shape, patch, mask.itemsize)
     with replacing(target, ENDINGS) as unfinished:
-        nnUNetDatasetBlosc2.save_case(
-            data,
-            mask,
-            properties,
-            str(unfinished),
-            chunks=chunks,
-            blocks=blocks,
-            chunks_seg=chunks_seg,
-            blocks_seg=blocks_seg,
-        )
+        nnUNetDatasetBlosc2.save_case(data, mask, properties, str(unfinished), chunks, blocks, chunks_seg, blocks_seg)
 
 
 def is_preprocessed(target: Path) -> bool:
@@ -222,15 +207,19 @@ def count_labels(dataset: Any, cases: Sequence[str], cache: Path) -> Counter[int
         cases: Its cases that make up the training set.
         cache: JSON file with what has been counted; made or brought up to date.
     """
-    known = _read_cache(cache)
+    try:
+        known = json.loads(cache.read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        known = {}
     total: Counter[int] = Counter()
     changed = False
     for case in tqdm(cases, desc="label counts", unit="case", leave=False):
         stamp = _stamp(Path(dataset.source_folder), case)
         entry = known.get(case)
         if entry is None or entry["stamp"] != stamp:
-            counts = voxels_by_value(dataset.load_case(case)[1][0])
-            entry = known[case] = {"stamp": stamp, "counts": {str(label): n for label, n in counts.items()}}
+            values, counts = np.unique(dataset.load_case(case)[1][0], return_counts=True)
+            counted = {str(int(value)): int(n) for value, n in zip(values, counts, strict=True)}
+            entry = known[case] = {"stamp": stamp, "counts": counted}
             changed = True
         total.update({int(label): n for label, n in entry["counts"].items()})
     if changed:
@@ -245,21 +234,8 @@ def class_counts(counts: Counter[int], labels: Iterable[int]) -> list[int]:
     return [merged[label] for label in labels]
 
 
-def voxels_by_value(labels: Any) -> dict[int, int]:
-    """How many voxels of an array hold each of its values."""
-    values, counts = np.unique(labels, return_counts=True)
-    return {int(v): int(n) for v, n in zip(values, counts, strict=True)}
-
-
 def _stamp(folder: Path, case: str) -> list[list[Any]]:
     """Name, size and time of change of the files that may hold the segmentation of a case."""
     candidates = (folder / f"{case}{ending}" for ending in ("_seg.b2nd", "_seg.npy", ".npz"))
     stats = ((path.name, path.stat()) for path in candidates if path.is_file())
     return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
-
-
-def _read_cache(cache: Path) -> dict[str, Any]:
-    try:
-        return json.loads(cache.read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
-        return {}

@@ -13,13 +13,12 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from nnunet_covid.files import files_in
+from nnunet_covid.files import files_in, is_whole
 from nnunet_covid.geometry import Geometry, difference_of
 from nnunet_covid.raw_dataset.classes import ClassScheme, map_values
 from nnunet_covid.raw_dataset.recipe import SourceCase
 from nnunet_covid.raw_dataset.scan import Scan
 from nnunet_covid.raw_dataset.source import Problems, UnusableFile
-from nnunet_covid.whole_nifti import is_whole
 
 MODALITY = "0008|0060"
 POSITION = "0020|0032"

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from nnunet_covid.losses.self_attention_distillation import attention_map
+from nnunet_covid.losses.ssa_net import attention_map
 from nnunet_covid.nnunet.predictor import ForegroundClass, PreparedCase, Tiles, TrainedModel, to_image_grid
 from nnunet_covid.saliency.encoder import EncoderFeatures
 from nnunet_covid.saliency.maps import (

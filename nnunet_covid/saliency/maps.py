@@ -1,7 +1,7 @@
 r"""Attention maps and class activation maps as pure functions of tensors and arrays, in two or three dimensions.
 
 Attention: eq. (2) of SSA-Net (Wang et al.), :math:`\Phi(A) = S(B(G(A)))`, for a whole image that was looked at in
-tiles; eq. (1), G, is :func:`nnunet_covid.losses.self_attention_distillation.attention_map`.
+tiles; eq. (1), G, is :func:`nnunet_covid.losses.ssa_net.attention_map`.
 
 Class activation: Grad-CAM (Selvaraju et al., ICCV 2017) for segmentation networks. The class score :math:`y^c` of a
 classifier becomes the sum of the class's logits over a set of voxels (Vinogradova et al., "Towards interpretable

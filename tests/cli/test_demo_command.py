@@ -1,8 +1,7 @@
 import pytest
 
 from nnunet_covid.cli import main
-from nnunet_covid.demo.commands import StepFailed
-from nnunet_covid.demo.pipeline import Demo
+from nnunet_covid.demo.pipeline import Demo, StepFailed
 
 
 def test_help_names_every_option_with_its_default(capsys):
@@ -43,7 +42,7 @@ def test_a_failed_step_ends_with_its_log_and_one_error_line_and_status_1(tmp_pat
 
 def test_options_reach_the_demo(tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(Demo, "run", lambda self: seen.append((self.workspace.folder, self.settings)))
+    monkeypatch.setattr(Demo, "run", lambda self: seen.append((self.folder, self.settings)))
     options = ["--device", "cpu", "--seed", "3", "--epochs", "2", "--iterations", "4", "--training", "6", "--test", "1"]
     assert main(["demo", "-o", str(tmp_path), *options]) == 0
     folder, settings = seen[0]

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from nnunet_covid.demo.commands import LAST_LINES, EpochLines, StepFailed, console_command, run_logged
+from nnunet_covid.demo.pipeline import LAST_LINES, EpochLines, StepFailed, console_command, run_logged
 from nnunet_covid.errors import UserError
 
 
@@ -15,7 +15,6 @@ def run_program(program, tmp_path, **arguments):
         tmp_path / "logs" / "step.log",
         shown="the command",
         environment=os.environ,
-        folder=tmp_path,
         **arguments,
     )
     return (tmp_path / "logs" / "step.log").read_text()

@@ -8,11 +8,9 @@ import sys
 import pytest
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunet_covid.demo.commands import StepFailed
-from nnunet_covid.demo.pipeline import Demo, Settings, Step, Workspace, add_light_configuration
-from nnunet_covid.device import chosen_device
+from nnunet_covid.demo.pipeline import Demo, Settings, StepFailed, add_light_configuration
 from nnunet_covid.errors import UserError
-from nnunet_covid.startup import TRAINERS_FOLDER
+from nnunet_covid.startup import TRAINERS_FOLDER, chosen_device
 
 PLANS = {
     "plans_name": "nnUNetPlans",
@@ -40,18 +38,17 @@ class RecordedDemo(Demo):
 
     def steps(self):
         return [
-            Step(name, name, lambda name=name: self.work(name), self.workspace.folder / name)
-            for name in ("data", "train", "score")
+            (name, name, lambda name=name: self.work(name), self.folder / name) for name in ("data", "train", "score")
         ]
 
     def work(self, name):
         if name == self.broken:
             raise StepFailed("it broke", ["last line"])
         self.ran.append(name)
-        (self.workspace.folder / name).write_text("result")
+        (self.folder / name).write_text("result")
         if name == "score":
-            self.workspace.evaluation.mkdir(exist_ok=True)
-            (self.workspace.evaluation / "table.txt").write_text("the table\n")
+            self.evaluation.mkdir(exist_ok=True)
+            (self.evaluation / "table.txt").write_text("the table\n")
             self._mean_dice = 0.75
 
 
@@ -60,7 +57,7 @@ def test_steps_run_in_order_and_the_result_is_told(tmp_path):
     assert demo.run() == 0.75
     assert demo.ran == ["data", "train", "score"]
     assert [line for line in demo.told if line.startswith("[")] == ["[1/3] data", "[2/3] train", "[3/3] score"]
-    assert any(str(demo.workspace.overlay) in line for line in demo.told)
+    assert any(str(demo.overlay) in line for line in demo.told)
 
 
 def test_a_broken_demo_names_the_step_and_goes_on_there_next_time(tmp_path):
@@ -138,7 +135,7 @@ def test_trainer_name_says_length_and_seed():
 
 def test_environment_has_folders_of_its_own_and_keeps_other_trainers(tmp_path):
     base = {"nnUNet_raw": "elsewhere", "nnUNet_extTrainer": "theirs", "PATH": "kept"}
-    environment = Workspace(tmp_path).environment("cpu", base)
+    environment = Demo(tmp_path, Settings()).environment(base)
     assert environment["nnUNet_raw"] == str(tmp_path / "nnUNet_raw")
     assert environment["nnUNet_extTrainer"].split(os.pathsep) == ["theirs", str(TRAINERS_FOLDER)]
     assert environment["PATH"] == "kept"

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from skimage import io
+from tiny_covid_semiseg import write_tiny_covid_semiseg
 from workspace import Workspace
 
 from nnunet_covid.cli import main
-from nnunet_covid.demo.covid_semiseg import write_tiny_covid_semiseg
 
 pytestmark = pytest.mark.e2e
 FIRST, LESIONS, GUIDED = "Dataset511_COVIDSemiSeg", "Dataset512_COVIDSemiSegMultiClass", "Dataset513_Guided"

@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from skimage import io
+from tiny_covid_semiseg import write_tiny_covid_semiseg
 from workspace import Workspace
-
-from nnunet_covid.demo.covid_semiseg import write_tiny_covid_semiseg
 
 pytestmark = pytest.mark.e2e
 DATASET = "Dataset561_COVIDSemiSeg"

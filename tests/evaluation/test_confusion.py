@@ -24,11 +24,6 @@ def test_ignored_voxels_are_in_no_count():
     assert counts.total == 5
 
 
-def test_counts_of_more_voxels_than_one_slab(monkeypatch):
-    monkeypatch.setattr(confusion, "SLAB_VOXELS", 3)
-    assert confusion_counts(PREDICTION, REFERENCE) == ConfusionCounts(tp=2, fp=1, fn=2, tn=3)
-
-
 def test_ratios_of_a_case_computed_by_hand():
     counts = ConfusionCounts(tp=2, fp=1, fn=2, tn=3)
     assert confusion.dice(counts) == pytest.approx(4 / 7)

@@ -1,4 +1,4 @@
-"""Folders of label maps: scores, processes, and every kind of bad input before the first case is scored."""
+"""Folders of label maps: scores, processes, and every kind of bad input before anything is written."""
 
 import ctypes
 import json

@@ -1,4 +1,4 @@
-"""HD95 and NSD: known answers, properties, empty masks, ignored voxels; borders and boxes below them."""
+"""HD95 and NSD: known answers, properties, empty masks, ignored voxels; borders, boxes and near pixels below them."""
 
 import math
 
@@ -8,13 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from scipy import ndimage
+from scipy.spatial import cKDTree
 
-from nnunet_covid.evaluation import surface_distance
 from nnunet_covid.evaluation.surface_distance import (
+    NEAREST_BIT,
+    NOTHING,
     border_voxels,
-    common_box,
-    flat_indices,
     foreground_box,
+    near_distances,
     surface_distances,
 )
 
@@ -61,7 +62,7 @@ def test_hd95_takes_the_larger_direction_and_forgets_the_outlying_twentieth():
     assert surface_distances(prediction, reference, (1.0, 1.0)).hd95() == 0.0
     prediction[1, 104:120] = True  # now 20 of 120: rank 0.95 · 119 = 113.05 from below lies between 14 and 15
     assert surface_distances(prediction, reference, (1.0, 1.0)).hd95() == pytest.approx(14.05)
-    assert surface_distances(prediction, reference, (1.0, 1.0)).hausdorff() == 20.0
+    assert surface_distances(prediction, reference, (1.0, 1.0)).to_reference.max() == 20.0
 
 
 def test_voxels_exactly_at_the_tolerance_are_within_it():
@@ -96,7 +97,7 @@ def test_both_keep_their_bounds(case):
     prediction, reference, spacing = case
     distances = surface_distances(prediction, reference, spacing)
     diagonal = float(np.linalg.norm(np.multiply(prediction.shape, spacing)))
-    assert 0 <= distances.hd95() <= distances.hausdorff() <= diagonal * (1 + 1e-12)
+    assert 0 <= distances.hd95() <= diagonal * (1 + 1e-12)
     assert 0 <= distances.nsd(0) <= distances.nsd(0.8) <= distances.nsd(100) <= 1
 
 
@@ -153,14 +154,6 @@ def test_border_is_the_mask_less_its_erosion(mask):
     np.testing.assert_array_equal(border_voxels(mask), mask & ~ndimage.binary_erosion(mask))
 
 
-@given(MASKS, st.integers(1, 40))
-def test_border_does_not_depend_on_the_slabs(mask, slab):
-    whole = border_voxels(mask)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(surface_distance, "SLAB_VOXELS", slab)
-        np.testing.assert_array_equal(border_voxels(mask), whole)
-
-
 def test_border_of_a_mask_that_is_not_contiguous():
     mask = np.zeros((8, 9, 10), dtype=bool)
     mask[2:6, 1:7, 3:8] = True
@@ -199,19 +192,26 @@ def test_box_holds_all_foreground_and_is_the_smallest(mask):
         assert inside[-1].any()
 
 
-def test_common_box_spans_both_masks():
-    first, second = np.zeros((9, 9), dtype=bool), np.zeros((9, 9), dtype=bool)
-    first[2, 3], second[6, 1] = True, True
-    assert common_box(first, second) == (slice(2, 7), slice(1, 4))
-    assert common_box(first, np.zeros_like(first)) == (slice(2, 3), slice(3, 4))
-    assert common_box(np.zeros_like(first)) is None
+def test_the_table_holds_the_nearest_bit_of_every_window():
+    for window in (0b1, 0b1 << 8, 0b1 << 15, 0b1000000010000001, 0xFFFF, 0b0000001000010000):
+        bits = [abs(b - 8) for b in range(16) if window >> b & 1]
+        assert NEAREST_BIT[window] == min(bits)
+    assert NEAREST_BIT[0] == NOTHING
 
 
-@pytest.mark.parametrize("shape", [(1,), (7,), (8,), (3, 5), (4, 8), (5, 7, 9)])
-@pytest.mark.parametrize("share", [0.0, 0.05, 1.0])
-def test_flat_indices_are_those_of_numpy(shape, share):
-    mask = np.random.default_rng(0).random(shape) < share
-    np.testing.assert_array_equal(flat_indices(mask), np.flatnonzero(mask))
+@pytest.mark.parametrize("spacing", [(1.0, 1.0), (0.7, 2.0), (5.0, 0.5)])
+@pytest.mark.parametrize("share", [0.003, 0.03, 0.3])
+def test_distances_said_to_be_sure_are_those_of_a_search_tree(spacing, share):
+    rng = np.random.default_rng(0)
+    for shape in [(40, 33), (1, 50), (64, 1), (17, 130)]:
+        target = rng.random(shape) < share
+        target[rng.integers(shape[0]), rng.integers(shape[1])] = True
+        pixels = np.arange(target.size)
+        expected = cKDTree(np.argwhere(target) * spacing).query(np.argwhere(np.ones(shape)) * spacing)[0]
+        distances, sure = near_distances(pixels, target, spacing)
+        np.testing.assert_allclose(distances[sure], expected[sure], rtol=1e-12)
+        assert sure[expected <= 7 * min(spacing)].all()
+        assert not sure[expected > 8 * min(spacing) * (1 + 1e-9)].any()
 
 
 def test_near_and_far_pixels_of_one_border_are_measured_alike():

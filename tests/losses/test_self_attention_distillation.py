@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from nnunet_covid.losses.self_attention_distillation import (
+from nnunet_covid.losses.ssa_net import (
     SelfAttentionDistillation,
     attention_distribution,
     attention_map,

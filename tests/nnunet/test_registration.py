@@ -13,7 +13,6 @@ import pytest
 
 from nnunet_covid import startup
 from nnunet_covid.errors import UserError
-from nnunet_covid.nnunet import registration
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -29,20 +28,20 @@ def test_the_folder_is_appended_once_and_others_are_kept() -> None:
 
 
 def test_registering_twice_is_registering_once_and_can_be_undone(tmp_path: Path) -> None:
-    assert not registration.is_registered(tmp_path)
-    path = registration.register(tmp_path)
-    assert registration.register(tmp_path) == path
-    assert registration.is_registered(tmp_path)
+    assert not startup.is_registered(tmp_path)
+    path = startup.register(tmp_path)
+    assert startup.register(tmp_path) == path
+    assert startup.is_registered(tmp_path)
     assert list(tmp_path.iterdir()) == [path]
     assert path.read_text().count("\n") == 1
-    assert registration.unregister(tmp_path) == path
-    assert registration.unregister(tmp_path) is None
+    assert startup.unregister(tmp_path) == path
+    assert startup.unregister(tmp_path) is None
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_written_is_said_so(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="export nnUNet_extTrainer"):
-        registration.register(tmp_path / "missing")
+        startup.register(tmp_path / "missing")
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from skimage import io
 from tiny_data_set import TinyDataSet
 
 from nnunet_covid import cli, trainers
-from nnunet_covid.demo.commands import console_command
+from nnunet_covid.demo.pipeline import console_command
 from nnunet_covid.semi_supervised.training import PREFIX, LabelledAndPseudo
 
 pytestmark = pytest.mark.e2e

@@ -97,6 +97,8 @@ def test_any_trainer_that_nnunet_finds_takes_a_length_and_a_seed(
         "from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer\n\n\n"
         "class TrainerOfSomebody(nnUNetTrainer):\n    pass\n"
     )
+    for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        monkeypatch.setenv(variable, str(tmp_path))
     monkeypatch.setenv("nnUNet_extTrainer", os.pathsep.join((str(tmp_path), str(TRAINERS_FOLDER))))
     for base in ("nnUNetTrainerDA5", "TrainerOfSomebody"):
         found = recursive_find_trainer_class_by_name(f"{base}_7epochs_3its_seed1")

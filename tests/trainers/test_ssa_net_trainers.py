@@ -13,7 +13,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_covid import trainers
-from nnunet_covid.losses.self_attention_distillation import distillation_loss
+from nnunet_covid.losses.ssa_net import distillation_loss
 from nnunet_covid.networks.spatial_convolution import SpatialConvolution
 from nnunet_covid.trainers.ssa_net import (
     SSANetDiceCETrainer,
