@@ -27,7 +27,7 @@ from nnunet_covid.calibration.fit import (
     dice_curves,
     fit,
 )
-from nnunet_covid.calibration.validation import Validation, ValidationCase
+from nnunet_covid.calibration.model_folder import Validation, ValidationCase
 from nnunet_covid.errors import UserError
 from nnunet_covid.evaluation.confusion import confusion_counts, dice
 from nnunet_covid.evaluation.labels import LabelScheme

@@ -9,7 +9,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from nnunet_covid.calibration.measure import measure, table, write_reliability_diagram, write_report
-from nnunet_covid.calibration.validation import open_validation, trained_folds
+from nnunet_covid.calibration.model_folder import open_validation, remove_calibration, trained_folds, write_calibration
 from nnunet_covid.cli.arguments import add_checkpoint, add_device
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import writable_folder
@@ -17,7 +17,6 @@ from nnunet_covid.nnunet.predictor import TrainedModel
 from nnunet_covid.saliency.case_maps import EVIDENCE
 from nnunet_covid.saliency.export import Settings, export_saliency
 from nnunet_covid.startup import is_offered
-from nnunet_covid.trainers.calibrated import remove_calibration, write_calibration
 
 CALIBRATE = """\
 Fit temperature and threshold of each class on the validation predictions of a cross-validation, and apply them.

@@ -14,8 +14,8 @@ from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from validated_model import REGIONS, TWO_CLASSES, write_validated_model
 
 from nnunet_covid.calibration.fit import Calibration, calibrated_probabilities, log_odds
+from nnunet_covid.calibration.model_folder import KEY, read_calibration, remove_calibration, write_calibration
 from nnunet_covid.startup import TRAINERS_FOLDER
-from nnunet_covid.trainers.calibrated import KEY, read_calibration, remove_calibration, write_calibration
 
 HALF_PRECISION = 4e-3
 """nnU-Net adds up tiles in 16-bit floats: relative error of logits."""

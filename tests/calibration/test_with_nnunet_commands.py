@@ -15,9 +15,9 @@ from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoi
 from tiny_data_set import TinyDataSet, make_tiny_data_set
 
 from nnunet_covid.calibration.fit import calibrated_probabilities
+from nnunet_covid.calibration.model_folder import read_calibration
 from nnunet_covid.demo.pipeline import console_command
 from nnunet_covid.startup import TRAINERS_FOLDER
-from nnunet_covid.trainers.calibrated import read_calibration
 
 pytestmark = pytest.mark.e2e
 CASES = ("case_4", "case_5")
