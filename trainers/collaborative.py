@@ -149,7 +149,7 @@ class CollaborativeTrainer(LungInfectionTrainer):
             return
         try:
             load_encoder_checkpoint(self.bare_network.general_encoder, checkpoint)
-        except (FileNotFoundError, ValueError) as e:
+        except ValueError as e:
             stop_training(str(e))
         self.print_to_log_file(f"The general encoder starts from {checkpoint}")
 

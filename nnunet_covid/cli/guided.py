@@ -8,7 +8,7 @@ from pathlib import Path
 from nnunet_covid.cli.arguments import add_checkpoint, add_device
 from nnunet_covid.errors import UserError
 from nnunet_covid.guided import prediction
-from nnunet_covid.guided.dataset import SOURCES, Guidance, build_guided_dataset
+from nnunet_covid.guided.dataset import SOURCES, build_guided_dataset
 from nnunet_covid.guided.maps import MAP_KINDS
 from nnunet_covid.nnunet.predictor import TrainedModel
 
@@ -59,8 +59,7 @@ def guide(args: argparse.Namespace) -> None:
         raise UserError("references hold no probabilities; leave out --map probability, or take --maps-from folds")
     if args.maps_from == "folds" and args.stage1 is None:
         raise UserError("name the trained first stage with -m, or take the references with --maps-from reference")
-    guidance = Guidance(source=args.maps_from, kind=args.map, stage_one=args.stage1)
-    build_guided_dataset(args.dataset, guidance, number=args.number, name=args.name)
+    build_guided_dataset(args.dataset, args.stage1, kind=args.map, number=args.number, name=args.name)
 
 
 def add_predict_guided_arguments(parser: argparse.ArgumentParser) -> None:
@@ -86,10 +85,14 @@ def predict_guided(args: argparse.Namespace) -> None:
     common = {"device": args.device, "mirroring": not args.disable_tta}
     stage_one = TrainedModel(args.stage1, folds=args.f1, checkpoint=args.checkpoint1, **common)
     stage_two = TrainedModel(args.stage2, folds=args.f2, checkpoint=args.checkpoint2, **common)
-    output = prediction.Output(args.output, args.overwrite, args.save_probabilities, args.save_infection)
-
-    def tell(line: str) -> None:
-        print(f"{line}; --overwrite predicts them again")
-
-    labels = prediction.predict_guided(stage_one, stage_two, args.images, output, tell=tell)
+    labels = prediction.predict_guided(
+        stage_one,
+        stage_two,
+        args.images,
+        args.output,
+        overwrite=args.overwrite,
+        save_probabilities=args.save_probabilities,
+        save_infection=args.save_infection,
+        tell=lambda line: print(f"{line}; --overwrite predicts them again"),
+    )
     print(f"{args.output}: {len(labels)} label maps")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -116,18 +115,14 @@ def evaluate_folders(
         use_maps=use_maps,
         resize_maps=resize_maps,
     )
-    scored: Iterable[tuple[Units, list[CaseScore]]]
-    scored = map_in_processes(partial(_score, source, settings), source.cases, processes, prepare=keep_freed_memory)
-    quiet = None if progress else True  # None leaves it to the stream
-    units, scores = None, []
-    bar = tqdm(scored, total=len(source.cases), desc="scoring", unit="case", disable=quiet, leave=False)
-    for case, (units_of_case, scores_of_case) in zip(source.cases, bar, strict=True):
-        if units not in (None, units_of_case):
+    done = map_in_processes(partial(_score, source, settings), source.cases, processes, prepare=keep_freed_memory)
+    results: list[tuple[Units, list[CaseScore]]] = []
+    bar = tqdm(done, total=len(source.cases), desc="scoring", unit="case", disable=not progress or None, leave=False)
+    for case, result in zip(source.cases, bar, strict=True):
+        if results and result[0] != results[0][0]:
             raise UserError(f"{case}: 2D and 3D label maps, or ones with and without spacing, do not mix")
-        units = units_of_case
-        scores += scores_of_case
-    assert units is not None
-    return Evaluation(source, settings, units, tuple(scores))
+        results.append(result)
+    return Evaluation(source, settings, results[0][0], tuple(score for _, scores in results for score in scores))
 
 
 def open_folders(

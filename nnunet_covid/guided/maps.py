@@ -16,15 +16,13 @@ from nnunet_covid.errors import UserError
 from nnunet_covid.files import files_in, some_of
 from nnunet_covid.nnunet.dataset import Split, fold_folders, read_splits
 
+Map = tuple[int, Path]
+"""The fold that made a case's map, and its file."""
 MapKind = Literal["label", "probability"]
 MAP_KINDS = ("label", "probability")
 PICTURE_ENDINGS = (".png", ".bmp", ".tif", ".tiff")
 NO_NORMALISATION = "nonorm"
 DIVIDED_BY_255 = "rgb_to_0_1"
-
-CHECKPOINT = "checkpoint_final.pth"
-DEFAULT_FOLDS = 5
-"""Of nnU-Net's own split."""
 
 
 def channel_name(kind: MapKind, ending: str) -> str:
@@ -62,7 +60,7 @@ def as_channel(infection: NDArray[Any], kind: MapKind, ending: str) -> NDArray[A
     return infection.clip(0, 1).astype(np.float32)
 
 
-def maps_of_folds(model: Path, kind: MapKind, ending: str, cases: Sequence[str]) -> dict[str, tuple[int, Path]]:
+def maps_of_folds(model: Path, kind: MapKind, ending: str, cases: Sequence[str]) -> dict[str, Map]:
     """Fold and file of every case's map: the validation prediction of a model that has not seen the image.
 
     Where nnU-Net's split file is at hand, a fold's maps are those of its validation cases alone: others, of a training
@@ -79,7 +77,7 @@ def maps_of_folds(model: Path, kind: MapKind, ending: str, cases: Sequence[str])
     """
     suffix = ending if kind == "label" else ".npz"
     splits = read_splits(model.parent.name) or []
-    found: dict[str, tuple[int, Path]] = {}
+    found: dict[str, Map] = {}
     for fold in _folds(model):
         kept_out = splits[fold]["val"] if fold < len(splits) else None
         for path in _maps(model, fold, suffix):
@@ -88,23 +86,19 @@ def maps_of_folds(model: Path, kind: MapKind, ending: str, cases: Sequence[str])
                 found.setdefault(case, (fold, path))
     if missing := [case for case in cases if case not in found]:
         what = "probabilities" if suffix == ".npz" else "label maps"
-        remedy = (
-            f"make them with {commands}"
-            if (commands := "; ".join(_commands(model, suffix)))
-            else "train stage 1 on folds whose validation cases cover this data set, under the same case names"
-        )
+        commands = "; ".join(_commands(model, suffix))
+        remedy = "train stage 1 on folds whose validation cases cover this data set, under the same case names"
+        remedy = f"make them with {commands}" if commands else remedy
         raise UserError(f"{model} has no validation {what} of {len(missing)} cases ({some_of(missing)}); {remedy}")
     return {case: found[case] for case in cases}
 
 
-def folds_of_maps(maps: dict[str, tuple[int, Path]]) -> list[Split]:
+def folds_of_maps(maps: dict[str, Map]) -> list[Split]:
     """Splits in which every case is validated in the fold whose model made its map, in the order of folds."""
+    validated = {case: fold for case, (fold, _) in sorted(maps.items())}
     return [
-        {
-            "train": sorted(case for case, (other, _) in maps.items() if other != fold),
-            "val": sorted(case for case, (other, _) in maps.items() if other == fold),
-        }
-        for fold in sorted({fold for fold, _ in maps.values()})
+        {"train": [c for c in validated if validated[c] != fold], "val": [c for c in validated if validated[c] == fold]}
+        for fold in sorted(set(validated.values()))
     ]
 
 
@@ -122,9 +116,9 @@ def _commands(model: Path, suffix: str) -> Iterator[str]:
     trainer, plans, configuration = (*model.name.split("__"), "PLANS", "CONFIGURATION")[:3]
     present = _folds(model)
     lacking: dict[bool, list[str]] = {}
-    for fold in range(max([DEFAULT_FOLDS - 1, *present]) + 1):
+    for fold in range(max([4, *present]) + 1):  # nnU-Net's own split has five folds
         if not _maps(model, fold, suffix):
-            trained = (model / f"fold_{fold}" / CHECKPOINT).is_file()
+            trained = (model / f"fold_{fold}" / "checkpoint_final.pth").is_file()
             lacking.setdefault(trained, []).append(str(fold))
     for trained, folds in lacking.items():
         shown = folds[0] if len(folds) == 1 else "FOLD"

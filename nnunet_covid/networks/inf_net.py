@@ -78,6 +78,32 @@ def append_background(logits: torch.Tensor) -> torch.Tensor:
     return torch.cat((torch.zeros_like(logits[:, :1]), logits), dim=1)
 
 
+def _cascade_step(
+    stage: int,
+    high: list[int],
+    description: EncoderDescription,
+    widths: InfNetWidths,
+    edge_channels: int,
+    num_classes: int,
+) -> ReverseAttention:
+    """Reverse attention on one feature: on f5 with more and larger convolutions, on what is finer than f3 narrower."""
+    channels, at_deepest = description.channels[stage], stage == high[-1]
+    width = widths.reverse_deepest if at_deepest else widths.reverse
+    if stage < high[0]:
+        width = min(width, max(channels // 2, 4))
+    return ReverseAttention(
+        channels,
+        edge_channels,
+        width,
+        num_classes,
+        style=description.style,
+        num_convs=3 if at_deepest else 2,
+        kernel=5 if at_deepest else 3,
+        logits_kernel=1 if at_deepest else 3,
+        axes=description.axes[stage],
+    )
+
+
 class InfNet(nn.Module):
     """Edge attention, parallel partial decoder and a cascade of reverse attention on the features of an encoder.
 
@@ -157,26 +183,9 @@ class InfNet(nn.Module):
             finer = range(high[0] - 1, -1, -1) if output == "full" else ()
             self.cascade_stages = (*reversed(high), *finer)
         edge_channels = widths.edge if edge_attention else 0
-        steps = []
-        for stage in self.cascade_stages:
-            at_deepest, refining = stage == deepest, stage < high[0]
-            width = widths.reverse_deepest if at_deepest else widths.reverse
-            if refining:
-                width = min(width, max(channels[stage] // 2, 4))
-            steps.append(
-                ReverseAttention(
-                    channels[stage],
-                    edge_channels,
-                    width,
-                    num_classes,
-                    style=style,
-                    num_convs=3 if at_deepest else 2,
-                    kernel=5 if at_deepest else 3,
-                    logits_kernel=1 if at_deepest else 3,
-                    axes=axes[stage],
-                )
-            )
-        self.cascade = nn.ModuleList(steps)
+        self.cascade = nn.ModuleList(
+            _cascade_step(stage, high, description, widths, edge_channels, num_classes) for stage in self.cascade_stages
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
         """Logits of an image (B, C, *spatial).
