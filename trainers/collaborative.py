@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_results
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.file_path_utilities import get_output_folder
 from nnunetv2.utilities.helpers import dummy_context
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import autocast, nn
@@ -138,7 +139,7 @@ class CollaborativeTrainer(LungInfectionTrainer):
             return
         try:
             load_encoder_checkpoint(self.bare_network.general_encoder, checkpoint)
-        except (FileNotFoundError, ValueError) as e:
+        except ValueError as e:
             stop_training(str(e))
         self.print_to_log_file(f"The general encoder starts from {checkpoint}")
 
@@ -288,10 +289,8 @@ def _finished(trainer: str, plans: dict[str, Any], configuration: str, fold: int
     """Whether there is nothing left to train: to validate again needs no link and no checkpoint of another training."""
     if not nnUNet_results.is_set():
         return False
-    model = f"{trainer}__{plans['plans_name']}__{configuration}"
-    return (
-        Path(nnUNet_results.get()) / plans["dataset_name"] / model / f"fold_{fold}" / "checkpoint_final.pth"
-    ).is_file()
+    folder = get_output_folder(plans["dataset_name"], trainer, plans["plans_name"], configuration, fold)
+    return Path(folder, "checkpoint_final.pth").is_file()
 
 
 class CollaborativeSumTrainer(CollaborativeTrainer):

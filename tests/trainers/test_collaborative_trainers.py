@@ -328,7 +328,7 @@ def test_unsupported_settings_are_refused(
 def test_a_link_that_is_not_used_may_be_broken(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folders: Path
 ) -> None:
-    def broken(*args: Any) -> None:
+    def broken(*args: Any, **options: Any) -> None:
         raise UserError("broken")
 
     monkeypatch.setattr(collaborative, "find_link", broken)
