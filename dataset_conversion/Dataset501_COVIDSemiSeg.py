@@ -38,17 +38,14 @@ def find_cases(source: Path, problems: raw.Problems) -> list[raw.SourceCase]:
     cases += test_cases(root / "TestingSet" / "LungInfection-Test", problems)
     if (training / "Pseudo-label").is_dir():
         cases += unlabelled_cases(training / "Pseudo-label" / "Imgs", problems)
-    raw.check_sizes(cases, problems)
     return cases
 
 
 def labelled_cases(folder: Path, part: raw.Part, problems: raw.Problems) -> list[raw.SourceCase]:
     """Pairs of ``Imgs`` and ``GT``; the patient of these slices is not known."""
-    images = raw.files_by_stem(folder / "Imgs", problems)
-    masks = raw.files_by_stem(folder / "GT", problems)
     return [
-        raw.SourceCase(name=f"covidsemiseg_{raw.padded(stem)}", image=image, mask=mask, part=part)
-        for stem, image, mask in raw.pair(images, masks, problems)
+        raw.SourceCase(f"covidsemiseg_{raw.padded(stem)}", image, mask, part=part)
+        for stem, image, mask, _ in raw.pairs(folder / "Imgs", folder / "GT", problems)
     ]
 
 
@@ -59,7 +56,7 @@ def test_cases(folder: Path, problems: raw.Problems) -> list[raw.SourceCase]:
     if (folder / "GT").is_dir():
         return labelled_cases(folder, raw.Part.TEST, problems)
     return [
-        raw.SourceCase(name=f"covidsemiseg_{raw.padded(stem)}", image=image, part=raw.Part.TEST)
+        raw.SourceCase(f"covidsemiseg_{raw.padded(stem)}", image, part=raw.Part.TEST)
         for stem, image in raw.files_by_stem(folder / "Imgs", problems).items()
     ]
 
@@ -74,15 +71,7 @@ def unlabelled_cases(folder: Path, problems: raw.Problems) -> list[raw.SourceCas
     return cases
 
 
-RECIPE = raw.Recipe(
-    info=INFO,
-    find_cases=find_cases,
-    read=raw.read_picture_pair,
-    schemes={"infection": raw.binary("infection", foreground=255)},
-    channel="grey_ct",
-    file_ending=".png",
-    has_volumes=False,
-)
+RECIPE = raw.picture_recipe(INFO, find_cases, schemes={"infection": raw.binary("infection", foreground=255)})
 
 
 if __name__ == "__main__":

@@ -15,14 +15,12 @@ from nnunet_covid.dataset_conversion import run_as_script
 from nnunet_covid.dataset_conversion.Dataset501_COVIDSemiSeg import INFO as BINARY
 from nnunet_covid.dataset_conversion.Dataset501_COVIDSemiSeg import labelled_cases, test_cases
 
-INFO = raw.DatasetInfo(
+INFO = replace(
+    BINARY,
     number=502,
     name="COVIDSemiSegMultiClass",
     command="covid-semiseg-multiclass",
     title="COVID-SemiSeg, ground-glass opacity and consolidation",
-    paper=BINARY.paper,
-    url=BINARY.url,
-    licence=BINARY.licence,
     expected_files=(
         "TrainingSet/MultiClassInfection-Train/{Imgs/*.jpg,GT/*.png}",
         "TestingSet/MultiClassInfection-Test/{Imgs/*.jpg,GT/*.png} (optional)",
@@ -58,19 +56,10 @@ def find_cases(source: Path, problems: raw.Problems) -> list[raw.SourceCase]:
     else:
         binary_test = test_cases(root / "TestingSet" / "LungInfection-Test", problems)
         cases += [replace(case, mask=None) for case in binary_test]  # its references know one class only
-    raw.check_sizes(cases, problems)
     return cases
 
 
-RECIPE = raw.Recipe(
-    info=INFO,
-    find_cases=find_cases,
-    read=raw.read_picture_pair,
-    schemes=SCHEMES,
-    channel="grey_ct",
-    file_ending=".png",
-    has_volumes=False,
-)
+RECIPE = raw.picture_recipe(INFO, find_cases, schemes=SCHEMES)
 
 
 if __name__ == "__main__":

@@ -97,15 +97,7 @@ def _voxels(path: Path) -> NDArray[Any]:
     return raw.read_voxels(path)
 
 
-RECIPE = raw.Recipe(
-    info=INFO,
-    find_cases=find_cases,
-    read=read_stacked_slice,
-    schemes=MEDSEG_SCHEMES,
-    channel="grey_ct",
-    file_ending=".nii.gz",
-    has_volumes=False,
-)
+RECIPE = raw.Recipe(INFO, find_cases, read_stacked_slice, schemes=MEDSEG_SCHEMES, channel="grey_ct", has_volumes=False)
 
 
 if __name__ == "__main__":

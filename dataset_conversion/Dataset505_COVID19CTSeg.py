@@ -48,30 +48,19 @@ SCHEMES = {
 
 
 def find_cases(source: Path, problems: raw.Problems) -> list[raw.SourceCase]:
-    """Volumes, wherever they lie, with infection and lung mask."""
+    """Volumes, wherever they lie outside of the folders of masks, with infection and lung mask."""
     root = raw.find_root(source, "Infection_Mask", INFO.expected_files)
-    images = _volumes(root)
-    masks = raw.files_by_stem(root / "Infection_Mask", problems, raw.VOLUME_ENDINGS)
-    lungs = raw.files_by_stem(root / "Lung_Mask", problems, raw.VOLUME_ENDINGS)
-    raw.pair(images, lungs, problems)
-    cases = [
-        raw.SourceCase(name=stem, image=image, mask=mask, lungs=lungs.get(stem), patient=patient_of(stem))
-        for stem, image, mask in raw.pair(images, masks, problems)
-    ]
-    raw.check_grids(cases, problems)
-    return cases
+    paths = [path for path in files_in(root, below=True) if raw.ending_of(path, (".nii.gz", ".nii"))]
+    images = {raw.stem_of(path): path for path in paths if not path.parent.name.lower().endswith("_mask")}
+    masks, lungs = root / "Infection_Mask", root / "Lung_Mask"
+    found = raw.pairs(images, masks, problems, lungs=lungs, endings=raw.VOLUME_ENDINGS)
+    return [raw.SourceCase(stem, *files, patient=patient_of(stem)) for stem, *files in found]
 
 
 def patient_of(stem: str) -> str:
     """``radiopaedia_29_86490_1`` and ``radiopaedia_29_86491_1`` are two series of radiopaedia's case 29."""
     match = re.match(r"radiopaedia_\d+", stem)
     return match.group() if match else stem
-
-
-def _volumes(root: Path) -> dict[str, Path]:
-    """Volume files by name, outside of the folders of masks."""
-    paths = [path for path in files_in(root, below=True) if raw.ending_of(path, (".nii.gz", ".nii"))]
-    return {raw.stem_of(path): path for path in paths if not path.parent.name.lower().endswith("_mask")}
 
 
 def read(case: raw.SourceCase, scheme: raw.ClassScheme) -> raw.Scan:

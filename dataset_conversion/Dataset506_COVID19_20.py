@@ -35,13 +35,10 @@ def find_cases(source: Path, problems: raw.Problems) -> list[raw.SourceCase]:
             continue
         part = raw.Part.TRAINING if labelled else raw.Part.TEST
         cases.append(raw.SourceCase(f"covid1920_{number}", image, mask if labelled else None, part=part))
-    raw.check_grids(cases, problems)
     return cases
 
 
-RECIPE = raw.Recipe(
-    info=INFO, find_cases=find_cases, read=raw.read_volume_pair, schemes={"lesion": raw.binary("lesion")}
-)
+RECIPE = raw.Recipe(INFO, find_cases, raw.read_volume_pair, schemes={"lesion": raw.binary("lesion")})
 
 
 if __name__ == "__main__":

@@ -32,16 +32,11 @@ def find_cases(source: Path, problems: raw.Problems) -> list[raw.SourceCase]:
     for number, path in masks.items():
         if number not in known:
             problems.add(path, f"is a mask without a study; add study_{number}.nii.gz or take the mask out")
-    cases = [
-        raw.SourceCase(
-            name=f"mosmed_{_number(path)}",
-            image=path,
-            mask=masks.get(_number(path)),
-            part=raw.Part.TRAINING if _number(path) in masks else raw.Part.UNLABELLED,
-        )
-        for path in studies
-    ]
-    raw.check_grids(cases, problems)
+    cases = []
+    for path in studies:
+        mask = masks.get(_number(path))
+        part = raw.Part.TRAINING if mask else raw.Part.UNLABELLED
+        cases.append(raw.SourceCase(f"mosmed_{_number(path)}", path, mask, part=part))
     return cases
 
 
@@ -49,9 +44,7 @@ def _number(path: Path) -> str:
     return re.findall(r"study_(\d+)", path.name)[0]
 
 
-RECIPE = raw.Recipe(
-    info=INFO, find_cases=find_cases, read=raw.read_volume_pair, schemes={"lesion": raw.binary("lesion")}
-)
+RECIPE = raw.Recipe(INFO, find_cases, raw.read_volume_pair, schemes={"lesion": raw.binary("lesion")})
 
 
 if __name__ == "__main__":

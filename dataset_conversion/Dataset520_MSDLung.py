@@ -22,19 +22,15 @@ INFO = raw.DatasetInfo(
 def find_cases(source: Path, problems: raw.Problems) -> list[raw.SourceCase]:
     """Training and test volumes of the unpacked archive; its hidden ``._`` files are passed over."""
     root = raw.find_root(source, "imagesTr/lung_*.nii.gz", INFO.expected_files)
-    images = raw.files_by_stem(root / "imagesTr", problems, raw.VOLUME_ENDINGS)
-    masks = raw.files_by_stem(root / "labelsTr", problems, raw.VOLUME_ENDINGS)
-    cases = [raw.SourceCase(f"msd_{stem}", image, mask) for stem, image, mask in raw.pair(images, masks, problems)]
+    found = raw.pairs(root / "imagesTr", root / "labelsTr", problems, endings=raw.VOLUME_ENDINGS)
+    cases = [raw.SourceCase(f"msd_{stem}", image, mask) for stem, image, mask, _ in found]
     if (root / "imagesTs").is_dir():
         test = raw.files_by_stem(root / "imagesTs", problems, raw.VOLUME_ENDINGS)
         cases += [raw.SourceCase(f"msd_{stem}", image, part=raw.Part.TEST) for stem, image in test.items()]
-    raw.check_grids(cases, problems)
     return cases
 
 
-RECIPE = raw.Recipe(
-    info=INFO, find_cases=find_cases, read=raw.read_volume_pair, schemes={"tumour": raw.binary("tumour")}
-)
+RECIPE = raw.Recipe(INFO, find_cases, raw.read_volume_pair, schemes={"tumour": raw.binary("tumour")})
 
 
 if __name__ == "__main__":

@@ -44,7 +44,6 @@ def find_cases(source: Path, problems: raw.Problems) -> list[raw.SourceCase]:
             cases.append(raw.SourceCase(f"lits_{number}", path, masks.pop(number)))
     for number, path in masks.items():
         problems.add(path, f"is a mask without a volume; add volume-{int(number)}.nii or take the mask out")
-    raw.check_grids(cases, problems)
     return cases
 
 
@@ -52,7 +51,7 @@ def _number(path: Path) -> str:
     return re.findall(r"-(\d+)\.", path.name)[0].zfill(3)
 
 
-RECIPE = raw.Recipe(info=INFO, find_cases=find_cases, read=raw.read_volume_pair, schemes=SCHEMES)
+RECIPE = raw.Recipe(INFO, find_cases, raw.read_volume_pair, schemes=SCHEMES)
 
 
 if __name__ == "__main__":

@@ -90,7 +90,10 @@ class FolderLayout:
         names = {stem: _accepted_names(stem, path.relative_to(image_folder)) for stem, path in images.items()}
         patients = patients_of(names, self.patients, self.patient_pattern)
         cases = list(self._cases(images, masks, lungs, patients, problems))
-        self._check_headers(cases, source, problems)
+        if len({raw.is_picture(case.image) for case in cases}) > 1:
+            raise UserError(f"{source} holds pictures as well as volumes; convert them as two data sets")
+        if not self.resample_masks or raw.is_picture(cases[0].image):
+            raw.check_headers(cases, problems)
         return cases
 
     def _cases(
@@ -112,15 +115,6 @@ class FolderLayout:
                 problems.add(image, "has no lung mask; add it or take the image out")
             patient = patients.get(stem, "")
             yield raw.SourceCase(raw.padded(stem), image, masks.get(stem), lungs.get(stem), patient=patient, part=part)
-
-    def _check_headers(self, cases: list[raw.SourceCase], source: Path, problems: raw.Problems) -> None:
-        kinds = {raw.is_picture(case.image) for case in cases}
-        if len(kinds) > 1:
-            raise UserError(f"{source} holds pictures as well as volumes; convert them as two data sets")
-        if kinds == {True}:
-            raw.check_sizes(cases, problems)
-        elif not self.resample_masks:
-            raw.check_grids(cases, problems)
 
 
 def _chosen(source: Path, given: Path | None, usual: tuple[str, ...]) -> Path | None:
@@ -241,7 +235,7 @@ def _patient_in(case: str, pattern: str) -> str:
     return (match.group(1) if match.re.groups else match.group()) or ""
 
 
-TEMPLATE = raw.Recipe(info=INFO, find_cases=FolderLayout().find_cases, read=raw.read_volume_pair, schemes={})
+TEMPLATE = raw.Recipe(INFO, FolderLayout().find_cases, raw.read_volume_pair, schemes={}, check_headers=False)
 """What the command line offers before the folder has been looked at."""
 
 
@@ -265,17 +259,18 @@ def convert_folder(
         UserError: If anything in the folder cannot be used.
     """
     problems = raw.Problems(source)
-    cases = (layout or FolderLayout()).find_cases(source, problems)
+    layout = layout or FolderLayout()
+    cases = layout.find_cases(source, problems)
     problems.raise_if_any()
     scheme = _scheme(labels) if labels else _recognised_scheme(cases, source)
-    recipe = replace(TEMPLATE, info=replace(INFO, name=name), find_cases=lambda *_: cases, schemes={"own": scheme})
+    info, found, schemes = replace(INFO, name=name), (lambda *_: cases), {"own": scheme}
     if raw.is_picture(cases[0].image):
-        recipe = replace(recipe, read=raw.read_picture_pair, channel="grey_ct", file_ending=".png", has_volumes=False)
+        recipe = raw.picture_recipe(info, found, schemes)
     else:
         is_hu = _is_hu(cases)
-        read = partial(raw.read_volume_pair, is_hu=is_hu, resample=layout is not None and layout.resample_masks)
-        recipe = replace(recipe, read=read, channel="CT" if is_hu else "grey_ct")
-    return raw.convert_dataset(recipe, source, **arguments)
+        read = partial(raw.read_volume_pair, is_hu=is_hu, resample=layout.resample_masks)
+        recipe = raw.Recipe(info, found, read, schemes, channel="CT" if is_hu else "grey_ct")
+    return raw.convert_dataset(replace(recipe, check_headers=False), source, **arguments)
 
 
 def _scheme(labels: Mapping[str, int]) -> raw.ClassScheme:

@@ -150,7 +150,7 @@ def is_hidden(path: Path) -> bool:
 
 
 def files_in(folder: Path, ending: str = "", *, below: bool = False) -> list[Path]:
-    """The files of a folder in the order of their names; hidden files and folders are passed over.
+    """The files of a folder in the order of their names; hidden ones and links to a folder above are passed over.
 
     Args:
         folder: An empty list where there is none.
@@ -163,7 +163,7 @@ def files_in(folder: Path, ending: str = "", *, below: bool = False) -> list[Pat
             continue
         if path.is_file():
             found += [path] * path.name.endswith(ending)
-        elif below:
+        elif below and not (path.is_symlink() and path.resolve() in {above.resolve() for above in path.parents}):
             found += files_in(path, ending, below=True)
     return found
 

@@ -43,26 +43,18 @@ def difference_of(first: Geometry | None, second: Geometry | None) -> Aspect | N
     """
     if first is None or second is None:
         return None if first is second else "spacing"
-    if not _close(first.spacing, second.spacing, relative=SPACING_TOLERANCE):
+    if not _close(first.spacing, second.spacing, rtol=SPACING_TOLERANCE, atol=0.0):
         return "spacing"
-    if not _close(first.direction, second.direction, absolute=DIRECTION_TOLERANCE):
+    if not _close(first.direction, second.direction, rtol=0.0, atol=DIRECTION_TOLERANCE):
         return "direction"
-    return None if _same_origin(first, second) else "origin"
-
-
-def _same_origin(first: Geometry, second: Geometry) -> bool:
     if first.origin == second.origin:
-        return True
+        return None
     if len(first.origin) != len(second.origin):
-        return False
+        return "origin"
     axes = np.reshape(second.direction, (len(second.origin), -1))
     shift = np.subtract(first.origin, second.origin) @ axes / second.spacing
-    return bool(np.abs(shift).max() <= ORIGIN_TOLERANCE)
+    return None if np.abs(shift).max() <= ORIGIN_TOLERANCE else "origin"
 
 
-def _close(
-    first: tuple[float, ...], second: tuple[float, ...], *, relative: float = 0.0, absolute: float = 0.0
-) -> bool:
-    if first == second:
-        return True
-    return len(first) == len(second) and bool(np.allclose(first, second, rtol=relative, atol=absolute))
+def _close(first: tuple[float, ...], second: tuple[float, ...], *, rtol: float, atol: float) -> bool:
+    return len(first) == len(second) and bool(np.allclose(first, second, rtol=rtol, atol=atol))

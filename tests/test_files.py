@@ -105,6 +105,19 @@ def test_hidden_files_and_folders_are_passed_over(tmp_path: Path) -> None:
     assert files.files_in(tmp_path / "missing") == []
 
 
+def test_linked_folders_are_listed_but_no_loop_is_followed(tmp_path: Path) -> None:
+    for folder in ("source/one", "elsewhere"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "a.png").touch()
+    source = tmp_path / "source"
+    (source / "linked").symlink_to(tmp_path / "elsewhere")
+    (source / "one" / "up").symlink_to(source)
+    (tmp_path / "elsewhere" / "back").symlink_to(source / "one")
+    (source / "one" / "there").symlink_to(tmp_path / "elsewhere")
+    found = [path.relative_to(source).as_posix() for path in files.files_in(source, below=True)]
+    assert found == ["linked/a.png", "linked/back/a.png", "one/a.png", "one/there/a.png"]
+
+
 def test_a_folder_that_cannot_be_made_is_told_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert files.writable_folder(tmp_path / "new" / "one").is_dir()

@@ -163,10 +163,7 @@ def make_link(
     sources: Sequence[Source],
     processes: int = 1,
 ) -> None:
-    """Pre-process what is to be linked and record it; what is there already is kept.
-
-    Every finished source is recorded at once, so a link that was interrupted goes on where it stopped.
-    """
+    """Pre-process what is to be linked and record it; what is there already is kept."""
     writable_folder(covid.folder)
     for configuration in configurations:
         for source in sources:

@@ -235,7 +235,10 @@ def describe_links(covid: PlannedDataset) -> str:
 
 def _lines(covid: PlannedDataset, link: Link) -> list[str]:
     lines = [f"{covid.name}, {covid.plans_name}, {link.configuration} ({link.dimensions}D)"]
-    lines += [f"  {_counted(other)}" for other in link.others]
+    for other in link.others:
+        values = ", ".join(map(str, other.lesions))
+        found = f"{other.cases_with_lesion} with lesion (label {values})"
+        lines.append(f"  {len(other.cases)} cases of {other.name}, {found}")
     if link.unlabelled:
         lines.append(f"  {len(link.unlabelled.cases)} unlabelled images of {link.unlabelled.name}")
     try:
@@ -245,8 +248,3 @@ def _lines(covid: PlannedDataset, link: Link) -> list[str]:
     others = link.configuration if link.others else None
     train = f"nnUNetv2_train {covid.name[7:10]} {others} 0 -p {covid.plans_name} -tr CollaborativeTrainer"
     return [*lines, f"  train: {train}" if others else "  link a data set of another disease as well (-a)"]
-
-
-def _counted(cases: LinkedCases) -> str:
-    values = ", ".join(map(str, cases.lesions))
-    return f"{len(cases.cases)} cases of {cases.name}, {cases.cases_with_lesion} with lesion (label {values})"

@@ -94,7 +94,15 @@ def read_snapshots(fold_folder: Path) -> list[RelationSnapshot]:
             f"{fold_folder / FOLDER} holds no snapshot; trainings with a relation loss write them, such as "
             "nnUNetv2_train … -tr CollaborativeTrainer"
         )
-    return [_read(path, epoch) for epoch, path in sorted(files.items())]
+    snapshots = []
+    for epoch, path in sorted(files.items()):
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                known = [f.name for f in fields(RelationSnapshot) if f.name in stored.files]
+                snapshots.append(RelationSnapshot(epoch, **{name: stored[name] for name in known}))
+        except (OSError, ValueError, TypeError) as e:
+            raise UserError(f"{path} is no snapshot of relation matrices; remove it") from e
+    return snapshots
 
 
 def folds_of(model: Path, wanted: Sequence[str] | None = None) -> list[Path]:
@@ -117,12 +125,3 @@ def folds_of(model: Path, wanted: Sequence[str] | None = None) -> list[Path]:
     if not folders:
         raise UserError(f"{model} has no fold_N/{FOLDER}; trainings with a relation loss keep matrices there")
     return folders
-
-
-def _read(path: Path, epoch: int) -> RelationSnapshot:
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            known = [f.name for f in fields(RelationSnapshot) if f.name in stored.files]
-            return RelationSnapshot(epoch, **{name: stored[name] for name in known})
-    except (OSError, ValueError, TypeError) as e:
-        raise UserError(f"{path} is no snapshot of relation matrices; remove it") from e

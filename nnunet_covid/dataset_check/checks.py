@@ -27,7 +27,7 @@ from nnunet_covid.dataset_check.images import (
 )
 from nnunet_covid.figures.slices import RED, outlined, sheet
 from nnunet_covid.files import some_of, writable_folder, write_json
-from nnunet_covid.raw_dataset import Part
+from nnunet_covid.raw_dataset import Part, Scan
 
 AXIS_NAMES = {2: ("top to bottom", "left to right"), 3: ("head to foot", "front to back", "left to right")}
 
@@ -76,16 +76,20 @@ def run_checks(dataset: CheckedDataset) -> list[Finding]:
 
 def _measure(case: CheckedCase) -> Measured:
     scan, label = case.read()
-    foreground = None if label is None or label.shape != scan.image.shape else label > 0
-    has_lesion = foreground is not None and bool(foreground.any())
+    lesion = _lesion(scan, label)
     return Measured(
         case,
         thumbnail(scan.image),
         scan.geometry.direction if scan.geometry else None,
         frozenset() if label is None else frozenset(np.unique(label).tolist()),
-        share_on_air(scan, foreground) if foreground is not None else 0.0,
-        spread_by_mirroring(scan.image, foreground) if foreground is not None and has_lesion else None,
+        0.0 if lesion is None else share_on_air(scan, lesion),
+        None if lesion is None else spread_by_mirroring(scan.image, lesion),
     )
+
+
+def _lesion(scan: Scan, label: NDArray[Any] | None) -> NDArray[np.bool_] | None:
+    """All foreground, where there is any and the label map has the image's shape."""
+    return None if label is None or label.shape != scan.image.shape or not (label > 0).any() else label > 0
 
 
 def _of(measured: Sequence[Measured], part: Part) -> list[Measured]:
@@ -139,19 +143,16 @@ def _duplicates(dataset: CheckedDataset, measured: Sequence[Measured]) -> Iterat
     for one, other, similarity in _similar(training, _of(measured, Part.TEST)):
         message = f"training case {one.name} and test case {other.name} are nearly the same ({similarity:.2f})"
         yield Finding("duplicates", message, (one.name, other.name), _side_by_side(one, other))
-    folds = [(set(fold["train"]), set(fold["val"])) for fold in dataset.splits]
     for one, other, similarity in _similar(training, training):
-        apart = [i for i, (train, val) in enumerate(folds) if one.name in train and other.name in val]
+        apart = [i for i, fold in enumerate(dataset.splits) if one.name in fold["train"] and other.name in fold["val"]]
         if apart and one.patient != other.patient:
-            where = f"fold {', '.join(map(str, apart))}"
-            message = f"{one.name} (training) and {other.name} (validation) of {where} are nearly the same"
-            picture = _side_by_side(one, other)
-            yield Finding("duplicates", f"{message} ({similarity:.2f})", (one.name, other.name), picture)
+            where = f"{other.name} (validation) of fold {', '.join(map(str, apart))}"
+            message = f"{one.name} (training) and {where} are nearly the same ({similarity:.2f})"
+            yield Finding("duplicates", message, (one.name, other.name), _side_by_side(one, other))
 
 
 def _similar(first: Sequence[Measured], second: Sequence[Measured]) -> Iterator[tuple[CheckedCase, CheckedCase, float]]:
-    pairs = near_duplicates([one.thumbnail for one in first], [one.thumbnail for one in second])
-    for i, j, similarity in pairs:
+    for i, j, similarity in near_duplicates([one.thumbnail for one in first], [one.thumbnail for one in second]):
         if first[i].case.name != second[j].case.name:
             yield first[i].case, second[j].case, similarity
 
@@ -161,9 +162,9 @@ def _side_by_side(*cases: CheckedCase) -> NDArray[np.uint8]:
     tiles = []
     for case in cases:
         scan, label = case.read()
-        image, mask = scan.image, None if label is None or label.shape != scan.image.shape else label > 0
+        image, mask = scan.image, _lesion(scan, label)
         if image.ndim == 3:
-            index = len(image) // 2 if mask is None or not mask.any() else int(mask.sum(axis=(1, 2)).argmax())
+            index = len(image) // 2 if mask is None else int(mask.sum(axis=(1, 2)).argmax())
             image, mask = image[index], None if mask is None else mask[index]
         tiles.append(outlined(image.astype(np.float32), {} if mask is None else {RED: mask}))
     return sheet(tiles, columns=len(tiles))
@@ -182,8 +183,7 @@ def _masks(measured: Sequence[Measured]) -> Iterator[Finding]:
             message = f"{one.on_air:.0%} of the mask of {one.case.name} lies on air; are image and mask aligned?"
             yield Finding("masks on air", message, (one.case.name,), _side_by_side(one.case))
     with_lesion = [one for one in measured if one.spreads is not None]
-    mirrored = likely_mirroring([one.spreads for one in with_lesion if one.spreads is not None])
-    if mirrored:
+    if mirrored := likely_mirroring([one.spreads for one in with_lesion if one.spreads is not None]):
         names = AXIS_NAMES[with_lesion[0].thumbnail.ndim if len(with_lesion[0].thumbnail) > 1 else 2]
         axes = " and ".join(names[axis] for axis in mirrored)
         message = f"the masks fit their images better when mirrored {axes}; resample masks to images in space"
@@ -200,9 +200,8 @@ def _directions(measured: Sequence[Measured]) -> Iterator[Finding]:
         most = max(groups.values(), key=len)
         for direction, names in groups.items():
             if names is not most:
-                which = f"in another direction {direction} than the rest: {some_of(names)}"
-                message = f"{len(names)} images are stored {which}"
-                yield Finding("orientation", message, tuple(names))
+                message = f"images are stored in another direction {direction} than the rest: {some_of(names)}"
+                yield Finding("orientation", f"{len(names)} {message}", tuple(names))
 
 
 def _orientations(measured: Sequence[Measured]) -> Iterator[Finding]:
@@ -223,8 +222,8 @@ def _orientations(measured: Sequence[Measured]) -> Iterator[Finding]:
         if (turn := common_deviation(deviations)) and len(members) >= 5:
             turned[part, turn].extend(members)
     for (part, turn), members in turned.items():
-        owners = sorted({one.case.patient for one in members})
-        whose = f" of {len(owners)} patients ({', '.join(owners[:3])}{', …' if len(owners) > 3 else ''})"
-        message = f"{len(members)} images in {part}{whose} match the training images better when {turn}"
+        owners = {one.case.patient for one in members}
+        whose = f"of {len(owners)} patients ({_listed(owners, 3)})"
+        message = f"{len(members)} images in {part} {whose} match the training images better when {turn}"
         names = tuple(one.case.name for one in members)
         yield Finding("orientation", message, names, _side_by_side(training[0].case, members[0].case))

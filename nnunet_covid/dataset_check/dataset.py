@@ -6,7 +6,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +95,7 @@ def _cases(folder: Path, part: Part, ending: str, channels: int) -> list[CaseFil
         return []
     labels = {path.name: path for path in files_in(folder / part.label_folder, ending)}
     cases = list_cases(folder / part.value, ending, channels)
-    return [CaseFiles(case.name, case.files, labels.get(f"{case.name}{ending}")) for case in cases]
+    return [replace(case, label=labels.get(f"{case.name}{ending}")) for case in cases]
 
 
 def _recorded_patients(folder: Path) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -54,19 +55,12 @@ MARGIN = 0.05
 
 def thumbnail(image: NDArray[Any]) -> NDArray[np.float32]:
     """Shape (1, 32, 32) for a slice, (8, 32, 32) for a volume; mean 0, norm 1 (0 for a constant image)."""
-    slabs = [image] if image.ndim == 2 else [slab.mean(axis=0) for slab in _slabs(image)]
-    small = np.stack(
-        [
-            np.asarray(Image.fromarray(slab.astype(np.float32)).resize((SIDE, SIDE), Image.Resampling.BOX))
-            for slab in slabs
-        ]
-    )
-    return unit(small)
-
-
-def _slabs(volume: NDArray[Any]) -> list[NDArray[Any]]:
-    edges = np.linspace(0, len(volume), SLABS + 1)
-    return [volume[int(a) : max(int(a) + 1, int(b))] for a, b in itertools.pairwise(edges)]
+    slabs = [image]
+    if image.ndim == 3:
+        edges = np.linspace(0, len(image), SLABS + 1).astype(int)
+        slabs = [image[a : max(a + 1, b)].mean(axis=0) for a, b in itertools.pairwise(edges)]
+    pictures = [Image.fromarray(slab.astype(np.float32)) for slab in slabs]
+    return unit(np.stack([np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BOX)) for picture in pictures]))
 
 
 def unit(array: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -103,9 +97,7 @@ def near_duplicates(
 
 
 def share_on_air(scan: Scan, mask: NDArray[np.bool_]) -> float:
-    """Share of the mask that lies on air: below ``AIR_HU``, or, in grey values, dark and joined to the edge."""
-    if not mask.any():
-        return 0.0
+    """Share of a mask (not empty) on air: below ``AIR_HU``, or, in grey values, dark and joined to the edge."""
     if scan.is_hu:
         return float((scan.image[mask] < AIR_HU).mean())
     slices = [(scan.image, mask)] if mask.ndim == 2 else list(zip(scan.image, mask, strict=True))
@@ -132,11 +124,8 @@ def spread_by_mirroring(image: NDArray[Any], mask: NDArray[np.bool_]) -> dict[tu
     """
     values = np.clip(image.astype(np.float32), -1250, 250) if image.min() < -200 else image.astype(np.float32)
     overall = float(values.std()) or 1.0
-    axes = range(mask.ndim)
-    mirrorings = [
-        tuple(a for a, flip in zip(axes, flips, strict=True) if flip)
-        for flips in itertools.product((0, 1), repeat=mask.ndim)
-    ]
+    flips = itertools.product((0, 1), repeat=mask.ndim)
+    mirrorings = [tuple(itertools.compress(range(mask.ndim), flipped)) for flipped in flips]
     return {mirrored: float(values[np.flip(mask, mirrored)].std()) / overall for mirrored in mirrorings}
 
 
@@ -165,8 +154,5 @@ def better_orientation(image: NDArray[np.float32], template: NDArray[np.float32]
 
 def common_deviation(deviations: Sequence[str | None]) -> str | None:
     """The orientation that nearly all images of a group would need, if there is one."""
-    found = [name for name in deviations if name is not None]
-    if not found:
-        return None
-    most = max(set(found), key=found.count)
-    return most if found.count(most) >= GROUP_SHARE * len(deviations) else None
+    most, count = Counter(deviations).most_common(1)[0]
+    return most if count >= GROUP_SHARE * len(deviations) else None

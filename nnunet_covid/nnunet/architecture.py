@@ -95,12 +95,8 @@ def load_encoder_checkpoint(encoder: nn.Module, path: Path) -> None:
         path: Checkpoint of an nnU-Net training with the same plans.
 
     Raises:
-        FileNotFoundError: If it is not there.
         ValueError: If it is no nnU-Net checkpoint or its encoder is another one.
     """
-    if not path.is_file():
-        msg = f"the checkpoint {path} does not exist"
-        raise FileNotFoundError(msg)
     try:
         weights = torch.load(path, map_location="cpu", weights_only=False)["network_weights"]
     except Exception as e:  # torch's unpickler raises whatever the bytes lead it into

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 from acvl_utils.cropping_and_padding.padding import pad_nd_image
+from nnunetv2.inference.data_iterators import PreprocessAdapterFromNpy
 from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.inference.sliding_window_prediction import compute_gaussian
-from nnunetv2.utilities.label_handling.label_handling import convert_labelmap_to_one_hot
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from numpy.typing import NDArray
 from torch import nn
@@ -229,19 +229,17 @@ class TrainedModel:
     ) -> PreparedCase:
         """Pre-process an image (channels, *axes) as nnU-Net's predictor does; ``properties`` are left as they are."""
         predictor = self.predictor
-        preprocessor = predictor.configuration_manager.preprocessor_class(verbose=False)
-        data, resampled, completed = preprocessor.run_case_npy(
-            image,
-            previous_stage_labels,
-            dict(properties),
+        preprocessed = PreprocessAdapterFromNpy(
+            [image],
+            [previous_stage_labels],
+            [dict(properties)],
+            None,
             predictor.plans_manager,
-            predictor.configuration_manager,
             predictor.dataset_json,
+            predictor.configuration_manager,
         )
-        if previous_stage_labels is not None:
-            one_hot = convert_labelmap_to_one_hot(resampled[0], predictor.label_manager.foreground_labels, data.dtype)
-            data = np.vstack((data, one_hot))
-        return PreparedCase(name, image, torch.from_numpy(data).to(torch.float32).contiguous(), completed)
+        made = next(preprocessed)
+        return PreparedCase(name, image, made["data"].to(torch.float32).contiguous(), made["data_properties"])
 
     def predict_logits(self, case: PreparedCase) -> torch.Tensor:
         """Logits (heads, *spatial) in the plan's spacing: nnU-Net's sliding window, averaged over the folds."""

@@ -7,8 +7,8 @@ What is particular to one public data set (its folders, its label values, its li
 
 from nnunet_covid.raw_dataset.classes import ClassScheme, binary, distinct_values, listed_values, map_values
 from nnunet_covid.raw_dataset.convert import convert_dataset
-from nnunet_covid.raw_dataset.images import read_scan
-from nnunet_covid.raw_dataset.pictures import check_sizes, read_grey, read_picture_pair
+from nnunet_covid.raw_dataset.images import check_headers, read_scan
+from nnunet_covid.raw_dataset.pictures import picture_recipe, read_grey
 from nnunet_covid.raw_dataset.recipe import DatasetInfo, Options, Part, Recipe, SourceCase
 from nnunet_covid.raw_dataset.scan import PLANE, Scan, SliceSelection, from_8_bit
 from nnunet_covid.raw_dataset.source import (
@@ -22,14 +22,13 @@ from nnunet_covid.raw_dataset.source import (
     find_root,
     is_picture,
     padded,
-    pair,
+    pairs,
     read_patients,
     stem_of,
     visible,
 )
 from nnunet_covid.raw_dataset.splits import few_training_folds
 from nnunet_covid.raw_dataset.volumes import (
-    check_grids,
     mean_by_class,
     read_header,
     read_volume_pair,

@@ -26,7 +26,7 @@ from nnunet_covid.raw_dataset.destination import (
     raw_base_folder,
     refuse_number_in_use,
 )
-from nnunet_covid.raw_dataset.images import with_lungs, write_image
+from nnunet_covid.raw_dataset.images import check_headers, with_lungs, write_image
 from nnunet_covid.raw_dataset.recipe import Options, Part, Recipe, SourceCase
 from nnunet_covid.raw_dataset.scan import Scan, crop_around_lungs, extract_slices, to_8_bit
 from nnunet_covid.raw_dataset.source import Problems, UnusableFile
@@ -92,6 +92,8 @@ def _checked_cases(recipe: Recipe, options: Options, source: Path) -> list[Sourc
     """The cases that are to be converted; what can be seen without reading whole images is checked."""
     problems = Problems(source)
     cases = recipe.find_cases(source, problems)
+    if recipe.check_headers:
+        check_headers(cases, problems)
     first: dict[str, SourceCase] = {}
     for case in cases:
         other = first.setdefault(case.name.lower(), case)  # file systems that ignore case would merge them

@@ -5,6 +5,7 @@ How lungs are found stands in ``nnunet_covid.lung_mask``, which knows no files.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,19 @@ from nnunet_covid.errors import UserError
 from nnunet_covid.files import files_in, replacing, some_of
 from nnunet_covid.geometry import Geometry
 from nnunet_covid.lung_mask import segment_lungs
-from nnunet_covid.raw_dataset.pictures import read_grey
+from nnunet_covid.raw_dataset.pictures import differing_sizes, read_grey
+from nnunet_covid.raw_dataset.recipe import SourceCase
 from nnunet_covid.raw_dataset.scan import Scan
-from nnunet_covid.raw_dataset.source import IMAGE_ENDINGS, VOLUME_ENDINGS, ending_of, is_picture, stem_of, visible
-from nnunet_covid.raw_dataset.volumes import array_of, is_dicom, read_volume, series_folders
+from nnunet_covid.raw_dataset.source import (
+    IMAGE_ENDINGS,
+    VOLUME_ENDINGS,
+    Problems,
+    ending_of,
+    is_picture,
+    stem_of,
+    visible,
+)
+from nnunet_covid.raw_dataset.volumes import array_of, differing_grids, is_dicom, read_volume, series_folders
 
 AIR_BELOW = -200
 """A grey scale never goes below zero; Hounsfield units do so wherever there is fat or air."""
@@ -38,6 +48,19 @@ def read_scan(path: Path) -> Scan:
     image = read_volume(path)
     array = array_of(image, path)
     return Scan(image=array, geometry=Geometry.of_itk(image), is_hu=bool(array.min() < AIR_BELOW))
+
+
+def check_headers(cases: Iterable[SourceCase], problems: Problems) -> None:
+    """Compare sizes and geometry in the headers; masks and lung masks that differ from their image become problems.
+
+    Passed over are the folders of DICOM series and the slices of a stack, which have no header of their own.
+    """
+    for case in cases:
+        differing = differing_sizes if is_picture(case.image) else differing_grids
+        with problems.collecting():
+            if not case.image.is_dir() and case.index is None:
+                for mask, difference in differing(case.image, [m for m in (case.mask, case.lungs) if m is not None]):
+                    problems.add(mask, difference)
 
 
 def write_image(path: Path, array: NDArray[Any], geometry: Geometry | None) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from nnunet_covid.raw_dataset.classes import ClassScheme, map_colours, map_values
-from nnunet_covid.raw_dataset.recipe import SourceCase
+from nnunet_covid.raw_dataset.recipe import DatasetInfo, Recipe, SourceCase
 from nnunet_covid.raw_dataset.scan import Scan
 from nnunet_covid.raw_dataset.source import Problems, UnusableFile
 
@@ -77,18 +77,13 @@ def _refuse_more_than_8_bits(picture: Image.Image, path: Path) -> None:
         raise UnusableFile(path, f"{picture.mode} pixels, expected 8 bits per channel; export it as 8 bit")
 
 
-def check_sizes(cases: Sequence[SourceCase], problems: Problems) -> None:
-    """Compare the sizes in the headers; masks and lung masks that differ from their image become problems."""
-    for case in cases:
-        with problems.collecting():
-            width, height = picture_size(case.image)
-            for mask in (case.mask, case.lungs):
-                if mask is not None and (size := picture_size(mask)) != (width, height):
-                    reason = (
-                        f"is {size[0]}×{size[1]} pixels, its image {case.image.name} {width}×{height}; "
-                        "export the mask at the size of the image"
-                    )
-                    problems.add(mask, reason)
+def differing_sizes(image: Path, masks: Iterable[Path]) -> Iterator[tuple[Path, str]]:
+    """The masks that have another size than their image, and what to do about it; by the headers alone."""
+    width, height = picture_size(image)
+    for mask in masks:
+        if (size := picture_size(mask)) != (width, height):
+            sizes = f"is {size[0]}×{size[1]} pixels, its image {image.name} {width}×{height}"
+            yield mask, f"{sizes}; export the mask at the size of the image"
 
 
 def read_picture_pair(case: SourceCase, scheme: ClassScheme) -> Scan:
@@ -108,3 +103,14 @@ def read_picture_pair(case: SourceCase, scheme: ClassScheme) -> Scan:
     if case.lungs is not None:
         scan.lungs = map_values(read_grey(case.lungs), {0: 0, 1: 1, 255: 1}, case.lungs).astype(bool)
     return scan
+
+
+def picture_recipe(
+    info: DatasetInfo,
+    find_cases: Callable[[Path, Problems], list[SourceCase]],
+    schemes: Mapping[str, ClassScheme],
+) -> Recipe:
+    """The recipe of a data set of grey pictures; for the arguments see ``Recipe``."""
+    return Recipe(
+        info, find_cases, read_picture_pair, schemes, channel="grey_ct", file_ending=".png", has_volumes=False
+    )

@@ -152,6 +152,7 @@ class Recipe:
         channel: nnU-Net channel name, which chooses the normalisation.
         file_ending: Ending of the converted images.
         has_volumes: Whether the cases are volumes, from which slices can be taken.
+        check_headers: Whether masks must lie on their image's grid and ``find_cases`` leaves this to the conversion.
         split: Which training cases are validated on in which fold.
         defaults: The options that apply if the user says nothing.
     """
@@ -163,6 +164,7 @@ class Recipe:
     channel: str = "CT"
     file_ending: str = ".nii.gz"
     has_volumes: bool = True
+    check_headers: bool = True
     split: SplitRule = patient_folds
     defaults: Options = field(default_factory=Options)
 

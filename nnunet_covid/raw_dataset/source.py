@@ -145,12 +145,11 @@ def visible(folder: Path) -> list[Path]:
     return sorted((path for path in folder.iterdir() if not is_hidden(path)), key=lambda path: natural_key(path.name))
 
 
-def files_by_stem(folder: Path, problems: Problems, endings: Iterable[str] = PICTURE_ENDINGS) -> dict[str, Path]:
+def files_by_stem(folder: Path, problems: Problems, endings: tuple[str, ...] = PICTURE_ENDINGS) -> dict[str, Path]:
     """The usable files of one folder by name without ending, in natural order; hidden files are passed over.
 
     A folder that is missing or empty, two files with one name and files of another type become problems.
     """
-    endings = tuple(endings)
     if not folder.is_dir():
         problems.add(folder, "folder is missing; unpack the whole data set")
         return {}
@@ -168,17 +167,34 @@ def files_by_stem(folder: Path, problems: Problems, endings: Iterable[str] = PIC
     return found
 
 
-def pair(images: Mapping[str, Path], masks: Mapping[str, Path], problems: Problems) -> list[tuple[str, Path, Path]]:
-    """Stem, image and mask of every pair; what has no partner becomes a problem."""
-    folder_of_masks = next((path.parent for path in masks.values()), None)
-    for stem, image in images.items():
-        if stem not in masks:
-            where = f" in {relative_name(folder_of_masks, problems.source)}" if folder_of_masks else ""
-            problems.add(image, f"has no mask{where}; add {stem}.* there or take the image out")
-    for stem, mask in masks.items():
-        if stem not in images:
-            problems.add(mask, f"is a mask without an image; add the image {stem}.* or take the mask out")
-    return [(stem, image, masks[stem]) for stem, image in images.items() if stem in masks]
+def pairs(
+    images: Path | Mapping[str, Path],
+    masks: Path,
+    problems: Problems,
+    *,
+    lungs: Path | None = None,
+    endings: tuple[str, ...] = PICTURE_ENDINGS,
+) -> list[tuple[str, Path, Path, Path | None]]:
+    """Stem, image, mask and lung mask of every case; what has no partner becomes a problem.
+
+    Args:
+        images: Their folder, or image by stem.
+        masks: Folder of files with the stems of the images.
+        problems: Where to put what is wrong.
+        lungs: Likewise, if there are lung masks.
+        endings: Of all these files.
+    """
+    image_of = files_by_stem(images, problems, endings) if isinstance(images, Path) else images
+    mask_of = files_by_stem(masks, problems, endings)
+    lungs_of = files_by_stem(lungs, problems, endings) if lungs else {}
+    for partners in (lungs_of, mask_of) if lungs else (mask_of,):
+        where = next((f" in {relative_name(path.parent, problems.source)}" for path in partners.values()), "")
+        for stem in (stem for stem in image_of if stem not in partners):
+            problems.add(image_of[stem], f"has no mask{where}; add {stem}.* there or take the image out")
+        for stem in (stem for stem in partners if stem not in image_of):
+            reason = f"is a mask without an image; add the image {stem}.* or take the mask out"
+            problems.add(partners[stem], reason)
+    return [(stem, path, mask_of[stem], lungs_of.get(stem)) for stem, path in image_of.items() if stem in mask_of]
 
 
 def read_patients(path: Path) -> dict[str, str]:

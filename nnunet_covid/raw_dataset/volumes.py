@@ -5,7 +5,7 @@ DICOM is read by SimpleITK, the positions of the slices are checked here: it loa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from nnunet_covid.geometry import Geometry, difference_of
 from nnunet_covid.raw_dataset.classes import ClassScheme, map_values
 from nnunet_covid.raw_dataset.recipe import SourceCase
 from nnunet_covid.raw_dataset.scan import Scan
-from nnunet_covid.raw_dataset.source import Problems, UnusableFile
+from nnunet_covid.raw_dataset.source import UnusableFile
 
 MODALITY = "0008|0060"
 POSITION = "0020|0032"
@@ -168,16 +168,12 @@ def _check_positions(reader: sitk.ImageSeriesReader, image: sitk.Image, folder: 
         raise UnusableFile(folder, "the gantry was tilted; resample the series to an upright grid")
 
 
-def check_grids(cases: Sequence[SourceCase], problems: Problems) -> None:
-    """Compare sizes and geometry in the headers of volume files; differing masks become problems."""
-    for case in cases:
-        with problems.collecting():
-            if case.image.is_dir():
-                continue
-            image = read_header(case.image)
-            for mask in (case.mask, case.lungs):
-                if mask is not None and (difference := difference_of_grids(read_header(mask), image)):
-                    problems.add(mask, difference)
+def differing_grids(image: Path, masks: Iterable[Path]) -> Iterator[tuple[Path, str]]:
+    """The masks that lie on another grid than their image, and in what respect; by the headers alone."""
+    header = read_header(image)
+    for mask in masks:
+        if difference := difference_of_grids(read_header(mask), header):
+            yield mask, difference
 
 
 def difference_of_grids(mask: Any, image: Any) -> str | None:

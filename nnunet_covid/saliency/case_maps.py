@@ -13,7 +13,7 @@ from torch import nn
 
 from nnunet_covid.losses.ssa_net import attention_map
 from nnunet_covid.nnunet.predictor import ForegroundClass, PreparedCase, Tiles, TrainedModel, to_image_grid
-from nnunet_covid.saliency.encoder import EncoderFeatures
+from nnunet_covid.saliency.encoder import recorded_features
 from nnunet_covid.saliency.maps import (
     attribution,
     channel_weights,
@@ -70,21 +70,6 @@ class CaseMaps:
     share_left: NDArray[np.float32]
 
 
-@dataclass(frozen=True)
-class _Evidence:
-    """What the gradients of one network say, for every class and stage asked for, flat in this order.
-
-    Args:
-        alphas: Grad-CAM's channel weights.
-        attributions: HiResCAM on the padded grid, before its ReLU.
-        shares: As :func:`share_left`.
-    """
-
-    alphas: list[torch.Tensor]
-    attributions: torch.Tensor
-    shares: list[float]
-
-
 def compute_case_maps(model: TrainedModel, case: PreparedCase, encoder: nn.Module, request: Request) -> CaseMaps:
     """All maps of a case; the networks of several folds are asked one by one and their maps averaged."""
     predictor = model.predictor
@@ -93,26 +78,27 @@ def compute_case_maps(model: TrainedModel, case: PreparedCase, encoder: nn.Modul
         return to_image_grid(maps.numpy(), case.properties, predictor.plans_manager, predictor.configuration_manager)
 
     logits = model.predict_logits(case)
-    predicted = [_predicted(model, logits, one.head) for one in request.classes]
+    regions = predictor.label_manager.has_regions
+    on = logits > 0 if regions else torch.stack([logits.argmax(dim=0) == head for head in range(len(logits))])
+    predicted = [on[one.head] for one in request.classes]
     tiles = Tiles(predictor, case.data)
     per_fold = []
     for index in range(len(model.folds)):
         model.use_fold(index)
-        evidence = _evidence(model, encoder, tiles, predicted, request)
-        stitched = _stitched_maps(model, encoder, tiles, evidence.alphas, request)
-        maps, inside = on_image(torch.cat([stitched, tiles.unpad(evidence.attributions)]))
-        count = len(evidence.alphas)
-        activation, grad_cam, hires_cam = np.split(maps, [len(maps) - 2 * count, len(maps) - count])
+        alphas, attributions, shares = _evidence(model, encoder, tiles, predicted, request)
+        stitched = _stitched_maps(model, encoder, tiles, alphas, request)
+        maps, inside = on_image(tiles.unpad(torch.cat([stitched, attributions])))
+        activation, grad_cam, hires_cam = np.split(maps, [len(maps) - 2 * len(alphas), len(maps) - len(alphas)])
         per_fold.append(
             (
                 np.stack([spatial_softmax(each, inside) for each in activation]),
                 activation,
                 np.stack([_scaled(each) for each in grad_cam]),
                 np.stack([_scaled(np.maximum(each, 0)) for each in hires_cam]),
-                np.array(evidence.shares, np.float32),
+                np.array(shares, np.float32),
             )
         )
-    attention, activation, grad_cam, hires_cam, shares = (np.mean(each, axis=0) for each in zip(*per_fold, strict=True))
+    attention, activation, grad_cam, hires_cam, left = (np.mean(each, axis=0) for each in zip(*per_fold, strict=True))
     shape = (len(request.classes), len(request.stages))
     return CaseMaps(
         attention=attention,
@@ -120,43 +106,37 @@ def compute_case_maps(model: TrainedModel, case: PreparedCase, encoder: nn.Modul
         grad_cam=grad_cam.reshape(*shape, *grad_cam.shape[1:]),
         hires_cam=hires_cam.reshape(*shape, *grad_cam.shape[1:]),
         predicted=on_image(torch.stack([mask.float() for mask in predicted]))[0] > 0.5,
-        share_left=shares.reshape(shape),
+        share_left=left.reshape(shape),
     )
 
 
-def _predicted(model: TrainedModel, logits: torch.Tensor, head: int) -> torch.Tensor:
-    if model.predictor.label_manager.has_regions:
-        return logits[head] > 0
-    return logits.argmax(dim=0) == head
-
-
 def _evidence(
-    model: TrainedModel,
-    encoder: nn.Module,
-    tiles: Tiles,
-    predicted: Sequence[torch.Tensor],
-    request: Request,
-) -> _Evidence:
-    """Gradients of every class's score at every stage asked for, tile by tile.
+    model: TrainedModel, encoder: nn.Module, tiles: Tiles, predicted: Sequence[torch.Tensor], request: Request
+) -> tuple[list[torch.Tensor], torch.Tensor, list[float]]:
+    """What the gradients of every class's score at every stage asked for say, tile by tile.
 
     The score is linear in the stitched logits, and these are a weighted sum of the tiles' logits: its gradient at the
     features of a tile is that of the same sum over the tile, each voxel with the tile's share in it. So channel
     weights and attributions add up over the tiles to those of the whole image.
+
+    Returns:
+        Grad-CAM's channel weights; HiResCAM on the padded grid, before its ReLU; what :func:`share_left` gives. Each
+        for every class and stage, flat in this order.
     """
     masks = [mask if request.evidence == "predicted" else torch.ones_like(mask) for mask in predicted]
     padded = [tiles.pad(mask.float()) for mask in masks]
     count = len(masks) * len(request.stages)
     alphas, shares = [torch.zeros(())] * count, [0.0] * count
     canvas, asked = tiles.canvas(count), 0
-    with EncoderFeatures(encoder) as recorder:
+    with recorded_features(encoder) as features:
         for position in tiles.positions:
             inside = [mask[position[1:]] * tiles.share(position) for mask in padded]
             if not any(weight.any() for weight in inside):
                 continue
             asked += 1
             # through the image, so that every layer takes part in the graph
-            logits = _result(model.network(tiles.cut(position).to(model.device).requires_grad_()))
-            stages = [recorder.features[stage] for stage in request.stages] * len(masks)
+            logits = model.network(tiles.cut(position).to(model.device).requires_grad_())
+            stages = [features[stage] for stage in request.stages] * len(masks)
             gradients: list[torch.Tensor] = []
             for one, weight in zip(request.classes, inside, strict=True):
                 score = class_score(logits, one.head, weight.to(model.device))
@@ -166,32 +146,27 @@ def _evidence(
             with torch.no_grad():
                 maps = [attribution(f, g) for f, g in zip(stages, gradients, strict=True)]
                 canvas[position] += torch.cat([resized(each, model.patch_size)[0] for each in maps]).cpu()
-    return _Evidence(alphas, canvas, [share / max(asked, 1) for share in shares])
+    return alphas, canvas, [share / max(asked, 1) for share in shares]
 
 
 def _stitched_maps(
     model: TrainedModel, encoder: nn.Module, tiles: Tiles, alphas: Sequence[torch.Tensor], request: Request
 ) -> torch.Tensor:
-    """G of every stage, then Grad-CAM of every class and stage asked for, (maps, *spatial)."""
+    """G of every stage, then Grad-CAM of every class and stage asked for, (maps, *padded)."""
     canvas = None
-    with torch.no_grad(), EncoderFeatures(encoder) as recorder:
+    with torch.no_grad(), recorded_features(encoder) as features:
         for position in tiles.positions:
             model.network(tiles.cut(position).to(model.device))
-            maps = [attention_map(feature, request.exponent)[:, None] for feature in recorder.features]
+            maps = [attention_map(feature, request.exponent)[:, None] for feature in features]
             for alpha, stage in zip(alphas, request.stages * len(request.classes), strict=True):
-                feature = recorder.features[stage]
+                feature = features[stage]
                 # without any evidence α is a single zero
                 maps.append(class_activation_map(feature, alpha.to(feature).expand(feature.shape[1])))
             tile = torch.cat([resized(each, model.patch_size)[0] for each in maps]).cpu()
             canvas = tiles.canvas(len(tile)) if canvas is None else canvas
             tiles.paint(canvas, position, tile)
     assert canvas is not None
-    return tiles.unpad(canvas)
-
-
-def _result(output: torch.Tensor | Sequence[torch.Tensor]) -> torch.Tensor:
-    """The full-resolution logits; with deep supervision they are the first of a list."""
-    return output if isinstance(output, torch.Tensor) else output[0]
+    return canvas
 
 
 def _scaled(cam: NDArray[np.float32]) -> NDArray[np.float32]:

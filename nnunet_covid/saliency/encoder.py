@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
 
 from nnunet_covid.errors import UserError
-
-PREFERRED = "encoder"
-"""In a network with several encoders this is the one whose skips the decoder reads."""
 
 
 def find_encoder(network: nn.Module, name: str | None = None) -> nn.Module:
@@ -32,38 +30,35 @@ def find_encoder(network: nn.Module, name: str | None = None) -> nn.Module:
         if name not in modules:
             raise UserError(f"{type(network).__name__} has no module '{name}'; its parts are {listed}")
         return modules[name]
-    if PREFERRED in children:
-        return children[PREFERRED]
+    if "encoder" in children:  # among several encoders the one whose skips the decoder reads
+        return children["encoder"]
     named = [child for child_name, child in children.items() if "encoder" in child_name]
     if len(named) != 1:
         raise UserError(f"{type(network).__name__} has no part named 'encoder'; name one of {listed}", "encoder")
     return named[0]
 
 
-class EncoderFeatures:
-    """Records what the encoder returns while the network runs: a context manager around forward passes.
+@contextmanager
+def recorded_features(encoder: nn.Module) -> Iterator[list[torch.Tensor]]:
+    """Record what the encoder returns while the network runs.
 
-    Attributes:
-        features: Of the latest forward pass, shallow to deep, each (B, C, *spatial).
+    Yields:
+        The features of the latest forward pass, shallow to deep, each (B, C, *spatial).
     """
+    features: list[torch.Tensor] = []
 
-    def __init__(self, encoder: nn.Module) -> None:
-        self.encoder = encoder
-        self.features: list[torch.Tensor] = []
-
-    def __enter__(self) -> EncoderFeatures:
-        self._handle = self.encoder.register_forward_hook(self._record)
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._handle.remove()
-
-    def _record(self, module: nn.Module, inputs: Any, output: Any) -> Any:
-        del module, inputs
-        self.features = [output] if isinstance(output, torch.Tensor) else list(output)
+    def record(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+        alone = isinstance(output, torch.Tensor)
+        features[:] = [output] if alone else output
         # what follows gets copies: an activation in place there must not change what was recorded
-        copies = [feature.clone() for feature in self.features]
-        return copies[0] if isinstance(output, torch.Tensor) else copies
+        copies = [feature.clone() for feature in features]
+        return copies[0] if alone else copies
+
+    handle = encoder.register_forward_hook(record)
+    try:
+        yield features
+    finally:
+        handle.remove()
 
 
 def feature_shapes(
@@ -74,9 +69,8 @@ def feature_shapes(
     Raises:
         UserError: If the encoder does not return features, or the network never calls it.
     """
-    with torch.no_grad(), EncoderFeatures(encoder) as recorder:
+    with torch.no_grad(), recorded_features(encoder) as features:
         network(torch.zeros(tuple(input_shape), device=device))
-    features = recorder.features
     if not features or not all(isinstance(f, torch.Tensor) and f.ndim == len(input_shape) for f in features):
         raise UserError(
             f"{type(encoder).__name__} of {type(network).__name__} returns no list of features; name another part",

@@ -17,7 +17,7 @@ from nnunet_covid.figures.slices import scaled, shown_slice
 from nnunet_covid.files import writable_folder, write_json
 from nnunet_covid.losses.ssa_net import check_exponent
 from nnunet_covid.nnunet.dataset import NIFTI, write_map
-from nnunet_covid.nnunet.predictor import ForegroundClass, PreparedCase, TrainedModel
+from nnunet_covid.nnunet.predictor import PreparedCase, TrainedModel
 from nnunet_covid.saliency.case_maps import CaseMaps, Evidence, Request, compute_case_maps
 from nnunet_covid.saliency.encoder import feature_shapes, find_encoder
 
@@ -88,33 +88,23 @@ def export_saliency(
     return pictures
 
 
-def choose_classes(known: Sequence[ForegroundClass], names: Sequence[str] | None) -> tuple[ForegroundClass, ...]:
-    """The classes of these names, all of them if ``None``.
-
-    Raises:
-        UserError: If a name is not known.
-    """
-    if names is None:
-        return tuple(known)
-    by_name = {one.name: one for one in known}
-    for name in names:
-        if name not in by_name:
-            raise UserError(f"the model knows no class '{name}'; it knows {', '.join(by_name)}")
-    return tuple(by_name[name] for name in dict.fromkeys(names))
-
-
 def _request(model: TrainedModel, settings: Settings, stages: int) -> Request:
-    classes = choose_classes(model.foreground_classes(), settings.class_names)
+    """The settings with classes and stages looked up in the model."""
+    known = {one.name: one for one in model.foreground_classes()}
+    names = tuple(known) if settings.class_names is None else tuple(dict.fromkeys(settings.class_names))
+    for name in names:
+        if name not in known:
+            raise UserError(f"the model knows no class '{name}'; it knows {', '.join(known)}")
     try:
         check_exponent(settings.exponent)
     except ValueError as e:
         raise UserError(str(e)) from e
-    numbers = tuple(range(1, stages + 1)) if settings.stages is None else settings.stages or (stages,)
+    numbers = range(1, stages + 1) if settings.stages is None else dict.fromkeys(settings.stages or (stages,))
     for number in numbers:
         if not 1 <= number <= stages:
             raise UserError(f"the encoder has stages 1 to {stages}, not {number}")
-    indices = tuple(number - 1 for number in dict.fromkeys(numbers))
-    return Request(classes, indices, settings.exponent, settings.evidence)
+    indices = tuple(number - 1 for number in numbers)
+    return Request(tuple(known[name] for name in names), indices, settings.exponent, settings.evidence)
 
 
 def _class_maps(maps: CaseMaps, request: Request) -> dict[tuple[str, str, int], NDArray[np.float32]]:

@@ -17,12 +17,11 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-MODES = {2: "bilinear", 3: "trilinear"}
-
 
 def resized(maps: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
     """Linear interpolation of (B, C, *spatial) to another size: the operator B of eq. (2)."""
-    return functional.interpolate(maps, size=size, mode=MODES[len(size)], align_corners=False)
+    mode = "bilinear" if len(size) == 2 else "trilinear"
+    return functional.interpolate(maps, size=size, mode=mode, align_corners=False)
 
 
 def spatial_softmax(activation: NDArray[np.float32], inside: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:

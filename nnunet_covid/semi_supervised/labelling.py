@@ -1,27 +1,27 @@
-"""From one pre-processed image to its pseudo label: prediction, trust, the files of it and the record that it is done.
+"""From the prediction of a pre-processed image to its pseudo label: trust, the files, the record that it is done.
 
 A pseudo label is written twice: as the label of a pre-processed case, which is trained on, and in the geometry of the
 image it belongs to, which is looked at.
+
+Soft labels serve any loss: a loss that wants integers cannot take probabilities, so a hard label is drawn anew each
+time a case is used. One threshold u, uniform in (0, 1), is drawn for the whole image and each voxel takes the class in
+whose part of the stacked probabilities u falls. A voxel has class c with exactly its probability, so that the expected
+cross entropy is that with the probabilities as target; and because u is shared, what the network sees is a shape, not
+noise.
 """
 
 from __future__ import annotations
 
-import itertools
 import json
-import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import blosc2
 import numpy as np
-import torch
 from batchgenerators.utilities.file_and_folder_operations import load_pickle, write_pickle
-from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.training.dataloading.nnunet_dataset import comp_blosc2_params
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from numpy.typing import NDArray
 
@@ -31,120 +31,158 @@ from nnunet_covid.files import replacing, write_json
 from nnunet_covid.nnunet.dataset import write_labels
 from nnunet_covid.nnunet.predictor import to_image_grid
 from nnunet_covid.nnunet.preprocess import OUTSIDE
-from nnunet_covid.semi_supervised.experiment import Experiment, quiet
+from nnunet_covid.semi_supervised.experiment import Experiment
 from nnunet_covid.semi_supervised.options import RoundOptions
-from nnunet_covid.semi_supervised.training import open_blosc2
-from nnunet_covid.semi_supervised.trust import Heads, mean_confidence
+
+STEPS = 255
+"""Probabilities of soft labels are kept in as many steps."""
+
+Floats = NDArray[np.floating]
 
 
 @dataclass(frozen=True)
-class Prediction:
-    """Of one case.
+class Heads:
+    """What the output channels of a network stand for.
 
     Attributes:
-        probabilities: (heads, *spatial), float32.
-        certainty: In the same shape: the probabilities, or the share of mirrored predictions for each head.
-        confidence: Mean certainty of what is predicted over the predicted foreground.
-        seconds: Spent in forward passes.
+        values: The label value of each channel: all labels, background first, or nnU-Net's ``regions_class_order``.
+        regions: Whether the channels are overlapping regions with a sigmoid each, not the classes of a softmax.
     """
 
-    probabilities: NDArray[np.float32]
-    certainty: NDArray[np.float32]
-    confidence: float
-    seconds: float
+    values: tuple[int, ...]
+    regions: bool = False
+
+    def votes(self, logits: Sequence[Floats]) -> NDArray[np.float32]:
+        """Share of the mirrored predictions that vote for each channel, in the place of its probability.
+
+        A softmax votes for its largest channel, a region's sigmoid for the region where it is above one half.
+
+        Args:
+            logits: One array (C, *spatial) per mirroring, mirrored back.
+        """
+        total = np.zeros(logits[0].shape, np.float32)
+        for one in logits:
+            if self.regions:
+                total += one > 0
+            else:
+                winner = one.argmax(0)[None]
+                np.put_along_axis(total, winner, np.take_along_axis(total, winner, 0) + 1, 0)
+        return total / np.float32(len(logits))
+
+    def certainty_of_prediction(self, probabilities: Floats, certainty: Floats) -> Floats:
+        """How certain what was predicted is at each voxel, the least certain region counting.
+
+        Args:
+            probabilities: (C, *spatial): they say what is predicted.
+            certainty: As many channels between 0 and 1: the probabilities themselves, or :meth:`votes`.
+        """
+        if self.regions:
+            return np.where(probabilities > 0.5, certainty, 1 - certainty).min(0)
+        return np.take_along_axis(certainty, probabilities.argmax(0)[None], 0)[0]
+
+    def trusted(
+        self,
+        probabilities: Floats,
+        thresholds: Sequence[float],
+        untrusted: int | None = None,
+        certainty: Floats | None = None,
+    ) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
+        """SSA-Net, eq. (9): class c where its probability is the largest and above η, else background.
+
+        A region is drawn where its probability is above both one half (nnU-Net's rule) and η.
+
+        Args:
+            probabilities: (C, *spatial).
+            thresholds: η of each channel.
+            untrusted: ``None`` is the paper's reading, in which an infection of little confidence becomes background. A
+                label value is given to every voxel of little confidence instead, background included: nothing is known
+                about it. Of regions each counts, with one minus its certainty where it is not predicted.
+            certainty: What η is compared with, in the shape of the probabilities; these if ``None``.
+
+        Returns:
+            The pseudo label and the prediction before thresholding, both of shape *spatial.
+        """
+        certainty = probabilities if certainty is None else certainty
+        if self.regions:
+            return self._trusted_regions(probabilities, thresholds, untrusted, certainty)
+        winner = probabilities.argmax(0)
+        predicted = np.asarray(self.values, np.int16)[winner]
+        largest = np.take_along_axis(certainty, winner[None], 0)[0]
+        trusted = largest > np.asarray(thresholds, probabilities.dtype)[winner]
+        other = 0 if untrusted is None else untrusted
+        return np.where(trusted, predicted, np.int16(other)), predicted
+
+    def _trusted_regions(
+        self, probabilities: Floats, thresholds: Sequence[float], untrusted: int | None, certainty: Floats
+    ) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
+        label = np.zeros(probabilities.shape[1:], np.int16)
+        predicted = np.zeros_like(label)
+        sure = np.ones(label.shape, bool)
+        for channel, certain, value, eta in zip(probabilities, certainty, self.values, thresholds, strict=True):
+            inside = channel > 0.5
+            predicted[inside] = value
+            label[inside & (certain > eta)] = value
+            sure &= np.where(inside, certain, 1 - certain) > eta
+        return label if untrusted is None else np.where(sure, predicted, np.int16(untrusted)), predicted
+
+    def to_bytes(self, probabilities: Floats) -> NDArray[np.uint8]:
+        """Probabilities of the foreground channels in 255 steps, (F, *spatial)."""
+        foreground = probabilities if self.regions else probabilities[1:]
+        return np.round(foreground * STEPS).astype(np.uint8)
+
+    def draw(self, stored: NDArray[np.uint8], u: float) -> NDArray[np.int16]:
+        """The label map at threshold ``u``.
+
+        Args:
+            stored: (F, *spatial) from :meth:`to_bytes`.
+            u: In [0, 1); a region is drawn where its probability is above it.
+        """
+        level = u * STEPS
+        label = np.zeros(stored.shape[1:], np.int16)
+        if self.regions:
+            for channel, value in zip(stored, self.values, strict=True):
+                label[channel > level] = value
+            return label
+        reached = np.zeros(label.shape, np.float32)
+        for channel, value in zip(stored, self.values[1:], strict=True):
+            below = reached <= level
+            reached += channel
+            label[below & (reached > level)] = value
+        return label
 
 
-class CasePredictor:
-    """Predicts pre-processed cases with the network of a trainer.
+def mean_confidence(confidence: Floats, predicted: NDArray[np.integer]) -> float:
+    """Mean over the predicted foreground; over all voxels where there is none.
 
-    Args:
-        trainer: Initialised, with the weights to predict with.
-        mirroring: Average over mirrored inputs, along the axes that the trainer mirrors in training.
-        compare: Take the certainty from how far the mirrored predictions agree.
+    Background fills most of an image and is nearly always sure, so that a mean over all voxels would say how little
+    was found rather than how sure it is.
     """
-
-    def __init__(self, trainer: nnUNetTrainer, *, mirroring: bool = True, compare: bool = False) -> None:
-        with quiet():
-            on_device = trainer.device.type == "cuda"
-            self._predictor = nnUNetPredictor(
-                use_mirroring=mirroring and not compare,
-                perform_everything_on_device=on_device,
-                device=trainer.device,
-                allow_tqdm=False,
-            )
-            axes = trainer.inference_allowed_mirroring_axes
-            self._predictor.manual_initialization(
-                trainer.network,
-                trainer.plans_manager,
-                trainer.configuration_manager,
-                None,
-                trainer.dataset_json,
-                type(trainer).__name__,
-                axes,
-            )
-        trainer.set_deep_supervision_enabled(False)
-        trainer.network.eval()
-        self._labels = trainer.label_manager
-        self._heads = heads_of(trainer.label_manager)
-        self._compare = compare
-        self._mirrored: list[tuple[int, ...]] = [()]
-        if compare and axes:
-            # the image has a channel axis in front, and in 2D a slice axis
-            first = 4 - len(trainer.configuration_manager.patch_size)
-            axes = [a + first for a in axes]
-            self._mirrored = [c for n in range(len(axes) + 1) for c in itertools.combinations(axes, n)]
-
-    def predict(self, image: NDArray[np.float32]) -> Prediction:
-        """Predict an image (C, *spatial) as nnU-Net does."""
-        start = time.perf_counter()
-        data = torch.from_numpy(np.ascontiguousarray(image))
-        all_logits = [self._logits(torch.flip(data, axes)).flip(axes) for axes in self._mirrored]
-        mean = torch.stack(all_logits).mean(0) if len(all_logits) > 1 else all_logits[0]
-        seconds = time.perf_counter() - start
-        probabilities = self._labels.apply_inference_nonlin(mean).numpy()
-        certainty = self._heads.votes([one.numpy() for one in all_logits]) if self._compare else probabilities
-        sure = self._heads.certainty_of_prediction(probabilities, certainty)
-        return Prediction(probabilities, certainty, mean_confidence(sure, self.labels_of(probabilities)), seconds)
-
-    def labels_of(self, probabilities: NDArray[np.float32]) -> NDArray[np.integer]:
-        """The label map that nnU-Net makes of probabilities."""
-        return np.asarray(self._labels.convert_probabilities_to_segmentation(probabilities))
-
-    def _logits(self, data: torch.Tensor) -> Any:
-        return self._predictor.predict_sliding_window_return_logits(data).float().cpu()
+    foreground = predicted > 0
+    chosen = confidence[foreground] if foreground.any() else confidence
+    return float(np.mean(chosen, dtype=np.float64))
 
 
-def heads_of(manager: LabelManager) -> Heads:
-    """What the output channels of a network stand for by nnU-Net's reading of the labels."""
-    values = manager.regions_class_order if manager.has_regions else manager.all_labels
-    return Heads(tuple(int(v) for v in values or ()), manager.has_regions)
-
-
-@dataclass(frozen=True)
 class Classes:
     """The classes of a data set as pseudo labels need them.
 
+    Args:
+        dataset_json: Of the data set.
+        plans: Of any configuration.
+        ignore: Whether an ignore label is wanted where the data set has none.
+
     Attributes:
-        dataset_json: Description of the data set, with an ignore label if pseudo labels have one.
-        manager: nnU-Net's reading of the labels.
-        names: Name of each foreground class or region to the label values it covers.
+        dataset_json: The description, with the ignore label.
+        manager: nnU-Net's reading of it.
+        names: Name of each foreground class (or region) to its label values.
+        heads: What the network's output channels stand for.
     """
 
-    dataset_json: dict[str, Any]
-    manager: LabelManager
-    names: dict[str, tuple[int, ...]]
-
-    @classmethod
-    def of(cls, dataset_json: dict[str, Any], plans: PlansManager, *, ignore: bool = False) -> Classes:
-        """From the description of a data set.
-
-        Args:
-            dataset_json: The description.
-            plans: Any plans of the data set.
-            ignore: Whether pseudo labels have an ignore label, which the data set may lack.
-        """
-        described = with_ignore_label(dataset_json) if ignore else dataset_json
-        return cls(described, plans.get_label_manager(described), foreground_values(described["labels"]))
+    def __init__(self, dataset_json: dict[str, Any], plans: PlansManager, *, ignore: bool = False) -> None:
+        self.dataset_json = with_ignore_label(dataset_json) if ignore else dataset_json
+        self.manager = plans.get_label_manager(self.dataset_json)
+        self.names = foreground_values(self.dataset_json["labels"])
+        values = self.manager.regions_class_order if self.manager.has_regions else self.manager.all_labels
+        self.heads = Heads(tuple(int(v) for v in values or ()), self.manager.has_regions)
 
     def thresholds(self, eta: float, single: Mapping[str, float]) -> list[float]:
         """η of each head.
@@ -152,28 +190,22 @@ class Classes:
         Raises:
             UserError: If a class of that name does not exist.
         """
-        known = [*self.names] if self.manager.has_regions else [BACKGROUND, *self.names]
+        names = list(self.names)
+        if not self.manager.has_regions:  # the channels are in the order of the label values
+            names = [BACKGROUND, *sorted(names, key=lambda name: self.names[name][0])]
         for name in single:
-            if name not in known:
-                raise UserError(f"`threshold` {name}=…: the classes are {', '.join(known)}")
-        if self.manager.has_regions:
-            return [single.get(name, eta) for name in self.names]
-        by_value = {values[0]: name for name, values in self.names.items()} | {0: BACKGROUND}
-        return [single.get(by_value[int(v)], eta) for v in self.manager.all_labels]
+            if name not in names:
+                raise UserError(f"`threshold` {name}=…: the classes are {', '.join(names)}")
+        return [single.get(name, eta) for name in names]
 
     def counts(self, label: NDArray[np.integer]) -> dict[str, int]:
         """Voxels of each label value, background included, ignored voxels left out; what lies outside is background."""
-        inside = np.maximum(label, 0)
+        inside = np.where(label == OUTSIDE, 0, label)
         return {str(int(v)): int((inside == v).sum()) for v in self.manager.all_labels}
 
     def voxels(self, counts: Mapping[str, int]) -> dict[str, int]:
         """Voxels of each foreground class or region from those of each label value."""
         return {name: sum(counts[str(v)] for v in values) for name, values in self.names.items()}
-
-    @property
-    def heads(self) -> Heads:
-        """What the network's output channels stand for."""
-        return heads_of(self.manager)
 
     def dice(self, predicted: NDArray[np.integer], reference: NDArray[np.integer]) -> dict[str, float]:
         """Dice of each class; not a number where neither has it, as in nnU-Net's summaries. Ignored voxels are out."""
@@ -194,6 +226,25 @@ def with_ignore_label(dataset_json: dict[str, Any]) -> dict[str, Any]:
     return {**dataset_json, "labels": labels}
 
 
+@dataclass(frozen=True)
+class Prediction:
+    """Of one case.
+
+    Attributes:
+        probabilities: (heads, *spatial), float32.
+        certainty: In the same shape: the probabilities, or the share of mirrored predictions for each head.
+        label: The label map that nnU-Net makes of the probabilities.
+        confidence: Mean certainty of what is predicted over the predicted foreground.
+        seconds: Spent in forward passes.
+    """
+
+    probabilities: NDArray[np.float32]
+    certainty: NDArray[np.float32]
+    label: NDArray[np.integer]
+    confidence: float
+    seconds: float
+
+
 class Labeller:
     """Turns predictions into pseudo labels.
 
@@ -209,46 +260,41 @@ class Labeller:
         self.experiment = experiment
         self.options = options
         ignore = options.untrusted == "ignore"
-        self.classes = Classes.of(experiment.dataset_json, experiment.plans_manager, ignore=ignore)
+        self.classes = Classes(experiment.dataset_json, experiment.plans_manager, ignore=ignore)
         self._thresholds = self.classes.thresholds(options.threshold, options.class_thresholds)
         self._untrusted = self.classes.manager.ignore_label if ignore else None
 
-    def label(
-        self, head: dict[str, Any], case: Path, target: Path, predictor: CasePredictor
-    ) -> tuple[dict[str, Any], float]:
-        """Predict and write one case; its record is written last.
+    def label(self, head: dict[str, Any], case: Path, target: Path, prediction: Prediction) -> dict[str, Any]:
+        """Write the pseudo label of one case; its record is written last: where it is, the case is done.
 
         Args:
             head: Image, round and model, for the record.
             case: The pre-processed image, without ending.
             target: The pseudo label, without ending.
-            predictor: Holds the model.
+            prediction: Of the image.
 
         Returns:
-            The record and the seconds of forward passes.
+            The record: the head, the confidence, and voxels by label value and by class.
         """
-        prediction = predictor.predict(open_blosc2(case, ".b2nd")[:])
-        heads = self.classes.heads
-        label, predicted = heads.trusted(
-            prediction.probabilities, self._thresholds, self._untrusted, prediction.certainty
-        )
+        heads, probabilities = self.classes.heads, prediction.probabilities
+        label, predicted = heads.trusted(probabilities, self._thresholds, self._untrusted, prediction.certainty)
         outside = open_blosc2(case, "_seg.b2nd")[0] == OUTSIDE
         stored = np.where(outside & (label == 0), np.int16(OUTSIDE), label)[None]
-        self._write_label(target, stored, heads.to_bytes(prediction.probabilities) if self.options.soft else None)
+        self._write_label(target, stored, heads.to_bytes(probabilities) if self.options.soft else None)
         if self.options.export:
             shown = self.experiment.shown_folder(head["round"])
             path = shown / f"{target.name}{self.experiment.dataset_json['file_ending']}"
             self._write_in_image_geometry(path, stored, load_pickle(f"{case}.pkl"))
-        counts = self.classes.counts(label)
+        counts, before = (self.classes.counts(one) for one in (label, predicted))
         record = {
             **head,
             "confidence": prediction.confidence,
-            "predicted": self.classes.voxels(self.classes.counts(predicted)),
+            "predicted": self.classes.voxels(before),
             "kept": self.classes.voxels(counts),
             "counts": counts,
         }
-        write_json(_record_file(target), record, indent=None)
-        return record, prediction.seconds
+        write_json(Path(f"{target}.json"), record, indent=None)
+        return record
 
     def _write_label(self, target: Path, label: NDArray[np.int16], soft: NDArray[np.uint8] | None) -> None:
         """Write the label of a pre-processed case, (1, *spatial), and the locations of its classes."""
@@ -263,7 +309,10 @@ class Labeller:
         target.parent.mkdir(parents=True, exist_ok=True)
         with replacing(target, [*arrays, ".pkl"]) as unfinished:
             for ending, array in arrays.items():
-                _write_array(f"{unfinished}{ending}", array, tuple(configuration.patch_size))
+                blocks, chunks = comp_blosc2_params(array.shape, tuple(configuration.patch_size), array.itemsize)
+                settings = {"codec": blosc2.Codec.LZ4HC, "clevel": 5, "nthreads": 1}
+                place = {"urlpath": f"{unfinished}{ending}", "chunks": chunks, "blocks": blocks}
+                blosc2.asarray(np.ascontiguousarray(array), cparams=settings, **place)
             write_pickle({"class_locations": locations}, f"{unfinished}.pkl")
 
     def _write_in_image_geometry(self, path: Path, label: NDArray[np.int16], properties: dict[str, Any]) -> None:
@@ -279,21 +328,15 @@ class Labeller:
         write_labels(path, whole, properties, plans.image_reader_writer_class())
 
 
-def _write_array(path: str, array: NDArray[Any], patch: tuple[int, ...]) -> None:
-    blocks, chunks = comp_blosc2_params(array.shape, patch, array.itemsize)
-    settings = {"codec": blosc2.Codec.LZ4HC, "clevel": 5, "nthreads": 1}
-    blosc2.asarray(np.ascontiguousarray(array), urlpath=path, chunks=chunks, blocks=blocks, cparams=settings)
-
-
-def _record_file(target: Path) -> Path:
-    """The last file of a pseudo-labelled case: where it is, the case is done."""
-    return target.with_name(f"{target.name}.json")
+def open_blosc2(case: Path, ending: str) -> Any:
+    """An array of a pre-processed case, read where it is sliced."""
+    return blosc2.open(urlpath=f"{case}{ending}", mode="r", dparams={"nthreads": 1})
 
 
 def read_record(target: Path, model: str) -> dict[str, Any] | None:
     """The record of a case that is done with this model; ``None`` if it is not."""
     try:
-        record = json.loads(_record_file(target).read_text(encoding="utf-8"))
+        record = json.loads(Path(f"{target}.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return record if record.get("model") == model else None

@@ -1,38 +1,56 @@
-"""nnU-Net's side of the rounds: one process, one network at a time, pre-processed data all the way."""
+"""nnU-Net's side of the rounds: one process, one network at a time, pre-processed data all the way.
+
+Here a run's trainings, predictions, validations and models come together; how a trainer is made for one of them stands
+in :mod:`nnunet_covid.semi_supervised.training`, what becomes of a prediction in
+:mod:`nnunet_covid.semi_supervised.labelling`.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import shutil
 import time
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from batchgenerators.utilities.file_and_folder_operations import load_json, save_json
+from matplotlib import rc_context
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from nnunetv2.training.logging.nnunet_logger import LocalLogger
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from numpy.typing import NDArray
+from torch import nn
+from torch._dynamo import OptimizedModule
 from tqdm import tqdm
 
 from nnunet_covid.errors import UserError
-from nnunet_covid.files import remove_abandoned
+from nnunet_covid.files import remove_abandoned, replacing
 from nnunet_covid.losses.reweighted_cross_entropy import class_weights
-from nnunet_covid.semi_supervised.checkpoints import Checkpoints, load_weights, publish_model, weights_checksum
 from nnunet_covid.semi_supervised.experiment import Experiment, quiet
-from nnunet_covid.semi_supervised.labelling import CasePredictor, Labeller, read_record
-from nnunet_covid.semi_supervised.options import RoundOptions
-from nnunet_covid.semi_supervised.rounds import Learner, Training, seed_for
-from nnunet_covid.semi_supervised.state import summarise, write_manifest
-from nnunet_covid.semi_supervised.training import (
-    PseudoCase,
-    can_weight,
-    make_trainer,
+from nnunet_covid.semi_supervised.labelling import (
+    Classes,
+    Labeller,
+    Prediction,
+    mean_confidence,
     open_blosc2,
-    seed_everything,
+    read_record,
 )
+from nnunet_covid.semi_supervised.options import RoundOptions
+from nnunet_covid.semi_supervised.rounds import Training, seed_for
+from nnunet_covid.semi_supervised.state import summarise, write_manifest
+from nnunet_covid.semi_supervised.training import cross_entropies, make_trainer, seed_everything
 
 
-class NNUNetLearner(Learner):
+class Learner:
     """Trains, predicts and validates for :class:`nnunet_covid.semi_supervised.rounds.Rounds`.
+
+    Every method may be repeated from its start after a crash.
 
     Args:
         experiment: Where everything is.
@@ -54,29 +72,38 @@ class NNUNetLearner(Learner):
         self.options = options
         self.pool = pool
         self.start_from = start_from
-        self.models = Checkpoints(experiment.models_folder)
         self.labeller = Labeller(experiment, options)
         self.classes = self.labeller.classes
         self._trainer = trainer
         self._model: str | None = None
 
     def train(self, training: Training) -> dict[str, Any]:
-        """Do one training from its start and keep the model."""
+        """Train and keep the model under the name of the training; returns its checksum and the seconds of steps."""
         start = time.perf_counter()
         network = self._trainer.network if self._model is not None and self._model == training.start else None
         self._trainer = self._model = None  # so that no second network waits in memory
         given = self.start_from if training.name == "base" else None
         trainer = self._new_trainer(replace(training, start=str(given)) if given else training)
         if given is not None:
-            self._take_over(trainer, given)
+            try:
+                load_weights(given, trainer)
+            except (RuntimeError, KeyError) as e:
+                reason = str(e).strip().splitlines()[0]
+                name = self.experiment.trainer
+                raise UserError(f"`start_from` {given}: not a checkpoint of {name} ({reason})") from e
+            trainer.current_epoch = 1
         else:
+            if network is not None:  # compiled as it is
+                trainer.network = network
+            elif training.start is not None:
+                load_weights(self.experiment.checkpoint(training.start), trainer)
             if training.start is not None:
-                self._go_on_from(trainer, training.start, network)
+                trainer.optimizer, trainer.lr_scheduler = trainer.configure_optimizers()
             seed_everything(seed_for(self.options.seed, training.round_number, f"train {training.name}"))
             with quiet(self.experiment.log):
                 trainer.run_training()
         trained = time.perf_counter()
-        self.models.save(training.name, trainer)
+        save_model(self.experiment.checkpoint(training.name), trainer)
         self._trainer, self._model = trainer, training.name
         return {
             "model": weights_checksum(trainer),
@@ -87,47 +114,27 @@ class NNUNetLearner(Learner):
 
     def _new_trainer(self, training: Training, folder: Path | None = None) -> Any:
         labels = self.experiment.labels_of
-        return make_trainer(
-            self.experiment,
-            self.classes.dataset_json,
-            training,
-            self.options.seed,
-            pseudo={case: PseudoCase(self.pool[case], labels(n) / case) for case, n in training.pseudo.items()},
-            soft=self.classes.heads if self.options.soft else None,
-            folder=folder,
-        )
-
-    def _go_on_from(self, trainer: Any, model: str, network: Any) -> None:
-        """Give a trainer the weights of a model: the network itself, compiled as it is, where it is at hand."""
-        if network is not None:
-            trainer.network = network
-        else:
-            self.models.load(model, trainer)
-        trainer.optimizer, trainer.lr_scheduler = trainer.configure_optimizers()
-
-    def _take_over(self, trainer: Any, path: Path) -> None:
-        try:
-            load_weights(path, trainer)
-        except (RuntimeError, KeyError) as e:
-            reason = str(e).strip().splitlines()[0]
-            raise UserError(f"`start_from` {path}: not a checkpoint of {self.experiment.trainer} ({reason})") from e
-        trainer.current_epoch = 1
+        pseudo = {case: (self.pool[case], labels(n) / case) for case, n in training.pseudo.items()}
+        return make_trainer(self.experiment, self.classes, training, self.options, pseudo, folder)
 
     def _trainer_with(self, model: str) -> nnUNetTrainer:
         """A trainer that holds the weights of a model."""
         if self._model != model:
             self._trainer = self._model = None
             trainer = self._new_trainer(Training(model, 0, start=model))
-            self.models.load(model, trainer)
+            load_weights(self.experiment.checkpoint(model), trainer)
             self._trainer, self._model = trainer, model
         return self._trainer
 
     def _predictor(self, model: str) -> CasePredictor:
-        compare = self.options.confidence == "mirroring"
-        return CasePredictor(self._trainer_with(model), mirroring=self.options.mirroring, compare=compare)
+        return CasePredictor(self._trainer_with(model), self.classes, self.options)
 
     def label(self, round_number: int, cases: Sequence[str], model: str) -> dict[str, Any]:
-        """Write pseudo labels for the cases that have none of this model yet."""
+        """Write pseudo labels for the cases that have none of this model yet.
+
+        Returns:
+            Voxel counts, what was kept, and the seconds of forward passes.
+        """
         predictor, checksum = self._predictor(model), weights_checksum(self._trainer_with(model))
         folder, shown = self.experiment.labels_of(round_number), self.experiment.shown_folder(round_number)
         for place in (folder, shown):
@@ -137,44 +144,44 @@ class NNUNetLearner(Learner):
             record = read_record(folder / case, checksum)
             if record is None:
                 head = {"image": case, "round": round_number, "model": checksum}
-                record, seconds = self.labeller.label(head, self.pool[case], folder / case, predictor)
-                forward += seconds
+                prediction = predictor.predict(open_blosc2(self.pool[case], ".b2nd")[:])
+                record = self.labeller.label(head, self.pool[case], folder / case, prediction)
+                forward += prediction.seconds
             records.append(record)
         write_manifest(shown, records)
         return {**summarise(records), "forward_seconds": round(forward, 3)}
 
     def confidence(self, round_number: int, cases: Sequence[str], model: str) -> dict[str, float]:
-        """Mean confidence of each case."""
+        """Mean confidence of each case, without writing a label."""
         predictor = self._predictor(model)
         bar = tqdm(cases, desc=f"confidence round {round_number}", unit="image", leave=False)
         return {case: predictor.predict(open_blosc2(self.pool[case], ".b2nd")[:]).confidence for case in bar}
 
     def validate(self, model: str) -> dict[str, Any]:
-        """Dice of the validation cases in pre-processed space."""
+        """Dice of the validation cases in pre-processed space: of each case, of each class, and their mean."""
         trainer, predictor = self._trainer_with(model), self._predictor(model)
-        data = _labelled_cases(trainer, 1)
+        data = labelled_cases(trainer, 1)
         scores, forward = {}, 0.0
         for case in tqdm(data.identifiers, desc=f"validate {model}", unit="case", leave=False):
             image, reference, _, _ = data.load_case(case)
             prediction = predictor.predict(np.asarray(image[:]))
             forward += prediction.seconds
-            scores[case] = self.classes.dice(predictor.labels_of(prediction.probabilities), reference[0])
+            scores[case] = self.classes.dice(prediction.label, reference[0])
         means = {name: _mean([score[name] for score in scores.values()]) for name in self.classes.names}
         mean = _mean(list(means.values()))
         return {"mean": mean, "classes": means, "cases": scores, "forward_seconds": round(forward, 3)}
 
     def labelled_counts(self) -> dict[str, int]:
         """Voxels of each label value in the labelled training cases."""
-        data = _labelled_cases(self._trainer, 0)
-        total: dict[str, int] = {}
+        data = labelled_cases(self._trainer, 0)
+        total = Counter[str]()
         for case in data.identifiers:
-            for value, voxels in self.classes.counts(data.load_case(case)[1][:]).items():
-                total[value] = total.get(value, 0) + voxels
+            total.update(self.classes.counts(data.load_case(case)[1][:]))
         return total
 
     def class_weights(self, counts: Mapping[str, int]) -> list[float] | None:
-        """Eq. (8), background among the classes."""
-        if not can_weight(self._trainer):
+        """Weights of eq. (8) for these counts, background too; ``None`` where the trainer has nothing to weight."""
+        if not cross_entropies(self._trainer.loss):
             return None
         try:
             return class_weights([counts[str(int(v))] for v in self.classes.manager.all_labels]).tolist()
@@ -184,17 +191,21 @@ class NNUNetLearner(Learner):
             return None
 
     def forget_models_but(self, keep: Collection[str]) -> None:
-        self.models.forget_but(keep)
+        """Delete other models."""
+        kept = [self.experiment.checkpoint(model) for model in keep]
+        for path in self.experiment.checkpoint("any").parent.glob("*"):
+            if path not in kept:
+                path.unlink()
 
     def forget_labels_of(self, round_number: int) -> None:
+        """Delete the pre-processed pseudo labels of a round that a later one has renewed."""
         shutil.rmtree(self.experiment.labels_of(round_number), ignore_errors=True)
 
     def publish(self, model: str) -> dict[str, Any]:
-        """The resulting model folder, validated as nnU-Net does."""
-        experiment = self.experiment
-        trainer = self._new_trainer(Training("publish", 0, start=model), experiment.model_folder)
-        self.models.load(model, trainer)
-        return publish_model(experiment, trainer, self.models.path(model))
+        """Make the model the result, an ordinary model folder, and validate it as nnU-Net does."""
+        trainer = self._new_trainer(Training("publish", 0, start=model), self.experiment.model_folder)
+        load_weights(self.experiment.checkpoint(model), trainer)
+        return publish_model(self.experiment, trainer, self.experiment.checkpoint(model))
 
 
 def checked_trainer(experiment: Experiment, options: RoundOptions, start_from: Path | None = None) -> Any:
@@ -203,33 +214,27 @@ def checked_trainer(experiment: Experiment, options: RoundOptions, start_from: P
     Args:
         experiment: The trainer and its plans.
         options: Of the run.
-        start_from: As in :class:`NNUNetLearner`.
+        start_from: As in :class:`Learner`.
 
     Raises:
         SystemExit: If one of our trainers refuses these plans.
         UserError: If the trainer has no place for what is asked for, or a threshold belongs to no class.
     """
-    dataset_json = Labeller(experiment, options).classes.dataset_json
-    trained_before = start_from is not None or Checkpoints(experiment.models_folder).path("base").is_file()
+    classes = Labeller(experiment, options).classes
+    trained_before = start_from is not None or experiment.checkpoint("base").is_file()
     probe = Training("probe", 0, start="base" if trained_before else None)
-    trainer = make_trainer(experiment, dataset_json, probe, options.seed)
+    trainer = make_trainer(experiment, classes, probe, options)
     if options.confidence == "mirroring" and not trainer.inference_allowed_mirroring_axes:
         raise UserError(f"`confidence` mirroring: {experiment.trainer} does not mirror; use the probability")
-    if options.reweight == "on" and not can_weight(trainer):
+    if options.reweight == "on" and not cross_entropies(trainer.loss):
         raise UserError(
             f"`reweight` on: the loss of {experiment.trainer} has no cross entropy over classes; use `reweight` off"
         )
     return trainer
 
 
-def validation_cases(trainer: nnUNetTrainer) -> list[str]:
-    """The labelled cases that are kept out of every training; nnU-Net splits them here where there is no split yet."""
-    with quiet():
-        return sorted(trainer.do_split()[1])
-
-
-def _labelled_cases(trainer: nnUNetTrainer, side: int) -> Any:
-    """The data set of the training (0) or validation (1) cases."""
+def labelled_cases(trainer: nnUNetTrainer, side: int) -> Any:
+    """The data set of the training (0) or validation (1) cases; nnU-Net splits them here if there is no split yet."""
     with quiet():
         cases = trainer.do_split()[side]
     return trainer.dataset_class(trainer.preprocessed_dataset_folder, list(cases))
@@ -238,3 +243,119 @@ def _labelled_cases(trainer: nnUNetTrainer, side: int) -> Any:
 def _mean(values: Sequence[float]) -> float:
     numbers = [v for v in values if not np.isnan(v)]
     return float(np.mean(numbers)) if numbers else float("nan")
+
+
+class CasePredictor:
+    """Predicts pre-processed cases with the network of a trainer.
+
+    Args:
+        trainer: Initialised, with the weights to predict with.
+        classes: Of its data set.
+        options: Whether to average over mirrored inputs, along the axes that the trainer mirrors in training, and
+            whether to take the certainty from how far the mirrored predictions agree.
+    """
+
+    def __init__(self, trainer: nnUNetTrainer, classes: Classes, options: RoundOptions) -> None:
+        self._classes = classes
+        self._compare = options.confidence == "mirroring"
+        axes = trainer.inference_allowed_mirroring_axes
+        with quiet():
+            self._predictor = nnUNetPredictor(
+                use_mirroring=options.mirroring and not self._compare,
+                perform_everything_on_device=trainer.device.type == "cuda",
+                device=trainer.device,
+                allow_tqdm=False,
+            )
+            self._predictor.manual_initialization(
+                trainer.network,
+                trainer.plans_manager,
+                trainer.configuration_manager,
+                None,
+                trainer.dataset_json,
+                type(trainer).__name__,
+                axes,
+            )
+        trainer.set_deep_supervision_enabled(False)
+        trainer.network.eval()
+        self._mirrored: list[tuple[int, ...]] = [()]
+        if self._compare and axes:
+            # the image has a channel axis in front, and in 2D a slice axis
+            axes = [a + 4 - len(trainer.configuration_manager.patch_size) for a in axes]
+            self._mirrored = [c for n in range(len(axes) + 1) for c in itertools.combinations(axes, n)]
+
+    def predict(self, image: NDArray[np.float32]) -> Prediction:
+        """Predict an image (C, *spatial) as nnU-Net does."""
+        start = time.perf_counter()
+        data = torch.from_numpy(np.ascontiguousarray(image))
+        predict = self._predictor.predict_sliding_window_return_logits
+        all_logits = [predict(torch.flip(data, axes)).float().cpu().flip(axes) for axes in self._mirrored]
+        mean = torch.stack(all_logits).mean(0) if len(all_logits) > 1 else all_logits[0]
+        seconds = time.perf_counter() - start
+        heads, manager = self._classes.heads, self._classes.manager
+        probabilities = manager.apply_inference_nonlin(mean).numpy()
+        label = np.asarray(manager.convert_probabilities_to_segmentation(probabilities))
+        certainty = heads.votes([one.numpy() for one in all_logits]) if self._compare else probabilities
+        sure = heads.certainty_of_prediction(probabilities, certainty)
+        return Prediction(probabilities, certainty, label, mean_confidence(sure, label), seconds)
+
+
+def save_model(path: Path, trainer: nnUNetTrainer) -> None:
+    """Write nnU-Net's own checkpoint of a trainer whose training has ended."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    trainer.disable_checkpointing = False
+    trainer.current_epoch -= 1  # as nnU-Net does for its final checkpoint
+    with replacing(path) as unfinished:
+        trainer.save_checkpoint(str(unfinished))
+    trainer.current_epoch += 1
+    trainer.disable_checkpointing = True
+
+
+def load_weights(path: Path, trainer: nnUNetTrainer) -> None:
+    """Put the weights of any checkpoint of nnU-Net's into a trainer's network."""
+    checkpoint = torch.load(path, map_location=trainer.device, weights_only=False)
+    _bare(trainer).load_state_dict(checkpoint["network_weights"])
+
+
+def weights_checksum(trainer: nnUNetTrainer) -> str:
+    """SHA-256 of a network's weights by name; a checkpoint file also holds the time of day."""
+    weights = _bare(trainer).state_dict()
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        digest.update(name.encode())
+        digest.update(weights[name].detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _bare(trainer: nnUNetTrainer) -> nn.Module:
+    """The network without the wrapper of compilation."""
+    network = trainer.network
+    return network._orig_mod if isinstance(network, OptimizedModule) else network
+
+
+def publish_model(experiment: Experiment, trainer: nnUNetTrainer, checkpoint: Path) -> dict[str, Any]:
+    """Write what ``nnUNetv2_predict``, ``nnUNetv2_find_best_configuration`` and the zip export look for.
+
+    Args:
+        experiment: Where the model goes.
+        trainer: With the weights of the checkpoint; its output folder is the model's.
+        checkpoint: The model.
+
+    Returns:
+        nnU-Net's mean foreground Dice of the validation cases, at full resolution.
+    """
+    folder, fold = experiment.model_folder, experiment.fold_folder
+    fold.mkdir(parents=True, exist_ok=True)
+    save_json(trainer.plans_manager.plans, str(folder / "plans.json"), sort_keys=False)
+    save_json(experiment.dataset_json, str(folder / "dataset.json"), sort_keys=False)
+    shutil.copyfile(experiment.data_folder / "dataset_fingerprint.json", folder / "dataset_fingerprint.json")
+    with replacing(fold / "checkpoint_final.pth") as unfinished:
+        shutil.copyfile(checkpoint, unfinished)
+    logger = LocalLogger()  # its picture of the last training is wanted by nnU-Net's zip export
+    logger.load_checkpoint(torch.load(checkpoint, map_location="cpu", weights_only=False)["logging"])
+    if logger.get_value("train_losses", None):
+        with rc_context():  # what it sets would stay set for all pictures after it
+            logger.plot_progress_png(str(fold))
+    with quiet(experiment.log):
+        trainer.perform_actual_validation()
+    summary = load_json(str(fold / "validation" / "summary.json"))
+    return {"dice": summary["foreground_mean"]["Dice"]}

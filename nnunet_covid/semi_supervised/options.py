@@ -6,7 +6,7 @@ Not here: how they are given. In texts for the person an option stands as `` `na
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from nnunet_covid.errors import UserError
@@ -91,10 +91,6 @@ class RoundOptions:
     )
     until_pool_empty: bool = _option(False, "stop only when no image is left in the pool", only_for="iterative")
 
-    def to_json(self) -> dict[str, Any]:
-        """As it is written into the state."""
-        return asdict(self)
-
     def count_for(self, pool_size: int) -> int:
         """Images per round."""
         return self.per_round if self.per_round is not None else max(1, -(-pool_size // 10))
@@ -114,11 +110,11 @@ def make_options(strategy: Strategy, given: Mapping[str, Any]) -> RoundOptions:
     for f in fields(RoundOptions):
         only_for = f.metadata.get("only_for") or strategy
         if f.name in chosen and only_for != strategy:
-            raise UserError(f"{_shown(f.name)} belongs to `strategy` {only_for} and means nothing to {strategy}")
+            raise UserError(f"{shown(f.name)} belongs to `strategy` {only_for} and means nothing to {strategy}")
     if chosen.get("soft"):
         for name in ("threshold", "class_thresholds", "untrusted"):
             if chosen.get(name):
-                raise UserError(f"{_shown(name)} makes hard labels: leave it out, or leave out `soft`")
+                raise UserError(f"{shown(name)} makes hard labels: leave it out, or leave out `soft`")
         chosen["threshold"] = 0.0
     if chosen.get("confidence") == "mirroring" and chosen.get("mirroring") is False:
         raise UserError("`confidence` mirroring compares mirrored predictions: leave out `mirroring`")
@@ -135,7 +131,7 @@ def _check_ranges(options: RoundOptions) -> None:
     for name in ("per_round", "max_rounds", "round_epochs", "round_iterations", "patience"):
         value = getattr(options, name)
         if value is not None and value < 1:
-            raise UserError(f"{_shown(name)} {value}: must be 1 or more")
+            raise UserError(f"{shown(name)} {value}: must be 1 or more")
     for name, value in {"η": options.threshold, **options.class_thresholds}.items():
         if not 0 <= value <= 1:
             raise UserError(f"`threshold`: η of {name} is {value}, but must lie between 0 and 1")
@@ -145,15 +141,6 @@ def _check_ranges(options: RoundOptions) -> None:
         raise UserError(f"`learning_rate` {options.learning_rate}: must be positive, or 0 for the trainer's own")
 
 
-def _shown(name: str) -> str:
+def shown(name: str) -> str:
+    """An option in a text for the person."""
     return "`threshold` NAME=…" if name == "class_thresholds" else f"`{name}`"
-
-
-def differences(before: Mapping[str, Any], now: RoundOptions) -> list[str]:
-    """What has changed since the run began, one phrase each."""
-    current = now.to_json()
-    return [
-        f"{_shown(name)} was {before.get(name)!r} and is {value!r}"
-        for name, value in current.items()
-        if before.get(name) != value
-    ]

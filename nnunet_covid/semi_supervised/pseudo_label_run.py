@@ -1,28 +1,194 @@
-"""One whole pseudo-label run: check, pre-process, do the rounds, publish; begun again until it is through."""
+"""One whole pseudo-label run: check, pre-process, do the rounds, publish; begun again until it is through.
+
+What is in the folder of unlabelled images, and whether any of it is known already, is found out here.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
+import json
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import numpy as np
 from filelock import FileLock, Timeout
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from numpy.typing import NDArray
+from tqdm import tqdm
 
+from nnunet_covid.dataset_json import channel_names
 from nnunet_covid.errors import UserError
 from nnunet_covid.figures.progress import draw_progress
-from nnunet_covid.files import sha256_of, writable_folder
+from nnunet_covid.files import files_in, map_in_processes, remove_abandoned, sha256_of, some_of, writable_folder
+from nnunet_covid.nnunet.dataset import CaseFiles, list_cases, read_images
+from nnunet_covid.nnunet.preprocess import Preprocessing, is_preprocessed, preprocess_image
 from nnunet_covid.semi_supervised.experiment import Experiment
-from nnunet_covid.semi_supervised.learner import NNUNetLearner, checked_trainer, validation_cases
+from nnunet_covid.semi_supervised.learner import Learner, checked_trainer, labelled_cases
 from nnunet_covid.semi_supervised.options import RoundOptions
 from nnunet_covid.semi_supervised.rounds import KINDS
 from nnunet_covid.semi_supervised.state import FILE, RunState, history
-from nnunet_covid.semi_supervised.unlabelled import UnlabelledImages
 
+DIGITS = 24
+"""Of a checksum, in file names."""
+AS_BEFORE = "Put them back as they were, or start beside it with another `name`"
 FULL = (errno.ENOSPC, errno.EDQUOT)
 LITTLE_SPACE = 32 * 2**20
 """Bytes; below this a failed write is put down to a full disk whatever the library called it."""
+
+Pool = dict[str, dict[str, str]]
+"""``cases``: the checksum of each case that may be labelled; ``left_out``: the others, and where else each is."""
+
+
+class Checksum(NamedTuple):
+    """SHA-256 of a case as nnU-Net reads it, so that a copy in another compression is the same.
+
+    Attributes:
+        voxels: Of the voxel values.
+        whole: Of these and of spacing and geometry.
+    """
+
+    voxels: str
+    whole: str
+
+
+class UnlabelledImages:
+    """The cases of a folder, named as nnU-Net wants images: ``CASE_0000`` for the first channel.
+
+    An image is read twice, once to know it by its content, since known images are told before anything is written, and
+    once to be pre-processed; from then on its pre-processed copy is found again by its content.
+
+    Args:
+        folder: Of the images.
+        experiment: Its data set says what images look like; its own images, labelled and test images, are known ones.
+
+    Raises:
+        UserError: If there are none, or one has other channels than the data set.
+    """
+
+    def __init__(self, folder: Path, experiment: Experiment) -> None:
+        self.folder = folder
+        self.experiment = experiment
+        self._ending = experiment.dataset_json["file_ending"]
+        self._channels = len(channel_names(experiment.dataset_json))
+        self.cases = list_cases(folder, self._ending, self._channels)
+
+    def _error(self, text: str) -> UserError:
+        return UserError(f"`images` {self.folder}: {text}")
+
+    def checksums(self, others: Path | None = None) -> dict[str, Checksum]:
+        """The checksums of each case.
+
+        Args:
+            others: Of the cases of this folder instead.
+
+        Raises:
+            UserError: If a file cannot be read or holds another number of channels than the data set.
+        """
+        cases = self.cases if others is None else list_cases(others, self._ending, self._channels)
+        title = "unlabelled images" if others is None else others.name
+        reader = self.experiment.plans_manager.image_reader_writer_class()
+        result = {}
+        for case in tqdm(cases, desc=f"read {title}", unit="image", leave=False):
+            voxels, properties = read_images(reader, case.files)
+            found, expected = len(voxels), self._channels
+            if found != expected:
+                raise UserError(f"{case.files[0]}: has {found} channel(s), the data set's images have {expected}")
+            result[case.name] = checksum(voxels, properties)
+        return result
+
+    def pool(self, *, leave_out_known: bool = False) -> Pool:
+        """Read all images and say which of them may be labelled.
+
+        Args:
+            leave_out_known: Go on without images that are known already.
+
+        Raises:
+            UserError: If an image cannot be read or is known already, or none is left.
+        """
+        digests = self.checksums()
+        known = self._known({case: digest.voxels for case, digest in digests.items()})
+        if known and not leave_out_known:
+            pairs = some_of([f"{case} = {other}" for case, other in known.items()])
+            raise self._error(
+                f"{len(known)} image(s) are known already ({pairs}). Remove them, or add `leave_out_duplicates`"
+            )
+        cases = {case: digest.whole for case, digest in digests.items() if case not in known}
+        if not cases:
+            raise self._error("every image is known already, none is left to label")
+        return {"cases": cases, "left_out": known}
+
+    def _known(self, own: dict[str, str]) -> dict[str, str]:
+        """Cases that are also labelled or test cases of the data set, or twice in the folder, and where else."""
+        seen: dict[str, str] = {}
+        known: dict[str, str] = {}
+        raw = self.experiment.raw_folder
+        for folder in [raw / part for part in ("imagesTr", "imagesTs")] if raw is not None else []:
+            if files_in(folder, self._ending):
+                seen |= {one.voxels: f"{folder.name}/{case}" for case, one in self.checksums(folder).items()}
+        for case, voxels in sorted(own.items()):
+            if voxels in seen:
+                known[case] = seen[voxels]
+            else:
+                seen[voxels] = f"{case} of the same folder"
+        return known
+
+    def preprocess(self, pool: Pool, workers: int = 1) -> dict[str, Path]:
+        """Pre-process what is not pre-processed yet, beside the data set's own cases.
+
+        Returns:
+            Case to its pre-processed files, without their endings.
+
+        Raises:
+            UserError: If there are other images in the folder than when the run began, or one is not the same.
+        """
+        before, now = {*pool["cases"], *pool["left_out"]}, {case.name for case in self.cases}
+        if before != now:
+            gone, new = before - now, now - before
+            raise self._error(
+                f"{len(gone)} image(s) have gone and {len(new)} are new since the run began "
+                f"({some_of([*gone, *new])}). {AS_BEFORE}"
+            )
+        plans, configuration = self.experiment.plans_manager.plans, self.experiment.configuration
+        kind = self.experiment.configuration_manager.data_identifier
+        digest = self.experiment.plans_digest("architecture", "batch_size")  # another folder after re-planning
+        folder = self.experiment.data_folder / f"{kind}_unlabelled_{digest}"
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(folder)
+        targets = {case: folder / whole[:DIGITS] for case, whole in pool["cases"].items()}
+        chosen = [case for case in self.cases if case.name in targets and not is_preprocessed(targets[case.name])]
+        tasks = [(case, pool["cases"][case.name], targets[case.name]) for case in chosen]
+        done = map_in_processes(partial(_preprocess, how=Preprocessing(plans, configuration)), tasks, workers)
+        bar = tqdm(done, total=len(tasks), desc="pre-process", unit="image", disable=not tasks, leave=False)
+        changed = [name for name in bar if name is not None]
+        if changed:
+            raise self._error(
+                f"{len(changed)} image(s) have changed since the run began ({some_of(changed)}). {AS_BEFORE}"
+            )
+        return targets
+
+
+def checksum(voxels: NDArray[Any], properties: dict[str, Any]) -> Checksum:
+    """Of an image as nnU-Net's reader gives it."""
+    voxels = np.ascontiguousarray(voxels)
+    digest = hashlib.sha256(repr((voxels.shape, voxels.dtype.str)).encode() + voxels.tobytes())
+    plain = digest.hexdigest()
+    digest.update(json.dumps(properties, sort_keys=True, default=lambda o: np.asarray(o).tolist()).encode())
+    return Checksum(plain, digest.hexdigest())
+
+
+def _preprocess(task: tuple[CaseFiles, str, Path], how: Preprocessing) -> str | None:
+    """Pre-process one image if it has this checksum; else its name."""
+    case, expected, target = task
+    image, properties = read_images(PlansManager(how.plans).image_reader_writer_class(), case.files)
+    if checksum(image, properties).whole != expected:
+        return case.name
+    preprocess_image(target, case, image, None, properties, how)
+    return None
 
 
 def run_pseudo_labels(
@@ -53,32 +219,29 @@ def run_pseudo_labels(
     if start_from is not None and not start_from.is_file():
         raise UserError(f"`start_from` {start_from}: no such file")
     writable_folder(experiment.data_folder)
-    context = {
-        "dataset": experiment.dataset,
-        "configuration": experiment.configuration,
-        "fold": experiment.fold,
-        "trainer": experiment.trainer,
-        "plans": experiment.plans_digest(),
-        "images": str(folder.resolve()),
-        "start_from": sha256_of(start_from) if start_from is not None else None,
-    }
     with _disk_full_is_a_users_matter(experiment), locked(experiment.report_folder):
-        state = RunState.open(experiment.report_folder, options, context)
+        state = RunState(experiment.report_folder, options, _context(experiment, folder, start_from))
         trainer = checked_trainer(experiment, options, start_from)
         if not state.units and experiment.label_folder.exists():  # of a run whose report folder was deleted
             shutil.rmtree(experiment.label_folder)
         pool = state.once("pool", lambda: images.pool(leave_out_known=leave_out_duplicates))
-        images.refuse_other_names(pool)
-        _refuse_other_validation_cases(state, experiment, validation_cases(trainer))
+        kept_out = sorted(labelled_cases(trainer, 1).identifiers)
+        if state.once("validation cases", lambda: kept_out) != kept_out:
+            splits = experiment.data_folder / "splits_final.json"
+            raise UserError(
+                f"{splits}: fold {experiment.fold} has other validation cases than when the run began. "
+                "Put the file back, or start beside it with another `name`"
+            )
         if experiment.raw_folder is None:
             tell("nnUNet_raw does not hold the data set: unlabelled images were not compared with its own")
         if experiment.fold == "all":
             tell("fold all keeps no case out: every validation Dice is that of training cases")
         targets = images.preprocess(pool, workers)
-        learner = NNUNetLearner(experiment, options, targets, trainer, start_from)
+        learner = Learner(experiment, options, targets, trainer, start_from)
         del trainer  # or its network would stay beside those of the rounds
-        rounds = KINDS[options.strategy](state, learner, targets, tell, lambda: _draw(state))
-        model = rounds.run()
+        title = f"{experiment.trainer}, {options.strategy} rounds, fold {experiment.fold}"
+        draw = partial(draw_progress, state.folder, title)
+        model = KINDS[options.strategy](state, learner, targets, tell, lambda: draw(history(state.units))).run()
     dice = state.units["publish"]["result"]["dice"]
     tell(f"{model} is {experiment.model_folder} (nnU-Net's validation Dice {dice:.4f})")
     tell(
@@ -87,17 +250,17 @@ def run_pseudo_labels(
     )
 
 
-def _draw(state: RunState) -> None:
-    title = f"{state.context['trainer']}, {state.options.strategy} rounds, fold {state.context['fold']}"
-    draw_progress(state.folder, title, history(state.units))
-
-
-def _refuse_other_validation_cases(state: RunState, experiment: Experiment, kept_out: list[str]) -> None:
-    if state.once("validation cases", lambda: kept_out) != kept_out:
-        raise UserError(
-            f"{experiment.data_folder / 'splits_final.json'}: fold {experiment.fold} has other validation cases than "
-            "when the run began. Put the file back, or start beside it with another `name`"
-        )
+def _context(experiment: Experiment, folder: Path, start_from: Path | None) -> dict[str, Any]:
+    """What must be the same where a run goes on."""
+    return {
+        "dataset": experiment.dataset,
+        "configuration": experiment.configuration,
+        "fold": experiment.fold,
+        "trainer": experiment.trainer,
+        "plans": experiment.plans_digest(),
+        "images": str(folder.resolve()),
+        "start_from": sha256_of(start_from) if start_from is not None else None,
+    }
 
 
 @contextlib.contextmanager

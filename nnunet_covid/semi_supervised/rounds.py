@@ -1,6 +1,7 @@
 """The two strategies as sequences of units of work: which images a round takes, what it trains on, when it ends.
 
-All that is trained, predicted and written is done by a :class:`Learner`; here are neither networks nor files.
+All that is trained, predicted and written is done by a :class:`nnunet_covid.semi_supervised.learner.Learner`; here are
+neither networks nor files.
 """
 
 from __future__ import annotations
@@ -8,16 +9,17 @@ from __future__ import annotations
 import hashlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nnunet_covid.semi_supervised.options import RoundOptions
 from nnunet_covid.semi_supervised.state import RunState, kept_shares
 
-Tell = Callable[[str], None]
+if TYPE_CHECKING:
+    from nnunet_covid.semi_supervised.learner import Learner
 
 
 @dataclass(frozen=True)
@@ -45,37 +47,6 @@ class Training:
     iterations: int | None = None
     learning_rate: float | None = None
     class_weights: Sequence[float] | None = None
-
-
-class Learner(Protocol):
-    """Trains, predicts and validates; every method may be repeated from its start after a crash."""
-
-    def train(self, training: Training) -> dict[str, Any]:
-        """Train and keep the model under the name of the training; returns its checksum and the seconds of steps."""
-
-    def label(self, round_number: int, cases: Sequence[str], model: str) -> dict[str, Any]:
-        """Write pseudo labels; returns voxel counts, what was kept, and the seconds of forward passes."""
-
-    def confidence(self, round_number: int, cases: Sequence[str], model: str) -> dict[str, float]:
-        """Mean confidence of each case, without writing a label."""
-
-    def validate(self, model: str) -> dict[str, Any]:
-        """Validation Dice of each class and their mean."""
-
-    def labelled_counts(self) -> dict[str, int]:
-        """Voxels of each class in the labelled training cases."""
-
-    def class_weights(self, counts: Mapping[str, int]) -> list[float] | None:
-        """Weights of eq. (8) for these counts; ``None`` where the trainer has nothing to weight."""
-
-    def forget_models_but(self, keep: Collection[str]) -> None:
-        """Delete other models."""
-
-    def forget_labels_of(self, round_number: int) -> None:
-        """Delete the pre-processed pseudo labels of a round that a later one has renewed."""
-
-    def publish(self, model: str) -> dict[str, Any]:
-        """Make the model the result, an ordinary model folder, and validate it as nnU-Net does."""
 
 
 def seed_for(seed: int, round_number: int, phase: str) -> int:
@@ -141,7 +112,7 @@ class Rounds(ABC):
         state: RunState,
         learner: Learner,
         pool: Iterable[str],
-        tell: Tell = print,
+        tell: Callable[[str], None] = print,
         after_round: Callable[[], object] = lambda: None,
     ) -> None:
         self.state = state
@@ -149,7 +120,7 @@ class Rounds(ABC):
         self.pool = sorted(pool)
         self.tell = tell
         self.after_round = after_round
-        self.options: RoundOptions = state.options
+        self.options = state.options
         self.labelled_in: dict[str, int] = {}
 
     @abstractmethod
@@ -163,19 +134,19 @@ class Rounds(ABC):
 
     def select(self, number: int, model: str) -> list[str]:
         """The cases that a round takes from the pool."""
-        return self.state.once(f"{number}/select", lambda: self._select(number, model))
 
-    def _select(self, number: int, model: str) -> list[str]:
-        count = self.options.count_for(len(self.pool))
-        if self.options.select == "confident" and len(self.remaining) > count:
-            return most_confident(self.learner.confidence(number, self.remaining, model), count)
-        return draw_at_random(self.remaining, count, seed_for(self.options.seed, number, "select"))
+        def work() -> list[str]:
+            count = self.options.count_for(len(self.pool))
+            if self.options.select == "confident" and len(self.remaining) > count:
+                return most_confident(self.learner.confidence(number, self.remaining, model), count)
+            return draw_at_random(self.remaining, count, seed_for(self.options.seed, number, "select"))
+
+        return self.state.once(f"{number}/select", work)
 
     def label(self, number: int, cases: Sequence[str], model: str) -> None:
         """Label cases as one unit of work, and say if nothing that the model found is trusted."""
         result = self.state.once(f"{number}/label", lambda: self.learner.label(number, cases, model))
-        shares = kept_shares(result["predicted"], result["kept"])
-        lost = [name for name, share in shares.items() if share == 0]
+        lost = [name for name, share in kept_shares(result["predicted"], result["kept"]).items() if share == 0]
         if lost:
             self.tell(
                 f"WARNING: round {number}: the model finds {' and '.join(lost)}, but is nowhere as sure of it as the "
@@ -238,19 +209,9 @@ class RandomRounds(Rounds):
         self.label(number, chosen, model)
         self.labelled_in.update(dict.fromkeys(chosen, number))
         self.tell(f"round {number}: {len(self.labelled_in)} pseudo-labelled, {len(self.remaining)} left")
-        name = f"round_{number:03d}"
-        o = self.options
-        self.train(
-            Training(
-                name,
-                number,
-                start=model,
-                pseudo=dict(self.labelled_in),
-                epochs=o.round_epochs,
-                iterations=o.round_iterations,
-                learning_rate=o.learning_rate,
-            )
-        )
+        name, o = f"round_{number:03d}", self.options
+        training = Training(name, number, start=model, pseudo=dict(self.labelled_in), epochs=o.round_epochs)
+        self.train(replace(training, iterations=o.round_iterations, learning_rate=o.learning_rate))
         self.validate(number, name)
         self.end_round(number, ["base", name])
         return name
@@ -276,7 +237,10 @@ class IterativeRounds(Rounds):
         dice.append(self.validate(0, "base"))
         self.end_round(0, models)
         number = 1
-        while self.rounds_left(number) and not self.ends(dice):
+        while self.rounds_left(number):
+            wait = self.options.until_pool_empty and self.remaining
+            if not wait and no_longer_improves(dice, self.options.patience):
+                break
             models.append(self.one_round(number, models[-1]))
             dice.append(self.validate(number, models[-1]))
             self.end_round(number, ["base", models[-1], models[best_round(dice)]])
@@ -284,12 +248,6 @@ class IterativeRounds(Rounds):
         best = best_round(dice)
         self.tell(f"best validation Dice in round {best}")
         return self.publish(models[best])
-
-    def ends(self, dice: Sequence[float]) -> bool:
-        """Whether the validation Dice no longer improves, and, if asked for, the pool is empty too."""
-        if self.options.until_pool_empty and self.remaining:
-            return False
-        return no_longer_improves(dice, self.options.patience)
 
     def one_round(self, number: int, model: str) -> str:
         """Add t images, renew all pseudo labels with the newest model, and train a new model."""
@@ -308,14 +266,10 @@ class IterativeRounds(Rounds):
         """Eq. (8) over the labelled and the current pseudo set."""
         if self.options.reweight == "off":
             return None
-        return self.state.once(f"{number}/weights", lambda: self._weights(number))
-
-    def _weights(self, number: int) -> list[float] | None:
-        counts = dict(self.state.once("0/counts", self.learner.labelled_counts))
+        counts = Counter(self.state.once("0/counts", self.learner.labelled_counts))
         if number:
-            for name, voxels in self.state.units[f"{number}/label"]["result"]["counts"].items():
-                counts[name] = counts.get(name, 0) + voxels
-        return self.learner.class_weights(counts)
+            counts.update(self.state.units[f"{number}/label"]["result"]["counts"])
+        return self.state.once(f"{number}/weights", lambda: self.learner.class_weights(counts))
 
 
 KINDS: dict[str, type[Rounds]] = {"random": RandomRounds, "iterative": IterativeRounds}

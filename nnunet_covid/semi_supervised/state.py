@@ -12,18 +12,18 @@ import io
 import json
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import write_json, write_text
-from nnunet_covid.semi_supervised.options import RoundOptions, differences
+from nnunet_covid.semi_supervised.options import RoundOptions, shown
 
 VERSION = 1
 FILE = "state.json"
-MANIFEST = "manifest.csv"
 PARTS = ("select", "label", "train", "validate", "other")
 """Of a round, for the time it took."""
 HEAD = ("round", "pseudo-labelled", "pool left", "validation Dice", "kept", *(f"{part}, s" for part in PARTS))
@@ -31,65 +31,47 @@ HEAD = ("round", "pseudo-labelled", "pool left", "validation Dice", "kept", *(f"
 
 
 class RunState:
-    """The units that are done and their results.
+    """The units that are done and their results: a new run's, or those of an interrupted one of the same options.
 
     Attributes:
         folder: Holds the state file.
         options: What decides the run.
         context: Data set, trainer and images it works on.
         units: Name of a unit to its result and its seconds.
+
+    Raises:
+        UserError: If the folder holds a run with other options, another trainer or other images.
     """
 
     def __init__(self, folder: Path, options: RoundOptions, context: dict[str, Any]) -> None:
         self.folder = folder
         self.options = options
         self.context = context
-        self.units: dict[str, dict[str, Any]] = {}
-
-    @classmethod
-    def open(cls, folder: Path, options: RoundOptions, context: dict[str, Any]) -> RunState:
-        """A new run, or the interrupted one of the same options.
-
-        Raises:
-            UserError: If the folder holds a run with other options, another trainer or other images.
-        """
-        state = cls(folder, options, context)
-        found = read_state(folder)
-        if found is None:
-            return state
-        changed = differences(found["options"], options)
-        changed += [
-            f"{key} was {found['context'].get(key)!r} and is {value!r}"
-            for key, value in context.items()
-            if found["context"].get(key) != value
+        found = read_state(folder) or {"options": asdict(options), "context": context, "units": {}}
+        both = ((found["options"], asdict(options), shown), (found["context"], context, str))
+        changed = [
+            f"{named(key)} was {before.get(key)!r} and is {value!r}"
+            for before, now, named in both
+            for key, value in now.items()
+            if before.get(key) != value
         ]
         if changed:
             raise UserError(
                 f"{folder} holds a run with other settings ({'; '.join(changed)}). Give the same ones to go on, "
                 "another `name` to start beside it, or delete the folder"
             )
-        state.units = found["units"]
-        return state
+        self.units: dict[str, dict[str, Any]] = found["units"]
 
     def once(self, name: str, work: Callable[[], Any]) -> Any:
-        """The result of a unit, doing it if it is not done yet."""
+        """The result of a unit; it is done and written down if it is not done yet."""
         if name not in self.units:
             start = time.perf_counter()
             result = work()
             self.units[name] = {"result": result, "seconds": round(time.perf_counter() - start, 3)}
-            self.save()
+            parts = {"options": asdict(self.options), "context": self.context, "units": self.units}
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_json(self.folder / FILE, {"version": VERSION, **parts}, indent=1, durable=True)
         return self.units[name]["result"]
-
-    def save(self) -> None:
-        """Write the state; a reader sees the old one or the new one."""
-        content = {
-            "version": VERSION,
-            "options": self.options.to_json(),
-            "context": self.context,
-            "units": self.units,
-        }
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_json(self.folder / FILE, content, indent=1, durable=True)
 
 
 def read_state(folder: Path) -> dict[str, Any] | None:
@@ -120,24 +102,20 @@ def write_manifest(folder: Path, records: Sequence[Mapping[str, Any]]) -> None:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["image", "round", "model", "confidence", "kept", *(f"kept_{name}" for name in classes)])
     for r in records:
-        shares = kept_shares(r["predicted"], r["kept"])
-        total = _share(sum(r["kept"].values()), sum(r["predicted"].values()))
-        cells = [total, *(shares[name] for name in classes)]
-        writer.writerow(
-            [r["image"], r["round"], r["model"], f"{r['confidence']:.6f}"]
-            + ["" if c is None else f"{c:.6f}" for c in cells]
-        )
+        total = kept_shares({"": sum(r["predicted"].values())}, {"": sum(r["kept"].values())})
+        shares = [*total.values(), *kept_shares(r["predicted"], r["kept"]).values()]
+        cells = ["" if share is None else f"{share:.6f}" for share in shares]
+        writer.writerow([r["image"], r["round"], r["model"], f"{r['confidence']:.6f}", *cells])
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / MANIFEST, text.getvalue(), durable=True)
+    write_text(folder / "manifest.csv", text.getvalue(), durable=True)
 
 
 def summarise(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Sums over a round: voxels by label value, predicted and kept voxels by class, mean confidence."""
-    result: dict[str, Any] = {"counts": {}, "predicted": {}, "kept": {}}
+    result: dict[str, Any] = {part: Counter() for part in ("counts", "predicted", "kept")}
     for record in records:
-        for part, total in result.items():
-            for name, voxels in record[part].items():
-                total[name] = total.get(name, 0) + voxels
+        for part in result:
+            result[part].update(record[part])
     result["confidence"] = sum(r["confidence"] for r in records) / len(records) if records else None
     result["images"] = len(records)
     return result
@@ -145,11 +123,7 @@ def summarise(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def kept_shares(predicted: Mapping[str, int], kept: Mapping[str, int]) -> dict[str, float | None]:
     """Share of the predicted voxels of each class that are trusted; ``None`` where nothing was predicted."""
-    return {name: _share(kept[name], voxels) for name, voxels in predicted.items()}
-
-
-def _share(part: int, whole: int) -> float | None:
-    return part / whole if whole else None
+    return {name: kept[name] / voxels if voxels else None for name, voxels in predicted.items()}
 
 
 @dataclass
@@ -191,25 +165,20 @@ def history(units: Mapping[str, Any]) -> list[RoundHistory]:
         if not number.isdigit():
             continue
         one = rounds.setdefault(int(number), RoundHistory(int(number)))
-        if what == "select":
-            taken += len(unit["result"])
+        result, part = unit["result"], what.split()[0]
+        if part == "select":
+            taken += len(result)
+        elif part == "label":
+            one.kept = kept_shares(result["predicted"], result["kept"])
+        elif part == "validate":
+            one.dice, one.classes = result["mean"], result["classes"]
+        elif part == "weights":
+            one.weights = result
+        elif isinstance(result, dict) and "steps" in result:
+            part = "train"  # the unit bears the name of the model
         one.pseudo, one.left = taken, pool - taken
-        _take_in(one, what, unit)
+        one.seconds[part if part in PARTS else "other"] += unit["seconds"]
     return [rounds[n] for n in sorted(rounds)]
-
-
-def _take_in(one: RoundHistory, what: str, unit: Mapping[str, Any]) -> None:
-    result = unit["result"]
-    part = what.split()[0]
-    if isinstance(result, dict) and "steps" in result:
-        part = "train"
-    one.seconds[part if part in PARTS else "other"] += unit["seconds"]
-    if part == "label":
-        one.kept = kept_shares(result["predicted"], result["kept"])
-    elif part == "validate":
-        one.dice, one.classes = result["mean"], result["classes"]
-    elif part == "weights":
-        one.weights = result
 
 
 def status_table(state: Mapping[str, Any]) -> str:
@@ -219,8 +188,14 @@ def status_table(state: Mapping[str, Any]) -> str:
         state: Content of a state file.
     """
     context, units = state["context"], state["units"]
-    rows = [HEAD, *(_row(one) for one in history(units))]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(HEAD))]
+    rows = [HEAD]
+    for one in history(units):
+        shares = [share for share in one.kept.values() if share is not None]
+        dice = "" if math.isnan(one.dice) else f"{one.dice:.4f}"
+        kept = f"{sum(shares) / len(shares):.3f}" if shares else ""
+        times = [f"{seconds:.1f}" if seconds else "" for seconds in one.seconds.values()]
+        rows.append((str(one.number), str(one.pseudo), str(one.left), dice, kept, *times))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
     head = f"{context['trainer']} on {context['dataset']} {context['configuration']} fold {context['fold']}"
     head += f", strategy {state['options']['strategy']}"
@@ -229,11 +204,3 @@ def status_table(state: Mapping[str, Any]) -> str:
     else:
         end = "not finished; the command that started it goes on with it"
     return "\n".join([head, *lines, end])
-
-
-def _row(one: RoundHistory) -> tuple[str, ...]:
-    shares = [share for share in one.kept.values() if share is not None]
-    dice = "" if math.isnan(one.dice) else f"{one.dice:.4f}"
-    kept = f"{sum(shares) / len(shares):.3f}" if shares else ""
-    times = [f"{one.seconds[part]:.1f}" if one.seconds[part] else "" for part in PARTS]
-    return (str(one.number), str(one.pseudo), str(one.left), dice, kept, *times)

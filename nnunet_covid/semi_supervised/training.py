@@ -5,12 +5,10 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-import blosc2
 import numpy as np
 import torch
 from batchgenerators.utilities.file_and_folder_operations import load_pickle
@@ -23,19 +21,16 @@ from tqdm import tqdm
 from nnunet_covid.losses.reweighted_cross_entropy import ReweightedCrossEntropy
 from nnunet_covid.nnunet.training import without_timing
 from nnunet_covid.semi_supervised.experiment import Experiment, quiet
+from nnunet_covid.semi_supervised.labelling import Classes, Heads, open_blosc2
+from nnunet_covid.semi_supervised.options import RoundOptions
 from nnunet_covid.semi_supervised.rounds import Training, seed_for
-from nnunet_covid.semi_supervised.trust import Heads
 
 PREFIX = "pseudo/"
 """In front of the name of a pseudo-labelled case, so that it can never be taken for a labelled one of the same name."""
 
 
-@dataclass(frozen=True)
-class PseudoCase:
-    """Files of one case, without their endings: the image and its pseudo label."""
-
-    image: Path
-    label: Path
+PseudoCases = Mapping[str, tuple[Path, Path]]
+"""Name of a case to its files, without their endings: the image and its pseudo label."""
 
 
 class LabelledAndPseudo(nnUNetDatasetBlosc2):
@@ -52,7 +47,7 @@ class LabelledAndPseudo(nnUNetDatasetBlosc2):
     def __init__(
         self,
         labelled: nnUNetBaseDataset | None,
-        pseudo: Mapping[str, PseudoCase],
+        pseudo: PseudoCases,
         annotated: tuple[int, ...] | None = None,
         soft: Heads | None = None,
     ) -> None:
@@ -66,33 +61,24 @@ class LabelledAndPseudo(nnUNetDatasetBlosc2):
     def load_case(self, identifier: str) -> tuple[Any, Any, Any, dict[str, Any]]:
         """Image (C, *spatial), label (1, *spatial), nothing (no cascades here) and properties."""
         if identifier in self.pseudo:
-            return self._load_pseudo(self.pseudo[identifier])
+            return self._load_pseudo(*self.pseudo[identifier])
         assert self.labelled is not None
         data, seg, previous, properties = self.labelled.load_case(identifier)
         if self.annotated is not None and self.annotated not in properties["class_locations"]:
-            properties["class_locations"][self.annotated] = _anywhere(tuple(data.shape[1:]))
+            # voxels drawn from the whole image, as nnU-Net keeps locations: a leading zero, then the coordinates
+            rng = np.random.RandomState(1234)
+            columns = [np.zeros(1000, int), *(rng.randint(0, size, 1000) for size in data.shape[1:])]
+            properties["class_locations"][self.annotated] = np.stack(columns, axis=1)
         return data, seg, previous, properties
 
-    def _load_pseudo(self, case: PseudoCase) -> tuple[Any, Any, None, dict[str, Any]]:
-        data, seg = open_blosc2(case.image, ".b2nd"), open_blosc2(case.label, "_seg.b2nd")
-        properties = load_pickle(f"{case.label}.pkl")
+    def _load_pseudo(self, image: Path, label: Path) -> tuple[Any, Any, None, dict[str, Any]]:
+        data, seg = open_blosc2(image, ".b2nd"), open_blosc2(label, "_seg.b2nd")
+        properties = load_pickle(f"{label}.pkl")
         if self.soft is not None:
-            stored = open_blosc2(case.label, "_soft.b2nd")[:]
+            stored = open_blosc2(label, "_soft.b2nd")[:]
             drawn = self.soft.draw(stored, np.random.uniform())
             seg = np.where((seg[:] == -1) & (drawn == 0), np.int16(-1), drawn)
         return data, seg, None, properties
-
-
-def open_blosc2(case: Path, ending: str) -> Any:
-    """An array of a pre-processed case, read where it is sliced."""
-    return blosc2.open(urlpath=f"{case}{ending}", mode="r", dparams={"nthreads": 1})
-
-
-def _anywhere(shape: tuple[int, ...]) -> np.ndarray:
-    """Voxels drawn from the whole image, as nnU-Net keeps locations: a leading zero, then the coordinates."""
-    rng = np.random.RandomState(1234)
-    columns = [np.zeros(1000, int), *(rng.randint(0, size, 1000) for size in shape)]
-    return np.stack(columns, axis=1)
 
 
 class TrainingMixin(nnUNetTrainer):
@@ -109,7 +95,7 @@ class TrainingMixin(nnUNetTrainer):
 
     training: ClassVar[Training]
     folder: ClassVar[Path]
-    pseudo: ClassVar[Mapping[str, PseudoCase]]
+    pseudo: ClassVar[PseudoCases]
     soft: ClassVar[Heads | None]
 
     step_seconds = 0.0
@@ -162,7 +148,9 @@ class TrainingMixin(nnUNetTrainer):
         super().on_train_start()
         weights = self.training.class_weights
         if weights is not None:  # last, so that a trainer's own count of its labels does not matter
-            weight_cross_entropy(self.loss, weights, self.device)
+            tensor = torch.tensor(weights, dtype=torch.float32, device=self.device)
+            for module in cross_entropies(self.loss):
+                setattr(module, "weights" if isinstance(module, ReweightedCrossEntropy) else "weight", tensor)
         total = self.num_epochs * self.num_iterations_per_epoch
         self._bar = tqdm(total=total, desc=f"train {self.training.name}", unit="step", leave=False)
 
@@ -187,12 +175,10 @@ class TrainingMixin(nnUNetTrainer):
 
 def make_trainer(
     experiment: Experiment,
-    dataset_json: dict[str, Any],
+    classes: Classes,
     training: Training,
-    seed: int,
-    *,
-    pseudo: Mapping[str, PseudoCase] | None = None,
-    soft: Heads | None = None,
+    options: RoundOptions,
+    pseudo: PseudoCases | None = None,
     folder: Path | None = None,
 ) -> Any:
     """A trainer for one training, initialised with a new network.
@@ -202,11 +188,10 @@ def make_trainer(
 
     Args:
         experiment: The trainer's class, and all it is constructed with but the data set's description.
-        dataset_json: This description; it may have an ignore label more.
+        classes: Have this description; it may have an ignore label more.
         training: What to train.
-        seed: Of the run.
+        options: Of the run: its seed, and whether labels are soft.
         pseudo: The pseudo-labelled cases of the training.
-        soft: What soft labels are drawn from, if they are.
         folder: For its log, if not the run's own.
     """
     base = experiment.trainer_class
@@ -214,18 +199,18 @@ def make_trainer(
         "training": training,
         "folder": folder or experiment.training_folder,
         "pseudo": pseudo or {},
-        "soft": soft,
+        "soft": classes.heads if options.soft else None,
         "trained_before": training.start is not None,
         "__doc__": base.__doc__,
     }
-    initial = seed_for(seed, training.round_number, f"initialise {training.name}")
+    initial = seed_for(options.seed, training.round_number, f"initialise {training.name}")
     with quiet(experiment.log):
         seed_everything(initial)
         trainer: Any = type(base.__name__, (TrainingMixin, base), settings)(
-            {**experiment.plans, "continue_training": False},
+            {**experiment.plans_manager.plans, "continue_training": False},
             experiment.configuration,
             experiment.fold,
-            dataset_json,
+            classes.dataset_json,
             experiment.device,
         )
         for old in Path(trainer.output_folder).glob("training_log_*.txt"):
@@ -243,21 +228,7 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def weight_cross_entropy(loss: Any, weights: Sequence[float], device: torch.device) -> None:
-    """Give class weights to every cross entropy in a loss."""
-    tensor = torch.tensor(weights, dtype=torch.float32, device=device)
-    for module in _cross_entropies(loss):
-        if isinstance(module, ReweightedCrossEntropy):
-            module.weights = tensor
-        else:
-            module.weight = tensor
-
-
-def can_weight(trainer: nnUNetTrainer) -> bool:
-    """Whether class weights have a place in a trainer's loss."""
-    return bool(_cross_entropies(trainer.loss))
-
-
-def _cross_entropies(loss: Any) -> list[Any]:
+def cross_entropies(loss: Any) -> list[Any]:
+    """The parts of a loss that class weights have a place in."""
     modules = loss.modules() if isinstance(loss, nn.Module) else []
     return [m for m in modules if isinstance(m, nn.CrossEntropyLoss | ReweightedCrossEntropy)]

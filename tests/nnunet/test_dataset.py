@@ -115,3 +115,14 @@ def test_a_damaged_file_is_told_by_name(raw: Path) -> None:
     (raw / "labelsTr" / "a.png").write_bytes(b"damaged")
     with pytest.raises(UserError, match=r"a\.png cannot be read"):
         opened.read_labels(raw / "labelsTr" / "a.png")
+
+
+def test_folds_of_a_model_come_by_number_and_the_fold_of_all_cases_last(tmp_path: Path) -> None:
+    for name in ("fold_all", "fold_10", "fold_2", "fold_0", "crossval_results"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "checkpoint_final.pth").touch()
+    (tmp_path / "fold_2" / "checkpoint_final.pth").rename(tmp_path / "fold_2" / "checkpoint_best.pth")
+    (tmp_path / "fold_7.png").touch()
+    assert [path.name for path in dataset.fold_folders(tmp_path)] == ["fold_0", "fold_2", "fold_10", "fold_all"]
+    found = dataset.fold_folders(tmp_path, "checkpoint_final.pth")
+    assert [path.name for path in found] == ["fold_0", "fold_10", "fold_all"]

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from nnunet_covid.errors import UserError
-from nnunet_covid.saliency.encoder import EncoderFeatures, feature_shapes, find_encoder
+from nnunet_covid.saliency.encoder import feature_shapes, find_encoder, recorded_features
 
 
 class TwoStages(nn.Module):
@@ -62,14 +62,14 @@ def test_features_are_recorded_before_anything_changes_them_in_place() -> None:
     network = Network("encoder")
     image = torch.randn(1, 1, 6, 6)
     expected = network.encoder(image)
-    with EncoderFeatures(network.encoder) as recorder:
+    with recorded_features(network.encoder) as features:
         network(image)
     assert (expected[0] < 0).any()
-    for recorded, feature in zip(recorder.features, expected, strict=True):
+    for recorded, feature in zip(features, expected, strict=True):
         torch.testing.assert_close(recorded, feature)
-    recorder.features = []
+    features.clear()
     network(image)
-    assert recorder.features == []
+    assert features == []
 
 
 def test_shapes_come_from_a_trial() -> None:

@@ -7,12 +7,8 @@ import math
 import numpy as np
 import pytest
 
+from nnunet_covid.semi_supervised.labelling import STEPS, Heads, mean_confidence
 from nnunet_covid.semi_supervised.rounds import best_round, draw_at_random, most_confident, no_longer_improves, seed_for
-from nnunet_covid.semi_supervised.trust import (
-    STEPS,
-    Heads,
-    mean_confidence,
-)
 
 CLASSES, REGIONS = Heads((0, 1, 2)), Heads((1, 2), regions=True)
 

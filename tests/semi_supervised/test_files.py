@@ -25,7 +25,7 @@ REGIONS = {"background": 0, "infection": [1, 2], "consolidation": 2}
 
 def classes(labels: dict[str, Any] | None = None, **extra: Any) -> Classes:
     described = planned.dataset_json(labels, **extra)
-    return Classes.of(described, PlansManager(planned.plans()))
+    return Classes(described, PlansManager(planned.plans()))
 
 
 def test_thresholds_go_by_class_name() -> None:

@@ -16,7 +16,7 @@ from nnunet_covid import cli
 from nnunet_covid.errors import UserError
 from nnunet_covid.semi_supervised import learner
 from nnunet_covid.semi_supervised.experiment import find_experiment
-from nnunet_covid.semi_supervised.unlabelled import UnlabelledImages
+from nnunet_covid.semi_supervised.pseudo_label_run import UnlabelledImages
 
 pytestmark = pytest.mark.e2e
 

@@ -83,7 +83,7 @@ class Diary:
 
 
 def run(folder: Path, diary: Diary, strategy: str, said: list[str] | None = None, **options: Any) -> RunState:
-    state = RunState.open(folder, make_options(strategy, options), CONTEXT)  # type: ignore[arg-type]
+    state = RunState(folder, make_options(strategy, options), CONTEXT)  # type: ignore[arg-type]
     state.once("pool", lambda: {"cases": dict.fromkeys(POOL, "x"), "left_out": {}})
     KINDS[strategy](state, diary, POOL, [].append if said is None else said.append).run()
     return state
@@ -212,9 +212,9 @@ def test_other_options_are_refused_on_resume_and_nothing_is_lost(tmp_path: Path)
     run(tmp_path, Diary([0.1] * 9), "random", per_round=3)
     before = (tmp_path / "state.json").read_bytes()
     with pytest.raises(UserError, match=r"`per_round` was 3 and is 4.*`name`"):
-        RunState.open(tmp_path, make_options("random", {"per_round": 4}), CONTEXT)
+        RunState(tmp_path, make_options("random", {"per_round": 4}), CONTEXT)
     with pytest.raises(UserError, match="trainer was 'T' and is 'U'"):
-        RunState.open(tmp_path, make_options("random", {"per_round": 3}), {**CONTEXT, "trainer": "U"})
+        RunState(tmp_path, make_options("random", {"per_round": 3}), {**CONTEXT, "trainer": "U"})
     assert (tmp_path / "state.json").read_bytes() == before
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nnunet_covid.semi_supervised.trust import Heads
+from nnunet_covid.semi_supervised.labelling import Heads
 
 # four voxels: sure background, sure class 1, doubtful class 1, doubtful background; columns are voxels
 SOFTMAX = np.array([[0.98, 0.01, 0.10, 0.60], [0.01, 0.97, 0.80, 0.30], [0.01, 0.02, 0.10, 0.10]], np.float32)
