@@ -9,7 +9,7 @@ module is therefore quick to import, and in every process it touches one variabl
 from __future__ import annotations
 
 import os
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
 from nnunet_covid.errors import UserError
@@ -28,10 +28,14 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 
 def offer_trainers(environment: MutableMapping[str, str] = os.environ) -> None:
     """Append the trainers' folder to ``nnUNet_extTrainer``, once, keeping what is there."""
-    folder = str(TRAINERS_FOLDER)
-    present = [p for p in environment.get(VARIABLE, "").split(os.pathsep) if p]
-    if folder not in present:
-        environment[VARIABLE] = os.pathsep.join([*present, folder])
+    if not is_offered(environment):
+        present = [p for p in environment.get(VARIABLE, "").split(os.pathsep) if p]
+        environment[VARIABLE] = os.pathsep.join([*present, str(TRAINERS_FOLDER)])
+
+
+def is_offered(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether the trainers' folder stands in ``nnUNet_extTrainer``."""
+    return str(TRAINERS_FOLDER) in environment.get(VARIABLE, "").split(os.pathsep)
 
 
 def startup_file(site_packages: Path | None = None) -> Path:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 import sys
+from collections.abc import Callable
 from typing import Any, Literal, NoReturn
 
 import torch
@@ -71,7 +72,7 @@ class LungInfectionTrainer(nnUNetTrainer):
         dataset_json: dict[str, Any],
         device: torch.device = torch.device("cuda"),
     ) -> None:
-        self._refuse_unsupported(plans, configuration, dataset_json)
+        self._refuse_unsupported(plans, configuration, fold, dataset_json)
         super().__init__(plans, configuration, fold, dataset_json, device)
         record_label_kind(self.plans_manager.plans, self.label_manager)
         self._spare_masks()
@@ -82,6 +83,33 @@ class LungInfectionTrainer(nnUNetTrainer):
         if self.epochs is not None:
             self.num_epochs = self.epochs
 
+    @classmethod
+    def build_network_architecture(  # type: ignore[override]
+        cls,
+        plans_manager: PlansManager,
+        configuration_manager: ConfigurationManager,
+        num_input_channels: int,
+        num_output_channels: int,
+        enable_deep_supervision: bool = True,
+    ) -> nn.Module:
+        """What nnU-Net calls for training and for prediction."""
+        return cls.build_network(
+            plans_manager, configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision
+        )
+
+    @classmethod
+    def build_network(
+        cls, plans: PlansManager, configuration: ConfigurationManager, channels: int, heads: int, deep_supervision: bool
+    ) -> nn.Module:
+        """The network of the class attributes; weights are loaded only where a training begins.
+
+        Args:
+            channels: Of the image, the previous stage's labels of a cascade included.
+            heads: Logits that nnU-Net asks for.
+            deep_supervision: Return what the loss wants instead of the result alone.
+        """
+        raise NotImplementedError
+
     def _spare_masks(self) -> None:
         """Channels that nnU-Net does not normalise beside some that it does are masks: their values stay 0 and 1."""
         schemes = self.configuration_manager.normalization_schemes
@@ -90,7 +118,9 @@ class LungInfectionTrainer(nnUNetTrainer):
             augmentation = self.get_training_transforms
             self.get_training_transforms = lambda *args, **kwargs: spare_channels(augmentation(*args, **kwargs), masks)
 
-    def _refuse_unsupported(self, plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]) -> None:
+    def _refuse_unsupported(
+        self, plans: dict[str, Any], configuration: str, fold: int, dataset_json: dict[str, Any]
+    ) -> None:
         """Before anything is written: does this trainer work with these plans, data and its own settings?"""
         try:
             manager = PlansManager(plans)
@@ -138,6 +168,20 @@ class LungInfectionTrainer(nnUNetTrainer):
         if isinstance(network, DistributedDataParallel):
             network = network.module
         return network._orig_mod if isinstance(network, OptimizedModule) else network
+
+    def descend(self, loss: torch.Tensor, clip: Callable[[], object]) -> None:
+        """Backward, clip and step, with the scaler of mixed precision where there is one."""
+        if self.grad_scaler is None:
+            loss.backward()
+        else:
+            self.grad_scaler.scale(loss).backward()
+            self.grad_scaler.unscale_(self.optimizer)
+        clip()
+        if self.grad_scaler is None:
+            self.optimizer.step()
+        else:
+            self.grad_scaler.step(self.optimizer)
+            self.grad_scaler.update()
 
     def set_deep_supervision_enabled(self, enabled: bool) -> None:
         """Switch between the list of maps that the loss wants and the result alone."""

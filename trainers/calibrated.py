@@ -6,9 +6,11 @@ import functools
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+import torch
 from torch import nn
 
-from nnunet_covid.calibration.checkpoints import SUFFIX, with_calibration
+from nnunet_covid.calibration.fit import Calibration
+from nnunet_covid.calibration.model_folder import KEY, SUFFIX
 from nnunet_covid.trainers.base import stop_training
 from nnunet_covid.trainers.on_demand import found_by_nnunet
 
@@ -34,13 +36,33 @@ def calibrated_trainer(name: str, find_ours: Callable[[str], type | None]) -> ty
     def __init__(self: Any, *args: Any, **kwargs: Any) -> NoReturn:
         stop_training(f"{name} only predicts: train, continue and validate with -tr {base.__name__}")
 
-    return type(
-        name,
-        (base,),
-        {
-            "__init__": __init__,
-            "__doc__": base.__doc__,
-            "__module__": "nnunet_covid.trainers",
-            "build_network_architecture": staticmethod(build_network_architecture),
-        },
-    )
+    members = {
+        "__init__": __init__,
+        "__doc__": base.__doc__,
+        "__module__": "nnunet_covid.trainers",
+        "build_network_architecture": staticmethod(build_network_architecture),
+    }
+    return type(name, (base,), members)
+
+
+def with_calibration(network: nn.Module) -> nn.Module:
+    """Let a network calibrate its result with what comes with its weights.
+
+    Loading weights without a calibration is an error of ``load_state_dict``.
+    """
+    # the public name of this function came with torch 2.5
+    network._register_load_state_dict_pre_hook(_take_calibration, with_module=True)
+    network.register_forward_hook(_calibrate)
+    return network
+
+
+def _take_calibration(network: Any, weights: Any, prefix: str, metadata: dict[str, Any], *more: Any) -> None:
+    *_, errors = more
+    if KEY in metadata:
+        network.calibration = Calibration.from_json(metadata[KEY])
+    else:
+        errors.append("these weights hold no calibration: calibrate all folds with 'nnunet-covid calibrate'")
+
+
+def _calibrate(network: Any, inputs: Any, logits: torch.Tensor) -> torch.Tensor:
+    return network.calibration.of_logits(logits)

@@ -68,21 +68,17 @@ class CollaborativeTrainer(LungInfectionTrainer):
     general_weights: str | None = None
     snapshot_epochs: tuple[int, ...] | None = None
 
-    def __init__(
-        self,
-        plans: dict[str, Any],
-        configuration: str,
-        fold: int,
-        dataset_json: dict[str, Any],
-        device: torch.device = torch.device("cuda"),
+    _step_in_epoch = 0
+    _snapshot: SnapshotMean | None = None
+
+    def _refuse_unsupported(
+        self, plans: dict[str, Any], configuration: str, fold: int, dataset_json: dict[str, Any]
     ) -> None:
         if not _finished(type(self).__name__, plans, configuration, fold):
             self.usable_link(PlansManager(plans), configuration)
             if not plans["continue_training"]:
                 self.general_checkpoint()
-        super().__init__(plans, configuration, fold, dataset_json, device)
-        self._step_in_epoch = 0
-        self._snapshot: SnapshotMean | None = None
+        super()._refuse_unsupported(plans, configuration, fold, dataset_json)
 
     def check_settings(self, configuration: ConfigurationManager) -> None:
         super().check_settings(configuration)
@@ -127,20 +123,13 @@ class CollaborativeTrainer(LungInfectionTrainer):
         return Path(source)
 
     @classmethod
-    def build_network_architecture(  # type: ignore[override]
-        cls,
-        plans_manager: PlansManager,
-        configuration_manager: ConfigurationManager,
-        num_input_channels: int,
-        num_output_channels: int,
-        enable_deep_supervision: bool = True,
+    def build_network(
+        cls, plans: PlansManager, configuration: ConfigurationManager, channels: int, heads: int, deep_supervision: bool
     ) -> nn.Module:
         """Both encoders as planned; in a cascade the general one sees the image without the previous stage's labels."""
-        images = len(configuration_manager.normalization_schemes)
-        unet = build_planned_unet(
-            configuration_manager, num_input_channels, num_output_channels, deep_supervision=enable_deep_supervision
-        )
-        general: Any = build_planned_unet(configuration_manager, images, num_output_channels)
+        images = len(configuration.normalization_schemes)
+        unet = build_planned_unet(configuration, channels, heads, deep_supervision=deep_supervision)
+        general: Any = build_planned_unet(configuration, images, heads)
         return CollaborativeUNet(unet, general.encoder, general_channels=images, train_general=cls.general_weight > 0)
 
     def initialize(self) -> None:
@@ -249,7 +238,7 @@ class CollaborativeTrainer(LungInfectionTrainer):
             general, apart = self.relation_losses(features)
         weight = self.ramp
         loss = segmentation + weight * (self.general_weight * general + self.target_weight * apart)
-        self._descend(loss)
+        self.descend(loss, self._clip)
         self._step_in_epoch += 1
         values = torch.stack([value.detach() for value in (segmentation, general, apart)]).cpu().numpy()
         return dict(zip(("loss", "general_relation", "target_relation"), values, strict=True))
@@ -276,21 +265,11 @@ class CollaborativeTrainer(LungInfectionTrainer):
             apart = target_relation_loss(general_covid, target_covid, self.relation_reduction)
         return general, apart
 
-    def _descend(self, loss: torch.Tensor) -> None:
-        """Backward, clip and step. Each part is clipped by itself: a relation loss may not scale the decoder's step."""
-        if self.grad_scaler is None:
-            loss.backward()
-        else:
-            self.grad_scaler.scale(loss).backward()
-            self.grad_scaler.unscale_(self.optimizer)
+    def _clip(self) -> None:
+        """Each part by itself: a relation loss may not scale the decoder's step."""
         network = self.bare_network
         for part in (network.general_encoder, network.encoder, network.decoder):
             nn.utils.clip_grad_norm_(part.parameters(), GRADIENT_NORM)
-        if self.grad_scaler is None:
-            self.optimizer.step()
-        else:
-            self.grad_scaler.step(self.optimizer)
-            self.grad_scaler.update()
 
     def on_train_epoch_end(self, train_outputs: list[dict[str, Any]]) -> None:
         """nnU-Net's log of the segmentation loss, a line for the relation losses, and the snapshot."""

@@ -68,16 +68,11 @@ class InfNetTrainer(LungInfectionTrainer):
             raise ValueError(msg) from e
 
     @classmethod
-    def build_network_architecture(  # type: ignore[override]
-        cls,
-        plans_manager: PlansManager,
-        configuration_manager: ConfigurationManager,
-        num_input_channels: int,
-        num_output_channels: int,
-        enable_deep_supervision: bool = True,
+    def build_network(
+        cls, plans: PlansManager, configuration: ConfigurationManager, channels: int, heads: int, deep_supervision: bool
     ) -> nn.Module:
         """The network of the class attributes; nnU-Net calls this for training and for prediction."""
-        unet = build_planned_unet(configuration_manager, num_input_channels, num_output_channels)
+        unet = build_planned_unet(configuration, channels, heads)
         encoder = unet.encoder
         if cls.deeper_stages == "drop":
             deepest = select_stages(describe_planned_encoder(encoder).in_plane_strides)[-1]
@@ -85,9 +80,9 @@ class InfNetTrainer(LungInfectionTrainer):
         network = cls.build_heads(
             encoder,
             describe_planned_encoder(encoder),
-            num_output_channels,
-            background=has_background_head(plans_manager),
-            deep_supervision=enable_deep_supervision,
+            heads,
+            background=has_background_head(plans),
+            deep_supervision=deep_supervision,
         )
         for name, module in network.named_children():
             if name != "encoder":

@@ -31,25 +31,20 @@ class InfNetTimmTrainer(TimmWeightsTrainer, InfNetTrainer):
         TimmEncoder(self.encoder_name, 1)
 
     @classmethod
-    def build_network_architecture(  # type: ignore[override]
-        cls,
-        plans_manager: PlansManager,
-        configuration_manager: ConfigurationManager,
-        num_input_channels: int,
-        num_output_channels: int,
-        enable_deep_supervision: bool = True,
+    def build_network(
+        cls, plans: PlansManager, configuration: ConfigurationManager, channels: int, heads: int, deep_supervision: bool
     ) -> nn.Module:
         """The network, its encoder initialised at random: weights are loaded only where a training begins."""
-        encoder = TimmEncoder(cls.encoder_name, num_input_channels)
+        encoder = TimmEncoder(cls.encoder_name, channels)
         description = encoder.description
         style = replace(description.style, norm_on_logits=cls.norm_on_logits)
         return cls.build_heads(
             encoder,
             replace(description, style=style),
-            num_output_channels,
-            background=has_background_head(plans_manager),
+            heads,
+            background=has_background_head(plans),
             widths=InfNetWidths(),
-            deep_supervision=enable_deep_supervision,
+            deep_supervision=deep_supervision,
         )
 
 
@@ -87,17 +82,8 @@ class InfNetRes2NetTrainer(InfNetTimmTrainer):
         self.optimizer.zero_grad(set_to_none=True)
         with autocast(self.device.type) if self.device.type == "cuda" else dummy_context():
             loss = self.loss(self.network(data), [target])
-        if self.grad_scaler is None:
-            loss.backward()
-        else:
-            self.grad_scaler.scale(loss).backward()
-            self.grad_scaler.unscale_(self.optimizer)
-        torch.nn.utils.clip_grad_value_(self.network.parameters(), self.gradient_clip_value)
-        if self.grad_scaler is None:
-            self.optimizer.step()
-        else:
-            self.grad_scaler.step(self.optimizer)
-            self.grad_scaler.update()
+        parameters = self.network.parameters()
+        self.descend(loss, lambda: nn.utils.clip_grad_value_(parameters, self.gradient_clip_value))
         return loss.detach()
 
 

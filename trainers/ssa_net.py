@@ -97,21 +97,16 @@ class SSANetTrainer(LungInfectionTrainer):
         return sum(cls.deepest_stride is None or s <= cls.deepest_stride for s in strides)
 
     @classmethod
-    def build_network_architecture(  # type: ignore[override]
-        cls,
-        plans_manager: PlansManager,
-        configuration_manager: ConfigurationManager,
-        num_input_channels: int,
-        num_output_channels: int,
-        enable_deep_supervision: bool = True,
+    def build_network(
+        cls, plans: PlansManager, configuration: ConfigurationManager, channels: int, heads: int, deep_supervision: bool
     ) -> nn.Module:
         """The network of the class attributes; nnU-Net calls this for training and for prediction."""
         unet: Any = build_planned_unet(
-            configuration_manager,
-            num_input_channels,
-            num_output_channels,
-            deep_supervision=enable_deep_supervision,
-            stages=cls.stages(configuration_manager),
+            configuration,
+            channels,
+            heads,
+            deep_supervision=deep_supervision,
+            stages=cls.stages(configuration),
         )
         description = describe_planned_encoder(unet.encoder)
         dims = description.style.spatial_dims
@@ -327,21 +322,16 @@ class SSANetResNet34Trainer(TimmWeightsTrainer, SSANetTrainer):
             SSANetPaper(TimmEncoder(self.encoder_name, 1), 1, kernel=None)
 
     @classmethod
-    def build_network_architecture(  # type: ignore[override]
-        cls,
-        plans_manager: PlansManager,
-        configuration_manager: ConfigurationManager,
-        num_input_channels: int,
-        num_output_channels: int,
-        enable_deep_supervision: bool = True,
+    def build_network(
+        cls, plans: PlansManager, configuration: ConfigurationManager, channels: int, heads: int, deep_supervision: bool
     ) -> nn.Module:
         """The paper's network; weights are loaded only where a training begins."""
         return SSANetPaper(
-            TimmEncoder(cls.encoder_name, num_input_channels),
-            num_output_channels,
+            TimmEncoder(cls.encoder_name, channels),
+            heads,
             kernel=cls.kernel if cls.spatial_convolution else None,
             distillation=cls.self_attention,
-            deep_supervision=enable_deep_supervision,
+            deep_supervision=deep_supervision,
         )
 
     def _get_deep_supervision_scales(self) -> list[list[float]] | None:

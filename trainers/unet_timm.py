@@ -28,17 +28,12 @@ class UNetPretrainedTrainer(TimmWeightsTrainer, LungInfectionTrainer):
         TimmUNet(TimmEncoder(self.encoder_name, 1), 1, 1)
 
     @classmethod
-    def build_network_architecture(  # type: ignore[override]
-        cls,
-        plans_manager: PlansManager,
-        configuration_manager: ConfigurationManager,
-        num_input_channels: int,
-        num_output_channels: int,
-        enable_deep_supervision: bool = True,
+    def build_network(
+        cls, plans: PlansManager, configuration: ConfigurationManager, channels: int, heads: int, deep_supervision: bool
     ) -> nn.Module:
         """The network, its encoder initialised at random: weights are loaded only where a training begins."""
-        encoder = TimmEncoder(cls.encoder_name, num_input_channels)
-        return TimmUNet(encoder, num_input_channels, num_output_channels, deep_supervision=enable_deep_supervision)
+        encoder = TimmEncoder(cls.encoder_name, channels)
+        return TimmUNet(encoder, channels, heads, deep_supervision=deep_supervision)
 
     def _get_deep_supervision_scales(self) -> list[list[float]] | None:
         return TimmUNet.scales(TimmEncoder(self.encoder_name, 1)) if self.enable_deep_supervision else None

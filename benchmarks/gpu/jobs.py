@@ -20,7 +20,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 DATASET = "Dataset501_COVIDSemiSeg"
-PLANS = Path(os.environ["nnUNet_preprocessed"]) / DATASET / "nnUNetPlans.json"
+PLANS = Path(os.environ.get("nnUNet_preprocessed", "")) / DATASET / "nnUNetPlans.json"
 WARM_UP, MEASURED = 8, 20
 """Steps before and within a measurement of time."""
 TOLERANCE = 0.03

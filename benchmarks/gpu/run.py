@@ -1,10 +1,13 @@
 """As much of the GPU's questions as fits into some minutes, most valuable first; resumable.
 
-(a) ``check``: a training step and a prediction of every trainer, in mixed precision, against the CPU; (b) ``cost`` and
-``operator``: time and memory of a step against stock nnU-Net, the spatial convolution against a loop; (c) and (d)
-``train``: cross-validation. Checks and trainings run side by side, as many as there are cores; what measures time runs
-alone. Results lie in OUT as soon as they are there: ``check.csv``, ``cost.csv``, ``operator.csv``,
-``train_CONFIGURATION.csv`` (for ``cross_validation_table.py --scores``) and ``failed.log``.
+- ``check``: a training step and a prediction of every trainer, in mixed precision, against the CPU
+- ``cost``: time and memory of a step against stock nnU-Net, and the spatial convolution against a loop
+- ``train``: cross-validation
+- ``compile``: checks and costs of the trainings' networks, compiled
+
+Checks and trainings run side by side, as many as there are cores; what measures time runs alone. Results lie in OUT as
+soon as they are there: ``check.csv``, ``cost.csv``, ``operator.csv``, ``train_CONFIGURATION.csv`` (for
+``cross_validation_table.py --scores``) and ``failed.log``.
 
     python run.py 10 --out results                      # everything
     python run.py 8 --out results --parts train --configuration 2d_half --length 20epochs_50its \\
@@ -48,6 +51,8 @@ PRELOADED = (
     "nnunet_covid.trainers.inf_net_timm",
     "nnunet_covid.trainers.ssa_net",
 )
+PARTS = ("check", "cost", "train", "compile")
+"""In the order in which they run."""
 SLOW_TO_COMPILE = "InfNetRes2NetTrainer"
 """Three scales are three compilations; its check runs without."""
 
@@ -56,27 +61,26 @@ def schedule(args: argparse.Namespace) -> list[Job]:
     """All jobs, most valuable first."""
     from nnunet_covid.trainers import TRAINERS
 
-    jobs: list[Job] = []
     everything = args.checked or ["nnUNetTrainer", *TRAINERS]
-    families = list(args.trainers)
-    if "check" in args.parts:
-        compiled = [name for name in families if name != SLOW_TO_COMPILE]
-        large, small = {"configuration": args.cost_configuration}, {"configuration": args.check_configuration}
-        # of the size whose costs are taken later: what is compiled here is not compiled again there
-        jobs += [Job("check", name, settings={**large, "compile": True}) for name in compiled]
-        jobs += [Job("check", name, settings={**small, "compile": False}) for name in everything]
-    if "cost" in args.parts:
-        jobs += [
-            Job("cost", name, cores=0, settings={"configuration": args.cost_configuration, "compile": compiled})
-            for compiled, name in itertools.product((False, True), families)
-            if not (compiled and name == SLOW_TO_COMPILE)
-        ]
-        jobs.append(Job("operator", "SpatialConvolution", cores=0))
-    if "train" in args.parts:
-        for seed, fold, name in itertools.product(args.seeds, args.folds, args.trainers):
-            run = {"configuration": args.configuration, "length": args.length, "fold": fold, "seed": seed}
-            jobs.append(Job("train", name, settings=run))
-    return jobs
+    large, small = {"configuration": args.cost_configuration}, {"configuration": args.check_configuration}
+    # a compilation takes minutes: what is compiled for a check is not compiled again for its costs, and comes last
+    compiled = [name for name in args.trainers if name != SLOW_TO_COMPILE]
+    parts = {
+        "check": [Job("check", name, settings={**small, "compile": False}) for name in everything],
+        "cost": [Job("cost", name, cores=0, settings={**large, "compile": False}) for name in args.trainers]
+        + [Job("operator", "SpatialConvolution", cores=0)],
+        "train": [
+            Job("train", name, settings={**_run(args), "fold": fold, "seed": seed})
+            for seed, fold, name in itertools.product(args.seeds, args.folds, args.trainers)
+        ],
+        "compile": [Job("check", name, settings={**large, "compile": True}) for name in compiled]
+        + [Job("cost", name, cores=0, settings={**large, "compile": True}) for name in compiled],
+    }
+    return [job for part in PARTS if part in args.parts for job in parts[part]]
+
+
+def _run(args: argparse.Namespace) -> dict[str, str]:
+    return {"configuration": args.configuration, "length": args.length}
 
 
 class Machine:
@@ -170,7 +174,7 @@ def main() -> None:
     parser.add_argument("minutes", type=float, help="stop then, whatever is still to be done")
     parser.add_argument("--out", type=Path, required=True, help="folder for the tables")
     parser.add_argument("--work", type=Path, help="folder for what is needed to resume (default: OUT/jobs)")
-    parser.add_argument("--parts", nargs="+", choices=("check", "cost", "train"), default=["check", "cost", "train"])
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--trainers", nargs="+", default=list(FAMILIES), help="to compile, to time and to train")
     parser.add_argument("--checked", nargs="+", help="to check without compilation (default: all)")
     parser.add_argument("--check-configuration", default="2d_half", help="plan of the checks of all trainers")

@@ -21,7 +21,7 @@ mkdir -p "$site/results"
 export PYTHONPATH="$site/site${PYTHONPATH:+:$PYTHONPATH}"
 export nnUNet_raw="$site/data/raw" nnUNet_preprocessed="$site/data/preprocessed" nnUNet_results="$site/results"
 nnUNet_extTrainer=$(dirname "$(find "$site/site/nnunet_covid" -name nnunet_covid_trainers.py)")
-export nnUNet_extTrainer nnUNet_n_proc_DA=0 nnUNet_def_n_proc=1 OMP_NUM_THREADS=1 TORCHINDUCTOR_COMPILE_THREADS=1 PYTHONUNBUFFERED=1
+export nnUNet_extTrainer nnUNet_n_proc_DA=0 nnUNet_def_n_proc=1 OMP_NUM_THREADS=1 TORCHINDUCTOR_COMPILE_THREADS=4 PYTHONUNBUFFERED=1
 export MPLBACKEND=Agg
 # several processes on one card take turns in slices of milliseconds, unless NVIDIA's server (MPS) lets them compute at once
 if [ -n "${MPS:-}" ] && command -v nvidia-cuda-mps-control >/dev/null; then

@@ -1,7 +1,30 @@
-"""Temperature and thresholds from histograms of log-odds: what a case says about them, and the two fits.
+r"""Temperature and threshold of each class: what they do to logits, and how they are fitted.
 
-A case is reduced to counts of voxels by log-odds, so that fitting again without one fold costs nothing. Bins end at
-multiples of :data:`BIN_WIDTH`; a threshold is always the end of a bin, and the counts above it are exact.
+nnU-Net reads its maps in one way: argmax of a softmax, or a sigmoid per region above 0.5. Another operating point is
+therefore written as other logits. With the log-odds of class k
+
+.. math::
+    d_k = z_k - z_0 = \log(p_k / p_0) \;\text{(softmax)}, \qquad d_k = z_k = \log\frac{p_k}{1 - p_k} \;\text{(sigmoid)},
+
+a threshold :math:`t_k` and a temperature :math:`T_k` (Guo et al., "On Calibration of Modern Neural Networks", 2017) the
+calibrated logits are
+
+.. math:: z'_k = (d_k - \log\tfrac{t_k}{1 - t_k}) / T_k, \qquad z'_0 = 0 \;\text{(softmax)},
+
+that is scale :math:`1 / T_k` and shift :math:`-\operatorname{logit}(t_k) / T_k`. Then :math:`\sigma(z'_k) > 1/2`
+exactly where :math:`\sigma(d_k) > t_k`, whatever the temperature; with one foreground class that is :math:`p > t`. With
+several classes of a softmax, :math:`t_k` is read from class k against background, :math:`p_k / (p_k + p_0)`, and among
+the classes above their thresholds the one with the largest excess wins; they share one temperature, so that no
+temperature changes a label. A softmax does not change when a constant is added to all its logits, and neither do its
+log-odds: they are known from saved probabilities, which a scale of each logit by itself would not be.
+
+Between network and label map nnU-Net only takes means of logits with weights that sum to one: over mirrored copies,
+tiles, folds and neighbouring voxels. Scale and shift commute with these, so that what is fitted on the saved
+probabilities holds for the network's logits (up to the 16-bit floats in which nnU-Net adds up tiles).
+
+Both are fitted on histograms: a case is reduced to counts of voxels by log-odds, so that fitting again without one fold
+costs nothing. Bins end at multiples of :data:`BIN_WIDTH`; a threshold is always the end of a bin, and the counts above
+it are exact.
 
 Not here: files, folds and figures.
 """
@@ -9,16 +32,19 @@ Not here: files, folds and figures.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from scipy import special
 from scipy.optimize import minimize_scalar
-from scipy.special import expit
 
-from nnunet_covid.calibration.logits import LARGEST_LOG_ODDS, Calibration, log_odds, logit
 from nnunet_covid.evaluation.labels import LabelScheme
 
+LARGEST_LOG_ODDS = 20.0
+"""Beyond it, probabilities in 32-bit floats are 0 or 1."""
 BIN_WIDTH = 0.02
 BINS = round(2 * LARGEST_LOG_ODDS / BIN_WIDTH)
 EDGES = (np.arange(BINS + 1) - BINS // 2) * BIN_WIDTH
@@ -30,6 +56,89 @@ TEMPERATURES = (0.25, 10.0)
 """Range of the fitted temperatures; a smaller one could overflow nnU-Net's 16-bit sums."""
 RELIABILITY_BINS = 15
 """Number of bins of probability (Guo et al., 2017, §2)."""
+
+
+def logit(probability: float) -> float:
+    """log(p / (1 − p))."""
+    return float(np.log(probability) - np.log1p(-probability))
+
+
+def log_odds(probabilities: NDArray[np.floating], *, softmax: bool) -> NDArray[np.float32]:
+    """Log-odds of every foreground class, (classes, *spatial), from probabilities (heads, *spatial).
+
+    Clipped to ±:data:`LARGEST_LOG_ODDS`. A softmax has the background as its first head, a sigmoid has none.
+    """
+    tiny = np.finfo(np.float32).tiny
+    p = np.asarray(probabilities, np.float32)
+    positive = np.log(np.maximum(p[1:] if softmax else p, tiny))
+    negative = np.log(np.maximum(p[:1] if softmax else 1 - p, tiny))
+    return np.clip(positive - negative, -LARGEST_LOG_ODDS, LARGEST_LOG_ODDS)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Temperature and threshold of every foreground class or region, in the order of the network's heads.
+
+    Attributes:
+        softmax: Whether the heads are a softmax with the background first, or a sigmoid each.
+        temperatures: T, above 0; 1 changes nothing.
+        thresholds: t, between 0 and 1; 0.5 changes nothing.
+    """
+
+    softmax: bool
+    temperatures: tuple[float, ...]
+    thresholds: tuple[float, ...]
+
+    @classmethod
+    def identity(cls, classes: int, *, softmax: bool) -> Calibration:
+        """What nnU-Net does by itself."""
+        return cls(softmax, (1.0,) * classes, (0.5,) * classes)
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Calibration:
+        """The inverse of :meth:`to_json`."""
+        return cls(bool(content["softmax"]), tuple(content["temperatures"]), tuple(content["thresholds"]))
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain lists and numbers."""
+        thresholds, temperatures = list(self.thresholds), list(self.temperatures)
+        return {"softmax": self.softmax, "temperatures": temperatures, "thresholds": thresholds}
+
+    @property
+    def scale(self) -> tuple[float, ...]:
+        """Factor of the log-odds of every class."""
+        return tuple(1 / t for t in self.temperatures)
+
+    @property
+    def shift(self) -> tuple[float, ...]:
+        """What is added to the scaled log-odds of every class."""
+        return tuple(-logit(t) * s for t, s in zip(self.thresholds, self.scale, strict=True))
+
+    def of_log_odds(self, odds: NDArray[np.floating], position: int) -> NDArray[np.floating]:
+        """Calibrated log-odds of the class at a position among the foreground classes."""
+        return odds * self.scale[position] + self.shift[position]
+
+    def of_logits(self, logits: torch.Tensor) -> torch.Tensor:
+        """Calibrated logits (B, heads, *spatial) of a network's logits of the same shape, in 32-bit floats."""
+        odds = logits[:, 1:] - logits[:, :1] if self.softmax else logits
+        scale, shift = (
+            torch.tensor(values, device=logits.device).view(1, -1, *(1,) * (logits.ndim - 2))
+            for values in (self.scale, self.shift)
+        )
+        calibrated = odds * scale + shift
+        return torch.cat((torch.zeros_like(calibrated[:, :1]), calibrated), dim=1) if self.softmax else calibrated
+
+
+def calibrated_probabilities(probabilities: NDArray[np.floating], calibration: Calibration) -> NDArray[np.floating]:
+    """What nnU-Net saves, (heads, *spatial), with the calibration in the checkpoint.
+
+    Voxels outside the bounding box that nnU-Net crops to would stay background there and become nearly so here.
+    """
+    odds = log_odds(probabilities, softmax=calibration.softmax)
+    calibrated = np.stack([calibration.of_log_odds(each, k) for k, each in enumerate(odds)])
+    if not calibration.softmax:
+        return special.expit(calibrated)
+    return special.softmax(np.concatenate([np.zeros_like(calibrated[:1]), calibrated]), axis=0)
 
 
 @dataclass(frozen=True)
@@ -106,7 +215,7 @@ def fit_thresholds(cases: Sequence[CaseCounts]) -> tuple[float, ...]:
     thresholds = []
     for curve, seen in zip(dice_curves(cases)[:, allowed], present, strict=True):
         best = edges[curve >= curve.max() - 1e-9]
-        thresholds.append(float(expit(best[np.abs(best).argmin()])) if seen else 0.5)
+        thresholds.append(float(special.expit(best[np.abs(best).argmin()])) if seen else 0.5)
     return tuple(thresholds)
 
 
@@ -125,7 +234,7 @@ def fit_temperatures(total: CaseCounts, thresholds: Sequence[float], *, softmax:
 
 def _temperature(rows: Sequence[tuple[NDArray, NDArray, NDArray]]) -> float:
     """One temperature for rows of distance to the threshold and numbers of voxels inside and outside there."""
-    if not all(any(part.sum() for part in parts) for parts in zip(*(row[1:] for row in rows), strict=True)):
+    if not all(any(counts.any() for counts in side) for side in list(zip(*rows, strict=True))[1:]):
         return 1.0
 
     def negative_log_likelihood(log_scale: float) -> float:
@@ -154,8 +263,7 @@ def fit(cases: Sequence[CaseCounts], *, softmax: bool, threshold: bool = True) -
 
 def summed(cases: Sequence[CaseCounts]) -> CaseCounts:
     """The counts of several cases together."""
-    names = ("inside", "outside", "hits", "false_alarms")
-    return CaseCounts(*(np.sum([getattr(case, name) for case in cases], axis=0) for name in names))
+    return CaseCounts(*(np.sum([getattr(case, f.name) for case in cases], axis=0) for f in fields(CaseCounts)))
 
 
 @dataclass(frozen=True)
@@ -177,7 +285,7 @@ class Reliability:
     @classmethod
     def of_counts(cls, counts: CaseCounts, position: int, calibration: Calibration) -> Reliability:
         """Of the class at a position, after calibration."""
-        p = expit(calibration.of_log_odds(CENTRES, position))
+        p = special.expit(calibration.of_log_odds(CENTRES, position))
         inside, outside = counts.inside[position], counts.outside[position]
 
         def binned(weights: NDArray) -> NDArray[np.float64]:
@@ -187,12 +295,7 @@ class Reliability:
         return cls(binned(inside + outside), binned((inside + outside) * p), binned(inside), error)
 
     def __add__(self, other: Reliability) -> Reliability:
-        return Reliability(
-            self.voxels + other.voxels,
-            self.probability + other.probability,
-            self.inside + other.inside,
-            self.absolute_error + other.absolute_error,
-        )
+        return Reliability(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
     @property
     def expected_calibration_error(self) -> float:

@@ -1,7 +1,8 @@
-"""The command ``nnunet-covid``: one module per subcommand, imported only when it is the one asked for.
+"""The command ``nnunet-covid``: its subcommands in a few modules, each imported only when it is asked for.
 
-A subcommand module offers ``run(args) -> int | None`` and, where it takes any, ``add_arguments(parser)``. All but the
-doctor, who looks at the whole house, leave the work to the rooms below.
+A subcommand such as ``lung-mask`` is a function ``lung_mask(args) -> int | None`` of its module and, where it takes
+arguments, ``add_lung_mask_arguments(parser)``. What its ``--help`` says is the module's docstring, or ``LUNG_MASK`` in
+a module of several subcommands. All but the doctor, who looks at the whole house, leave the work to the rooms below.
 """
 
 from __future__ import annotations
@@ -18,25 +19,27 @@ from nnunet_covid.errors import UserError
 
 # name on the command line -> (module in this package, one line of help)
 SUBCOMMANDS: dict[str, tuple[str, str]] = {
-    "register": ("register", "let nnU-Net find our trainers in this Python environment"),
-    "unregister": ("unregister", "undo 'register'"),
-    "where": ("where", "print the folder for nnUNet_extTrainer"),
-    "doctor": ("doctor", "check the whole installation and say what to do about each problem"),
+    "register": ("installation", "let nnU-Net find our trainers in this Python environment"),
+    "unregister": ("installation", "undo 'register'"),
+    "where": ("installation", "print the folder for nnUNet_extTrainer"),
+    "doctor": ("installation", "check the whole installation and say what to do about each problem"),
     "convert": ("convert", "turn a public data set, or your own images, into an nnU-Net raw data set"),
     "lung-mask": ("lung_mask", "segment the lungs of images, DICOM series or folders of them"),
     "check": ("check", "look for leaking patients, near-duplicates and misplaced masks in a data set"),
-    "evaluate": ("evaluate", "score a folder of predictions against a folder of references"),
-    "compare": ("compare", "say whether one method beats another on the same cases"),
-    "calibrate": ("calibrate", "fit temperature and threshold of a trained model and put them into its checkpoints"),
-    "guide": ("guide", "build the second stage's data set of guided multi-class labelling"),
-    "predict-guided": ("predict_guided", "predict a folder with both stages of guided multi-class labelling"),
-    "saliency": ("saliency", "show where a trained model looks: attention maps and Grad-CAM of a folder"),
+    "evaluate": ("evaluation", "score a folder of predictions against a folder of references"),
+    "compare": ("evaluation", "say whether one method beats another on the same cases"),
+    "calibrate": (
+        "trained_model",
+        "fit temperature and threshold of a trained model and put them into its checkpoints",
+    ),
+    "guide": ("guided", "build the second stage's data set of guided multi-class labelling"),
+    "predict-guided": ("guided", "predict a folder with both stages of guided multi-class labelling"),
+    "saliency": ("trained_model", "show where a trained model looks: attention maps and Grad-CAM of a folder"),
     "pseudo-label": ("pseudo_label", "train in rounds on labelled and pseudo-labelled images"),
-    "link": ("link", "link other diseases and unlabelled images to a COVID data set for CollaborativeTrainer"),
-    "relations": ("relations", "draw the relation matrices that CollaborativeTrainer has kept"),
+    "link": ("collaborative", "link other diseases and unlabelled images to a COVID data set for CollaborativeTrainer"),
+    "relations": ("collaborative", "draw the relation matrices that CollaborativeTrainer has kept"),
     "demo": ("demo", "run the whole pipeline on a synthetic data set"),
 }
-DEVICE_HELP = "auto: cuda if there is one, else cpu (default: %(default)s)"
 
 
 def build_parser(selected: str | None = None) -> argparse.ArgumentParser:
@@ -50,19 +53,17 @@ def build_parser(selected: str | None = None) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"nnunet-covid {__version__}")
     subparsers = parser.add_subparsers(dest="subcommand", metavar="COMMAND", required=True)
     for name, (module_name, summary) in SUBCOMMANDS.items():
-        if name == selected:
-            module = importlib.import_module(f"nnunet_covid.cli.{module_name}")
-            subparser = subparsers.add_parser(
-                name,
-                help=summary,
-                description=module.__doc__,
-                formatter_class=argparse.RawDescriptionHelpFormatter,
-            )
-            if hasattr(module, "add_arguments"):
-                module.add_arguments(subparser)
-            subparser.set_defaults(run=module.run)
-        else:
+        if name != selected:
             subparsers.add_parser(name, help=summary, add_help=False)
+            continue
+        function = name.replace("-", "_")
+        module = importlib.import_module(f"nnunet_covid.cli.{module_name}")
+        description = getattr(module, function.upper(), module.__doc__)
+        layout = argparse.RawDescriptionHelpFormatter
+        subparser = subparsers.add_parser(name, help=summary, description=description, formatter_class=layout)
+        if add_arguments := getattr(module, f"add_{function}_arguments", None):
+            add_arguments(subparser)
+        subparser.set_defaults(run=getattr(module, function))
     return parser
 
 

@@ -13,15 +13,14 @@ from nnunet_covid.dataset_check.checks import run_checks, write_report
 from nnunet_covid.dataset_check.dataset import open_dataset
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the subcommand."""
+def add_check_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of ``nnunet-covid check``."""
     parser.add_argument("dataset", metavar="DATASET", help="number, name or folder of a raw data set")
-    parser.add_argument(
-        "-o", "--output", type=Path, help="folder for pictures and findings.json (default: check_<DATASET>)"
-    )
+    text = "folder for pictures and findings.json (default: check_<DATASET>)"
+    parser.add_argument("-o", "--output", type=Path, help=text)
 
 
-def run(args: argparse.Namespace) -> int:
+def check(args: argparse.Namespace) -> int:
     """Check one data set and tell."""
     dataset = open_dataset(args.dataset)
     name, number = dataset.folder.name, len(dataset.cases)

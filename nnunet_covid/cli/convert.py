@@ -24,7 +24,7 @@ from nnunet_covid.lung_mask import METHODS, MODELS
 from nnunet_covid.raw_dataset import Recipe, SliceSelection, convert_dataset, read_patients
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_convert_arguments(parser: argparse.ArgumentParser) -> None:
     """Two stages: the name chooses the parser for the rest."""
     parser.add_argument("--list", action="store_true", help="show every data set: paper, licence, expected files")
     parser.add_argument("name", nargs="?", metavar="NAME", help="the data set, as --list shows it")
@@ -32,24 +32,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(parser=parser)
 
 
-def run(args: argparse.Namespace) -> None:
+def convert(args: argparse.Namespace) -> None:
     """List the data sets or convert one."""
     if args.list:
         print(listing([*recipes().values(), TEMPLATE]))
         return
     if args.name is None:
         args.parser.error("give the NAME of a data set, or --list")
-    program = f"nnunet-covid convert {args.name}"
-    if args.name == TEMPLATE.info.command:
-        _convert_folder(program, args.arguments)
-    else:
-        _convert_public(recipe_named(args.name), program, args.arguments)
+    recipe = TEMPLATE if args.name == TEMPLATE.info.command else recipe_named(args.name)
+    _convert(recipe, f"nnunet-covid convert {args.name}", args.arguments)
 
 
 def converter_main(recipe: Recipe) -> int:
     """``python -m nnunet_covid.dataset_conversion.DatasetNNN_Name``; returns the exit status."""
     try:
-        _convert_public(recipe, None, None)
+        _convert(recipe, None, None)
     except UserError as e:
         print(error_line(e), file=sys.stderr)
         return 2
@@ -58,34 +55,28 @@ def converter_main(recipe: Recipe) -> int:
 
 def listing(recipes: Iterable[Recipe]) -> str:
     """One paragraph per data set: name, title, paper, source, licence, expected files."""
-    return "\n\n".join(_paragraph(recipe) for recipe in recipes)
+    paragraphs = []
+    for info in (recipe.info for recipe in recipes):
+        lines = [
+            f"{info.command}  (Dataset{info.number:03d}_{info.name})",
+            f"  {info.title}",
+            f"  paper    {info.paper}",
+            f"  get it   {info.url}",
+            f"  licence  {info.licence}",
+        ]
+        lines += [f"  {'expects' if i == 0 else '       '}  {files}" for i, files in enumerate(info.expected_files)]
+        paragraphs.append("\n".join(lines))
+    return "\n\n".join(paragraphs)
 
 
-def _paragraph(recipe: Recipe) -> str:
-    info = recipe.info
-    lines = [
-        f"{info.command}  (Dataset{info.number:03d}_{info.name})",
-        f"  {info.title}",
-        f"  paper    {info.paper}",
-        f"  get it   {info.url}",
-        f"  licence  {info.licence}",
-    ]
-    lines += [f"  {'expects' if i == 0 else '       '}  {files}" for i, files in enumerate(info.expected_files)]
-    return "\n".join(lines)
-
-
-def _convert_public(recipe: Recipe, program: str | None, given: Sequence[str] | None) -> None:
-    title = f"Convert {recipe.info.title} to an nnU-Net raw data set."
-    parser = argparse.ArgumentParser(prog=program, description=title)
+def _convert(recipe: Recipe, program: str | None, given: Sequence[str] | None) -> None:
+    what = "your own images and masks" if recipe is TEMPLATE else recipe.info.title
+    parser = argparse.ArgumentParser(prog=program, description=f"Convert {what} to an nnU-Net raw data set.")
     _add_conversion(parser, recipe)
-    args = parser.parse_args(given)
-    convert_dataset(recipe, args.source, **_how(recipe, args))
-
-
-def _convert_folder(program: str, given: Sequence[str]) -> None:
-    title = "Convert your own images and masks to an nnU-Net raw data set."
-    parser = argparse.ArgumentParser(prog=program, description=title)
-    _add_conversion(parser, TEMPLATE)
+    if recipe is not TEMPLATE:
+        args = parser.parse_args(given)
+        convert_dataset(recipe, args.source, **_how(recipe, args))
+        return
     _add_folder(parser)
     args = parser.parse_args(given)
     layout = FolderLayout(
@@ -98,79 +89,53 @@ def _convert_folder(program: str, given: Sequence[str]) -> None:
         resample_masks=args.resample_masks,
     )
     labels = _labels(args.label) if args.label else None
-    convert_folder(args.source, layout=layout, name=args.name, labels=labels, **_how(TEMPLATE, args))
+    convert_folder(args.source, layout=layout, name=args.name, labels=labels, **_how(recipe, args))
 
 
 def _add_conversion(parser: argparse.ArgumentParser, recipe: Recipe) -> None:
     """The arguments of every conversion; of those for ``Options`` only what makes sense for this data set."""
-    parser.add_argument("source", type=Path, metavar="SOURCE", help="folder into which the data set was unpacked")
-    parser.add_argument(
-        "-d", "--number", type=int, default=recipe.info.number, help="data set number (default: %(default)s)"
-    )
-    parser.add_argument(
-        "-o", "--output", type=Path, help="folder for raw data sets (default: nnUNet_raw of the environment)"
-    )
-    parser.add_argument(
-        "--workers",
-        type=_positive,
-        default=min(8, os.cpu_count() or 1),
-        help="number of processes (default: %(default)s)",
-    )
-    changes = parser.add_argument_group("changes on the way")
+    add = parser.add_argument
+    add("source", type=Path, metavar="SOURCE", help="folder into which the data set was unpacked")
+    add("-d", "--number", type=int, default=recipe.info.number, help="data set number (default: %(default)s)")
+    add("-o", "--output", type=Path, help="folder for raw data sets (default: nnUNet_raw of the environment)")
+    processes = min(8, os.cpu_count() or 1)
+    add("--workers", type=_positive, default=processes, help="number of processes (default: %(default)s)")
+    add = parser.add_argument_group("changes on the way").add_argument
     if len(recipe.schemes) > 1:
-        changes.add_argument("--classes", choices=list(recipe.schemes), help="label scheme (default: the first)")
+        add("--classes", choices=list(recipe.schemes), help="label scheme (default: the first)")
     if recipe.is_hu:
-        changes.add_argument(
-            "--window",
-            type=float,
-            nargs=2,
-            metavar=("LOW", "HIGH"),
-            help="Hounsfield range that becomes 0 to 255, for example -1250 250",
-        )
+        text = "Hounsfield range that becomes 0 to 255, for example -1250 250"
+        add("--window", type=float, nargs=2, metavar=("LOW", "HIGH"), help=text)
         if recipe.defaults.window:
-            changes.add_argument("--no-window", action="store_true", help="keep Hounsfield units")
-    _add_lungs(changes)
-    changes.add_argument("--no-unlabelled", action="store_true", help="leave unlabelled cases out")
-    changes.add_argument("--splits", type=Path, metavar="FILE", help="your own folds, JSON (default: the data set's)")
+            add("--no-window", action="store_true", help="keep Hounsfield units")
+    text = "crop around the lungs' centre of gravity, pixels"
+    add("--crop", type=_positive, nargs=2, metavar=("HEIGHT", "WIDTH"), help=text)
+    add("--lung-mask-channel", action="store_true", help="add the lung mask as last channel")
+    text = "where lung masks come from if the data set has none (default: %(default)s)"
+    add("--lung-method", choices=METHODS, default="auto", help=text)
+    add("--lung-model", choices=MODELS, default="R231", help="lungmask's model")
+    add("--lung-weights", type=Path, metavar="FILE", help="lungmask's weights, to stay offline")
+    add("--no-unlabelled", action="store_true", help="leave unlabelled cases out")
+    add("--splits", type=Path, metavar="FILE", help="your own folds, JSON (default: the data set's)")
     if recipe.has_volumes:
-        changes.add_argument("--slices", choices=("all", "lesion"), help="axial slices as cases of their own")
-        changes.add_argument("--every", type=_positive, default=1, metavar="N", help="every N-th of these slices")
-        changes.add_argument("--at-most", type=_positive, metavar="N", help="at most N of them per volume, drawn")
-        changes.add_argument("--seed", type=int, default=12345, help="seed of that draw (default: %(default)s)")
-
-
-def _add_lungs(changes: Any) -> None:
-    changes.add_argument(
-        "--crop",
-        type=_positive,
-        nargs=2,
-        metavar=("HEIGHT", "WIDTH"),
-        help="crop around the lungs' centre of gravity, pixels",
-    )
-    changes.add_argument("--lung-mask-channel", action="store_true", help="add the lung mask as last channel")
-    changes.add_argument(
-        "--lung-method",
-        choices=METHODS,
-        default="auto",
-        help="where lung masks come from if the data set has none (default: %(default)s)",
-    )
-    changes.add_argument("--lung-model", choices=MODELS, default="R231", help="lungmask's model")
-    changes.add_argument("--lung-weights", type=Path, metavar="FILE", help="lungmask's weights, to stay offline")
+        add("--slices", choices=("all", "lesion"), help="axial slices as cases of their own")
+        add("--every", type=_positive, default=1, metavar="N", help="every N-th of these slices")
+        add("--at-most", type=_positive, metavar="N", help="at most N of them per volume, drawn")
+        add("--seed", type=int, default=12345, help="seed of that draw (default: %(default)s)")
 
 
 def _add_folder(parser: argparse.ArgumentParser) -> None:
-    own = parser.add_argument_group("your folder")
-    own.add_argument("--name", type=_name, default=TEMPLATE.info.name, help="name of the data set")
-    own.add_argument("--images", type=Path, metavar="DIR", help="folder of the images within SOURCE")
-    own.add_argument("--masks", type=Path, metavar="DIR", help="folder of the masks within SOURCE")
-    own.add_argument("--lungs", type=Path, metavar="DIR", help="folder of lung masks within SOURCE")
-    own.add_argument(
-        "--label", type=_label, action="append", metavar="NAME=VALUE", help="a class and its value in the masks"
-    )
-    own.add_argument("--patients", type=Path, metavar="CSV", help="table with the columns file and case")
-    own.add_argument("--patient-pattern", type=_pattern, metavar="REGEX", help="finds the patient in the case name")
-    own.add_argument("--allow-missing-masks", action="store_true", help="images without mask become unlabelled")
-    own.add_argument("--resample-masks", action="store_true", help="masks may lie on another grid than the image")
+    add = parser.add_argument_group("your folder").add_argument
+    add("--name", type=_name, default=TEMPLATE.info.name, help="name of the data set")
+    add("--images", type=Path, metavar="DIR", help="folder of the images within SOURCE")
+    add("--masks", type=Path, metavar="DIR", help="folder of the masks within SOURCE")
+    add("--lungs", type=Path, metavar="DIR", help="folder of lung masks within SOURCE")
+    text = "a class and its value in the masks"
+    add("--label", type=_label, action="append", metavar="NAME=VALUE", help=text)
+    add("--patients", type=Path, metavar="CSV", help="table with the columns file and case")
+    add("--patient-pattern", type=_pattern, metavar="REGEX", help="finds the patient in the case name")
+    add("--allow-missing-masks", action="store_true", help="images without mask become unlabelled")
+    add("--resample-masks", action="store_true", help="masks may lie on another grid than the image")
 
 
 def _how(recipe: Recipe, args: argparse.Namespace) -> dict[str, Any]:

@@ -13,40 +13,34 @@ import argparse
 import sys
 from pathlib import Path
 
-from nnunet_covid.cli import DEVICE_HELP
+from nnunet_covid.cli.arguments import add_device
 from nnunet_covid.demo.pipeline import Demo, Settings, StepFailed
-from nnunet_covid.startup import DEVICES, chosen_device
+from nnunet_covid.startup import chosen_device
+
+NUMBERS = {
+    "epochs": "epochs of training",
+    "iterations": "steps per epoch",
+    "training": "slices to train on",
+    "test": "slices to predict and score",
+}
+"""Whole numbers among the settings, and what they count."""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_demo_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of ``nnunet-covid demo``."""
-    default = Settings()
-    parser.add_argument(
-        "-o",
-        "--output",
-        type=Path,
-        metavar="FOLDER",
-        default=Path("nnunet_covid_demo"),
-        help="where everything goes (default: ./%(default)s)",
-    )
-    parser.add_argument("-device", "--device", choices=DEVICES, default="auto", help=DEVICE_HELP)
-    parser.add_argument("--seed", type=int, default=default.seed, help="other slices (default: %(default)s)")
-    for name, text in (
-        ("epochs", "epochs of training"),
-        ("iterations", "steps per epoch"),
-        ("training", "slices to train on"),
-        ("test", "slices to predict and score"),
-    ):
-        value = getattr(default, name)
-        parser.add_argument(f"--{name}", type=int, default=value, metavar="N", help=f"{text} (default: {value})")
-    parser.add_argument(
-        "--pixel", type=float, default=default.pixel, metavar="MM", help="size of a pixel (default: %(default)s mm)"
-    )
+    add, default = parser.add_argument, Settings()
+    text = "where everything goes (default: ./%(default)s)"
+    add("-o", "--output", type=Path, metavar="FOLDER", default=Path("nnunet_covid_demo"), help=text)
+    add_device(parser)
+    add("--seed", type=int, default=default.seed, help="other slices (default: %(default)s)")
+    for name, text in NUMBERS.items():
+        add(f"--{name}", type=int, default=getattr(default, name), metavar="N", help=f"{text} (default: %(default)s)")
+    add("--pixel", type=float, default=default.pixel, metavar="MM", help="size of a pixel (default: %(default)s mm)")
 
 
-def run(args: argparse.Namespace) -> int:
+def demo(args: argparse.Namespace) -> int:
     """Run the demo; status 1 if one of its steps failed."""
-    chosen = {name: getattr(args, name) for name in ("training", "test", "pixel", "epochs", "iterations", "seed")}
+    chosen = {name: getattr(args, name) for name in (*NUMBERS, "pixel", "seed")}
     settings = Settings(**chosen, device=chosen_device(args.device))
     try:
         Demo(args.output, settings, tell=lambda line: print(line, flush=True)).run()

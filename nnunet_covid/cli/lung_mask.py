@@ -20,17 +20,18 @@ from nnunet_covid.raw_dataset import Scan, UnusableFile, read_scan
 from nnunet_covid.raw_dataset.images import images_and_masks, with_lungs, write_lung_mask
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the subcommand."""
-    parser.add_argument("source", type=Path, metavar="IN", help="image, DICOM folder, or folder of images")
-    parser.add_argument("output", type=Path, metavar="OUT", help="file for one image, folder for several")
-    parser.add_argument("--method", choices=METHODS, default="auto", help="default: %(default)s")
-    parser.add_argument("--model", choices=MODELS, default="R231", help="lungmask's model (default: %(default)s)")
-    parser.add_argument("--weights", type=Path, metavar="FILE", help="lungmask's weights, to stay offline")
-    parser.add_argument("--overlay", type=Path, metavar="DIR", help="folder for pictures of the masks' outlines")
+def add_lung_mask_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of ``nnunet-covid lung-mask``."""
+    add = parser.add_argument
+    add("source", type=Path, metavar="IN", help="image, DICOM folder, or folder of images")
+    add("output", type=Path, metavar="OUT", help="file for one image, folder for several")
+    add("--method", choices=METHODS, default="auto", help="default: %(default)s")
+    add("--model", choices=MODELS, default="R231", help="lungmask's model (default: %(default)s)")
+    add("--weights", type=Path, metavar="FILE", help="lungmask's weights, to stay offline")
+    add("--overlay", type=Path, metavar="DIR", help="folder for pictures of the masks' outlines")
 
 
-def run(args: argparse.Namespace) -> None:
+def lung_mask(args: argparse.Namespace) -> None:
     """Segment every image that IN names."""
     check_weights(args.method, args.weights)
     for source, output in images_and_masks(args.source, args.output):

@@ -22,30 +22,31 @@ from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from nnunet_covid.cli import DEVICE_HELP
+from nnunet_covid.cli.arguments import add_device
 from nnunet_covid.errors import UserError
 from nnunet_covid.semi_supervised.options import STRATEGIES, RoundOptions, make_options
-from nnunet_covid.startup import DEVICES, chosen_device
+from nnunet_covid.startup import chosen_device
 
 SHORT = {"images": "-i", "trainer": "-tr"}
 """Arguments that are called as nnU-Net's commands call them."""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_pseudo_label_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of ``nnunet-covid pseudo-label``."""
-    parser.add_argument("dataset", metavar="DATASET", help="id or name, planned and pre-processed")
-    parser.add_argument("configuration", metavar="CONFIG", help="2d, 3d_fullres or any other of the plans")
-    parser.add_argument("fold", metavar="FOLD", help="whose validation cases are kept out; 'all' keeps none")
-    parser.add_argument("-i", dest="images", type=Path, metavar="FOLDER", help="unlabelled images, CASE_0000.…")
-    parser.add_argument("-tr", dest="trainer", default="nnUNetTrainer", metavar="TRAINER", help="default: %(default)s")
-    parser.add_argument("-p", dest="plans", default="nnUNetPlans", metavar="PLANS", help="default: %(default)s")
-    parser.add_argument("--strategy", choices=STRATEGIES, required=True)
-    parser.add_argument("--status", action="store_true", help="show where the run stands, and end")
-    parser.add_argument("--name", metavar="NAME", help="of the result, TRAINER_pseudoNAME (default: the strategy)")
-    parser.add_argument("--start-from", type=Path, metavar="CHECKPOINT", help="a trained model for round 0")
-    parser.add_argument("--leave-out-duplicates", action="store_true", help="go on without images known already")
-    parser.add_argument("-np", dest="workers", type=int, default=1, metavar="N", help="processes to pre-process with")
-    parser.add_argument("-device", "--device", choices=DEVICES, default="auto", help=DEVICE_HELP)
+    add = parser.add_argument
+    add("dataset", metavar="DATASET", help="id or name, planned and pre-processed")
+    add("configuration", metavar="CONFIG", help="2d, 3d_fullres or any other of the plans")
+    add("fold", metavar="FOLD", help="whose validation cases are kept out; 'all' keeps none")
+    add("-i", dest="images", type=Path, metavar="FOLDER", help="unlabelled images, CASE_0000.…")
+    add("-tr", dest="trainer", default="nnUNetTrainer", metavar="TRAINER", help="default: %(default)s")
+    add("-p", dest="plans", default="nnUNetPlans", metavar="PLANS", help="default: %(default)s")
+    add("--strategy", choices=STRATEGIES, required=True)
+    add("--status", action="store_true", help="show where the run stands, and end")
+    add("--name", metavar="NAME", help="of the result, TRAINER_pseudoNAME (default: the strategy)")
+    add("--start-from", type=Path, metavar="CHECKPOINT", help="a trained model for round 0")
+    add("--leave-out-duplicates", action="store_true", help="go on without images known already")
+    add("-np", dest="workers", type=int, default=1, metavar="N", help="processes to pre-process with")
+    add_device(parser)
     groups = {name: parser.add_argument_group(name) for name in ("both strategies", *STRATEGIES)}
     for option in fields(RoundOptions):
         if "help" in option.metadata:
@@ -82,7 +83,7 @@ def with_flags(text: str) -> str:
     return re.sub(r"`(\w+)`", lambda match: flag(match[1]), text)
 
 
-def run(args: argparse.Namespace) -> None:
+def pseudo_label(args: argparse.Namespace) -> None:
     """Show the status, or do all rounds."""
     try:
         _run(args)
@@ -100,30 +101,23 @@ def _run(args: argparse.Namespace) -> None:
     from nnunet_covid.semi_supervised.pseudo_label_run import run_pseudo_labels
     from nnunet_covid.semi_supervised.state import read_state, status_table
 
-    experiment = find_experiment(
-        args.dataset,
-        args.configuration,
-        args.fold,
-        args.trainer,
-        args.name or args.strategy.capitalize(),
-        args.plans,
-        torch.device(chosen_device(args.device)),
-    )
-    if args.status:
-        state = read_state(experiment.report_folder)
-        if state is None:
-            raise UserError(f"{experiment.report_folder}: no run yet")
-        print(status_table(state))
+    name, device = args.name or args.strategy.capitalize(), torch.device(chosen_device(args.device))
+    experiment = find_experiment(args.dataset, args.configuration, args.fold, args.trainer, name, args.plans, device)
+    if not args.status:
+        run_pseudo_labels(
+            experiment,
+            options,
+            args.images,
+            start_from=args.start_from,
+            leave_out_duplicates=args.leave_out_duplicates,
+            workers=args.workers,
+            tell=lambda line: print(with_flags(line)),
+        )
         return
-    run_pseudo_labels(
-        experiment,
-        options,
-        args.images,
-        start_from=args.start_from,
-        leave_out_duplicates=args.leave_out_duplicates,
-        workers=args.workers,
-        tell=lambda line: print(with_flags(line)),
-    )
+    state = read_state(experiment.report_folder)
+    if state is None:
+        raise UserError(f"{experiment.report_folder}: no run yet")
+    print(status_table(state))
 
 
 def given_options(args: argparse.Namespace) -> dict[str, Any]:

@@ -276,7 +276,8 @@ def aligned_tables(tables: Sequence[ScoreTable], *, common_cases: bool = False) 
     first = tables[0]
     for other in tables[1:]:
         _check_settings(first, other)
-        _check_cases(first, other, common_cases=common_cases)
+        if not common_cases:
+            _check_cases(first, other)
     everywhere = set(first.rows).intersection(*(t.rows for t in tables[1:]))
     shared = [row for row in first.rows if row in everywhere]
     if not shared:
@@ -284,9 +285,7 @@ def aligned_tables(tables: Sequence[ScoreTable], *, common_cases: bool = False) 
     return [_reordered(table, shared) for table in tables]
 
 
-def _check_cases(first: ScoreTable, other: ScoreTable, *, common_cases: bool) -> None:
-    if common_cases:
-        return
+def _check_cases(first: ScoreTable, other: ScoreTable) -> None:
     for here, there in ((first, other), (other, first)):
         listed = set(there.rows)
         missing = [f"{case} ({cls})" for case, cls in here.rows if (case, cls) not in listed]

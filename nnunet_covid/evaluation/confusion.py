@@ -5,16 +5,12 @@ Every metric of a label map that does not look at distances is here. All functio
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-
-CUBIC_MILLIMETRES_PER_MILLILITRE = 1000.0
 
 Emptiness = Literal["", "both", "prediction", "reference"]
 
@@ -107,11 +103,6 @@ def _ratio(numerator: int, denominator: int, *, if_undefined: float) -> float:
     return numerator / denominator if denominator else if_undefined
 
 
-def volume_ml(voxels: int, spacing: Sequence[float]) -> float:
-    """Volume in ml of a number of voxels with edges in mm: n · Π spacing / 1000."""
-    return voxels * math.prod(spacing) / CUBIC_MILLIMETRES_PER_MILLILITRE
-
-
 class EmptyPolicy(str, Enum):
     """How a case with an empty mask enters the table.
 
@@ -140,15 +131,3 @@ def left_out(empty: Emptiness, policy: EmptyPolicy) -> bool:
     if policy is EmptyPolicy.NAN_BOTH:
         return empty == "both"
     return policy is EmptyPolicy.NAN_REFERENCE and empty in ("both", "reference")
-
-
-def empty_overlap(empty: Emptiness) -> float:
-    """The overlap (Dice, IoU, NSD …) under ``SCORE``: 1 where both are empty, else 0."""
-    return 1.0 if empty == "both" else 0.0
-
-
-def empty_distance(empty: Emptiness, shape: tuple[int, ...], spacing: tuple[float, ...]) -> float:
-    """The distance under ``SCORE``: 0 where both are empty, else the diagonal √Σ(nᵢ·sᵢ)² of the image."""
-    if empty == "both":
-        return 0.0
-    return math.sqrt(float(np.sum((np.asarray(shape) * np.asarray(spacing)) ** 2)))

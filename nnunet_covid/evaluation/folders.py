@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,14 +35,14 @@ LARGEST = 1 << 30
 
 @dataclass(frozen=True)
 class EvaluationInput:
-    """Two folders whose cases pair up, with all that is needed to read them. Made by :func:`open_folders`."""
+    """Two folders whose cases pair up, with all that is needed to read them."""
 
     predictions: Path
     references: Path
     cases: tuple[str, ...]
     format: LabelFormat
     scheme: LabelScheme
-    maps: MapSource | None
+    maps: MapSource | None = None
 
     def prediction(self, case: str) -> Path:
         """The predicted label map of a case."""
@@ -106,15 +106,9 @@ def evaluate_folders(
         >>> summarise(evaluation).classes["infection"].metrics["dice"].mean
     """
     settings = _settings(tolerance, empty_policy, distances, processes)
-    source = open_folders(
-        Path(predictions),
-        Path(references),
-        dataset_json=None if dataset_json is None else Path(dataset_json),
-        labels=labels,
-        maps=None if maps is None else Path(maps),
-        use_maps=use_maps,
-        resize_maps=resize_maps,
-    )
+    source = _opened(Path(predictions), Path(references), dataset_json, labels)
+    if use_maps:
+        source = _with_maps(source, None if maps is None else Path(maps), resize_maps)
     done = map_in_processes(partial(_score, source, settings), source.cases, processes, prepare=keep_freed_memory)
     results: list[tuple[Units, list[CaseScore]]] = []
     bar = tqdm(done, total=len(source.cases), desc="scoring", unit="case", disable=not progress or None, leave=False)
@@ -125,38 +119,32 @@ def evaluate_folders(
     return Evaluation(source, settings, results[0][0], tuple(score for _, scores in results for score in scores))
 
 
-def open_folders(
-    predictions: Path,
-    references: Path,
-    *,
-    dataset_json: Path | None = None,
-    labels: Labels | None = None,
-    maps: Path | None = None,
-    use_maps: bool = True,
-    resize_maps: bool = False,
+def _opened(
+    predictions: Path, references: Path, dataset_json: str | Path | None, labels: Labels | None
 ) -> EvaluationInput:
-    """Learn what the labels mean, pair the cases and find their maps.
-
-    Raises:
-        UserError: for labels that make no sense, names on one side only, maps that are missing or are masks.
-    """
+    """Learn what the labels mean and pair the cases."""
     for folder in (predictions, references):
         if not folder.is_dir():
             raise UserError(f"{folder}: no such folder")
     description: dict[str, Any] | None = None
     if labels is None:
-        description = read_dataset_json(dataset_json or find_dataset_json(predictions, references))
+        file = find_dataset_json(predictions, references) if dataset_json is None else Path(dataset_json)
+        description = read_dataset_json(file)
         labels = description["labels"]
     scheme = scheme_of_labels(labels)
     fmt = label_format(description, references)
     cases = paired_cases(predictions, references, fmt.ending)
-    source = None
-    if use_maps and maps is None:
-        source = maps_beside(predictions, cases, scheme)
-    elif use_maps and maps is not None:
-        source = find_maps(maps, cases, scheme, resize=resize_maps)
-        check_greys(source, cases, scheme)
-    return EvaluationInput(predictions, references, tuple(cases), fmt, scheme, source)
+    return EvaluationInput(predictions, references, tuple(cases), fmt, scheme)
+
+
+def _with_maps(source: EvaluationInput, folder: Path | None, resize: bool) -> EvaluationInput:
+    """Those of the folder, or those beside the predictions, if there are any."""
+    cases = list(source.cases)
+    if folder is None:
+        return replace(source, maps=maps_beside(source.predictions, cases, source.scheme))
+    maps = find_maps(folder, cases, source.scheme, resize=resize)
+    check_greys(maps, cases, source.scheme)
+    return replace(source, maps=maps)
 
 
 def paired_cases(predictions: Path, references: Path, ending: str) -> list[str]:

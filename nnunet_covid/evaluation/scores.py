@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -16,7 +17,6 @@ from nnunet_covid.evaluation.confusion import (
     confusion_counts,
     emptiness,
     left_out,
-    volume_ml,
 )
 from nnunet_covid.evaluation.labels import EvaluatedClass, LabelScheme
 from nnunet_covid.evaluation.metrics import Units
@@ -25,6 +25,7 @@ from nnunet_covid.evaluation.toolbox import ProbabilityMap, map_scores
 from nnunet_covid.geometry import Geometry
 
 NAN = float("nan")
+CUBIC_MILLIMETRES_PER_MILLILITRE = 1000.0
 # Undefined without reference foreground; the other metrics have a value of their own there.
 GOVERNED_BY_POLICY = frozenset({"dice", "iou", "sensitivity", "precision", "hd95", "nsd"})
 
@@ -76,15 +77,12 @@ def score_case(
     Raises:
         ValueError: if shapes differ.
     """
-    if prediction.shape != reference.shape:
-        msg = f"label maps differ in shape: prediction {prediction.shape}, reference {reference.shape}"
-        raise ValueError(msg)
     units = Units.of(geometry, reference.ndim)
     edges = (1.0,) * reference.ndim if geometry is None else geometry.spacing[::-1]
     spacing = tuple(s for s, n in zip(edges, reference.shape, strict=True) if n > 1) or edges[:1]
 
     def size(voxels: int) -> float:
-        return volume_ml(voxels, edges) if units.size == "ml" else voxels * float(np.prod(edges))
+        return voxels * math.prod(edges) / (CUBIC_MILLIMETRES_PER_MILLILITRE if units.size == "ml" else 1.0)
 
     ignored = None if scheme.ignore is None else _flattened(reference == scheme.ignore)
     scores = []

@@ -7,13 +7,14 @@ are, are found with a table first; without it PNG label maps take 14 % longer to
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nnunet_covid.evaluation.confusion import Emptiness, emptiness, empty_distance, empty_overlap
+from nnunet_covid.evaluation.confusion import Emptiness, emptiness
 
 # Two voxels exactly tau apart must not fall on different sides of tau because 0.1 * 3 > 0.3 in floating
 # point.
@@ -55,7 +56,7 @@ class SurfaceDistances:
         Medical Image Analysis 2022.
         """
         if self.empty:
-            return empty_overlap(self.empty)
+            return float(self.empty == "both")
         limit = tolerance * (1 + TOLERANCE_SLACK)
         within = np.count_nonzero(self.to_reference <= limit) + np.count_nonzero(self.to_prediction <= limit)
         return int(within) / (self.to_reference.size + self.to_prediction.size)
@@ -107,8 +108,10 @@ def surface_distances(
 
 
 def _without_distances(empty: Emptiness, shape: tuple[int, ...], spacing: Sequence[float]) -> SurfaceDistances:
+    """HD95 is then 0 where both masks are empty, else the diagonal √Σ(nᵢ·sᵢ)² of the image; NSD is 1 or 0."""
     none = np.empty(0, dtype=np.float64)
-    return SurfaceDistances(none, none, empty, empty_distance(empty, shape, tuple(spacing)))
+    diagonal = 0.0 if empty == "both" else math.sqrt(float(np.sum((np.asarray(shape) * np.asarray(spacing)) ** 2)))
+    return SurfaceDistances(none, none, empty, diagonal)
 
 
 @dataclass(frozen=True)

@@ -40,10 +40,6 @@ class ToolboxScores:
     s_measure: float
     mae: float
 
-    def as_dict(self) -> dict[str, float]:
-        """The scores by name."""
-        return dict(vars(self))
-
 
 def toolbox_scores(grey: NDArray[np.uint8], reference: NDArray[np.bool_]) -> ToolboxScores:
     """Score one 8-bit map of shape (rows, columns) against a reference; resized to the reference if need be.
@@ -153,8 +149,8 @@ def slice_scores(probability: ProbabilityMap, reference: NDArray[np.bool_]) -> d
             "s_measure": s_measure(floats, reference),
             "mean_e_measure": mean_e_measure(floats, reference),
         }
-    toolbox = toolbox_scores_of_histogram(histogram)
-    return scores | {f"toolbox_{name}": value for name, value in toolbox.as_dict().items()}
+    toolbox = vars(toolbox_scores_of_histogram(histogram))
+    return scores | {f"toolbox_{name}": value for name, value in toolbox.items()}
 
 
 def _scores_of_grey(histogram: GreyHistogram) -> dict[str, float]:

@@ -47,16 +47,15 @@ def _dice(axes: Axes, rounds: Sequence[Round]) -> None:
     names = list(dict.fromkeys(name for one in rounds for name in one.classes))
     for position, name in enumerate(names if len(names) > 1 else []):
         values = [one.classes.get(name, float("nan")) for one in rounds]
-        axes.plot([one.number for one in rounds], values, "o-", ms=3, color=class_colour(position), label=name)
+        _line(axes, rounds, values, class_colour(position), name)
     axes.plot([one.number for one in rounds], [one.dice for one in rounds], "s-", ms=4, color=INK, label="mean")
     axes.set_title("validation Dice (pre-processed)")
     _legend(axes)
 
 
 def _pool(axes: Axes, rounds: Sequence[Round]) -> None:
-    numbers = [one.number for one in rounds]
-    axes.plot(numbers, [one.pseudo for one in rounds], "o-", ms=3, color=class_colour(0), label="pseudo-labelled")
-    axes.plot(numbers, [one.left for one in rounds], "o-", ms=3, color=class_colour(1), label="left in the pool")
+    _line(axes, rounds, [one.pseudo for one in rounds], class_colour(0), "pseudo-labelled")
+    _line(axes, rounds, [one.left for one in rounds], class_colour(1), "left in the pool")
     axes.set_title("images")
     axes.set_ylim(bottom=0)
     _legend(axes)
@@ -65,9 +64,8 @@ def _pool(axes: Axes, rounds: Sequence[Round]) -> None:
 def _kept(axes: Axes, rounds: Sequence[Round]) -> None:
     names = list(dict.fromkeys(name for one in rounds for name in one.kept))
     for position, name in enumerate(names):
-        shares = [(one.number, one.kept.get(name)) for one in rounds]
-        points = [(number, share) for number, share in shares if share is not None]
-        axes.plot([n for n, _ in points], [v for _, v in points], "o-", ms=3, color=class_colour(position), label=name)
+        known = [one for one in rounds if one.kept.get(name) is not None]
+        _line(axes, known, [one.kept[name] for one in known], class_colour(position), name)
     axes.set_title("share of predicted voxels kept")
     axes.set_ylim(-0.02, 1.05)
     if names:
@@ -86,9 +84,13 @@ def _weights(axes: Axes, rounds: Sequence[Round]) -> None:
         values = [one.weights[position] for one in weighted if one.weights]
         name = names[position] if position < len(names) else f"label {position}"
         colour = INK if position == 0 else class_colour(position - 1)
-        axes.plot([one.number for one in weighted], values, "o-", ms=3, color=colour, label=name)
+        _line(axes, weighted, values, colour, name)
     axes.set_yscale("log")
     _legend(axes)
+
+
+def _line(axes: Axes, rounds: Sequence[Round], values: Sequence[float | None], colour: str, label: str) -> None:
+    axes.plot([one.number for one in rounds], values, "o-", ms=3, color=colour, label=label)  # type: ignore[arg-type]
 
 
 def _legend(axes: Axes) -> None:

@@ -29,6 +29,7 @@ FOUND, MISSED, FALSE_ALARM = "#009E73", "#E69F00", "#CC79A7"
 BACKGROUND = 0.12  # grey behind the errors where no image is given
 ERROR_OPACITY = 0.6
 ERROR_COLUMNS = 3
+SHOWN_CASES = 6
 ERROR_INCHES = 2.7
 
 
@@ -103,7 +104,6 @@ def write_predictions(
     dice: Mapping[str, float],
     *,
     title: str,
-    at_most: int = 6,
 ) -> None:
     """Write image, reference and prediction of some 2D cases side by side, from worst to best.
 
@@ -114,10 +114,9 @@ def write_predictions(
         predictions: Folder of ``CASE.png``.
         dice: Dice by case.
         title: Above everything.
-        at_most: How many cases to show.
     """
     panels = []
-    for case in ranked(dice, at_most):
+    for case in ranked(dice, SHOWN_CASES):
         picture = as_rgb(_grey(images / f"{case}_0000.png"))
         panels.append((case, picture))
         for heading, folder, colour in (

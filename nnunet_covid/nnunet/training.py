@@ -85,9 +85,6 @@ class DiceLoss(nn.Module):
         return 1 + self.dice(logits, torch.where(valid, target, 0), loss_mask=valid)
 
 
-MAP_LOSSES = ("dice", "dice_ce")
-
-
 def map_loss(kind: str, label_manager: LabelManager, *, batch_dice: bool, ddp: bool) -> nn.Module:
     """The loss between one map and its target: Dice alone, or nnU-Net's own.
 

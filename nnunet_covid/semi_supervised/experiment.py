@@ -155,18 +155,10 @@ def find_experiment(
         raise UserError(
             f"`trainer` {trainer}: nnU-Net finds no such trainer; see 'nnunet-covid doctor' and nnUNet_extTrainer"
         ) from e
+    number: int | str = fold if fold == "all" else int(fold)
+    chosen, described = plans.get_configuration(configuration), read_dataset_json(folder / "dataset.json")
     return Experiment(
-        dataset=name,
-        configuration=configuration,
-        fold=fold if fold == "all" else int(fold),
-        plans_name=plans_name,
-        trainer=trainer,
-        trainer_class=trainer_class,
-        tag=tag,
-        device=device,
-        plans_manager=plans,
-        configuration_manager=plans.get_configuration(configuration),
-        dataset_json=read_dataset_json(folder / "dataset.json"),
+        name, configuration, number, plans_name, trainer, trainer_class, tag, device, plans, chosen, described
     )
 
 

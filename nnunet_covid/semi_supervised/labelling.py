@@ -265,7 +265,7 @@ class Labeller:
         self._untrusted = self.classes.manager.ignore_label if ignore else None
 
     def label(self, head: dict[str, Any], case: Path, target: Path, prediction: Prediction) -> dict[str, Any]:
-        """Write the pseudo label of one case; its record is written last.
+        """Write the pseudo label of one case; its record is written last: where it is, the case is done.
 
         Args:
             head: Image, round and model, for the record.
@@ -293,7 +293,7 @@ class Labeller:
             "kept": self.classes.voxels(counts),
             "counts": counts,
         }
-        write_json(_record_file(target), record, indent=None)
+        write_json(Path(f"{target}.json"), record, indent=None)
         return record
 
     def _write_label(self, target: Path, label: NDArray[np.int16], soft: NDArray[np.uint8] | None) -> None:
@@ -333,15 +333,10 @@ def open_blosc2(case: Path, ending: str) -> Any:
     return blosc2.open(urlpath=f"{case}{ending}", mode="r", dparams={"nthreads": 1})
 
 
-def _record_file(target: Path) -> Path:
-    """The last file of a pseudo-labelled case: where it is, the case is done."""
-    return target.with_name(f"{target.name}.json")
-
-
 def read_record(target: Path, model: str) -> dict[str, Any] | None:
     """The record of a case that is done with this model; ``None`` if it is not."""
     try:
-        record = json.loads(_record_file(target).read_text(encoding="utf-8"))
+        record = json.loads(Path(f"{target}.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return record if record.get("model") == model else None

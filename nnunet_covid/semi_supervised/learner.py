@@ -85,7 +85,13 @@ class Learner:
         given = self.start_from if training.name == "base" else None
         trainer = self._new_trainer(replace(training, start=str(given)) if given else training)
         if given is not None:
-            self._take_over(trainer, given)
+            try:
+                load_weights(given, trainer)
+            except (RuntimeError, KeyError) as e:
+                reason = str(e).strip().splitlines()[0]
+                name = self.experiment.trainer
+                raise UserError(f"`start_from` {given}: not a checkpoint of {name} ({reason})") from e
+            trainer.current_epoch = 1
         else:
             if network is not None:  # compiled as it is
                 trainer.network = network
@@ -108,23 +114,8 @@ class Learner:
 
     def _new_trainer(self, training: Training, folder: Path | None = None) -> Any:
         labels = self.experiment.labels_of
-        return make_trainer(
-            self.experiment,
-            self.classes.dataset_json,
-            training,
-            self.options.seed,
-            pseudo={case: (self.pool[case], labels(n) / case) for case, n in training.pseudo.items()},
-            soft=self.classes.heads if self.options.soft else None,
-            folder=folder,
-        )
-
-    def _take_over(self, trainer: Any, path: Path) -> None:
-        try:
-            load_weights(path, trainer)
-        except (RuntimeError, KeyError) as e:
-            reason = str(e).strip().splitlines()[0]
-            raise UserError(f"`start_from` {path}: not a checkpoint of {self.experiment.trainer} ({reason})") from e
-        trainer.current_epoch = 1
+        pseudo = {case: (self.pool[case], labels(n) / case) for case, n in training.pseudo.items()}
+        return make_trainer(self.experiment, self.classes, training, self.options, pseudo, folder)
 
     def _trainer_with(self, model: str) -> nnUNetTrainer:
         """A trainer that holds the weights of a model."""
@@ -169,7 +160,7 @@ class Learner:
     def validate(self, model: str) -> dict[str, Any]:
         """Dice of the validation cases in pre-processed space: of each case, of each class, and their mean."""
         trainer, predictor = self._trainer_with(model), self._predictor(model)
-        data = _labelled_cases(trainer, 1)
+        data = labelled_cases(trainer, 1)
         scores, forward = {}, 0.0
         for case in tqdm(data.identifiers, desc=f"validate {model}", unit="case", leave=False):
             image, reference, _, _ = data.load_case(case)
@@ -182,7 +173,7 @@ class Learner:
 
     def labelled_counts(self) -> dict[str, int]:
         """Voxels of each label value in the labelled training cases."""
-        data = _labelled_cases(self._trainer, 0)
+        data = labelled_cases(self._trainer, 0)
         total = Counter[str]()
         for case in data.identifiers:
             total.update(self.classes.counts(data.load_case(case)[1][:]))
@@ -229,10 +220,10 @@ def checked_trainer(experiment: Experiment, options: RoundOptions, start_from: P
         SystemExit: If one of our trainers refuses these plans.
         UserError: If the trainer has no place for what is asked for, or a threshold belongs to no class.
     """
-    dataset_json = Labeller(experiment, options).classes.dataset_json
+    classes = Labeller(experiment, options).classes
     trained_before = start_from is not None or experiment.checkpoint("base").is_file()
     probe = Training("probe", 0, start="base" if trained_before else None)
-    trainer = make_trainer(experiment, dataset_json, probe, options.seed)
+    trainer = make_trainer(experiment, classes, probe, options)
     if options.confidence == "mirroring" and not trainer.inference_allowed_mirroring_axes:
         raise UserError(f"`confidence` mirroring: {experiment.trainer} does not mirror; use the probability")
     if options.reweight == "on" and not cross_entropies(trainer.loss):
@@ -242,14 +233,8 @@ def checked_trainer(experiment: Experiment, options: RoundOptions, start_from: P
     return trainer
 
 
-def validation_cases(trainer: nnUNetTrainer) -> list[str]:
-    """The labelled cases that are kept out of every training; nnU-Net splits them here where there is no split yet."""
-    with quiet():
-        return sorted(trainer.do_split()[1])
-
-
-def _labelled_cases(trainer: nnUNetTrainer, side: int) -> Any:
-    """The data set of the training (0) or validation (1) cases."""
+def labelled_cases(trainer: nnUNetTrainer, side: int) -> Any:
+    """The data set of the training (0) or validation (1) cases; nnU-Net splits them here if there is no split yet."""
     with quiet():
         cases = trainer.do_split()[side]
     return trainer.dataset_class(trainer.preprocessed_dataset_folder, list(cases))

@@ -28,7 +28,7 @@ from nnunet_covid.files import files_in, map_in_processes, remove_abandoned, sha
 from nnunet_covid.nnunet.dataset import CaseFiles, list_cases, read_images
 from nnunet_covid.nnunet.preprocess import Preprocessing, is_preprocessed, preprocess_image
 from nnunet_covid.semi_supervised.experiment import Experiment
-from nnunet_covid.semi_supervised.learner import Learner, checked_trainer, validation_cases
+from nnunet_covid.semi_supervised.learner import Learner, checked_trainer, labelled_cases
 from nnunet_covid.semi_supervised.options import RoundOptions
 from nnunet_covid.semi_supervised.rounds import KINDS
 from nnunet_covid.semi_supervised.state import FILE, RunState, history
@@ -225,7 +225,7 @@ def run_pseudo_labels(
         if not state.units and experiment.label_folder.exists():  # of a run whose report folder was deleted
             shutil.rmtree(experiment.label_folder)
         pool = state.once("pool", lambda: images.pool(leave_out_known=leave_out_duplicates))
-        kept_out = validation_cases(trainer)
+        kept_out = sorted(labelled_cases(trainer, 1).identifiers)
         if state.once("validation cases", lambda: kept_out) != kept_out:
             splits = experiment.data_folder / "splits_final.json"
             raise UserError(

@@ -237,7 +237,10 @@ class IterativeRounds(Rounds):
         dice.append(self.validate(0, "base"))
         self.end_round(0, models)
         number = 1
-        while self.rounds_left(number) and not self.ends(dice):
+        while self.rounds_left(number):
+            wait = self.options.until_pool_empty and self.remaining
+            if not wait and no_longer_improves(dice, self.options.patience):
+                break
             models.append(self.one_round(number, models[-1]))
             dice.append(self.validate(number, models[-1]))
             self.end_round(number, ["base", models[-1], models[best_round(dice)]])
@@ -245,12 +248,6 @@ class IterativeRounds(Rounds):
         best = best_round(dice)
         self.tell(f"best validation Dice in round {best}")
         return self.publish(models[best])
-
-    def ends(self, dice: Sequence[float]) -> bool:
-        """Whether the validation Dice no longer improves, and, if asked for, the pool is empty too."""
-        if self.options.until_pool_empty and self.remaining:
-            return False
-        return no_longer_improves(dice, self.options.patience)
 
     def one_round(self, number: int, model: str) -> str:
         """Add t images, renew all pseudo labels with the newest model, and train a new model."""

@@ -21,7 +21,8 @@ from tqdm import tqdm
 from nnunet_covid.losses.reweighted_cross_entropy import ReweightedCrossEntropy
 from nnunet_covid.nnunet.training import without_timing
 from nnunet_covid.semi_supervised.experiment import Experiment, quiet
-from nnunet_covid.semi_supervised.labelling import Heads, open_blosc2
+from nnunet_covid.semi_supervised.labelling import Classes, Heads, open_blosc2
+from nnunet_covid.semi_supervised.options import RoundOptions
 from nnunet_covid.semi_supervised.rounds import Training, seed_for
 
 PREFIX = "pseudo/"
@@ -174,12 +175,10 @@ class TrainingMixin(nnUNetTrainer):
 
 def make_trainer(
     experiment: Experiment,
-    dataset_json: dict[str, Any],
+    classes: Classes,
     training: Training,
-    seed: int,
-    *,
+    options: RoundOptions,
     pseudo: PseudoCases | None = None,
-    soft: Heads | None = None,
     folder: Path | None = None,
 ) -> Any:
     """A trainer for one training, initialised with a new network.
@@ -189,11 +188,10 @@ def make_trainer(
 
     Args:
         experiment: The trainer's class, and all it is constructed with but the data set's description.
-        dataset_json: This description; it may have an ignore label more.
+        classes: Have this description; it may have an ignore label more.
         training: What to train.
-        seed: Of the run.
+        options: Of the run: its seed, and whether labels are soft.
         pseudo: The pseudo-labelled cases of the training.
-        soft: What soft labels are drawn from, if they are.
         folder: For its log, if not the run's own.
     """
     base = experiment.trainer_class
@@ -201,18 +199,18 @@ def make_trainer(
         "training": training,
         "folder": folder or experiment.training_folder,
         "pseudo": pseudo or {},
-        "soft": soft,
+        "soft": classes.heads if options.soft else None,
         "trained_before": training.start is not None,
         "__doc__": base.__doc__,
     }
-    initial = seed_for(seed, training.round_number, f"initialise {training.name}")
+    initial = seed_for(options.seed, training.round_number, f"initialise {training.name}")
     with quiet(experiment.log):
         seed_everything(initial)
         trainer: Any = type(base.__name__, (TrainingMixin, base), settings)(
             {**experiment.plans_manager.plans, "continue_training": False},
             experiment.configuration,
             experiment.fold,
-            dataset_json,
+            classes.dataset_json,
             experiment.device,
         )
         for old in Path(trainer.output_folder).glob("training_log_*.txt"):

@@ -10,15 +10,16 @@ from scipy.special import expit
 
 from nnunet_covid.calibration.fit import (
     EDGES,
+    Calibration,
     CaseCounts,
     Reliability,
     dice_curves,
     fit,
     fit_temperatures,
     fit_thresholds,
+    logit,
     summed,
 )
-from nnunet_covid.calibration.logits import Calibration, logit
 from nnunet_covid.evaluation.labels import LabelScheme, scheme_of_labels
 
 ONE = scheme_of_labels({"background": 0, "infection": 1})

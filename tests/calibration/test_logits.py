@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from nnunet_covid.calibration.logits import Calibration, log_odds
-from nnunet_covid.calibration.measure import calibrated_probabilities
+from nnunet_covid.calibration.fit import Calibration, calibrated_probabilities, log_odds
 
 SOFTMAX = Calibration(True, (2.0, 2.0), (0.3, 0.8))
 SIGMOID = Calibration(False, (0.5, 3.0), (0.3, 0.8))

@@ -14,8 +14,8 @@ from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
 from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoint
 from tiny_data_set import TinyDataSet, make_tiny_data_set
 
-from nnunet_covid.calibration.checkpoints import read_calibration
-from nnunet_covid.calibration.measure import calibrated_probabilities
+from nnunet_covid.calibration.fit import calibrated_probabilities
+from nnunet_covid.calibration.model_folder import read_calibration
 from nnunet_covid.demo.pipeline import console_command
 from nnunet_covid.startup import TRAINERS_FOLDER
 

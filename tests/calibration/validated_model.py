@@ -14,7 +14,7 @@ from image_files import grey, write_picture
 from model_folders import complete_plans, write_model
 from numpy.typing import NDArray
 
-from nnunet_covid.calibration.logits import log_odds
+from nnunet_covid.calibration.fit import log_odds
 from nnunet_covid.evaluation.labels import scheme_of_labels
 from nnunet_covid.nnunet.predictor import TrainedModel
 

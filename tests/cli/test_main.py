@@ -47,15 +47,15 @@ def test_mistakes_and_interruptions_end_with_one_line(
     def fail(args: object) -> None:
         raise raised
 
-    monkeypatch.setattr("nnunet_covid.cli.where.run", fail)
+    monkeypatch.setattr("nnunet_covid.cli.installation.where", fail)
     assert cli.main(["where"]) == status
     assert capsys.readouterr().err == message
 
 
 def test_a_reader_that_leaves_early_causes_no_traceback() -> None:
     program = (
-        "import sys, nnunet_covid.cli as cli, nnunet_covid.cli.where as where\n"
-        "where.run = lambda args: [print('x' * 1000) for _ in range(1000)] and None\n"
+        "import sys, nnunet_covid.cli as cli, nnunet_covid.cli.installation as installation\n"
+        "installation.where = lambda args: [print('x' * 1000) for _ in range(1000)] and None\n"
         "sys.exit(cli.main(['where']))"
     )
     pipe = subprocess.Popen(

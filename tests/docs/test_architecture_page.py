@@ -50,7 +50,7 @@ def test_what_people_come_to_change_is_where_the_page_says() -> None:
             for part in name.split("."):
                 assert re.search(rf"^ *(def|class) {part}\b|^{part}\b", text, flags=re.MULTILINE), f"{name} in {file}"
             checked.append(name)
-    assert {"check_sizes", "check_grids", "METRICS"} <= set(checked)
+    assert {"differing_sizes", "differing_grids", "METRICS"} <= set(checked)
     assert any("trusted" in name for name in checked)
 
 

@@ -146,3 +146,30 @@ def test_an_exponent_below_one_is_refused(z: float) -> None:
 def test_a_single_stage_is_refused() -> None:
     with pytest.raises(ValueError, match="at least two encoder stages"):
         distillation_loss([torch.ones(1, 1, 2, 2)])
+
+
+def test_standardised_attention_is_its_formula() -> None:
+    stages = random_stages("2d")
+    total = 0.0
+    for n in range(2):
+        maps = [naive_attention(stage[n].numpy(), 2) for stage in stages]
+        for earlier, later in itertools.pairwise(maps):
+            pair = (earlier, naive.resize(later[None, None], earlier.shape)[0, 0])
+            a, b = (naive_softmax((m - m.mean()) / (m.std(ddof=1) + 1e-6)) for m in pair)
+            total += ((a - b) ** 2).sum() / 2
+    actual = distillation_loss(stages, standardise=True)
+    assert actual.item() == pytest.approx(total, rel=1e-6)
+
+
+def test_standardised_attention_has_a_gradient_where_sums_of_squares_have_none() -> None:
+    """Features of a real encoder have hundreds of channels: one position takes the whole softmax."""
+    generator = torch.Generator().manual_seed(0)
+    sizes = [(64, 16), (128, 8)]
+    gradients = {}
+    for standardise in (False, True):
+        stages = [3 * torch.randn(1, c, s, s, generator=generator, dtype=torch.float64) for c, s in sizes]
+        stages[0].requires_grad_()
+        distillation_loss(stages, standardise=standardise).backward()
+        assert stages[0].grad is not None
+        gradients[standardise] = stages[0].grad.abs().max().item()
+    assert gradients[True] > 1e4 * gradients[False]

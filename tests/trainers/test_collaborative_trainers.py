@@ -202,7 +202,7 @@ def test_every_part_is_clipped_by_itself(make: Any, pulled: str) -> None:
 
     made.optimizer.step = record
     sums = {part: sum(p.sum() for p in getattr(made.network, part).parameters()) for part in PARTS}
-    made._descend(sum((1e6 if part == pulled else 1e-3) * total for part, total in sums.items()))
+    made.descend(sum((1e6 if part == pulled else 1e-3) * total for part, total in sums.items()), made._clip)
     for part in PARTS:
         count = sum(p.numel() for p in getattr(made.network, part).parameters())
         assert norms[part] == pytest.approx(12 if part == pulled else 1e-3 * count**0.5, rel=1e-3)

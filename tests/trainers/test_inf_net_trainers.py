@@ -265,3 +265,32 @@ def test_a_checkpoint_needs_no_encoder_weights(make: Any, tmp_path: Path) -> Non
     continued.load_checkpoint(str(tmp_path / "checkpoint.pth"))
     for a, b in zip(continued.network.parameters(), trained.network.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_the_encoder_may_learn_at_another_rate_after_a_warm_up(make: Any) -> None:
+    kind = type("Slow", (InfNetTrainer,), {"encoder_rate": 0.1, "warm_up": 1, "learning_rate": 0.02})
+    made = make(kind)
+    encoder = {id(p) for p in made.network.encoder.parameters()}
+    found = {}
+    for epoch in range(2):
+        made.lr_scheduler.step(epoch)
+        for group in made.optimizer.param_groups:
+            inside = {id(p) in encoder for p in group["params"]}
+            assert len(inside) == 1
+            found[epoch, inside.pop()] = group["lr"]
+    poly = (1 - 1 / made.num_epochs) ** 0.9
+    assert found == pytest.approx(
+        {(0, False): 0.01, (0, True): 0.001, (1, False): 0.02 * poly, (1, True): 0.002 * poly}
+    )
+    assert sum(len(g["params"]) for g in made.optimizer.param_groups) == len(list(made.network.parameters()))
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_edges_lie_in_the_planes_that_the_plan_convolves(dims: int, make: Any) -> None:
+    if dims == 2:
+        assert make(InfNetTrainer).loss.edge_axes == (True, True)
+        return
+    kernels = [[1, 3, 3]] * 2 + [[3, 3, 3]] * 3
+    strides = [[1, 1, 1]] + [[1, 2, 2]] * 2 + [[2, 2, 2]] * 2
+    made = make(InfNetTrainer, dims=3, kernels=kernels, strides=strides, patch=[8, 32, 32])
+    assert made.loss.edge_axes == (False, True, True)

@@ -17,10 +17,12 @@ from nnunet_covid.losses.ssa_net import distillation_loss
 from nnunet_covid.networks.spatial_convolution import SpatialConvolution
 from nnunet_covid.trainers.ssa_net import (
     SSANetDiceCETrainer,
+    SSANetDiceTrainer,
     SSANetMutualTrainer,
     SSANetResNet34PretrainedTrainer,
     SSANetResNet34Trainer,
     SSANetReweightedTrainer,
+    SSANetStride32Trainer,
     SSANetTrainer,
 )
 
@@ -82,7 +84,7 @@ def naive_dice_loss(logits: torch.Tensor, target: torch.Tensor, ignore: int | No
 
 @pytest.mark.parametrize("labels", [None, CLASSES], ids=["binary", "classes with an ignore label"])
 def test_the_loss_is_supervised_dice_and_a_tenth_of_the_distillation(labels: Any, make: Any) -> None:
-    made = make(SSANetTrainer, labels)
+    made = make(SSANetDiceTrainer, labels)
     data = batch(made, 4 if labels else 2)
     with torch.no_grad():
         outputs = made.network(data["data"])
@@ -320,3 +322,17 @@ def test_class_weights_come_from_the_training_cases(
     with pytest.raises(SystemExit):
         made.get_tr_and_val_datasets()
     assert "no voxel of class 1 in the training set (fold 0)" in capsys.readouterr().err
+
+
+def test_a_network_may_end_at_stride_32(make: Any) -> None:
+    """Seven planned stages reach stride 64; six are built, trained on five maps and read at full resolution."""
+    planned_network = make(SSANetTrainer, stages=7, patch=[64, 64])
+    made = make(SSANetStride32Trainer, stages=7, patch=[64, 64])
+    assert len(planned_network.network.encoder.stages) == 7
+    assert len(made.network.encoder.stages) == 6
+    data = batch(made)
+    assert len(data["target"]) == len(made.loss.segmentation.weight_factors) == 5
+    assert np.isfinite(made.train_step(data)["loss"])
+    made.set_deep_supervision_enabled(False)
+    with torch.no_grad():
+        assert made.network(data["data"]).shape == (2, 2, 64, 64)

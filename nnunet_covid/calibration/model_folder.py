@@ -1,30 +1,44 @@
-"""The validation predictions of a trained model's cross-validation, with their references.
+"""A trained model's folder as calibration knows it: validation predictions that it reads, checkpoints that it writes.
 
-Everything that can be wrong with them is told here in one sentence; nothing is computed.
+Everything that can be wrong with the predictions is told here in one sentence; nothing is computed.
+
+A checkpoint names the trainer whose ``build_network_architecture`` prediction calls. Training goes by ``-tr`` instead,
+for ``--c``, ``--val`` and ``-pretrained_weights`` alike, and reads the weights only: it sees no calibration. So a
+calibrated checkpoint names ``TRAINER_calibrated``, which builds the same network with a hook that scales and shifts its
+result, and its weights stay what they are to the last bit. The numbers travel with the weights as metadata of the state
+dict, in which torch keeps versions of layers: they belong to the tensors that prediction loads, add no key to them, and
+are dropped by whoever copies the tensors alone. A calibrated network refuses weights that come without them.
 """
 
 from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Iterable
+from collections import OrderedDict
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from numpy.typing import NDArray
 
+from nnunet_covid.calibration.fit import Calibration
 from nnunet_covid.dataset_json import read_dataset_json
 from nnunet_covid.errors import UserError
 from nnunet_covid.evaluation.labels import LabelScheme, scheme_of_labels
-from nnunet_covid.files import environment_folder, files_in, some_of
+from nnunet_covid.files import environment_folder, files_in, replacing, some_of
 from nnunet_covid.nnunet.dataset import Split, fold_folders, read_labels, read_splits, require_trained_model
 
+SUFFIX = "_calibrated"
+"""Of the trainer that a calibrated checkpoint names."""
+KEY = "nnunet_covid_calibration"
+"""In the metadata of the whole network."""
 LARGEST_SPLIT = 5
 """Parts of a single fold's cases, as nnU-Net's cross-validation has."""
-FEWEST_CASES = 2
 
 
 @dataclass(frozen=True)
@@ -104,19 +118,20 @@ def open_validation(
             raise UserError("nnUNet_preprocessed is not set, so name the folder of the reference label maps")
         references = preprocessed / plans["dataset_name"] / "gt_segmentations"
     ending = dataset_json["file_ending"]
-    names = {fold: _predicted_cases(fold, ending, plans) for fold in folds}
-    _refuse_repeated(names)
     split = read_splits(plans["dataset_name"]) or []
+    names = {fold: _predicted_cases(fold, ending, plans) for fold in folds}
+    place = _place_of_each(names)
     for fold, cases in names.items():
         _refuse_trained_on(fold, cases, split)
     parts = {fold.name: cases for fold, cases in names.items()} if len(folds) > 1 else _parts_of(*names.values())
-    place = {name: fold for fold, cases in names.items() for name in cases}
     found = tuple(
         ValidationCase(name, part, place[name] / "validation" / f"{name}.npz", references / f"{name}{ending}")
         for part, cases in parts.items()
         for name in cases
     )
-    _require_references([case.reference for case in found], references)
+    missing = [case.reference.name for case in found if not case.reference.is_file()]
+    if missing:
+        raise UserError(f"{references} lacks the references {some_of(missing)}")
     manager = PlansManager(plans)
     return Validation(
         found,
@@ -161,16 +176,18 @@ def _predicted_cases(fold: Path, ending: str, plans: dict[str, Any]) -> list[str
     return names
 
 
-def _refuse_repeated(names: dict[Path, list[str]]) -> None:
-    seen: dict[str, Path] = {}
+def _place_of_each(names: dict[Path, list[str]]) -> dict[str, Path]:
+    """The one fold of every case."""
+    place: dict[str, Path] = {}
     for fold, cases in names.items():
         for name in cases:
-            if name in seen:
+            if name in place:
                 raise UserError(
-                    f"case {name} is in the validation of {seen[name].name} and of {fold.name}: "
+                    f"case {name} is in the validation of {place[name].name} and of {fold.name}: "
                     "these folds are not of one cross-validation, or hold files of an earlier one"
                 )
-            seen[name] = fold
+            place[name] = fold
+    return place
 
 
 def _refuse_trained_on(fold: Path, names: list[str], splits: list[Split]) -> None:
@@ -187,13 +204,61 @@ def _refuse_trained_on(fold: Path, names: list[str], splits: list[Split]) -> Non
 
 def _parts_of(names: list[str]) -> dict[str, list[str]]:
     """The cases of a single fold in up to five parts; neighbours by name stay together, as slices of a patient are."""
-    if len(names) < FEWEST_CASES:
+    if len(names) < 2:
         raise UserError("a single validation case cannot be fitted and measured at once: train another fold")
     parts = np.array_split(np.array(sorted(names)), min(LARGEST_SPLIT, len(names)))
     return {f"part_{i}": part.tolist() for i, part in enumerate(parts)}
 
 
-def _require_references(paths: Iterable[Path], folder: Path) -> None:
-    missing = [path.name for path in paths if not path.is_file()]
-    if missing:
-        raise UserError(f"{folder} lacks the references {some_of(missing)}")
+def read_calibration(path: Path) -> Calibration | None:
+    """What a checkpoint holds."""
+    weights = _load(path)["network_weights"]
+    found = getattr(weights, "_metadata", {}).get("", {}).get(KEY)
+    return None if found is None else Calibration.from_json(found)
+
+
+def write_calibration(checkpoints: Sequence[Path], calibration: Calibration) -> None:
+    """Put one calibration into all checkpoints, in place of an earlier one.
+
+    All are written under temporary names before the first is renamed.
+
+    Raises:
+        UserError: If one cannot be read or written; then nothing has changed.
+    """
+    _rewrite(checkpoints, SUFFIX, {KEY: calibration.to_json()})
+
+
+def remove_calibration(checkpoints: Sequence[Path]) -> list[Path]:
+    """Undo :func:`write_calibration`; returns the checkpoints that were calibrated.
+
+    Raises:
+        UserError: As :func:`write_calibration`.
+    """
+    calibrated = [path for path in checkpoints if _load(path)["trainer_name"].endswith(SUFFIX)]
+    _rewrite(calibrated, "", {})
+    return calibrated
+
+
+def _rewrite(checkpoints: Sequence[Path], suffix: str, entry: dict[str, Any]) -> None:
+    """Change the trainer's name and the metadata of the whole network; the tensors are the same objects."""
+    try:
+        with ExitStack() as renamed_at_the_end:
+            for path in checkpoints:
+                checkpoint = _load(path)
+                checkpoint["trainer_name"] = checkpoint["trainer_name"].removesuffix(SUFFIX) + suffix
+                weights: Any = OrderedDict(checkpoint["network_weights"])
+                weights._metadata = OrderedDict(getattr(checkpoint["network_weights"], "_metadata", {}))
+                others = {name: value for name, value in weights._metadata.get("", {}).items() if name != KEY}
+                weights._metadata[""] = others | entry
+                checkpoint["network_weights"] = weights
+                with renamed_at_the_end.enter_context(replacing(path)).open("wb") as stream:
+                    torch.save(checkpoint, stream)
+    except (OSError, RuntimeError) as e:  # a full disk is a RuntimeError of torch
+        raise UserError(f"{checkpoints[0].parent.parent}: checkpoints cannot be written ({e})") from e
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=False)
+    except Exception as e:  # torch and pickle have many
+        raise UserError(f"{path} cannot be read ({e or type(e).__name__})") from e

