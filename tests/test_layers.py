@@ -50,3 +50,9 @@ def test_files_and_functions_can_be_read_at_a_sitting() -> None:
                 if lines > MOST_LINES_OF_A_FUNCTION:
                     long.append(f"{path}: {node.name} has {lines} lines")
     assert long == []
+
+
+def test_every_test_file_has_a_name_of_its_own() -> None:
+    """Two of one name in different folders are one module for pytest: the second is not run."""
+    names = [path.name for path in (REPOSITORY / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
