@@ -161,8 +161,8 @@ def say_and_sleep(path: str) -> None:
 
 def test_processes_end_with_a_killed_parent(tmp_path: Path) -> None:
     code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); import test_files; from nnunet_covid import files\n"
-        "if __name__ == '__main__': list(files.map_in_processes(test_files.say_and_sleep, sys.argv[2:], 2))"
+        "import sys; sys.path.insert(0, sys.argv[1]); import test_written_files; from nnunet_covid import files\n"
+        "if __name__ == '__main__': list(files.map_in_processes(test_written_files.say_and_sleep, sys.argv[2:], 2))"
     )
     script = tmp_path / "parent.py"
     script.write_text(code)
