@@ -73,7 +73,7 @@ def main() -> None:
     which.add_argument("--configuration", default="2d")
     parser.add_argument("--trainers", nargs="+", required=True)
     parser.add_argument("--length", default="10epochs_50its")
-    parser.add_argument("--folds", nargs="+", type=int, default=[0, 1])
+    parser.add_argument("--folds", nargs="*", type=int, default=[0, 1])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu")

@@ -240,22 +240,23 @@ class SSANetStride32Trainer(SSANetTrainer):
     deepest_stride = 32
 
 
-class SSANetMutualTrainer(SSANetTrainer):
+class SSANetMutualTrainer(SSANetDiceTrainer):
     """Both stages of a pair learn, as in the released code."""
 
     distillation_detach = False
 
 
-# Rows of Table 3 (Wang et al., Medical Image Analysis 2022); the last, everything, is SSANetTrainer itself.
+# Rows of Table 3 (Wang et al., Medical Image Analysis 2022), with the paper's Dice; the last,
+# everything, is SSANetDiceTrainer.
 
 
-class SSANetTrainerBackbone(SSANetTrainer):
+class SSANetTrainerBackbone(SSANetDiceTrainer):
     """Row M1: neither part."""
 
     spatial_convolution = self_attention = False
 
 
-class SSANetTrainerSA(SSANetTrainer):
+class SSANetTrainerSA(SSANetDiceTrainer):
     """Row M2: self-attention distillation from the start."""
 
     spatial_convolution = False
@@ -297,7 +298,7 @@ class SSANetTrainerSA60(SSANetTrainerSA):
     distillation_start = 60
 
 
-class SSANetTrainerSC(SSANetTrainer):
+class SSANetTrainerSC(SSANetDiceTrainer):
     """Row M3: spatial convolution alone."""
 
     self_attention = False
