@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from nnunet_covid.networks.conv import SupervisedByDecoder
+
 
 class BottleneckFeatures(NamedTuple):
     """What the relation losses look at, each (B, C, *spatial) at the deepest stage.
@@ -22,7 +24,7 @@ class BottleneckFeatures(NamedTuple):
     general_other: torch.Tensor | None
 
 
-class CollaborativeUNet(nn.Module):
+class CollaborativeUNet(SupervisedByDecoder):
     """Target and general encoder side by side; their deepest features together enter one decoder.
 
     Source: Zhang et al., relation-driven collaborative learning, Fig. 2, Tables I and II. Skip connections come from
@@ -57,15 +59,6 @@ class CollaborativeUNet(nn.Module):
         self.decoder.transpconvs[0] = _twice_as_wide(self.decoder.transpconvs[0])
         unet.initialize(self.decoder.transpconvs[0])
         general_encoder.requires_grad_(train_general)
-
-    @property
-    def deep_supervision(self) -> bool:
-        """Whether the decoder returns a map per stage."""
-        return bool(self.decoder.deep_supervision)
-
-    @deep_supervision.setter
-    def deep_supervision(self, enabled: bool) -> None:
-        self.decoder.deep_supervision = enabled
 
     def forward(
         self,

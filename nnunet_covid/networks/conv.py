@@ -106,3 +106,18 @@ def module_from(cls: type[nn.Module] | None, kwargs: dict[str, Any] | None) -> C
     if cls is None:
         return lambda *_: nn.Identity()
     return lambda *args: cls(*args, **(kwargs or {}))
+
+
+class SupervisedByDecoder(nn.Module):
+    """A network whose ``decoder`` knows whether it returns a map per stage, as nnU-Net's decoders do."""
+
+    decoder: Any
+
+    @property
+    def deep_supervision(self) -> bool:
+        """Whether the network returns what the loss wants, or the result alone."""
+        return bool(self.decoder.deep_supervision)
+
+    @deep_supervision.setter
+    def deep_supervision(self, enabled: bool) -> None:
+        self.decoder.deep_supervision = enabled

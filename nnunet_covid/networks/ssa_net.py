@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from nnunet_covid.networks.conv import resize_like
+from nnunet_covid.networks.conv import SupervisedByDecoder, resize_like
 from nnunet_covid.networks.encoder_description import select_stages
 from nnunet_covid.networks.spatial_convolution import SpatialConvolution
 from nnunet_covid.networks.timm_encoder import TimmEncoder
@@ -40,7 +40,7 @@ def distilled_stages(in_plane_strides: Sequence[int], wanted: Sequence[int] = PA
     return select_stages(in_plane_strides, wanted)
 
 
-class SSANet(nn.Module):
+class SSANet(SupervisedByDecoder):
     """Any encoder and any U-Net decoder with a spatial convolution between them.
 
     Source: SSA-Net (Wang et al., Medical Image Analysis 2022), §3.1.
@@ -68,15 +68,6 @@ class SSANet(nn.Module):
         self.stages = tuple(stages)
         self.spatial_convolution = spatial_convolution
         self.distillation = distillation
-
-    @property
-    def deep_supervision(self) -> bool:
-        """Whether the network returns what the loss wants, or the result alone."""
-        return bool(self.decoder.deep_supervision)
-
-    @deep_supervision.setter
-    def deep_supervision(self, enabled: bool) -> None:
-        self.decoder.deep_supervision = enabled
 
     def stage_features(self, x: torch.Tensor) -> list[torch.Tensor]:
         """The features A_m whose attention is distilled, shallow to deep, of an image (B, C, *spatial)."""

@@ -13,6 +13,7 @@ from dynamic_network_architectures.initialization.weight_init import InitWeights
 from torch import nn
 from torch.nn import functional
 
+from nnunet_covid.networks.conv import SupervisedByDecoder
 from nnunet_covid.networks.timm_encoder import TimmEncoder
 
 FULL_RESOLUTION_CHANNELS = 16
@@ -32,7 +33,7 @@ STYLE: dict[str, Any] = {
 """What nnU-Net plans for 2D."""
 
 
-class TimmUNet(nn.Module):
+class TimmUNet(SupervisedByDecoder):
     """A timm encoder, two convolutions on the image at full resolution, and nnU-Net's decoder; 2D.
 
     Args:
@@ -79,15 +80,6 @@ class TimmUNet(nn.Module):
     def scales(encoder: TimmEncoder) -> list[list[float]]:
         """Size of the decoder's maps relative to the image, fine to coarse."""
         return [[1.0, 1.0], *([1 / s] * 2 for s in encoder.description.in_plane_strides[:-1])]
-
-    @property
-    def deep_supervision(self) -> bool:
-        """Whether the network returns what the loss wants, or the result alone."""
-        return bool(self.decoder.deep_supervision)
-
-    @deep_supervision.setter
-    def deep_supervision(self, enabled: bool) -> None:
-        self.decoder.deep_supervision = enabled
 
     def forward(self, x: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
         """Logits of an image (B, in_channels, H, W) of any size: (B, num_heads, H, W).
