@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -22,6 +23,7 @@ from PIL import Image
 from nnunet_covid.errors import UserError, reason_of
 from nnunet_covid.files import is_whole
 from nnunet_covid.geometry import Geometry
+from nnunet_covid.header_claims import GZIP, false_claim, false_claim_of
 
 # The readers of the two commonest endings, so that nnunetv2 need not be imported for them. Tests hold this against it.
 COMMON_READERS = {".png": "NaturalImage2DIO", ".nii.gz": "SimpleITKIO"}
@@ -112,6 +114,9 @@ def read_grey_png(path: Path) -> NDArray[np.uint8] | None:
     plain = content[:8] == PNG_SIGNATURE and content[12:16] == b"IHDR" and content[24:29] == PLAIN_GREY
     if not plain:
         return None
+    width, height = struct.unpack_from(">II", content, 16)
+    if width * height > GZIP * len(content):
+        return None
     try:
         image = imagecodecs.png_decode(content)
     except Exception:
@@ -140,7 +145,12 @@ def present_values(labels: Labels) -> frozenset[int]:
 def _read_with_itk(path: Path) -> tuple[Labels, Geometry]:
     import SimpleITK as sitk
 
-    image = sitk.ReadImage(str(path))
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    if claim := false_claim_of(reader, path):
+        raise UserError(f"{path}: {claim}")
+    image = reader.Execute()
     array = sitk.GetArrayFromImage(image)
     if not is_whole(path, array):
         raise UserError(f"{path}: is cut short or damaged; copy it again")
@@ -152,6 +162,8 @@ def _read_with_itk(path: Path) -> tuple[Labels, Geometry]:
 def _read_with_nnunet(path: Path, fmt: LabelFormat) -> tuple[Labels, Geometry | None]:
     from nnunetv2.imageio.reader_writer_registry import recursive_find_reader_writer_by_name
 
+    if claim := false_claim(path):
+        raise UserError(f"{path}: {claim}")
     with contextlib.redirect_stdout(io.StringIO()):  # the readers print their warnings
         array, properties = recursive_find_reader_writer_by_name(fmt.reader)().read_seg(str(path))
     if array.shape[0] != 1:
