@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nnunet_covid.errors import UserError, reason_of
-from nnunet_covid.files import files_in
+from nnunet_covid.volume_files import data_files
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,7 +25,6 @@ BITS_OF_A_BYTE = 8
 """Voxels in a byte of an uncompressed DICOM segmentation or TIFF mask."""
 HEAD = 4096
 """Bytes in which a header says how its voxels are stored."""
-DETACHED = re.compile(rb"^(?:ElementDataFile *=|data ?file:) *(.+?) *\r?$", re.MULTILINE | re.IGNORECASE)
 COMPRESSED_HEADER = re.compile(rb"CompressedData *= *True|encoding: *(?:gz|gzip|bz2|bzip2)", re.IGNORECASE)
 COMPRESSED_DICOM = re.compile(rb"1\.2\.840\.10008\.1\.2\.(?:4\.|5|1\.99)")
 FAX = {2, 3, 4}
@@ -92,18 +91,12 @@ def _stored(path: Path) -> tuple[int, int]:
         return size, GZIP
     if head[128:132] == b"DICM":
         return size, ANY_COMPRESSION if COMPRESSED_DICOM.search(head) else BITS_OF_A_BYTE
-    if path.name.lower().endswith((".nii", ".img", ".hdr")):
-        return size + sum(_size(path.with_suffix(ending)) for ending in (".img", ".img.gz")), 1
-    named = DETACHED.search(head)
-    if named is not None and named[1] != b"LOCAL":
-        beside = path.parent / named[1].decode(errors="replace").replace("\0", "")
-        size += _size(beside) or sum(map(_size, files_in(path.parent)))  # a list or pattern: at most all of them
+    beside = [file for file in data_files(path) if file.is_file()]
+    size += sum(file.stat().st_size for file in beside)
+    if path.name.lower().endswith((".nii", ".hdr")):
+        return size, GZIP if any(file.suffix == ".gz" for file in beside) else 1
     text = head.startswith(b"NRRD") or b"DimSize" in head
     return size, 1 if text and not COMPRESSED_HEADER.search(head) else ANY_COMPRESSION
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else 0
 
 
 def _compared(lengths: Any, components: int, size: int, most: int) -> str | None:
