@@ -27,6 +27,7 @@ from nnunet_covid.raw_dataset.destination import (
     refuse_number_in_use,
 )
 from nnunet_covid.raw_dataset.images import check_headers, with_lungs, write_image
+from nnunet_covid.raw_dataset.names import fault_of
 from nnunet_covid.raw_dataset.recipe import Options, Part, Recipe, SourceCase
 from nnunet_covid.raw_dataset.scan import Scan, crop_around_lungs, extract_slices, to_8_bit
 from nnunet_covid.raw_dataset.source import Problems, UnusableFile
@@ -96,6 +97,9 @@ def _checked_cases(recipe: Recipe, options: Options, source: Path) -> list[Sourc
         check_headers(cases, problems)
     first: dict[str, SourceCase] = {}
     for case in cases:
+        if fault := fault_of(case.name):
+            problems.add(case.image, fault)
+            continue
         other = first.setdefault(case.name.lower(), case)  # file systems that ignore case would merge them
         if other is not case:
             problems.add(
