@@ -243,9 +243,8 @@ def convert_folder(
     if raw.is_picture(cases[0].image):
         recipe = raw.picture_recipe(info, found, schemes)
     else:
-        is_hu = _is_hu(cases)
-        read = partial(raw.read_volume_pair, is_hu=is_hu, resample=layout.resample_masks)
-        recipe = raw.Recipe(info, found, read, schemes, channel="CT" if is_hu else "grey_ct")
+        read = partial(raw.read_volume_pair, is_hu=None, resample=layout.resample_masks)
+        recipe = raw.Recipe(info, found, read, schemes, channel=None)
     return raw.convert_dataset(replace(recipe, check_headers=False), source, **arguments)
 
 
@@ -278,11 +277,3 @@ def _recognised_scheme(cases: Sequence[raw.SourceCase], source: Path) -> raw.Cla
         message = f"the masks of {source} hold the values {raw.listed_values(foreground)}; name each class NAME=VALUE"
         raise UserError(message, about="label")
     return _scheme({"infection": int(foreground[0]) if foreground else 1})
-
-
-def _is_hu(cases: Sequence[raw.SourceCase]) -> bool:
-    """Whether the first image that can be read holds Hounsfield units."""
-    for case in cases:
-        with suppress(raw.UnusableFile):
-            return raw.read_scan(case.image).is_hu
-    return True

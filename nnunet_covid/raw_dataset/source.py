@@ -16,7 +16,8 @@ from nnunet_covid.errors import UserError
 from nnunet_covid.files import files_in, is_hidden
 from nnunet_covid.raw_dataset.names import composed
 
-VOLUME_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
+SINGLE_FILE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
+VOLUME_ENDINGS = (*SINGLE_FILE_ENDINGS, ".mhd", ".nhdr", ".hdr")
 PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 IMAGE_ENDINGS = (*VOLUME_ENDINGS, *PICTURE_ENDINGS)
 
