@@ -12,11 +12,12 @@ from nnunet_covid.files import files_in, some_of
 from nnunet_covid.raw_dataset.dicom import is_dicom, read_dicom
 from nnunet_covid.raw_dataset.dicom_folder import dicom_folder
 from nnunet_covid.raw_dataset.source import IMAGE_ENDINGS, Problems, ending_of, visible
+from nnunet_covid.volume_files import data_files
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".gz", ".bz2", ".xz", ".7z", ".rar")
 PAPERS = (".txt", ".csv", ".tsv", ".json", ".xml", ".md", ".pdf", ".doc", ".docx", ".xls", ".xlsx", ".html", ".log")
-DATA_FILES = {".raw": ".mhd", ".zraw": ".mhd"}
-"""Endings of voxels that lie behind a header, and that of the header."""
+HEADERS = (".mhd", ".nhdr", ".hdr")
+"""Of images whose voxels lie in files of their own."""
 NO_IMAGE = "no image"
 
 
@@ -112,7 +113,14 @@ def _judge(path: Path, problems: Problems) -> None:
     """A file that is no image: left out where that is plain, a problem where it may hold one."""
     if ending_of(path, PAPERS):
         problems.leave_out(path, NO_IMAGE)
+    elif any(path.name == data.name for header in files_in(path.parent) for data in _data_of(header)):
+        return
     elif ending_of(path, ARCHIVES):
         problems.add(path, "is packed; unpack it, one folder per case")
-    elif (header := DATA_FILES.get(path.suffix.lower())) is None or not path.with_suffix(header).is_file():
+    else:
         problems.add(path, f"is none of {', '.join(IMAGE_ENDINGS)} and no DICOM; convert it, or take it out")
+
+
+def _data_of(path: Path) -> tuple[Path, ...]:
+    """The files of voxels behind a header."""
+    return data_files(path) if ending_of(path, HEADERS) else ()

@@ -18,16 +18,16 @@ from numpy.typing import NDArray
 from pydicom.uid import RLELossless
 
 from nnunet_covid.files import some_of
+from nnunet_covid.header_claims import false_claim
 from nnunet_covid.raw_dataset.dicom import TOLD_APART_BY, UNDEFINED, DicomFile, Frame, has_sound_rle, name_of_syntax
 from nnunet_covid.raw_dataset.dicom_folder import Series
+from nnunet_covid.raw_dataset.grey_scale import is_hounsfield
 from nnunet_covid.raw_dataset.source import UnusableFile
 
 SPACING_TOLERANCE = 0.02
 """Slice distances may differ by this share of their median; more means that slices are missing."""
 ALIKE = 1e-2
 """Directions and pixel sizes of the slices of one volume may differ by this: scanners round them."""
-AIR_BELOW = -200
-"""A grey scale never goes below zero; Hounsfield units do so wherever there is fat or air."""
 GREY = ("MONOCHROME1", "MONOCHROME2", "")
 NO_SLICE = "take out what is no slice of this volume (a scout, a reconstruction), or export the series again"
 UNDECODABLE = ("1.2.840.10008.1.2.4.20", "1.2.840.10008.1.2.4.10", "1.2.840.10008.1.2.4.11", "1.2.840.10008.1.2.4.94")
@@ -49,8 +49,10 @@ def read_series(series: Series, *, is_mask: bool = False) -> sitk.Image:
     for file in series.files:
         if file.syntax == RLELossless and not has_sound_rle(file):
             raise _undecodable(file)
+        if file.pixel_bytes == UNDEFINED and (claim := false_claim(file.path)):
+            raise UnusableFile(file.path, claim)
     image = _read_frames(series.files[0], planes) if len(series.files) == 1 else _read_slices(series, planes)
-    if not is_mask and planes[0].frame.rescale is None and sitk.GetArrayViewFromImage(image).min() >= AIR_BELOW:
+    if not is_mask and planes[0].frame.rescale is None and not is_hounsfield(sitk.GetArrayViewFromImage(image)):
         reason = "has no scale to Hounsfield units (RescaleIntercept, RescaleSlope)"
         raise UnusableFile(series.place, f"{reason}; export it with these, or as NIfTI to use its grey values")
     return image
@@ -149,7 +151,7 @@ def _fault_of_file(file: DicomFile, is_mask: bool) -> str | None:
     """Why a file cannot be a slice of a CT, or of a mask."""
     if file.damaged or file.no_image:
         return f"is {file.no_image or 'a damaged DICOM file; download or export it again'}"
-    if file.pixel_bytes is None or 0 in file.size:
+    if file.pixel_bytes is None or not file.bytes_needed:
         return "holds no pixels; download or export it again"
     if file.syntax.startswith(UNDECODABLE):
         return f"is compressed as {name_of_syntax(file.syntax)}, which cannot be decoded; export it again, uncompressed"
