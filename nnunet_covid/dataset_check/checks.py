@@ -219,9 +219,7 @@ def _scales(dataset: CheckedDataset, measured: Sequence[Measured]) -> Iterator[F
     like = [] if template is None else [float((picture * template).sum()) for picture in pictures]
     inverted = [one.case.name for one, likeness in zip(grey, like, strict=False) if likeness < OPPOSITE]
     if inverted:
-        message = (
-            f"the grey scale runs the other way round than in the rest in {some_of(inverted)}; invert it"
-        )
+        message = f"the grey scale runs the other way round than in the rest in {some_of(inverted)}; invert it"
         yield Finding("grey scale", message, tuple(inverted))
 
 

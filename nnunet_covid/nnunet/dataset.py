@@ -28,7 +28,16 @@ from PIL import Image
 
 from nnunet_covid.dataset_json import channel_names, ignore_label, read_dataset_json
 from nnunet_covid.errors import UserError, reason_of
-from nnunet_covid.files import digest_of, environment_folder, environment_folders, files_in, replacing, sha256_of
+from nnunet_covid.files import (
+    digest_of,
+    environment_folder,
+    environment_folders,
+    files_in,
+    replacing,
+    sha256_of,
+    stays_below,
+)
+from nnunet_covid.header_claims import false_claim
 from nnunet_covid.volume_files import NOT_FINITE, NOT_UPRIGHT, data_files, header_fault
 
 NIFTI = ".nii.gz"
@@ -175,6 +184,10 @@ def open_raw_dataset(text: str) -> RawDataset:
 def _training_cases(folder: Path, dataset_json: dict[str, Any]) -> list[CaseFiles]:
     """Every training case, in the order of names; dataset.json may list them itself."""
     if "dataset" in dataset_json:
+        if outside := [name for name in dataset_json["dataset"] if not stays_below(name, one_name=True)]:
+            raise ValueError(
+                f"'dataset' in dataset.json has a case named {outside[0]!r}, which leads to another folder"
+            )
         listed = get_filenames_of_train_images_and_targets(str(folder), dataset_json)
         return [CaseFiles(k, tuple(map(Path, v["images"])), Path(v["label"])) for k, v in sorted(listed.items())]
     ending = dataset_json["file_ending"]
@@ -289,6 +302,8 @@ def _read(read: Any, files: Any, paths: Sequence[Path]) -> tuple[NDArray[Any], d
     for path in paths:
         if fault := header_fault(path):
             raise UserError(f"{path} cannot be used, {fault}")
+        if claim := false_claim(path):
+            raise UserError(f"{path} cannot be read: {claim}")
     said = io.StringIO()
     try:
         with contextlib.redirect_stdout(said):

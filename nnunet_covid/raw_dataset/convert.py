@@ -29,6 +29,7 @@ from nnunet_covid.raw_dataset.destination import (
 )
 from nnunet_covid.raw_dataset.grey_scale import GreyScale, grey_scale_of, odd_ones, span_of
 from nnunet_covid.raw_dataset.images import check_headers, with_lungs, write_image
+from nnunet_covid.raw_dataset.names import fault_of
 from nnunet_covid.raw_dataset.recipe import Options, Part, Recipe, SourceCase
 from nnunet_covid.raw_dataset.scan import Scan, crop_around_lungs, extract_slices, plane_of, to_8_bit
 from nnunet_covid.raw_dataset.source import Problems, UnusableFile, relative_name
@@ -98,6 +99,9 @@ def _checked_cases(recipe: Recipe, options: Options, source: Path) -> list[Sourc
         check_headers(cases, problems, blank_masks=recipe.blank_masks)
     first: dict[str, SourceCase] = {}
     for case in cases:
+        if fault := fault_of(case.name):
+            problems.add(case.image, fault)
+            continue
         other = first.setdefault(case.name.lower(), case)  # file systems that ignore case would merge them
         if other is not case:
             problems.add(

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from nnunet_covid.files import files_in, is_whole
 from nnunet_covid.geometry import Geometry, difference_of
+from nnunet_covid.header_claims import false_claim_of
 from nnunet_covid.raw_dataset.classes import ClassScheme, map_values
 from nnunet_covid.raw_dataset.grey_scale import is_hounsfield
 from nnunet_covid.raw_dataset.recipe import SourceCase
@@ -42,10 +43,9 @@ def read_volume(path: Path) -> sitk.Image:
     """
     if path.is_dir():
         return _read_series(path)
-    if fault := header_fault(path):
-        raise UnusableFile(path, fault)
+    reader = read_header(path)
     try:
-        image = sitk.ReadImage(str(path))
+        image = reader.Execute()
         whole = is_whole(path, sitk.GetArrayViewFromImage(image))
     except (OSError, RuntimeError) as e:
         raise UnusableFile(path, unreadable(e)) from e
@@ -71,6 +71,8 @@ def read_header(path: Path) -> sitk.ImageFileReader:
         reader.ReadImageInformation()
     except RuntimeError as e:
         raise UnusableFile(path, unreadable(e)) from e
+    if claim := false_claim_of(reader, path):
+        raise UnusableFile(path, claim)
     return reader
 
 
@@ -136,7 +138,10 @@ def _read_series(folder: Path) -> sitk.Image:
     if len(series) != 1:
         remedy = "leave one series in the folder" if series else "give the folder that holds the .dcm files"
         raise UnusableFile(folder, f"holds {len(series)} DICOM series; {remedy}")
-    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder), series[0]))
+    names = reader.GetGDCMSeriesFileNames(str(folder), series[0])
+    for name in names:
+        read_header(Path(name))
+    reader.SetFileNames(names)
     reader.MetaDataDictionaryArrayUpdateOn()
     try:
         image = reader.Execute()
