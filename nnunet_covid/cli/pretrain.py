@@ -2,7 +2,7 @@
 
 nnunet-covid pretrain 501 2d -i UNLABELLED
 nnunet-covid pretrain 501 2d -i UNLABELLED -tr InfNetTrainer -f 0    # fold 0's training images join
-nnUNetv2_train 501 2d 0 -pretrained_weights $nnUNet_results/Dataset501_X/pretraining/nnUNetTrainer__nnUNetPlans__2d/unlabelled/checkpoint_final.pth
+nnUNetv2_train 501 2d 0 -pretrained_weights CHECKPOINT               # the file that the command names at its end
 
 The images are pre-processed with the data set's plans; blocks of the deepest stride's size are hidden in patches of
 nnU-Net's own loader, and the network learns to reconstruct them (masked autoencoding; He et al., CVPR 2022). The folder

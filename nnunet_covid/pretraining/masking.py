@@ -1,8 +1,8 @@
 """What is hidden from the network and what it is asked for: masks in blocks, images under them, the loss there.
 
-Source: He et al., "Masked Autoencoders Are Scalable Vision Learners", CVPR 2022, §3: most of an image is hidden, and the
-loss, the mean squared error, counts hidden voxels alone. Blocks instead of tokens, and the mean in the place of what is
-hidden, are for networks of convolutions. Tensors alone; no file, no trainer.
+Source: He et al., "Masked Autoencoders Are Scalable Vision Learners", CVPR 2022, §3: most of an image is hidden, and
+the loss, the mean squared error, counts hidden voxels alone. Blocks instead of tokens, and the mean in the place of
+what is hidden, are for networks of convolutions. Tensors alone; no file, no trainer.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The steps of a pre-training: each draws its patches and masks by itself, so that a killed run goes on as it would have.
+"""The steps of a pre-training: each draws its patches and masks by itself, so that a killed run ends as it would have.
 
 All random numbers of a step come from the seed and the step's number: neither the number of worker processes nor the
 moment of a kill changes what is learnt, on a CPU to the last bit.
