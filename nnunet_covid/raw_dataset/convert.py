@@ -180,7 +180,7 @@ class _Conversion:
         values = {images[case]: record.notes.get("values") for case, record in staging.records.items()}
         scales = {image: GreyScale(value) for image, value in values.items() if value}
         if odd := odd_ones(scales):
-            raise UserError(f"{self.source} holds {odd}")
+            raise UserError(f"{self.source} holds {odd[1]}")
 
     def _finish(self, staging: Staging) -> list[Split]:
         records = sorted(staging.records.values(), key=lambda record: (record.part, record.case))

@@ -22,7 +22,7 @@ from nnunet_covid.raw_dataset.grey_scale import is_hounsfield
 from nnunet_covid.raw_dataset.recipe import SourceCase
 from nnunet_covid.raw_dataset.scan import Scan
 from nnunet_covid.raw_dataset.source import UnusableFile
-from nnunet_covid.volume_files import fault_of_kind, header_fault, one_volume, unreadable
+from nnunet_covid.volume_files import NOT_FINITE, fault_of_kind, header_fault, loses_values, one_volume, unreadable
 
 MODALITY = "0008|0060"
 POSITION = "0020|0032"
@@ -51,6 +51,8 @@ def read_volume(path: Path) -> sitk.Image:
         raise UnusableFile(path, unreadable(e)) from e
     if not whole:
         raise UnusableFile(path, "is cut short or damaged; copy it again")
+    if loses_values(path, sitk.GetArrayViewFromImage(image)):
+        raise UnusableFile(path, NOT_FINITE)
     image, fault = one_volume(image)
     if fault:
         raise UnusableFile(path, fault)
@@ -85,7 +87,7 @@ def array_of(image: sitk.Image, path: Path) -> NDArray[Any]:
     array = sitk.GetArrayFromImage(image)
     if array.dtype.kind == "f":
         if not np.isfinite(array).all():
-            raise UnusableFile(path, "holds voxels that are no finite numbers; replace them by air (-1024)")
+            raise UnusableFile(path, NOT_FINITE)
         if not (array == np.round(array)).all():
             return array.astype(np.float32)
     low, high = int(array.min()), int(array.max())
