@@ -35,7 +35,7 @@ def read_dataset_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as e:
         raise UserError(f"{path}: cannot be read ({e.strerror})") from e
-    except ValueError as e:
+    except (ValueError, RecursionError) as e:
         raise UserError(f"{path}: is not valid JSON ({e})") from e
     if not isinstance(content, dict) or not isinstance(content.get("labels"), dict):
         raise UserError(f"{path}: has no 'labels'")
@@ -83,8 +83,15 @@ def has_regions(labels: Labels) -> bool:
 
 
 def channel_names(dataset_json: Mapping[str, Any]) -> list[str]:
-    """Names of the input channels in order; older documents call them modalities."""
+    """Names of the input channels in order; older documents call them modalities.
+
+    Raises:
+        UserError: If they are no table of numbers and names.
+        KeyError: If there are none.
+    """
     names = dataset_json.get("channel_names") or dataset_json["modality"]
+    if not isinstance(names, dict) or not all(str(key).isdecimal() for key in names):
+        raise UserError(f'dataset.json: its channel_names are {names!r}; expected is {{"0": NAME, "1": NAME …}}')
     return [str(names[key]) for key in sorted(names, key=int)]
 
 

@@ -16,6 +16,7 @@ from nnunet_covid.dataset_json import channel_names, read_dataset_json
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import stays_below, write_json
 from nnunet_covid.nnunet.dataset import dataset_name, nnunet_folder
+from nnunet_covid.nnunet.plans import read_plans
 from nnunet_covid.nnunet.preprocess import Preprocessing, is_preprocessed
 
 
@@ -56,10 +57,7 @@ class PlannedDataset:
 
     def identifier(self, configuration: str) -> str:
         """Name of the folder with the data of a configuration."""
-        identifier = self.plans.get_configuration(configuration).data_identifier
-        if not stays_below(identifier, one_name=True):  # what is in that folder may be deleted
-            raise UserError(f"the plans {self.plans_name} keep data in {identifier!r}, which is no name; plan again")
-        return str(identifier)
+        return str(self.plans.get_configuration(configuration).data_identifier)
 
     def data(self, configuration: str) -> Path:
         """That folder."""
@@ -81,7 +79,7 @@ def open_planned(number_or_name: str, plans_name: str) -> PlannedDataset:
             f"{plans} does not exist; run nnUNetv2_plan_and_preprocess -d {number} first, or name other plans"
         )
     dataset_json = read_dataset_json(folder / "dataset.json")
-    return PlannedDataset(name, folder, PlansManager(str(plans)), dataset_json)
+    return PlannedDataset(name, folder, read_plans(plans), dataset_json)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from nnunet_covid.dataset_json import read_dataset_json
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import digest_of, environment_folder
 from nnunet_covid.nnunet.dataset import dataset_name, read_splits
+from nnunet_covid.nnunet.plans import read_plans
 
 OWN_FOLDS = 5
 """That nnU-Net makes where there is no split file."""
@@ -166,7 +167,7 @@ def _checked_plans(file: Path, configuration: str) -> PlansManager:
     """The plans, where the configuration can be trained in rounds and is pre-processed."""
     if not file.is_file():
         raise UserError(f"{file} does not exist: run nnUNetv2_plan_and_preprocess first")
-    plans = PlansManager(str(file))
+    plans = read_plans(file)
     known = list(plans.plans["configurations"])
     if configuration not in known:
         raise UserError(f"{file} has no configuration '{configuration}', but {', '.join(known)}")
