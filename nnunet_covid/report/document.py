@@ -97,7 +97,8 @@ class Document:
 
     def as_json(self) -> dict[str, Any]:
         """Nested dictionaries, lists, texts and numbers, the schema first."""
-        return {"schema": SCHEMA, "schema_version": SCHEMA_VERSION, "notice": NOTICE, **asdict(self)}
+        content = {"schema": SCHEMA, "schema_version": SCHEMA_VERSION, "notice": NOTICE, **asdict(self)}
+        return json.loads(json.dumps(content))
 
     def write(self, folder: Path) -> None:
         """Write ``report.json`` into a folder."""

@@ -181,7 +181,7 @@ def quantify(
     inside = float(infection[lung_mask].sum())
     return Quantities(
         infection_ml=float(infection.sum()) * ml,
-        outside_percent=100 * (1 - inside / infection.sum()) if infection.any() and lung_mask.any() else None,
+        outside_percent=float(100 * (1 - inside / infection.sum())) if infection.any() and lung_mask.any() else None,
         classes_ml={name: float(mask.sum()) * ml for name, mask in by_class.items()},
         regions=tuple(_region(name, mask, infection, by_class, ml) for name, mask in parts.items()),
         lung_hu=_tissue(hu[lung_mask]),
