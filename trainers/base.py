@@ -18,6 +18,7 @@ from torch import nn
 from torch._dynamo import OptimizedModule
 from torch.nn.parallel import DistributedDataParallel
 
+from nnunet_covid.checkpoint import restrict_process
 from nnunet_covid.networks.timm_encoder import load_encoder_weights
 from nnunet_covid.nnunet.architecture import record_label_kind
 from nnunet_covid.nnunet.training import EpochSchedule, poly, spare_channels, step_decay, warmed_up
@@ -72,6 +73,7 @@ class LungInfectionTrainer(nnUNetTrainer):
         dataset_json: dict[str, Any],
         device: torch.device = torch.device("cuda"),
     ) -> None:
+        restrict_process()  # -pretrained_weights and --c read files of whatever origin
         self._refuse_unsupported(plans, configuration, fold, dataset_json)
         super().__init__(plans, configuration, fold, dataset_json, device)
         record_label_kind(self.plans_manager.plans, self.label_manager)

@@ -28,7 +28,8 @@ from PIL import Image
 
 from nnunet_covid.dataset_json import channel_names, ignore_label, read_dataset_json
 from nnunet_covid.errors import UserError, reason_of
-from nnunet_covid.files import environment_folder, environment_folders, files_in, replacing
+from nnunet_covid.files import environment_folder, environment_folders, files_in, replacing, stays_below
+from nnunet_covid.header_claims import false_claim
 
 NIFTI = ".nii.gz"
 SLICE_SPACING = 999
@@ -169,6 +170,10 @@ def open_raw_dataset(text: str) -> RawDataset:
 def _training_cases(folder: Path, dataset_json: dict[str, Any]) -> list[CaseFiles]:
     """Every training case, in the order of names; dataset.json may list them itself."""
     if "dataset" in dataset_json:
+        if outside := [name for name in dataset_json["dataset"] if not stays_below(name, one_name=True)]:
+            raise ValueError(
+                f"'dataset' in dataset.json has a case named {outside[0]!r}, which leads to another folder"
+            )
         listed = get_filenames_of_train_images_and_targets(str(folder), dataset_json)
         return [CaseFiles(k, tuple(map(Path, v["images"])), Path(v["label"])) for k, v in sorted(listed.items())]
     ending = dataset_json["file_ending"]
@@ -261,7 +266,7 @@ def read_images(reader: Any, files: Sequence[Path]) -> tuple[NDArray[Any], dict[
     Raises:
         UserError: If a file cannot be read.
     """
-    return _read(reader.read_images, [str(path) for path in files], files[0])
+    return _read(reader.read_images, [str(path) for path in files], files)
 
 
 def read_labels(reader: Any, path: Path) -> tuple[NDArray[Any], dict[str, Any]]:
@@ -270,17 +275,20 @@ def read_labels(reader: Any, path: Path) -> tuple[NDArray[Any], dict[str, Any]]:
     Raises:
         UserError: If it cannot be read.
     """
-    return _read(reader.read_seg, str(path), path)
+    return _read(reader.read_seg, str(path), [path])
 
 
-def _read(read: Any, files: Any, first: Path) -> tuple[NDArray[Any], dict[str, Any]]:
+def _read(read: Any, files: Any, paths: Sequence[Path]) -> tuple[NDArray[Any], dict[str, Any]]:
+    for path in paths:
+        if claim := false_claim(path):
+            raise UserError(f"{path} cannot be read: {claim}")
     said = io.StringIO()
     try:
         with contextlib.redirect_stdout(said):
             return read(files)
     except Exception as e:  # every format has exceptions of its own
         lines = [line for line in said.getvalue().splitlines() if line.strip()]
-        raise UserError(f"{first} cannot be read: {lines[0] if lines else reason_of(e)}") from e
+        raise UserError(f"{paths[0]} cannot be read: {lines[0] if lines else reason_of(e)}") from e
 
 
 def copy_image(source: Path, target: Path) -> None:
