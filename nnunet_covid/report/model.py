@@ -5,6 +5,8 @@ The networks run through :class:`nnunet_covid.nnunet.predictor.TrainedModel`, th
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,12 +19,14 @@ from nnunet_covid.dataset_json import foreground_values
 from nnunet_covid.errors import UserError
 from nnunet_covid.figures.scan_views import grey
 from nnunet_covid.files import digest_of, sha256_of
-from nnunet_covid.nnunet.predictor import TrainedModel
+from nnunet_covid.nnunet.encoder import find_encoder
+from nnunet_covid.nnunet.predictor import PreparedCase, TrainedModel
 from nnunet_covid.report.document import ModelFacts
 
-PICTURE_ENDINGS = (".png", ".bmp", ".jpg", ".jpeg")
+PICTURE_ENDINGS = (".png", ".bmp", ".jpg", ".jpeg", ".tif", ".tiff")
 TRAINED_AS = "LPS"
 """Storage order that a volume is brought to where a model's profile does not say another."""
+SLICE_SPACING = (999.0, 1.0, 1.0)  # what nnU-Net's reader of pictures gives
 
 
 @dataclass(frozen=True)
@@ -31,14 +35,32 @@ class Labelled:
 
     Attributes:
         labels: Label map on the volume's grid, in its storage order.
-        disagreement: Share of the voxels that any fold calls infected on which the folds differ; None with one fold or
-            without infection.
+        disagreement: Share, 0 to 1, of the voxels that any of several predictions calls infected on which they differ: the
+            folds', or with one fold that with mirroring and that without; None without infection or mirroring.
+        features: Mean of the deepest encoder stage over positions and passes (channels,); None without an encoder.
         notes: What was done to the volume before the network saw it, one sentence each.
     """
 
     labels: sitk.Image
-    disagreement: float | None
-    notes: tuple[str, ...]
+    disagreement: float | None = None
+    features: tuple[float, ...] | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass
+class _Tally:
+    """Counts over the pieces of a volume."""
+
+    differing: int = 0
+    infected: int = 0
+    passes: int = 0
+    features: torch.Tensor | None = None
+
+    def add_features(self, deepest: torch.Tensor) -> None:
+        """The features (B, C, *spatial) of one pass."""
+        mean = deepest.detach().float().mean(dim=(0, *range(2, deepest.ndim))).cpu()
+        self.features = mean if self.features is None else self.features + mean
+        self.passes += 1
 
 
 class ReportModel:
@@ -64,9 +86,9 @@ class ReportModel:
         self.takes_pictures = model.ending.lower() in PICTURE_ENDINGS
 
     @property
-    def classes(self) -> dict[str, int | tuple[int, ...]]:
+    def classes(self) -> dict[str, tuple[int, ...]]:
         """Name of each foreground class or region to its label values."""
-        return {name: tuple(values) for name, values in foreground_values(self.model.dataset_json["labels"]).items()}
+        return foreground_values(self.model.dataset_json["labels"])
 
     def facts(self) -> ModelFacts:
         """What a report says of the model; the digest is of plans, data set and weights."""
@@ -81,40 +103,86 @@ class ReportModel:
             digest=digest_of(digests, 16),
         )
 
-    def label(self, image: sitk.Image) -> Labelled:
-        """Label a volume in Hounsfield units."""
+    def label(self, image: sitk.Image, progress: Callable[[list[Any]], Any] = iter) -> Labelled:
+        """Label a volume in Hounsfield units.
+
+        Args:
+            image: In any storage order.
+            progress: Wraps the list of pieces, slices or the one volume, as tqdm does.
+        """
         oriented = sitk.DICOMOrient(image, self.orientation)
-        notes = []
+        values = sitk.GetArrayFromImage(oriented).astype(np.float32)
+        notes: tuple[str, ...] = ()
         if self.takes_pictures:
-            values = grey(sitk.GetArrayFromImage(oriented)).astype(np.float32)
-            notes.append("The model was trained on pictures: it saw each slice alone, HU -1250 to 250 as grey 0 to 255.")
-            pieces = [(values[None, z : z + 1], (999.0, 1.0, 1.0)) for z in range(len(values))]
+            notes = ("The model was trained on pictures: it saw each slice alone, HU -1250 to 250 as grey 0 to 255.",)
+            shown = grey(values).astype(np.float32)
+            pieces = [(shown[None, z : z + 1], SLICE_SPACING) for z in range(len(shown))]
         else:
-            values = sitk.GetArrayFromImage(oriented).astype(np.float32)
             pieces = [(values[None], tuple(float(s) for s in oriented.GetSpacing()[::-1]))]
-        found = [self._label_piece(data, spacing) for data, spacing in pieces]
-        label_map = np.concatenate([labels.reshape(-1, *labels.shape[-2:]) for labels, _ in found])
-        differing, infected = (sum(counts[i] for _, counts in found) for i in (0, 1))
-        labels = sitk.GetImageFromArray(label_map.astype(np.uint8))
+        tally = _Tally()
+        with _listening(self.model, tally.add_features):
+            maps = [self._label_piece(data, spacing, tally) for data, spacing in progress(pieces)]
+        labels = sitk.GetImageFromArray(np.concatenate(maps).astype(np.uint8))
         labels.CopyInformation(oriented)
+        features = None if tally.features is None else tuple((tally.features / tally.passes).tolist())
         return Labelled(
-            sitk.DICOMOrient(labels, sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(image.GetDirection())),
-            differing / infected if len(self.model.folds) > 1 and infected else None,
-            tuple(notes),
+            labels=sitk.DICOMOrient(labels, storage_order(image)),
+            disagreement=tally.differing / tally.infected if self._compares and tally.infected else None,
+            features=features,
+            notes=notes,
         )
 
-    def _label_piece(
-        self, data: NDArray[np.float32], spacing: tuple[float, ...]
-    ) -> tuple[NDArray[Any], tuple[int, int]]:
-        """Label map of a volume or slice, and how many voxels folds differ on and any fold calls infected."""
-        case = self.model.prepare_image("scan", data, {"spacing": list(spacing)})
-        folds = self.model.fold_logits(case)
-        labels, _ = self.model.label_map(case, sum(folds[1:], folds[0]) / len(folds))
-        infected = [logits.argmax(0) > 0 if not self._regions else (logits > 0).any(0) for logits in folds]
-        union = torch.stack(infected).any(0)
-        both = torch.stack(infected).all(0)
-        return labels, (int((union & ~both).sum()), int(union.sum()))
-
     @property
-    def _regions(self) -> bool:
-        return bool(self.model.predictor.label_manager.has_regions)
+    def _compares(self) -> bool:
+        """Whether there are several predictions of one image."""
+        return len(self.model.folds) > 1 or self.model.predictor.use_mirroring
+
+    def _label_piece(self, data: NDArray[np.float32], spacing: tuple[float, ...], tally: _Tally) -> NDArray[Any]:
+        """Label map (z, y, x) of a volume or slice (1, z, y, x)."""
+        case = self.model.prepare_image("scan", data, {"spacing": list(spacing)})
+        several = self.model.fold_logits(case)
+        mean = sum(several[1:], several[0]) / len(several)
+        if len(several) == 1 and self._compares:
+            several.append(self._without_mirroring(case))
+        infected = torch.stack([self._infected(logits) for logits in several])
+        union = infected.any(0)
+        tally.infected += int(union.sum())
+        tally.differing += int((union & ~infected.all(0)).sum())
+        labels, _ = self.model.label_map(case, mean)
+        return labels
+
+    def _without_mirroring(self, case: PreparedCase) -> torch.Tensor:
+        predictor = self.model.predictor
+        predictor.use_mirroring = False
+        try:
+            return self.model.predict_logits(case)
+        finally:
+            predictor.use_mirroring = True
+
+    def _infected(self, logits: torch.Tensor) -> torch.Tensor:
+        """Where any class is predicted, (*spatial)."""
+        return (logits > 0).any(0) if self.model.predictor.label_manager.has_regions else logits.argmax(0) > 0
+
+
+def storage_order(image: sitk.Image) -> str:
+    """Storage order of an image, three letters as in DICOM."""
+    return sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(image.GetDirection())
+
+
+@contextmanager
+def _listening(model: TrainedModel, hear: Callable[[torch.Tensor], None]) -> Iterator[None]:
+    """Context in which the deepest features of every pass are handed on; nothing where no encoder is found."""
+
+    def heard(_module: Any, _inputs: Any, output: Any) -> None:
+        hear(output if isinstance(output, torch.Tensor) else output[-1])
+
+    try:
+        encoder = find_encoder(model.network)
+    except UserError:
+        yield
+        return
+    handle = encoder.register_forward_hook(heard)
+    try:
+        yield
+    finally:
+        handle.remove()
