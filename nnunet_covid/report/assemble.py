@@ -5,36 +5,33 @@ The order of things and the files' names stand here; each piece has its module.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 import SimpleITK as sitk
-from numpy.typing import NDArray
 
 from nnunet_covid.errors import UserError
-from nnunet_covid.figures.scan_views import axial_picture, axial_views, coronal_view, data_uri
 from nnunet_covid.files import replacing_folder, write_text
 from nnunet_covid.lung_mask import segment_lungs
-from nnunet_covid.report.change import changes, register_lungs
+from nnunet_covid.report.change import changes
 from nnunet_covid.report.confidence import Profile, flags
+from nnunet_covid.report.dicom_objects import Source, dicom_extra, write_objects
 from nnunet_covid.report.document import Document, read_document
-from nnunet_covid.report.model import Labelled, ReportModel
-from nnunet_covid.report.page import Pictures, page
+from nnunet_covid.report.drawing import LABELS, LUNGS, PREVIEW, Drawn, preview
+from nnunet_covid.report.model import Labelled, Piece, ReportModel, storage_order
+from nnunet_covid.report.page import page
+from nnunet_covid.report.pseudonyms import Pseudonymiser
 from nnunet_covid.report.quantify import Quantities, Settings, quantify
-from nnunet_covid.report.regions import LOBES, Mask, as_patient, lobes_of, sides, zones_of
+from nnunet_covid.report.regions import LOBES, as_patient
 from nnunet_covid.report.scans import Scan
 
 PAGE = "report.html"
-LABELS = "labels.nii.gz"
-LUNGS = "lungs.nii.gz"
-PREVIEW = "preview.nii.gz"
-"""The scan in coarse voxels, for the picture beside a later one."""
-PREVIEW_MM = 2.5
-MOST_SLICES = 150
-KEY_SLICES = 6
+DICOM = "dicom"
 
 
 @dataclass(frozen=True)
@@ -46,16 +43,26 @@ class Extras:
         lobes: Lobe map on the scan's grid.
         previous: Folder of an earlier report of the same patient.
         profile: Of the model; None says that the model has none.
+        pseudonyms: Replaces identifiers in every output.
+        settings: Of the numbers.
     """
 
     lungs: sitk.Image | None = None
     lobes: sitk.Image | None = None
     previous: Path | None = None
     profile: Profile | None = None
+    pseudonyms: Pseudonymiser | None = None
+    settings: Settings = field(default_factory=Settings)
 
 
-def report(
-    scan: Scan, model: ReportModel, output: Path, *, extras: Extras | None = None, settings: Settings | None = None
+def report_scan(
+    scan: Scan,
+    model: ReportModel,
+    output: Path,
+    *,
+    extras: Extras | None = None,
+    progress: Callable[[list[Piece]], Iterable[Piece]] = iter,
+    replace_old: bool = False,
 ) -> Document:
     """Report on one scan into a new folder, which appears when it is complete.
 
@@ -63,35 +70,78 @@ def report(
         scan: As ``read_scan`` gives it.
         model: Labels it.
         output: The folder; must not exist.
-        extras: Lung mask, lobe map, earlier report, profile.
-        settings: Of the numbers.
+        extras: Lung mask, lobe map, earlier report, profile, pseudonyms, settings.
+        progress: Wraps the pieces that the model labels, as tqdm does.
+        replace_old: Whether a folder that exists is replaced.
 
     Raises:
         UserError: If the output exists or one of the extras does not fit.
     """
     extras = extras or Extras()
-    if output.exists():
+    if output.exists() and not replace_old:
         raise UserError(f"{output} exists already; name a new folder or delete it")
     earlier = read_document(extras.previous) if extras.previous else None
-    labelled = model.label(scan.image)
+    source = source_of(scan, extras.pseudonyms)
+    labelled = model.label(scan.image, progress)
     lungs = extras.lungs or lungs_of(scan.image, extras.lobes)
     numbers = quantify(
-        scan.image, labelled.labels, model.classes, lungs=lungs, lobes=extras.lobes, settings=settings
+        scan.image, labelled.labels, model.classes, lungs=lungs, lobes=extras.lobes, settings=extras.settings
     )
-    if extras.lungs is None and extras.lobes is None:
+    if extras.lungs is None:
         numbers = replace(numbers, lungs_by=lungs.GetMetaData("made by"))
-    document = _document(scan, model, labelled, numbers, extras)
+    document = _document(scan, source, model, labelled, numbers, extras)
     if earlier is not None:
         document = replace(document, change=changes(earlier, document.as_json()))
-    drawn = _Drawn.of(scan.image, labelled.labels, lungs, extras.lobes, model.classes)
-    pictures = _pictures(drawn, scan.image, lungs, extras.previous, model.classes)
+    drawn = Drawn.of(scan.image, labelled.labels, lungs, extras.lobes, model.classes)
     with replacing_folder(output) as folder:
         document.write(folder)
+        pictures = drawn.pictures(scan.image, lungs, extras.previous, model.classes)
         write_text(folder / PAGE, page(document.as_json(), pictures))
-        sitk.WriteImage(labelled.labels, str(folder / LABELS), useCompression=True)
-        sitk.WriteImage(sitk.Cast(lungs, sitk.sitkUInt8), str(folder / LUNGS), useCompression=True)
-        sitk.WriteImage(_preview(scan.image), str(folder / PREVIEW), useCompression=True)
+        for image, name in ((labelled.labels, LABELS), (lungs, LUNGS), (preview(scan.image), PREVIEW)):
+            sitk.WriteImage(_without_metadata(image), str(folder / name), useCompression=True)
+        if source is not None:
+            _write_dicom(folder / DICOM, source, document, labelled.labels, lungs, drawn, model.classes)
+        if output.exists():
+            shutil.rmtree(output)
     return document
+
+
+def source_of(scan: Scan, pseudonyms: Pseudonymiser | None) -> Source | None:
+    """The headers of the scan's series, pseudonymised where asked for; None for a volume file."""
+    if not scan.files:
+        return None
+    dicom_extra()
+    source = Source.read(scan.files, scan.image)
+    return source if pseudonyms is None else replace(source, headers=[pseudonyms.header(h) for h in source.headers])
+
+
+def _write_dicom(
+    folder: Path,
+    source: Source,
+    document: Document,
+    labels: sitk.Image,
+    lungs: sitk.Image,
+    drawn: Drawn,
+    classes: Mapping[str, Any],
+) -> None:
+    values = sitk.GetArrayFromImage(labels)
+    folder.mkdir()
+    write_objects(
+        folder,
+        source,
+        document.as_json(),
+        {name: np.isin(values, of) for name, of in classes.items()},
+        sitk.GetArrayFromImage(lungs) > 0,
+        [drawn.axial(index) for index in drawn.key_slices()],
+    )
+
+
+def _without_metadata(image: sitk.Image) -> sitk.Image:
+    """Labels, masks and voxels alone: a DICOM series' dictionary would name the patient."""
+    plain = sitk.Image(image)
+    for key in plain.GetMetaDataKeys():
+        plain.EraseMetaData(key)
+    return plain
 
 
 def lungs_of(image: sitk.Image, lobes: sitk.Image | None) -> sitk.Image:
@@ -104,117 +154,23 @@ def lungs_of(image: sitk.Image, lobes: sitk.Image | None) -> sitk.Image:
         mask, how = made.mask, made.method
     found = sitk.GetImageFromArray(mask.astype(np.uint8))
     found.CopyInformation(oriented)
-    found = sitk.DICOMOrient(found, orientation_of(image))
+    found = sitk.DICOMOrient(found, storage_order(image))
     found.SetMetaData("made by", how)
     return found
 
 
-def orientation_of(image: sitk.Image) -> str:
-    """Storage order of an image, three letters as in DICOM."""
-    return sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(image.GetDirection())
-
-
 def _document(
-    scan: Scan, model: ReportModel, labelled: Labelled, numbers: Quantities, extras: Extras
+    scan: Scan, source: Source | None, model: ReportModel, labelled: Labelled, numbers: Quantities, extras: Extras
 ) -> Document:
-    facts = replace(scan.facts, notes=(*scan.facts.notes, *labelled.notes))
-    warnings = [] if extras.profile else ["The model has no profile: how far this scan lies from its training data is not known."]
+    facts = scan.facts
+    if extras.pseudonyms is not None:
+        header = pydicom.dcmread(scan.files[0], stop_before_pixels=True) if source is not None else None
+        facts = extras.pseudonyms.facts(facts, header)
+    facts = replace(facts, notes=(*facts.notes, *labelled.notes))
+    warnings = []
+    if extras.profile is None:
+        warnings.append("The model has no profile: how far this scan lies from its training data is not known.")
     if "lungs" in numbers.missing:
         warnings.append("No lungs were found: shares, zones and severity are not available.")
-    raised = flags(numbers, labelled, scan.image, extras.profile)
+    raised = flags(numbers, labelled.observed, extras.profile)
     return Document.of(facts, model.facts(), numbers, flags=raised, warnings=tuple(warnings))
-
-
-@dataclass(frozen=True)
-class _Drawn:
-    """What the pictures show, in the patient's directions (z, y, x)."""
-
-    hu: NDArray[np.float32]
-    classes: Mapping[str, Mask]
-    lungs: Mask
-    parts: Mapping[str, Mask]
-    spacing: tuple[float, float, float]
-
-    @classmethod
-    def of(
-        cls, image: sitk.Image, labels: sitk.Image, lungs: sitk.Image, lobes: sitk.Image | None, classes: Mapping[str, Any]
-    ) -> _Drawn:
-        oriented = as_patient(image)
-        x, y, z = oriented.GetSpacing()
-        hu = sitk.GetArrayFromImage(oriented).astype(np.float32)
-        values = sitk.GetArrayFromImage(as_patient(labels))
-        mask = sitk.GetArrayFromImage(as_patient(lungs)) > 0
-        if lobes is not None:
-            parts = lobes_of(sitk.GetArrayFromImage(as_patient(lobes)))
-        else:
-            parts = zones_of(sides(mask, hu, (x, y, z)))
-        return cls(hu, {name: np.isin(values, of) for name, of in classes.items()}, mask, parts, (x, y, z))
-
-    def key_slices(self) -> list[int]:
-        """Per sixth of the infected slices (of the lungs' without infection) the one with most infection."""
-        areas = np.logical_or.reduce(list(self.classes.values())).sum(axis=(1, 2))
-        shown = areas if areas.any() else self.lungs.sum(axis=(1, 2))
-        slices = np.flatnonzero(shown) if shown.any() else np.arange(len(shown))
-        groups = np.array_split(slices, min(KEY_SLICES, len(slices)))
-        return [int(group[shown[group].argmax()]) for group in groups]
-
-    def axial(self, index: int) -> NDArray[np.uint8]:
-        """A slice with its overlay."""
-        return axial_picture(self.hu[index], [mask[index] for mask in self.classes.values()], self.lungs[index])
-
-
-def _pictures(
-    drawn: _Drawn, image: sitk.Image, lungs: sitk.Image, previous: Path | None, classes: Mapping[str, Any]
-) -> Pictures:
-    comparison, caption = "", ""
-    if previous is not None:
-        comparison, caption = _beside(drawn, image, lungs, previous, classes)
-    return Pictures(
-        slices=axial_views(drawn.hu, drawn.classes, drawn.lungs, drawn.spacing[:2], MOST_SLICES),
-        coronal=data_uri(coronal_view(drawn.hu, drawn.classes, drawn.parts, drawn.spacing)),
-        key_slices={f"slice {index + 1} of {len(drawn.hu)}": data_uri(drawn.axial(index)) for index in drawn.key_slices()},
-        comparison=comparison,
-        comparison_caption=caption,
-    )
-
-
-def _beside(
-    drawn: _Drawn, image: sitk.Image, lungs: sitk.Image, previous: Path, classes: Mapping[str, Any]
-) -> tuple[str, str]:
-    """The slice with most infection of this scan and the same place in the earlier one, and a caption."""
-    folder = previous if previous.is_dir() else previous.parent
-    try:
-        before, labels, mask = (sitk.ReadImage(str(folder / name)) for name in (PREVIEW, LABELS, LUNGS))
-    except RuntimeError:
-        return "", ""
-    found = register_lungs(mask, lungs)
-    transform = found.transform if found else sitk.Transform()
-    grid = as_patient(image)
-    moved = [
-        sitk.GetArrayFromImage(sitk.Resample(other, grid, transform, how, outside))
-        for other, how, outside in (
-            (before, sitk.sitkLinear, -1024),
-            (labels, sitk.sitkNearestNeighbor, 0),
-            (mask, sitk.sitkNearestNeighbor, 0),
-        )
-    ]
-    index = drawn.key_slices()[len(drawn.key_slices()) // 2]
-    masks = [np.isin(moved[1][index], values) for values in classes.values()]
-    then = axial_picture(moved[0][index], masks, moved[2][index] > 0)
-    pair = np.concatenate([then, np.full((len(then), 8, 3), 255, np.uint8), drawn.axial(index)], axis=1)
-    if found is None:
-        return data_uri(pair), "Then (left) and now (right). The lungs could not be registered: the slices may lie apart."
-    quality = f"overlap of the registered lungs {found.dice:.2f}"
-    warning = "" if found.is_good else ": poor, so the slices may show different places"
-    return data_uri(pair), f"Then (left, brought to today's place) and now (right); {quality}{warning}."
-
-
-def _preview(image: sitk.Image) -> sitk.Image:
-    """The scan in voxels of at least ``PREVIEW_MM``, whole Hounsfield units."""
-    size = [max(1, round(n * s / max(s, PREVIEW_MM))) for n, s in zip(image.GetSize(), image.GetSpacing(), strict=True)]
-    spacing = [n * s / m for n, s, m in zip(image.GetSize(), image.GetSpacing(), size, strict=True)]
-    coarse = sitk.Resample(
-        sitk.Cast(image, sitk.sitkFloat32), size, sitk.Transform(), sitk.sitkLinear, image.GetOrigin(), spacing,
-        image.GetDirection(), -1024.0,
-    )  # fmt: skip
-    return sitk.Cast(sitk.Clamp(coarse, sitk.sitkFloat32, -1024, 3071), sitk.sitkInt16)

@@ -5,7 +5,7 @@ The networks run through :class:`nnunet_covid.nnunet.predictor.TrainedModel`, th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +26,26 @@ from nnunet_covid.report.document import ModelFacts
 PICTURE_ENDINGS = (".png", ".bmp", ".jpg", ".jpeg", ".tif", ".tiff")
 TRAINED_AS = "LPS"
 """Storage order that a volume is brought to where a model's profile does not say another."""
+PERCENTILES = (1, 25, 50, 75, 99)
+Piece = tuple[NDArray[np.float32], tuple[float, ...]]
+"""Values (1, z, y, x) and spacing in millimetres along z, y, x."""
 SLICE_SPACING = (999.0, 1.0, 1.0)  # what nnU-Net's reader of pictures gives
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What is seen of an image while it is labelled, for the flags.
+
+    Attributes:
+        intensities: Percentiles 1, 25, 50, 75 and 99 of the values that the model was given.
+        disagreement: Share, 0 to 1, of the voxels that any of several predictions calls infected on which they differ: the
+            folds', or with one fold that with mirroring and that without; None without infection or mirroring.
+        features: Mean of the deepest encoder stage over positions and passes (channels,); None without an encoder.
+    """
+
+    intensities: tuple[float, ...]
+    disagreement: float | None = None
+    features: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -35,15 +54,12 @@ class Labelled:
 
     Attributes:
         labels: Label map on the volume's grid, in its storage order.
-        disagreement: Share, 0 to 1, of the voxels that any of several predictions calls infected on which they differ: the
-            folds', or with one fold that with mirroring and that without; None without infection or mirroring.
-        features: Mean of the deepest encoder stage over positions and passes (channels,); None without an encoder.
+        observed: On the way.
         notes: What was done to the volume before the network saw it, one sentence each.
     """
 
     labels: sitk.Image
-    disagreement: float | None = None
-    features: tuple[float, ...] | None = None
+    observed: Observed
     notes: tuple[str, ...] = ()
 
 
@@ -103,7 +119,7 @@ class ReportModel:
             digest=digest_of(digests, 16),
         )
 
-    def label(self, image: sitk.Image, progress: Callable[[list[Any]], Any] = iter) -> Labelled:
+    def label(self, image: sitk.Image, progress: Callable[[list[Piece]], Iterable[Piece]] = iter) -> Labelled:
         """Label a volume in Hounsfield units.
 
         Args:
@@ -116,20 +132,26 @@ class ReportModel:
         if self.takes_pictures:
             notes = ("The model was trained on pictures: it saw each slice alone, HU -1250 to 250 as grey 0 to 255.",)
             shown = grey(values).astype(np.float32)
-            pieces = [(shown[None, z : z + 1], SLICE_SPACING) for z in range(len(shown))]
+            pieces: list[Piece] = [(shown[None, z : z + 1], SLICE_SPACING) for z in range(len(shown))]
         else:
             pieces = [(values[None], tuple(float(s) for s in oriented.GetSpacing()[::-1]))]
+        maps, observed = self.observe(pieces, progress)
+        labels = sitk.GetImageFromArray(np.concatenate(maps).astype(np.uint8))
+        labels.CopyInformation(oriented)
+        return Labelled(sitk.DICOMOrient(labels, storage_order(image)), observed, notes)
+
+    def observe(
+        self, pieces: list[Piece], progress: Callable[[list[Piece]], Iterable[Piece]] = iter
+    ) -> tuple[list[NDArray[Any]], Observed]:
+        """The label maps (z, y, x) of pieces of one image, and what was seen of them."""
         tally = _Tally()
         with _listening(self.model, tally.add_features):
             maps = [self._label_piece(data, spacing, tally) for data, spacing in progress(pieces)]
-        labels = sitk.GetImageFromArray(np.concatenate(maps).astype(np.uint8))
-        labels.CopyInformation(oriented)
-        features = None if tally.features is None else tuple((tally.features / tally.passes).tolist())
-        return Labelled(
-            labels=sitk.DICOMOrient(labels, storage_order(image)),
+        values = np.concatenate([data.ravel() for data, _ in pieces])
+        return maps, Observed(
+            intensities=tuple(np.percentile(values, PERCENTILES).tolist()),
             disagreement=tally.differing / tally.infected if self._compares and tally.infected else None,
-            features=features,
-            notes=notes,
+            features=None if tally.features is None else tuple((tally.features / tally.passes).tolist()),
         )
 
     @property
