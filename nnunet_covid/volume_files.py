@@ -26,6 +26,9 @@ META_ENDINGS = (".mha", ".mhd")
 NRRD_ENDINGS = (".nrrd", ".nhdr")
 NIFTI_BYTES = 348
 NIFTI_2 = 540
+NIFTI_SEVERAL = {128: 3, 2304: 4}
+"""Values per voxel of NIfTI's colour types."""
+NIFTI_COMPLEX = {32, 1792, 2048}
 LONGEST_TEXT = 1 << 16
 """Bytes in which a text header must end."""
 SIZES_AGREE = 0.01
@@ -36,7 +39,12 @@ ELEMENT_BYTES = {"CHAR": 1, "SHORT": 2, "INT": 4, "LONG": 4, "LONG_LONG": 8, "FL
 """Of MetaImage's MET_ types, with or without U in front."""
 NRRD_BYTES = {"char": 1, "int8": 1, "short": 2, "int16": 2, "int": 4, "int32": 4, "float": 4, "long": 8, "int64": 8}
 
+SPATIAL_KINDS = {"domain", "space", "time", "none", "???"}
+"""Kinds of a NRRD's axes along which voxels lie; along all others lie the values of one voxel."""
+
 NOT_UPRIGHT = "its axes are not at right angles; resample the image to an upright grid"
+COMPLEX = "holds complex numbers; export one real value per voxel"
+NOT_FINITE = "holds voxels that are no finite numbers; replace them, in a CT by air (-1024)"
 SEVERAL_VALUES = "has several values per voxel (layers, or colours); export one value per voxel"
 
 
@@ -51,6 +59,7 @@ class Header:
         axes_field: Name of the fields of ``axes``.
         data: The files of the voxels; empty where they lie behind the header.
         data_bytes: What these hold together; ``None`` where that cannot be told, as of compressed ones.
+        components: Values per voxel.
     """
 
     field: str
@@ -59,6 +68,7 @@ class Header:
     axes_field: str = ""
     data: tuple[Path, ...] = ()
     data_bytes: int | None = None
+    components: int = 1
 
 
 def data_files(path: Path) -> tuple[Path, ...]:
@@ -75,7 +85,9 @@ def header_fault(path: Path) -> str | None:
     header = _header(path)
     if not isinstance(header, Header):
         return header
-    return _fault_of_data(header, path) or _fault_of_spacing(header) or _fault_of_axes(header)
+    if header.components != 1:
+        return SEVERAL_VALUES
+    return _fault_of_data(header) or _fault_of_spacing(header) or _fault_of_axes(header)
 
 
 def unreadable(error: Exception) -> str:
@@ -102,7 +114,7 @@ def fault_of_kind(size: tuple[int, ...], components: int, pixel: str) -> str | N
         return f"holds {math.prod(size[3:])} volumes; export one of them"
     if components != 1:
         return SEVERAL_VALUES
-    return "holds complex numbers; export one real value per voxel" if "complex" in pixel else None
+    return COMPLEX if "complex" in pixel else None
 
 
 def _header(path: Path) -> Header | str | None:
@@ -144,15 +156,20 @@ def _nifti(path: Path) -> Header | str | None:
         images = [path.with_name(path.name[:-4] + ending) for ending in (".img", ".img.gz", ".IMG")]
         data = tuple(image for image in images if image.exists())[:1] or (images[0],)
     plain = data and not data[0].name.lower().endswith(".gz")
-    size = math.prod(lengths[:count]) * struct.unpack_from(f"{order}h", raw, 72)[0] // 8 if plain else None
+    kind, bits = struct.unpack_from(f"{order}2h", raw, 70)
+    if kind in NIFTI_COMPLEX:
+        return COMPLEX
+    size = math.prod(lengths[:count]) * bits // 8 if plain else None
     qform, sform = struct.unpack_from(f"{order}2h", raw, 252)
+    axes: NDArray[np.float64] | None
     if sform > 0:
         rows = unit * np.array(struct.unpack_from(f"{order}12f", raw, 280), dtype=float).reshape(3, 4)
         axes = rows[:, :shown] if np.isfinite(rows).all() else np.full((3, shown), np.nan)
-        return Header("pixdim", spacing, axes, "srow_x, srow_y, srow_z", data, size)
-    if qform > 0 and not np.isfinite(struct.unpack_from(f"{order}6f", raw, 256)).all():
-        return Header("pixdim", spacing, np.full((3, shown), np.nan), "quatern_b … qoffset_z", data, size)
-    return Header("pixdim", spacing, data=data, data_bytes=size)
+        fields = "srow_x, srow_y, srow_z"
+    else:
+        known = qform <= 0 or np.isfinite(struct.unpack_from(f"{order}6f", raw, 256)).all()
+        axes, fields = None if known else np.full((3, shown), np.nan), "quatern_b … qoffset_z"
+    return Header("pixdim", spacing, axes, fields, data, size, NIFTI_SEVERAL.get(kind, 1))
 
 
 def _meta_image(path: Path) -> Header | str | None:
@@ -174,10 +191,10 @@ def _meta_image(path: Path) -> Header | str | None:
     size = None
     plain = fields.get("CompressedData", "False").lower() != "true" and int(fields.get("HeaderSize", 0)) == 0
     kind = re.sub(r"^MET_U?|_ARRAY$", "", fields["ElementType"])
+    channels = int(fields.get("ElementNumberOfChannels", 1))
     if data and plain and kind in ELEMENT_BYTES:
-        channels = int(fields.get("ElementNumberOfChannels", 1))
         size = math.prod(int(n) for n in fields["DimSize"].split()) * channels * ELEMENT_BYTES[kind]
-    return Header("ElementSpacing", spacing, axes, "TransformMatrix", data, size)
+    return Header("ElementSpacing", spacing, axes, "TransformMatrix", data, size, channels)
 
 
 def _nrrd(path: Path) -> Header | str | None:
@@ -200,13 +217,17 @@ def _nrrd(path: Path) -> Header | str | None:
     kind = fields["type"].lower().replace("unsigned ", "").removeprefix("u").removesuffix("_t")
     if data and fields["encoding"].lower() == "raw" and not {"lineskip", "byteskip"} & set(fields):
         size = math.prod(int(n) for n in fields["sizes"].split()) * NRRD_BYTES[kind] if kind in NRRD_BYTES else None
+    sizes, kinds = fields["sizes"].split(), fields.get("kinds", "").split()
+    values = [int(n) for n, axis in zip(sizes, kinds, strict=False) if axis not in SPATIAL_KINDS]
+    components = math.prod(values)
     if "spacedirections" in fields:
         found = [_numbers(part) for part in re.findall(r"\(([^)]*)\)", fields["spacedirections"])]
         vectors = [vector for vector in found if not np.isnan(vector).all()] or found[:1]  # not those of other axes
         axes = np.array(vectors, dtype=float).T if vectors else None
         spacing = () if axes is None else tuple(np.linalg.norm(axes, axis=0).tolist())
-        return Header("space directions", spacing, axes, "space directions", data, size)
-    return Header("spacings", _numbers(fields.get("spacings", ""))[-3:], data=data, data_bytes=size)
+        return Header("space directions", spacing, axes, "space directions", data, size, components)
+    spacings = _numbers(fields.get("spacings", ""))[-3:]
+    return Header("spacings", spacings, data=data, data_bytes=size, components=components)
 
 
 def _text(path: Path, encoding: str) -> str:
@@ -231,7 +252,7 @@ def _named_files(path: Path, value: str, following: Any) -> tuple[Path, ...]:
     return (path.parent / value,)
 
 
-def _fault_of_data(header: Header, path: Path) -> str | None:
+def _fault_of_data(header: Header) -> str | None:
     if missing := [file.name for file in header.data if not file.is_file()]:
         more = f" and {len(missing) - 1} more are" if len(missing) > 1 else " is"
         return f"its data file {missing[0]}{more} missing; put it beside the header, under this name"
