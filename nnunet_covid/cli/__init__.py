@@ -38,6 +38,8 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
     "pseudo-label": ("pseudo_label", "train in rounds on labelled and pseudo-labelled images"),
     "link": ("collaborative", "link other diseases and unlabelled images to a COVID data set for CollaborativeTrainer"),
     "relations": ("collaborative", "draw the relation matrices that CollaborativeTrainer has kept"),
+    "report": ("report", "report on CT scans: millilitres, per cent, severity, pictures, DICOM objects, change"),
+    "profile": ("report", "tell what is usual for a model, so that reports can say what lies far from it"),
     "demo": ("demo", "run the whole pipeline on a synthetic data set"),
 }
 

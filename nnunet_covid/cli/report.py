@@ -18,7 +18,7 @@ from nnunet_covid.raw_dataset import UnusableFile
 from nnunet_covid.raw_dataset.volumes import read_volume
 from nnunet_covid.report.assemble import PAGE, Extras, report_scan
 from nnunet_covid.report.batch import is_finished, one_name, report_batch, scans_of
-from nnunet_covid.report.confidence import read_profile
+from nnunet_covid.report.confidence import Profile, read_profile
 from nnunet_covid.report.model import TRAINED_AS, ReportModel
 from nnunet_covid.report.pseudonyms import Pseudonymiser
 from nnunet_covid.report.scans import read_scan
@@ -27,15 +27,16 @@ from nnunet_covid.report.training_profile import profile_training_images
 REPORT = """\
 Report on a CT: millilitres, per cent of the lungs, severity, pictures, and the change since an earlier report.
 
-SCAN is a DICOM folder (the axial CT series with the most slices is taken), a NIfTI, NRRD or MetaImage volume in Hounsfield
-units, or a folder of several scans. MODEL is any nnU-Net model folder with one channel.
+SCAN is a DICOM folder (the axial CT series with the most slices is taken), a NIfTI, NRRD or MetaImage volume in
+Hounsfield units, or a folder of several scans. MODEL is any nnU-Net model folder with one channel.
 
   nnunet-covid report scan/ -m nnUNet_results/Dataset505_COVID19CTSeg/InfNetTrainer__nnUNetPlans__2d -o report
   nnunet-covid report next/ -m ... -o report2 --previous report
 
-OUT gets report.json, report.html, the label map and the lung mask; from a DICOM series also a segmentation, a measurement
-report and key slices as DICOM objects. For a folder of scans there is a folder for each, reports.csv and index.html, the least
-certain first; scans that cannot be used are listed and the exit status is 1. A stopped run goes on where it was.
+OUT gets report.json, report.html, the label map and the lung mask; from a DICOM series also a segmentation, a
+measurement report and key slices as DICOM objects. For a folder of scans there is a folder for each, reports.csv and
+index.html, the least certain first; scans that cannot be used are listed and the exit status is 1. A stopped run goes
+on where it was.
 Not a medical device.
 """
 PROFILE = """\
@@ -81,7 +82,9 @@ def report(args: argparse.Namespace) -> int:
     if scan is not None:
         document = report_scan(scan, model, args.output, extras=extras, progress=bar)
         for flag in (flag for flag in document.flags if flag.raised):
-            print(f"note: {flag.sentence} ({flag.value:.3g} {flag.unit}, threshold {flag.threshold:.3g})", file=sys.stderr)
+            print(
+                f"note: {flag.sentence} ({flag.value:.3g} {flag.unit}, threshold {flag.threshold:.3g})", file=sys.stderr
+            )
         print(f"{args.output / PAGE}: {document.quantities['infection_ml']:.1f} ml of infection")
         return 0
     digest = model.facts().digest
@@ -95,11 +98,13 @@ def report(args: argparse.Namespace) -> int:
 
     rows = report_batch(tqdm(scans, desc="reports", unit="scan", disable=None), args.output, one, tqdm.write)
     refused = [row for row in rows if row.status == "refused"]
-    print(f"{args.output}: {len(rows) - len(refused)} reports, {len(refused)} refused; see {args.output / 'index.html'}")
+    print(
+        f"{args.output}: {len(rows) - len(refused)} reports, {len(refused)} refused; see {args.output / 'index.html'}"
+    )
     return 1 if refused else 0
 
 
-def _open(args: argparse.Namespace) -> tuple[ReportModel, object]:
+def _open(args: argparse.Namespace) -> tuple[ReportModel, Profile | None]:
     use = {"folds": args.folds, "checkpoint": args.checkpoint, "device": args.device}
     trained = TrainedModel(args.model, **use, mirroring=not args.disable_tta)
     profile = read_profile(args.model, ReportModel(trained).facts().digest)

@@ -1,4 +1,4 @@
-"""Views of a volume for a page: every axial slice with its overlay apart, and one coronal view. Arrays in, bytes out."""
+"""Views of a volume for a page: axial slices with their overlays apart, and one coronal view. Arrays in, text out."""
 
 from __future__ import annotations
 

@@ -143,11 +143,15 @@ def _index(rows: list[Row]) -> str:
         for row in rows
     ]
     body = "\n".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in line)}</tr>" for line in cells)
-    head = "".join(f"<th>{name}</th>" for name in ("scan", "date", "infection, ml", "of the lungs, %", "severity", "flags"))
+    head = "".join(
+        f"<th>{name}</th>" for name in ("scan", "date", "infection, ml", "of the lungs, %", "severity", "flags")
+    )
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Reports</title><style>
-:root {{ color-scheme: light dark; }} body {{ font: 15px/1.4 system-ui, sans-serif; margin: 1.5rem auto; max-width: 70rem; }}
-table {{ border-collapse: collapse; width: 100%; }} th, td {{ text-align: left; padding: .3rem .6rem; border-bottom: 1px solid #8886; }}
+:root {{ color-scheme: light dark; }}
+body {{ font: 15px/1.4 system-ui, sans-serif; margin: 1.5rem auto; max-width: 70rem; }}
+table {{ border-collapse: collapse; width: 100%; }}
+th, td {{ text-align: left; padding: .3rem .6rem; border-bottom: 1px solid #8886; }}
 </style></head><body><h1>Reports</h1><p>Look at the first ones first: they are the least certain. {NOTICE}</p>
 <table><tr>{head}</tr>
 {body}

@@ -1,4 +1,4 @@
-"""What has changed since an earlier report, and the earlier scan brought to the place of the new one for the picture."""
+"""What has changed since an earlier report, and where the earlier lungs lie in the new scan, for the picture."""
 
 from __future__ import annotations
 
@@ -28,8 +28,9 @@ def changes(previous: Mapping[str, Any], current: Mapping[str, Any]) -> dict[str
         current: The new one, in the same form.
 
     Returns:
-        ``days`` (None if a date is missing), ``infection_ml``, ``regions`` (name to ``infection_ml`` and ``infection_percent``,
-        the latter in points of per cent), ``severity_points`` where both have the same score, ``notes``.
+        ``days`` (None if a date is missing), ``infection_ml``, ``regions`` (name to ``infection_ml`` and
+        ``infection_percent``, the latter in points of per cent), ``severity_points`` (None unless both have the same
+        score), ``notes``.
     """
     before, after = previous["quantities"], current["quantities"]
     earlier = {region["name"]: region for region in before["regions"]}

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from sklearn.covariance import LedoitWolf
 
 from nnunet_covid.errors import UserError
@@ -26,7 +26,7 @@ VERSION = 1
 QUANTILE = 0.95
 """A scan is far from the training images where it lies farther than 95 of 100 of them do from the others."""
 LUNG_LITRES = (1.0, 9.0)
-"""Lungs of adults on CT, breathing out as far as they can or in; a choice of this project around published capacities."""
+"""Lungs of adults on CT, from breathed out to breathed in; a choice of this project around published capacities."""
 FEWEST_CASES = 5
 MOST_DIRECTIONS = 16
 MOST_OUTSIDE = 10.0
@@ -93,7 +93,7 @@ def read_profile(folder: Path, digest: str) -> Profile | None:
     return profile
 
 
-def distance(quantiles: Sequence[float], mean: Sequence[float], spread: Sequence[float]) -> float:
+def distance(quantiles: ArrayLike, mean: ArrayLike, spread: ArrayLike) -> float:
     """Root mean square of the quantiles' distances from the training images' mean, in their standard deviations."""
     units = np.maximum(np.asarray(spread), 1.0)
     return float(np.sqrt(np.mean(((np.asarray(quantiles) - mean) / units) ** 2)))
@@ -159,7 +159,9 @@ def flags(numbers: Quantities, observed: Observed, profile: Profile | None) -> t
         litres = lungs.volume_ml / 1000
         low, high = LUNG_LITRES
         near = low if litres < (low + high) / 2 else high
-        sentence = f"The lung volume is outside {low:g} to {high:g} l, what human lungs hold: part of them may be missing."
+        sentence = (
+            f"The lung volume is outside {low:g} to {high:g} l, what human lungs hold: part of them may be missing."
+        )
         found.append(Flag("lung_volume", litres, "l", near, not low <= litres <= high, sentence))
     if numbers.outside_percent is not None:
         sentence = "Much of the infection lies outside the lung mask: the mask or the label map is wrong."
@@ -187,4 +189,7 @@ def _above(key: str, value: float, unit: str, threshold: float, sentence: str) -
 def urgency(flags: Iterable[Flag | dict[str, Any]]) -> float:
     """For the order in which a batch is looked at: how far the worst flag lies above its threshold, 0 without one."""
     rows = [asdict(flag) if isinstance(flag, Flag) else flag for flag in flags]
-    return max((abs(row["value"] - row["threshold"]) / max(abs(row["threshold"]), 1e-9) for row in rows if row["raised"]), default=0.0)
+    return max(
+        (abs(row["value"] - row["threshold"]) / max(abs(row["threshold"]), 1e-9) for row in rows if row["raised"]),
+        default=0.0,
+    )

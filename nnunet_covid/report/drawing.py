@@ -37,7 +37,12 @@ class Drawn:
 
     @classmethod
     def of(
-        cls, image: sitk.Image, labels: sitk.Image, lungs: sitk.Image, lobes: sitk.Image | None, classes: Mapping[str, Any]
+        cls,
+        image: sitk.Image,
+        labels: sitk.Image,
+        lungs: sitk.Image,
+        lobes: sitk.Image | None,
+        classes: Mapping[str, Any],
     ) -> Drawn:
         oriented = as_patient(image)
         x, y, z = oriented.GetSpacing()
@@ -101,7 +106,9 @@ def _beside(
     then = axial_picture(moved[0][index], masks, moved[2][index] > 0)
     pair = np.concatenate([then, np.full((len(then), 8, 3), 255, np.uint8), drawn.axial(index)], axis=1)
     if found is None:
-        return data_uri(pair), "Then (left) and now (right). The lungs could not be registered: the slices may lie apart."
+        return data_uri(
+            pair
+        ), "Then (left) and now (right). The lungs could not be registered: the slices may lie apart."
     quality = f"overlap of the registered lungs {found.dice:.2f}"
     warning = "" if found.is_good else ": poor, so the slices may show different places"
     return data_uri(pair), f"Then (left, brought to today's place) and now (right); {quality}{warning}."

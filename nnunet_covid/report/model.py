@@ -38,8 +38,8 @@ class Observed:
 
     Attributes:
         intensities: Percentiles 1, 25, 50, 75 and 99 of the values that the model was given.
-        disagreement: Share, 0 to 1, of the voxels that any of several predictions calls infected on which they differ: the
-            folds', or with one fold that with mirroring and that without; None without infection or mirroring.
+        disagreement: Share, 0 to 1, of the voxels that any of several predictions calls infected on which they differ:
+            the folds', or with one fold that with mirroring and that without; None without infection or mirroring.
         features: Mean of the deepest encoder stage over positions and passes (channels,); None without an encoder.
     """
 
@@ -93,7 +93,7 @@ class ReportModel:
     def __init__(self, model: TrainedModel, orientation: str = TRAINED_AS) -> None:
         if model.channels != 1:
             raise UserError(
-                f"{model.folder} was trained on {model.channels} channels; a report has the CT alone: train on one channel"
+                f"{model.folder} was trained on {model.channels} channels, a report has the CT alone; use a model of one channel"
             )
         if model.previous_stage is not None:
             raise UserError(f"{model.folder} is the second stage of a cascade; use its full-resolution or 2d model")
@@ -186,7 +186,7 @@ class ReportModel:
         return (logits > 0).any(0) if self.model.predictor.label_manager.has_regions else logits.argmax(0) > 0
 
 
-def storage_order(image: sitk.Image) -> str:
+def storage_order(image: sitk.Image | sitk.ImageFileReader) -> str:
     """Storage order of an image, three letters as in DICOM."""
     return sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(image.GetDirection())
 

@@ -41,12 +41,21 @@ def page(document: Mapping[str, Any], pictures: Pictures) -> str:
         pictures: As data URIs.
     """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"ml": _number(" ml", 1), "percent": _number(" %", 1), "hu": _number("", 0), "change": _change}
+    environment.filters |= {
+        "ml": _number(" ml", 1),
+        "percent": _number(" %", 1),
+        "hu": _number("", 0),
+        "change": _change,
+    }
     template = environment.from_string(files(__package__).joinpath("page.html").read_text(encoding="utf-8"))
     infected = [position for position, view in enumerate(pictures.slices) if view.infected]
-    colours = {name: "rgb({}, {}, {})".format(*rgb_of(i)) for i, name in enumerate(document["quantities"]["classes_ml"])}
+    colours = {
+        name: "rgb({}, {}, {})".format(*rgb_of(i)) for i, name in enumerate(document["quantities"]["classes_ml"])
+    }
     start = infected[len(infected) // 2] if infected else len(pictures.slices) // 2
-    return template.render(d=document, q=document["quantities"], p=pictures, start=start, colours=colours, notice=NOTICE)
+    return template.render(
+        d=document, q=document["quantities"], p=pictures, start=start, colours=colours, notice=NOTICE
+    )
 
 
 def _number(unit: str, digits: int) -> Any:

@@ -1,4 +1,4 @@
-"""Identifiers replaced by keyed digests: the same patient keeps the same pseudonym under one key, and no other key tells who.
+"""Identifiers replaced by keyed digests: a patient keeps one pseudonym under one key, and no other key tells who.
 
 HMAC-SHA256 of the identifier. Dates of one patient are all moved by the same number of days, so that the days between
 two visits stay (PS3.15, Retain Longitudinal Temporal Information With Modified Dates). Of a DICOM header only what
@@ -56,7 +56,9 @@ class Pseudonymiser:
         try:
             return cls(path.read_bytes().strip())
         except OSError as e:
-            raise UserError(f"{path} cannot be read ({e.strerror}); make a key with: openssl rand -hex 32 > {path}") from e
+            raise UserError(
+                f"{path} cannot be read ({e.strerror}); make a key with: openssl rand -hex 32 > {path}"
+            ) from e
         except UserError as e:
             raise UserError(f"{path}: {e}; make a key with: openssl rand -hex 32 > {path}") from e
 
@@ -99,7 +101,8 @@ class Pseudonymiser:
             if header.get(keyword):
                 setattr(clean, keyword, self.uid(header.get(keyword)))
         patient = _patient(header)
-        clean.PatientID = clean.PatientName = self.name(patient)
+        clean.PatientID = self.name(patient)
+        clean.PatientName = f"{clean.PatientID}^"
         clean.PatientBirthDate = clean.PatientSex = clean.AccessionNumber = clean.StudyID = clean.StudyTime = ""
         clean.ReferringPhysicianName = clean.PositionReferenceIndicator = ""
         clean.StudyDate = self.moved(str(header.get("StudyDate", "")), patient)
@@ -123,7 +126,12 @@ def _geometry_of(group: Any) -> Any:
     from pydicom.dataset import Dataset
 
     kept = Dataset()
-    for keyword in ("PixelMeasuresSequence", "PlanePositionSequence", "PlaneOrientationSequence", "PixelValueTransformationSequence"):
+    for keyword in (
+        "PixelMeasuresSequence",
+        "PlanePositionSequence",
+        "PlaneOrientationSequence",
+        "PixelValueTransformationSequence",
+    ):
         if keyword in group:
             kept[keyword] = group[keyword]
     return kept

@@ -32,8 +32,8 @@ class Settings:
     """What the numbers depend on beside the images; printed with them.
 
     Attributes:
-        bands: Name to HU interval, lower end inside, upper end outside. Default: compartments of aeration by Gattinoni et
-            al., Am J Respir Crit Care Med 2001; 164: 1701, poorly aerated lung named for what it shows, ground glass.
+        bands: Name to HU interval, lower end inside, upper end outside. Default: compartments of aeration by Gattinoni
+            et al., Am J Respir Crit Care Med 2001; 164: 1701, poorly aerated lung named for what it shows, ground glass.
         smallest_lesion_ml: Smaller connected parts are no lesions of their own in number and size; volumes count them.
         lobe_cuts: Per cent of a lobe that 2, 3, 4 and 5 points begin above (Pan et al., Radiology 2020; 295: 715).
         zone_cuts: The same for 2, 3 and 4 points of a zone.
@@ -202,7 +202,9 @@ def _require_same_grid(image: sitk.Image, maps: Mapping[str, sitk.Image | None])
         if other is None:
             continue
         if other.GetSize() != image.GetSize():
-            raise UserError(f"the {name} has {other.GetSize()} voxels, the image {image.GetSize()}: bring it to the grid")
+            raise UserError(
+                f"the {name} has {other.GetSize()} voxels, the image {image.GetSize()}: bring it to the grid"
+            )
         aspect = difference_of(Geometry.of_itk(other), Geometry.of_itk(image))
         if aspect:
             raise UserError(f"the {name} has another {aspect} than the image: resample it to the image's grid")
@@ -282,7 +284,7 @@ def _bands(values: NDArray[np.float32], bands: Mapping[str, tuple[float, float]]
 
 
 def _lesions(infection: Mask, size: tuple[float, float, float], smallest: float) -> Lesions:
-    """Number and largest of the connected parts that have at least ``smallest`` voxels; ``size`` in mm along z, y, x."""
+    """Number and largest of the connected parts of at least ``smallest`` voxels; ``size`` in mm along z, y, x."""
     parts, _ = ndimage.label(infection, TOUCHING)
     voxels = np.bincount(parts.ravel())
     voxels[0] = 0

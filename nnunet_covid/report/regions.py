@@ -70,7 +70,9 @@ def sides(lungs: Mask, image: NDArray[np.floating], spacing: tuple[float, float,
     left = np.concatenate([[False], centres > middle])[parts]
     right = np.concatenate([[False], centres <= middle])[parts]
     if depth:
-        nearest = ndimage.distance_transform_edt(~(left | right), sampling=size, return_distances=False, return_indices=True)
+        nearest = ndimage.distance_transform_edt(
+            ~(left | right), sampling=size, return_distances=False, return_indices=True
+        )
         left = left[tuple(nearest)] & lungs
         right = lungs & ~left
     return {"right lung": right, "left lung": left}

@@ -1,7 +1,7 @@
 """Where a report's scan comes from: a volume file, or the one CT series of a DICOM folder that is worth reporting.
 
-A folder as a scanner or an archive leaves it holds several series: the axial CT series with the most slices is taken, and
-what was passed over is said. Which series there are and whether one is a whole volume stands in
+A folder as a scanner or an archive leaves it holds several series: the axial CT series with the most slices is taken,
+and what was passed over is said. Which series there are and whether one is a whole volume stands in
 :mod:`nnunet_covid.raw_dataset`.
 """
 
@@ -19,7 +19,8 @@ from nnunet_covid.errors import UserError
 from nnunet_covid.raw_dataset import UnusableFile
 from nnunet_covid.raw_dataset.dicom import is_dicom
 from nnunet_covid.raw_dataset.dicom_folder import Series, dicom_folder
-from nnunet_covid.raw_dataset.dicom_series import AIR_BELOW, read_series
+from nnunet_covid.raw_dataset.dicom_series import read_series
+from nnunet_covid.raw_dataset.grey_scale import AIR_BELOW
 from nnunet_covid.raw_dataset.source import VOLUME_ENDINGS, ending_of, stem_of
 from nnunet_covid.raw_dataset.volumes import read_volume
 from nnunet_covid.report.document import ScanFacts
@@ -94,7 +95,7 @@ def _chosen(folder: Path, wanted: str | None) -> tuple[Series, list[str]]:
     content = dicom_folder(folder)
     if not content.series:
         raise UserError(
-            f"{folder} holds no DICOM image{content.other_than_series()}; name the folder of a CT series or a volume file"
+            f"{folder} holds no DICOM image{content.other_than_series()}; name a CT series' folder or a volume file"
         )
     reasons = {_uid(one): _unfit(one) for one in content.series}
     if wanted is not None:

@@ -1,4 +1,4 @@
-"""A chest of boxes whose every number is known in closed form: body, two lungs, a lesion of two classes in the right one."""
+"""A chest of boxes whose every number is known in closed form: body, two lungs, lesions of two classes."""
 
 from __future__ import annotations
 
