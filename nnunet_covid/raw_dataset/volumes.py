@@ -25,7 +25,7 @@ from nnunet_covid.raw_dataset.grey_scale import is_hounsfield
 from nnunet_covid.raw_dataset.recipe import SourceCase
 from nnunet_covid.raw_dataset.scan import Scan
 from nnunet_covid.raw_dataset.source import UnusableFile
-from nnunet_covid.volume_files import NOT_FINITE, fault_of_kind, header_fault, one_volume, unreadable
+from nnunet_covid.volume_files import NOT_FINITE, fault_of_kind, header_fault, loses_values, one_volume, unreadable
 
 sitk.ProcessObject.SetGlobalWarningDisplay(False)
 
@@ -53,6 +53,8 @@ def read_volume(path: Path, *, is_mask: bool = False) -> sitk.Image:
         raise UnusableFile(path, unreadable(e)) from e
     if not whole:
         raise UnusableFile(path, "is cut short or damaged; copy it again")
+    if loses_values(path, sitk.GetArrayViewFromImage(image)):
+        raise UnusableFile(path, NOT_FINITE)
     image, fault = one_volume(image)
     if fault:
         raise UnusableFile(path, fault)

@@ -93,7 +93,8 @@ class ReportModel:
     def __init__(self, model: TrainedModel, orientation: str = TRAINED_AS) -> None:
         if model.channels != 1:
             raise UserError(
-                f"{model.folder} was trained on {model.channels} channels, a report has the CT alone; use a model of one channel"
+                f"{model.folder} was trained on {model.channels} channels, a report has the CT alone; "
+                "use a model of one channel"
             )
         if model.previous_stage is not None:
             raise UserError(f"{model.folder} is the second stage of a cascade; use its full-resolution or 2d model")

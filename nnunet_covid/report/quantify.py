@@ -33,7 +33,7 @@ class Settings:
 
     Attributes:
         bands: Name to HU interval, lower end inside, upper end outside. Default: compartments of aeration by Gattinoni
-            et al., Am J Respir Crit Care Med 2001; 164: 1701, poorly aerated lung named for what it shows, ground glass.
+            et al., Am J Respir Crit Care Med 2001; 164: 1701; poorly aerated lung is named for what it shows.
         smallest_lesion_ml: Smaller connected parts are no lesions of their own in number and size; volumes count them.
         lobe_cuts: Per cent of a lobe that 2, 3, 4 and 5 points begin above (Pan et al., Radiology 2020; 295: 715).
         zone_cuts: The same for 2, 3 and 4 points of a zone.
