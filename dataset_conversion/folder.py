@@ -35,9 +35,6 @@ IMAGE_FOLDERS = ("images", "imgs", "Imgs", "image", "imagesTr", "ct")
 MASK_FOLDERS = ("masks", "mask", "labels", "labelsTr", "GT", "gt", "segmentations")
 LUNG_FOLDERS = ("lungs", "lung_masks", "lung")
 
-IMAGE_SUFFIX = r"(_0000|_ct|_image|_img)$"
-MASK_SUFFIX = r"(_mask|_seg|_segmentation|_label|_labels|_gt)$"
-
 
 @dataclass(frozen=True)
 class FolderLayout:
@@ -78,21 +75,22 @@ class FolderLayout:
         lung_folder = _chosen(source, self.lungs, LUNG_FOLDERS)
         images = _files_by_stem(image_folder, problems, apart_from=(mask_folder, lung_folder))
         if mask_folder is None:
-            masks = {stem: path for stem, path in images.items() if re.search(MASK_SUFFIX, stem)}  # beside the images
-            images = {stem: path for stem, path in images.items() if stem not in masks}
+            beside = raw.masks_among(images)
+            masks = {stem: path for stem, path in images.items() if stem in beside}
+            images = {stem: path for stem, path in images.items() if stem not in beside}
         else:
             masks = _files_by_stem(mask_folder, problems)
             if not masks:
                 raise UserError(f"{mask_folder} holds no masks; name the right folder", about="masks")
         lungs = _files_by_stem(lung_folder, problems) if lung_folder else {}
-        images = _shortened(images, IMAGE_SUFFIX, {*masks, *lungs}, problems)
-        masks = _shortened(masks, MASK_SUFFIX, set(images), problems)
-        lungs = _shortened(lungs, MASK_SUFFIX, set(images), problems)
         if not images:
             state = "is empty" if not any(image_folder.iterdir()) else "holds no image"
+            if masks and mask_folder is None:
+                state = f"holds no image, since {some_of(path.name for path in masks.values())} are named as masks are"
             raise UserError(f"{image_folder} {state}; expected {', '.join(raw.IMAGE_ENDINGS)} files or DICOM series")
+        images, masks, lungs = _by_case(images, masks, lungs, problems)
         entries = {stem: Path(path.relative_to(image_folder).parts[0]) for stem, path in images.items()}
-        names = {stem: (entry.name, raw.stem_of(entry), stem) for stem, entry in entries.items()}
+        names = {stem: (raw.composed(entry.name), raw.stem_of(entry), stem) for stem, entry in entries.items()}
         patients = patients_of(names, self.patients, self.patient_pattern)
         cases = list(self._cases(images, masks, lungs, patients, problems))
         if len({raw.is_picture(case.image) for case in cases}) > 1:
@@ -143,22 +141,27 @@ def _files_by_stem(folder: Path, problems: raw.Problems, apart_from: tuple[Path 
         if len(inside) > 1:
             problems.add(entry, f"holds {len(inside)} images or DICOM series; a case's folder must hold one")
         if len(inside) == 1:
-            stem = entry.name if entry.is_dir() else raw.stem_of(entry)
+            stem = raw.composed(entry.name) if entry.is_dir() else raw.stem_of(entry)
             if stem in found:
                 problems.add(inside[0], f"has the same name as {found[stem].name}; rename one of them")
             found.setdefault(stem, inside[0])
     return found
 
 
-def _shortened(files: dict[str, Path], suffix: str, partners: set[str], problems: raw.Problems) -> dict[str, Path]:
-    """Without the suffix, but only where a name has no partner as it is (``slice_0000`` may be one)."""
-    all_have_it = all(re.search(suffix, stem) for stem in files)
-    renamed: dict[str, Path] = {}
-    for stem, path in files.items():
-        name = stem if stem in partners or not (partners or all_have_it) else re.sub(suffix, "", stem)
-        if name in renamed:
-            problems.add(path, f"would get the name {name}, as {renamed[name].name} does; rename one of them")
-        renamed.setdefault(name, path)
+def _by_case(
+    images: dict[str, Path], masks: dict[str, Path], lungs: dict[str, Path], problems: raw.Problems
+) -> tuple[dict[str, Path], dict[str, Path], dict[str, Path]]:
+    """Images, masks and lung masks by the name of the case, or by their own where they belong to no image."""
+    of_masks, of_lungs = raw.pairing(images, masks), raw.pairing(images, lungs, raw.LUNG_WORDS)
+    names = raw.case_stems(images, (of_masks, of_lungs))
+    renamed: tuple[dict[str, Path], dict[str, Path], dict[str, Path]] = {}, {}, {}
+    image_of = ({image: image for image in images}, of_masks.image_of, of_lungs.image_of)
+    for files, to_image, into in zip((images, masks, lungs), image_of, renamed, strict=True):
+        for stem, path in files.items():
+            name = names[to_image[stem]] if stem in to_image else stem
+            if name in into:
+                problems.add(path, f"would get the name {name}, as {into[name].name} does; rename one of them")
+            into.setdefault(name, path)
     return renamed
 
 
@@ -240,9 +243,8 @@ def convert_folder(
     if raw.is_picture(cases[0].image):
         recipe = raw.picture_recipe(info, found, schemes)
     else:
-        is_hu = _is_hu(cases)
-        read = partial(raw.read_volume_pair, is_hu=is_hu, resample=layout.resample_masks)
-        recipe = raw.Recipe(info, found, read, schemes, channel="CT" if is_hu else "grey_ct")
+        read = partial(raw.read_volume_pair, is_hu=None, resample=layout.resample_masks)
+        recipe = raw.Recipe(info, found, read, schemes, channel=None)
     return raw.convert_dataset(replace(recipe, check_headers=False), source, **arguments)
 
 
@@ -275,11 +277,3 @@ def _recognised_scheme(cases: Sequence[raw.SourceCase], source: Path) -> raw.Cla
         message = f"the masks of {source} hold the values {raw.listed_values(foreground)}; name each class NAME=VALUE"
         raise UserError(message, about="label")
     return _scheme({"infection": int(foreground[0]) if foreground else 1})
-
-
-def _is_hu(cases: Sequence[raw.SourceCase]) -> bool:
-    """Whether the first image that can be read holds Hounsfield units."""
-    for case in cases:
-        with suppress(raw.UnusableFile):
-            return raw.read_scan(case.image).is_hu
-    return True

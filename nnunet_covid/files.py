@@ -169,6 +169,19 @@ def files_in(folder: Path, ending: str = "", *, below: bool = False) -> list[Pat
     return found
 
 
+def stays_below(place: object, *, one_name: bool = False) -> bool:
+    """Whether a path that a foreign document gives leads nowhere but below the folder that it is taken in.
+
+    Args:
+        place: As it stands there; anything but text leads elsewhere.
+        one_name: It must be the name of a file or folder, too, not a way through folders.
+    """
+    if not isinstance(place, str) or not place or "\0" in place:
+        return False
+    parts = place.replace("\\", "/").split("/")
+    return not ({"", "..", "."} & set(parts) or ":" in parts[0]) and not (one_name and len(parts) > 1)
+
+
 def is_whole(path: Path, voxels: NDArray[Any]) -> bool:
     """Whether nothing of a file is missing or damaged, as far as its format tells.
 

@@ -22,6 +22,7 @@ from torch import nn
 
 from nnunet_covid.auxiliary_data.batches import ImageTransforms, LinkedDataset, linked_loader
 from nnunet_covid.auxiliary_data.links import LinkedCases
+from nnunet_covid.checkpoint import restrict_process
 from nnunet_covid.networks.timm_encoder import load_encoder_weights
 from nnunet_covid.nnunet.architecture import record_label_kind
 from nnunet_covid.nnunet.training import EpochSchedule, poly, spare_channels, step_decay, unwrapped, warmed_up
@@ -84,6 +85,7 @@ class LungInfectionTrainer(nnUNetTrainer):
         dataset_json: dict[str, Any],
         device: torch.device = torch.device("cuda"),
     ) -> None:
+        restrict_process()  # -pretrained_weights and --c read files of whatever origin
         self._refuse_unsupported(plans, configuration, fold, dataset_json)
         super().__init__(plans, configuration, fold, dataset_json, device)
         record_label_kind(self.plans_manager.plans, self.label_manager)

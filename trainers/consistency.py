@@ -21,13 +21,14 @@ from torch import autocast, distributed, nn
 from torch.nn import functional
 
 from nnunet_covid.auxiliary_data.batches import OwnRandomness, TwoViews, put_beside
-from nnunet_covid.auxiliary_data.unlabelled import linked_unlabelled
+from nnunet_covid.auxiliary_data.links import LinkedCases
+from nnunet_covid.auxiliary_data.unlabelled import linked_unlabelled, validation_cases
+from nnunet_covid.checkpoint import read_checkpoint, restrict_process
 from nnunet_covid.errors import UserError
 from nnunet_covid.figures.consistency import append_to_progress
-from nnunet_covid.files import environment_folder, replacing
+from nnunet_covid.files import replacing
 from nnunet_covid.losses.relation import ramp_up
 from nnunet_covid.losses.reweighted_cross_entropy import ReweightedCrossEntropy
-from nnunet_covid.nnunet.known_images import known_voxels
 from nnunet_covid.nnunet.training import unwrapped
 from nnunet_covid.semi_supervised.consistency import EpochSums, JoinedLoss, RunningCounts, label_maps, loss_targets
 from nnunet_covid.semi_supervised.labelling import Classes
@@ -77,6 +78,7 @@ class Consistency(nnUNetTrainer):
     leave_out_known: bool = False
     plain_name: str
 
+    unlabelled_images: LinkedCases | None = None
     _aside: nn.Module | None = None
     _network_is_teacher = False
     _step = 0
@@ -95,9 +97,14 @@ class Consistency(nnUNetTrainer):
             self.etas = self.classes.thresholds(self.eta, self.class_eta)
             self.check_consistency()
             if not training_finished(type(self).__name__, plans, configuration, fold):
-                linked_unlabelled(manager, configuration)
+                found = linked_unlabelled(manager, configuration)
+                kept_out = validation_cases(manager.dataset_name, fold)
+                if kept_out is not None:
+                    refuse = not self.leave_out_known
+                    self.unlabelled_images = found.unseen(manager, dataset_json, kept_out, refuse=refuse)
         except (ValueError, UserError) as e:
             stop_training(f"{type(self).__name__}: {e}")
+        restrict_process()  # --c and -pretrained_weights read files of whatever origin
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.running_counts = RunningCounts()
         for key in LOGGED:
@@ -143,23 +150,21 @@ class Consistency(nnUNetTrainer):
     def get_tr_and_val_datasets(self) -> tuple[Any, Any]:
         """nnU-Net's, after a look at whether a validation or test image is among the unlabelled ones."""
         training, validation = super().get_tr_and_val_datasets()
-        kept_out = [] if self.fold == "all" else list(validation.identifiers)
-        raw = environment_folder("nnUNet_raw")
-        raw = raw and raw / self.plans_manager.dataset_name
-        if raw is None or not raw.is_dir():
-            self.print_to_log_file("nnUNet_raw does not hold the data set: unlabelled images were not compared with it")
-        try:
-            seen = known_voxels(raw, self.plans_manager, self.dataset_json, kept_out)
-            found = linked_unlabelled(self.plans_manager, self.configuration_name)
-            self.unlabelled_images = found.without(seen, refuse=not self.leave_out_known)
-        except UserError as e:
-            stop_training(f"{type(self).__name__}: {e}")
+        if self.unlabelled_images is None:  # nnU-Net has made the folds just now, or the training was over before
+            try:
+                found, kept_out = linked_unlabelled(self.plans_manager, self.configuration_name), validation.identifiers
+                self.unlabelled_images = found.unseen(
+                    self.plans_manager, self.dataset_json, kept_out, refuse=not self.leave_out_known
+                )
+            except UserError as e:
+                stop_training(f"{type(self).__name__}: {e}")
         return training, validation
 
     def get_dataloaders(self) -> tuple[Any, Any]:
         """The trainer's own; the workers that make labelled batches make unlabelled ones too."""
         training, validation = super().get_dataloaders()
-        images = self.unlabelled_images.cases
+        images = self.unlabelled_images
+        assert images is not None
         size = max(1, round(self.unlabelled_ratio * self.batch_size))
         views = functools.partial(TwoViews, probability=self.strong_probability)
         loader = loader_of_linked(self, [images], views, size)
@@ -201,7 +206,7 @@ class Consistency(nnUNetTrainer):
         self.show(teacher=True)
         with replacing(Path(filename)) as unfinished:
             super().save_checkpoint(str(unfinished))
-            checkpoint = torch.load(unfinished, map_location="cpu", weights_only=False)
+            checkpoint = read_checkpoint(unfinished)
             student, counts = self._aside.state_dict(), self.running_counts.counts
             checkpoint |= {"trainer_name": self.plain_name, ENTRY: {"student": student, "counts": counts}}
             torch.save(checkpoint, unfinished)
@@ -213,7 +218,8 @@ class Consistency(nnUNetTrainer):
         self.start_teacher()
         assert self._aside is not None
         self._network_is_teacher = True
-        checkpoint = torch.load(filename_or_checkpoint, map_location=self.device, weights_only=False)
+        assert isinstance(filename_or_checkpoint, str)
+        checkpoint = read_checkpoint(Path(filename_or_checkpoint), self.device)
         if ENTRY in checkpoint:
             self._aside.load_state_dict(checkpoint[ENTRY]["student"])
             self.running_counts = RunningCounts(checkpoint[ENTRY]["counts"])

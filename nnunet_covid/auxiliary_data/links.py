@@ -14,7 +14,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_covid.dataset_json import channel_names, read_dataset_json
 from nnunet_covid.errors import UserError
-from nnunet_covid.files import write_json
+from nnunet_covid.files import stays_below, write_json
 from nnunet_covid.nnunet.dataset import dataset_name, nnunet_folder
 from nnunet_covid.nnunet.preprocess import Preprocessing, is_preprocessed
 
@@ -56,7 +56,10 @@ class PlannedDataset:
 
     def identifier(self, configuration: str) -> str:
         """Name of the folder with the data of a configuration."""
-        return str(self.plans.get_configuration(configuration).data_identifier)
+        identifier = self.plans.get_configuration(configuration).data_identifier
+        if not stays_below(identifier, one_name=True):  # what is in that folder may be deleted
+            raise UserError(f"the plans {self.plans_name} keep data in {identifier!r}, which is no name; plan again")
+        return str(identifier)
 
     def data(self, configuration: str) -> Path:
         """That folder."""
@@ -98,6 +101,15 @@ class LinkedCases:
     cases: tuple[str, ...]
     cases_with_lesion: int = 0
     lesions: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse, in a record from disk, a folder or a case elsewhere: unlinking deletes the folder.
+
+        Raises:
+            ValueError: If one leads there.
+        """
+        if not stays_below(self.folder) or not all(stays_below(case, one_name=True) for case in self.cases):
+            raise ValueError(f"{self.folder} is no place of linked cases")
 
 
 @dataclass(frozen=True)

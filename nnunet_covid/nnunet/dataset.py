@@ -28,7 +28,17 @@ from PIL import Image
 
 from nnunet_covid.dataset_json import channel_names, ignore_label, read_dataset_json
 from nnunet_covid.errors import UserError, reason_of
-from nnunet_covid.files import environment_folder, environment_folders, files_in, replacing
+from nnunet_covid.files import (
+    digest_of,
+    environment_folder,
+    environment_folders,
+    files_in,
+    replacing,
+    sha256_of,
+    stays_below,
+)
+from nnunet_covid.header_claims import false_claim
+from nnunet_covid.volume_files import NOT_FINITE, NOT_UPRIGHT, data_files, header_fault
 
 NIFTI = ".nii.gz"
 SLICE_SPACING = 999
@@ -44,6 +54,11 @@ class CaseFiles:
     name: str
     files: tuple[Path, ...]
     label: Path | None = None
+
+    def content(self) -> str:
+        """A digest of all its files, those behind a header included; their times say nothing of what they hold."""
+        paths = [*self.files, *([self.label] if self.label else [])]
+        return digest_of([sha256_of(file) for path in paths for file in (path, *data_files(path))], 32)
 
 
 @dataclass(frozen=True)
@@ -169,6 +184,10 @@ def open_raw_dataset(text: str) -> RawDataset:
 def _training_cases(folder: Path, dataset_json: dict[str, Any]) -> list[CaseFiles]:
     """Every training case, in the order of names; dataset.json may list them itself."""
     if "dataset" in dataset_json:
+        if outside := [name for name in dataset_json["dataset"] if not stays_below(name, one_name=True)]:
+            raise ValueError(
+                f"'dataset' in dataset.json has a case named {outside[0]!r}, which leads to another folder"
+            )
         listed = get_filenames_of_train_images_and_targets(str(folder), dataset_json)
         return [CaseFiles(k, tuple(map(Path, v["images"])), Path(v["label"])) for k, v in sorted(listed.items())]
     ending = dataset_json["file_ending"]
@@ -259,28 +278,40 @@ def read_images(reader: Any, files: Sequence[Path]) -> tuple[NDArray[Any], dict[
     """The image (channels, z, y, x) of the files of one case and its properties, from one of nnU-Net's readers.
 
     Raises:
-        UserError: If a file cannot be read.
+        UserError: If a file cannot be read, its header cannot be believed, or a voxel is no finite number.
     """
-    return _read(reader.read_images, [str(path) for path in files], files[0])
+    image, properties = _read(reader.read_images, [str(path) for path in files], files)
+    if not np.isfinite(image).all():
+        raise UserError(f"{files[0]} {NOT_FINITE}")
+    return image, properties
 
 
 def read_labels(reader: Any, path: Path) -> tuple[NDArray[Any], dict[str, Any]]:
     """The label map (1, z, y, x) of a file and its properties, from one of nnU-Net's readers.
 
     Raises:
-        UserError: If it cannot be read.
+        UserError: If it cannot be read, its header cannot be believed, or it is not one label map.
     """
-    return _read(reader.read_seg, str(path), path)
+    labels, properties = _read(reader.read_seg, str(path), [path])
+    if len(labels) != 1:
+        raise UserError(f"{path} holds {len(labels)} label maps; export one of them")
+    return labels, properties
 
 
-def _read(read: Any, files: Any, first: Path) -> tuple[NDArray[Any], dict[str, Any]]:
+def _read(read: Any, files: Any, paths: Sequence[Path]) -> tuple[NDArray[Any], dict[str, Any]]:
+    for path in paths:
+        if fault := header_fault(path):
+            raise UserError(f"{path} cannot be used, {fault}")
+        if claim := false_claim(path):
+            raise UserError(f"{path} cannot be read: {claim}")
     said = io.StringIO()
     try:
         with contextlib.redirect_stdout(said):
             return read(files)
     except Exception as e:  # every format has exceptions of its own
         lines = [line for line in said.getvalue().splitlines() if line.strip()]
-        raise UserError(f"{first} cannot be read: {lines[0] if lines else reason_of(e)}") from e
+        reason = NOT_UPRIGHT if "orthonormal" in str(e) else lines[0] if lines else reason_of(e)
+        raise UserError(f"{paths[0]} cannot be read: {reason}") from e
 
 
 def copy_image(source: Path, target: Path) -> None:

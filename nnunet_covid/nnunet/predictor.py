@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch._dynamo import OptimizedModule
 
+from nnunet_covid.checkpoint import refusal_of, restricted
 from nnunet_covid.dataset_json import channel_names, foreground_values
 from nnunet_covid.errors import UserError
 from nnunet_covid.nnunet.dataset import (
@@ -103,7 +103,7 @@ class TrainedModel:
         offer_trainers()  # so that our trainers are found where nothing is registered
         said = io.StringIO()
         try:
-            with contextlib.redirect_stdout(said):
+            with contextlib.redirect_stdout(said), restricted():
                 self.predictor = nnUNetPredictor(
                     use_mirroring=mirroring,
                     perform_everything_on_device=self.device.type == "cuda",
@@ -112,8 +112,8 @@ class TrainedModel:
                 )
                 self.predictor.initialize_from_trained_model_folder(str(folder), self.folds, checkpoint)
                 _ = self.predictor.label_manager.foreground_labels  # nnU-Net reads the labels only now
-        except (RuntimeError, KeyError, EOFError, pickle.UnpicklingError, ValueError, TypeError, AssertionError) as e:
-            reason = str(e).split(" in nnunetv2.training")[0].splitlines()[0]
+        except Exception as e:  # a foreign model leads nnU-Net and torch into whatever its files say
+            reason = refusal_of(e).split(" in nnunetv2.training")[0]
             raise UserError(f"{folder} cannot be opened: {reason}") from e
         # outside inference mode, or its weights could take no part in gradients
         self.predictor.network = self.predictor.network.to(self.device).eval()

@@ -8,6 +8,7 @@ What is particular to one public data set (its folders, its label values, its li
 from nnunet_covid.raw_dataset.classes import ClassScheme, binary, distinct_values, listed_values, map_values
 from nnunet_covid.raw_dataset.convert import convert_dataset
 from nnunet_covid.raw_dataset.images import check_headers, read_scan
+from nnunet_covid.raw_dataset.names import LUNG_WORDS, case_stems, composed, masks_among, padded, pairing
 from nnunet_covid.raw_dataset.pictures import picture_recipe, read_grey
 from nnunet_covid.raw_dataset.recipe import DatasetInfo, Options, Part, Recipe, SourceCase
 from nnunet_covid.raw_dataset.scan import PLANE, Scan, SliceSelection, from_8_bit
@@ -21,7 +22,6 @@ from nnunet_covid.raw_dataset.source import (
     find_files,
     find_root,
     is_picture,
-    padded,
     pairs,
     read_patients,
     stem_of,

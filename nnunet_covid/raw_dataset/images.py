@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,17 @@ from PIL import Image
 
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import files_in, replacing, some_of
-from nnunet_covid.geometry import Geometry
+from nnunet_covid.geometry import Geometry, Turn
 from nnunet_covid.lung_mask import segment_lungs
+from nnunet_covid.raw_dataset.grey_scale import is_hounsfield, is_inverted
 from nnunet_covid.raw_dataset.pictures import differing_sizes, read_grey
 from nnunet_covid.raw_dataset.recipe import SourceCase
-from nnunet_covid.raw_dataset.scan import Scan
+from nnunet_covid.raw_dataset.scan import Scan, plane_of
 from nnunet_covid.raw_dataset.source import (
     IMAGE_ENDINGS,
-    VOLUME_ENDINGS,
+    SINGLE_FILE_ENDINGS,
     Problems,
+    UnusableFile,
     ending_of,
     is_picture,
     stem_of,
@@ -33,12 +36,9 @@ from nnunet_covid.raw_dataset.source import (
 )
 from nnunet_covid.raw_dataset.volumes import array_of, differing_grids, is_dicom, read_volume, series_folders
 
-AIR_BELOW = -200
-"""A grey scale never goes below zero; Hounsfield units do so wherever there is fat or air."""
-
 
 def read_scan(path: Path) -> Scan:
-    """The image alone; Hounsfield units are recognised by values below ``AIR_BELOW``.
+    """The image alone; Hounsfield units are recognised by its own values.
 
     Raises:
         UnusableFile: If the image cannot be read.
@@ -47,18 +47,23 @@ def read_scan(path: Path) -> Scan:
         return Scan(image=read_grey(path))
     image = read_volume(path)
     array = array_of(image, path)
-    return Scan(image=array, geometry=Geometry.of_itk(image), is_hu=bool(array.min() < AIR_BELOW))
+    return Scan(image=array, geometry=Geometry.of_itk(image), is_hu=is_hounsfield(array))
 
 
-def check_headers(cases: Iterable[SourceCase], problems: Problems) -> None:
+def check_headers(cases: Iterable[SourceCase], problems: Problems, *, blank_masks: bool = False) -> None:
     """Compare sizes and geometry in the headers; masks and lung masks that differ from their image become problems.
 
     Passed over are the folders of DICOM series and the slices of a stack, which have no header of their own.
+
+    Args:
+        cases: What is to be converted.
+        problems: Where to put what is wrong.
+        blank_masks: Whether a mask of its image's size may have a blank header.
     """
     for case in cases:
         if case.image.is_dir() or case.index is not None:
             continue
-        differing = differing_sizes if is_picture(case.image) else differing_grids
+        differing = differing_sizes if is_picture(case.image) else partial(differing_grids, blank_masks=blank_masks)
         with problems.collecting():
             for mask, difference in differing(case.image, [m for m in (case.mask, case.lungs) if m is not None]):
                 problems.add(mask, difference)
@@ -78,15 +83,35 @@ def write_image(path: Path, array: NDArray[Any], geometry: Geometry | None) -> N
         sitk.WriteImage(image, str(unfinished), useCompression=True)
 
 
-def with_lungs(scan: Scan, *, method: str, model: str, weights: Path | None) -> Scan:
-    """The scan with a lung mask, and a note where it comes from; for the arguments see ``segment_lungs``."""
+def with_lungs(scan: Scan, path: Path, *, method: str, model: str, weights: Path | None) -> Scan:
+    """The scan with a lung mask, and a note where it comes from; for the other arguments see ``segment_lungs``.
+
+    The lungs are looked for in axial slices, in whatever order the image is stored.
+
+    Args:
+        scan: A slice or a volume.
+        path: Its file, for messages.
+
+    Raises:
+        UnusableFile: If it is a single slice that is not axial, or its grey scale is inverted.
+    """
     if scan.lungs is not None:
         return replace(scan, notes={**scan.notes, "lung_mask": "data set"})
-    spacing = scan.geometry.spacing if scan.geometry else None
+    if (plane := plane_of(scan)) not in (None, "axial"):
+        raise UnusableFile(path, f"is a single {plane} slice; lungs are found in axial slices and in whole volumes")
+    turn = Turn.upright(scan.geometry)
+    image = turn(scan.image)
+    if not scan.is_hu and is_inverted(image):
+        raise UnusableFile(path, "its grey scale is inverted (air is bright); invert its values, or export it again")
     segmented = segment_lungs(
-        scan.image, is_hu=scan.is_hu, spacing=spacing, method=method, model=model, weights=weights
+        image,
+        is_hu=scan.is_hu,
+        spacing=turn.spacing(scan.geometry) if scan.geometry else None,
+        method=method,
+        model=model,
+        weights=weights,
     )
-    return replace(scan, lungs=segmented.mask, notes={**scan.notes, "lung_mask": segmented.method})
+    return replace(scan, lungs=turn.back(segmented.mask), notes={**scan.notes, "lung_mask": segmented.method})
 
 
 def write_lung_mask(path: Path, scan: Scan) -> None:
@@ -111,7 +136,7 @@ def images_and_masks(source: Path, output: Path) -> list[tuple[Path, Path]]:
     if not source.exists():
         raise UserError(f"{source} does not exist; give an image, a DICOM folder or a folder of images")
     if source.is_file() or any(is_dicom(path) for path in files_in(source)):
-        allowed = (".png",) if is_picture(source) else VOLUME_ENDINGS
+        allowed = (".png",) if is_picture(source) else SINGLE_FILE_ENDINGS
         if ending_of(output, allowed) is None:
             raise UserError(f"the mask of {source} cannot be written as {output.name}; use {' or '.join(allowed)}")
         pairs = [(source, output)]

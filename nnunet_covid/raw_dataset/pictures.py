@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from nnunet_covid.raw_dataset.classes import ClassScheme, map_colours, map_values
 from nnunet_covid.raw_dataset.recipe import DatasetInfo, Recipe, SourceCase
@@ -21,7 +21,12 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     try:
         with Image.open(path) as picture:
             yield picture
-    except (UnidentifiedImageError, OSError) as e:
+    except UnusableFile:
+        raise
+    except Image.DecompressionBombError as e:
+        reason = "its header promises more pixels than any slice has; export it again, or cut it into slices"
+        raise UnusableFile(path, reason) from e
+    except Exception as e:  # each format of Pillow's has exceptions of its own for damaged bytes
         reason = f"not a readable picture ({type(e).__name__}); download or export it again"
         raise UnusableFile(path, reason) from e
 

@@ -14,8 +14,10 @@ from pathlib import Path
 
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import files_in, is_hidden
+from nnunet_covid.raw_dataset.names import composed
 
-VOLUME_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
+SINGLE_FILE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
+VOLUME_ENDINGS = (*SINGLE_FILE_ENDINGS, ".mhd", ".nhdr", ".hdr")
 PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 IMAGE_ENDINGS = (*VOLUME_ENDINGS, *PICTURE_ENDINGS)
 
@@ -84,8 +86,8 @@ def ending_of(path: Path, endings: Iterable[str] = IMAGE_ENDINGS) -> str | None:
 
 
 def stem_of(path: Path) -> str:
-    """The file name without the ending of an image."""
-    return path.name[: len(path.name) - len(ending_of(path) or "")]
+    """The file name without the ending of an image, its accents composed."""
+    return composed(path.name[: len(path.name) - len(ending_of(path) or "")])
 
 
 def is_picture(path: Path) -> bool:
@@ -96,12 +98,6 @@ def is_picture(path: Path) -> bool:
 def natural_key(text: str) -> list[tuple[int, str]]:
     """Sorting key under which ``2`` comes before ``10``."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", text) if part]
-
-
-def padded(stem: str, digits: int = 3) -> str:
-    """``stem`` with its last number zero-padded and without characters that a case name must not have."""
-    clean = re.sub(r"[^A-Za-z0-9.-]+", "_", stem).strip("_.")
-    return re.sub(r"(\d+)(?!.*\d)", lambda match: match.group(1).zfill(digits), clean)
 
 
 def find_root(source: Path, marker: str, expected: Iterable[str]) -> Path:
@@ -209,7 +205,7 @@ def read_patients(path: Path) -> dict[str, str]:
         raise UserError(f"{path} needs a first line with the columns file and case; found {sorted(map(str, columns))}")
     patients: dict[str, str] = {}
     for row in rows:
-        file, value = (row["file"] or "").strip(), (row[patient] or "").strip()
+        file, value = composed(row["file"] or "").strip(), (row[patient] or "").strip()
         if not (file and value):
             raise UserError(f"{path} has a line without a file or without its {patient}: {file}{value}; fill it in")
         if patients.setdefault(file, value) != value:

@@ -27,6 +27,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from nnunet_covid.checkpoint import read_checkpoint
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import remove_abandoned, replacing
 from nnunet_covid.losses.reweighted_cross_entropy import class_weights
@@ -86,7 +87,7 @@ class Learner:
         if given is not None:
             try:
                 load_weights(given, trainer)
-            except (RuntimeError, KeyError) as e:
+            except RuntimeError as e:
                 reason = str(e).strip().splitlines()[0]
                 name = self.experiment.trainer
                 raise UserError(f"`start_from` {given}: not a checkpoint of {name} ({reason})") from e
@@ -311,8 +312,7 @@ def save_model(path: Path, trainer: nnUNetTrainer) -> None:
 
 def load_weights(path: Path, trainer: nnUNetTrainer) -> None:
     """Put the weights of any checkpoint of nnU-Net's into a trainer's network."""
-    checkpoint = torch.load(path, map_location=trainer.device, weights_only=False)
-    unwrapped(trainer.network).load_state_dict(checkpoint["network_weights"])
+    unwrapped(trainer.network).load_state_dict(read_checkpoint(path, trainer.device)["network_weights"])
 
 
 def weights_checksum(trainer: nnUNetTrainer) -> str:
@@ -344,7 +344,7 @@ def publish_model(experiment: Experiment, trainer: nnUNetTrainer, checkpoint: Pa
     with replacing(fold / "checkpoint_final.pth") as unfinished:
         shutil.copyfile(checkpoint, unfinished)
     logger = LocalLogger()  # its picture of the last training is wanted by nnU-Net's zip export
-    logger.load_checkpoint(torch.load(checkpoint, map_location="cpu", weights_only=False)["logging"])
+    logger.load_checkpoint(read_checkpoint(checkpoint)["logging"])
     if logger.get_value("train_losses", None):
         with rc_context():  # what it sets would stay set for all pictures after it
             logger.plot_progress_png(str(fold))

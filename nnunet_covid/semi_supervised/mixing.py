@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,7 +44,8 @@ def paste(onto: torch.Tensor, source: torch.Tensor, cut: Sequence[Box | None]) -
     mixed = onto.clone()
     for i, box in enumerate(cut):
         if box is not None:
-            mixed[(i, ..., *box)] = source[(i, ..., *box)]
+            inside: tuple[Any, ...] = (i, ..., *box)
+            mixed[inside] = source[inside]
     return mixed
 
 
