@@ -14,7 +14,7 @@ import struct
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,8 @@ NIFTI_2 = 540
 NIFTI_SEVERAL = {128: 3, 2304: 4}
 """Values per voxel of NIfTI's colour types."""
 NIFTI_COMPLEX = {32, 1792, 2048}
+NIFTI_FLOATS = {16: "f4", 64: "f8"}
+BLOCK = 1 << 22
 LONGEST_TEXT = 1 << 16
 """Bytes in which a text header must end."""
 SIZES_AGREE = 0.01
@@ -60,6 +62,7 @@ class Header:
         data: The files of the voxels; empty where they lie behind the header.
         data_bytes: What these hold together; ``None`` where that cannot be told, as of compressed ones.
         components: Values per voxel.
+        floats: Type of the voxels, and the byte at which they begin, where these are floats of a NIfTI file.
     """
 
     field: str
@@ -69,6 +72,7 @@ class Header:
     data: tuple[Path, ...] = ()
     data_bytes: int | None = None
     components: int = 1
+    floats: tuple[str, int] | None = None
 
 
 def data_files(path: Path) -> tuple[Path, ...]:
@@ -90,6 +94,25 @@ def header_fault(path: Path) -> str | None:
     return _fault_of_data(header) or _fault_of_spacing(header) or _fault_of_axes(header)
 
 
+def loses_values(path: Path, voxels: NDArray[Any]) -> bool:
+    """Whether a file holds values that are no finite numbers, and that are zeros in what ITK read from it.
+
+    Args:
+        path: A volume file; of NIfTI files ITK's library turns such values into zeros, without a word.
+        voxels: What ITK read. The file is read once more only where zeros are among them.
+    """
+    header = _header(path)
+    if not isinstance(header, Header) or header.floats is None or bool(voxels.all()):
+        return False
+    kind, begin = header.floats
+    with _opened(header.data[0] if header.data else path) as stream:
+        stream.read(begin)
+        while block := stream.read(BLOCK):
+            if not np.isfinite(np.frombuffer(block[: len(block) // 8 * 8], kind)).all():
+                return True
+    return False
+
+
 def unreadable(error: Exception) -> str:
     """What ITK's refusal of a file means, with the remedy."""
     return NOT_UPRIGHT if "orthonormal" in str(error) else "cannot be read as an image; download or export it again"
@@ -108,6 +131,7 @@ def fault_of_kind(size: tuple[int, ...], components: int, pixel: str) -> str | N
     Args:
         size: Voxels along each axis, in ITK's order.
         components: Values per voxel.
+        floats: Type of the voxels, and the byte at which they begin, where these are floats of a NIfTI file.
         pixel: The name that SimpleITK has for the type of a voxel.
     """
     if math.prod(size[3:]) > 1:
@@ -132,10 +156,15 @@ def _header(path: Path) -> Header | str | None:
     return None
 
 
-def _nifti(path: Path) -> Header | str | None:
+def _opened(path: Path) -> IO[bytes]:
+    """A file to read, unpacked on the way where it is packed by gzip."""
     with path.open("rb") as stream:
         packed = stream.read(2) == b"\x1f\x8b"
-    with gzip.open(path) if packed else path.open("rb") as stream:
+    return cast("IO[bytes]", gzip.open(path)) if packed else path.open("rb")
+
+
+def _nifti(path: Path) -> Header | str | None:
+    with _opened(path) as stream:
         raw = stream.read(NIFTI_BYTES)
     order = next((o for o in "<>" if struct.unpack_from(f"{o}i", raw)[0] in (NIFTI_BYTES, NIFTI_2)), None)
     if order is None:
@@ -169,7 +198,9 @@ def _nifti(path: Path) -> Header | str | None:
     else:
         known = qform <= 0 or np.isfinite(struct.unpack_from(f"{order}6f", raw, 256)).all()
         axes, fields = None if known else np.full((3, shown), np.nan), "quatern_b … qoffset_z"
-    return Header("pixdim", spacing, axes, fields, data, size, NIFTI_SEVERAL.get(kind, 1))
+    begin = struct.unpack_from(f"{order}f", raw, 108)[0]
+    floats = (order + NIFTI_FLOATS[kind], int(begin)) if kind in NIFTI_FLOATS and math.isfinite(begin) else None
+    return Header("pixdim", spacing, axes, fields, data, size, NIFTI_SEVERAL.get(kind, 1), floats)
 
 
 def _meta_image(path: Path) -> Header | str | None:

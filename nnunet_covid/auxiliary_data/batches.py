@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
 from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
-from batchgeneratorsv2.transforms.base.basic_transform import ImageOnlyTransform, SegOnlyTransform
+from batchgeneratorsv2.transforms.base.basic_transform import SegOnlyTransform
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from batchgeneratorsv2.transforms.utils.nnunet_masking import MaskImageTransform
 from batchgeneratorsv2.transforms.utils.random import RandomTransform
@@ -23,7 +23,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_covid.auxiliary_data.links import LinkedCases
 from nnunet_covid.nnunet.preprocess import LESION_LABELS
-from nnunet_covid.nnunet.training import innermost
+from nnunet_covid.nnunet.training import changes_intensity, innermost
 
 
 class LinkedDataset:
@@ -83,8 +83,9 @@ class TwoViews(ImageTransforms):
 
     def __init__(self, transforms: Any, *, masked: bool, probability: float) -> None:
         everything = copy.deepcopy(getattr(transforms, "transforms", [transforms]))
-        self.intensity = [t for t in everything if isinstance(innermost(t), ImageOnlyTransform)]
-        moving = [t for t in everything if not isinstance(innermost(t), ImageOnlyTransform | SegOnlyTransform)]
+        self.intensity = [t for t in everything if changes_intensity(t)]
+        others = [t for t in everything if not changes_intensity(t)]
+        moving = [t for t in others if not isinstance(innermost(t), SegOnlyTransform)]
         super().__init__(ComposeTransforms(moving), masked=masked)
         self.masks = [t for t in moving if isinstance(t, MaskImageTransform)]
         for transform in self.intensity:

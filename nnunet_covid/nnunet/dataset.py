@@ -38,7 +38,7 @@ from nnunet_covid.files import (
     stays_below,
 )
 from nnunet_covid.header_claims import false_claim
-from nnunet_covid.volume_files import NOT_FINITE, NOT_UPRIGHT, data_files, header_fault
+from nnunet_covid.volume_files import NOT_FINITE, NOT_UPRIGHT, data_files, header_fault, loses_values
 
 NIFTI = ".nii.gz"
 SLICE_SPACING = 999
@@ -281,7 +281,7 @@ def read_images(reader: Any, files: Sequence[Path]) -> tuple[NDArray[Any], dict[
         UserError: If a file cannot be read, its header cannot be believed, or a voxel is no finite number.
     """
     image, properties = _read(reader.read_images, [str(path) for path in files], files)
-    if not np.isfinite(image).all():
+    if not np.isfinite(image).all() or any(map(loses_values, files, image)):
         raise UserError(f"{files[0]} {NOT_FINITE}")
     return image, properties
 
