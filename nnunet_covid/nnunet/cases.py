@@ -53,11 +53,11 @@ def list_cases(folder: Path, ending: str, channels: int, *, one_file_may_hold_al
             example = f"{path.name.removesuffix(ending)}_0000{ending}"
             raise UserError(f"{path}: nnU-Net wants the channel in the name; rename it to {example}")
         found.setdefault(match["case"], []).append(int(match["channel"]))
-    _refuse_others(folder, ending)
     if not found:
         raise UserError(
             f"{folder} holds no image that ends in {ending}, such as CASE_0000{ending}; dataset.json says so"
         )
+    _refuse_others(folder, ending)
     allowed = [list(range(channels)), *([[0]] if one_file_may_hold_all else [])]
     for case, numbers in found.items():
         if numbers not in allowed:

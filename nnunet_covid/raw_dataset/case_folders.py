@@ -12,12 +12,14 @@ from nnunet_covid.files import files_in, some_of
 from nnunet_covid.raw_dataset.dicom import is_dicom, read_dicom
 from nnunet_covid.raw_dataset.dicom_folder import dicom_folder
 from nnunet_covid.raw_dataset.source import Problems, ending_of, visible
-from nnunet_covid.volume_files import data_files
+from nnunet_covid.volume_files import data_files, header_fault
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".gz", ".bz2", ".xz", ".7z", ".rar")
 PAPERS = (".txt", ".csv", ".tsv", ".json", ".xml", ".md", ".pdf", ".doc", ".docx", ".xls", ".xlsx", ".html", ".log")
 HEADERS = (".mhd", ".nhdr", ".hdr")
 """Of images whose voxels lie in files of their own."""
+DATA = (".raw", ".zraw", ".img", ".bin")
+"""How such files are usually named."""
 NO_IMAGE = "no image"
 PACKED = "is packed; unpack it, one folder per case"
 KINDS = "NIfTI, NRRD, MetaImage, PNG, JPEG, BMP, TIFF, DICOM"
@@ -129,6 +131,8 @@ def _judge(path: Path, problems: Problems) -> None:
 
 
 def _is_data(path: Path) -> bool:
-    """Whether voxels behind a header lie in this file."""
+    """Whether voxels behind a header lie in this file; where a header beside it is at fault, that is told of the header."""
     headers = [header for header in files_in(path.parent) if ending_of(header, HEADERS)]
-    return any(path.name == data.name for header in headers for data in data_files(header))
+    return any(path.name == data.name for header in headers for data in data_files(header)) or (
+        path.suffix.lower() in DATA and any(map(header_fault, headers))
+    )
