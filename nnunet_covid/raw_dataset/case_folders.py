@@ -131,7 +131,7 @@ def _judge(path: Path, problems: Problems) -> None:
 
 
 def _is_data(path: Path) -> bool:
-    """Whether voxels behind a header lie in this file; where a header beside it is at fault, that is told of the header."""
+    """Whether a file holds the voxels behind a header, or may, since a header beside it is at fault and told of."""
     headers = [header for header in files_in(path.parent) if ending_of(header, HEADERS)]
     return any(path.name == data.name for header in headers for data in data_files(header)) or (
         path.suffix.lower() in DATA and any(map(header_fault, headers))
