@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -263,3 +264,24 @@ TARGETS: dict[str, Target] = {
     "links": _table("a.json", LINKS, lambda folder: read_links(folder / "a.json")),
     "state of rounds": _table("state.json", FINISHED, read_state),
 }
+
+
+def _take_memory(folder: Path) -> None:
+    if len((folder / "a").read_bytes()) < 2:
+        np.ones(1 << 29)
+
+
+def _crash(folder: Path) -> None:
+    if len((folder / "a").read_bytes()) < 2:
+        os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def _raise(folder: Path) -> None:
+    _ = 1 // (len((folder / "a").read_bytes()) - 1)
+
+
+FAILING = {
+    f"test: {name}": _table("a", "good", reader, "text")
+    for name, reader in (("raises", _raise), ("crashes", _crash), ("takes memory", _take_memory))
+}
+"""What fails, to see that failures are noticed."""

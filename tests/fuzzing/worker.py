@@ -25,11 +25,13 @@ from typing import Any
 
 import hypothesis
 from nnunetv2.imageio.reader_writer_registry import recursive_find_reader_writer_by_name
+from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
 from fuzzing.mutations import Edit, edited, edits_of
-from fuzzing.targets import TARGETS, Target
+from fuzzing.targets import FAILING, TARGETS, Target
 from nnunet_covid.errors import UserError
 from nnunet_covid.raw_dataset import UnusableFile
+from nnunet_covid.startup import offer_trainers
 
 BYTES = "b64:"
 MEMORY = 2 << 30
@@ -165,7 +167,7 @@ def answer_of(task: dict[str, Any], folder: Path) -> dict[str, Any]:
 def _work(task: dict[str, Any], folder: Path) -> dict[str, Any]:
     signal.signal(signal.SIGALRM, _too_long)
     tempfile.tempdir = str(folder)
-    worker = Worker(TARGETS[task["target"]], folder)
+    worker = Worker((TARGETS | FAILING)[task["target"]], folder)
     taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (taken + MEMORY, taken + MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -192,7 +194,9 @@ def _too_long(*_: Any) -> None:
 def main() -> None:
     """Answer lines until there are no more."""
     warnings.simplefilter("ignore")
-    recursive_find_reader_writer_by_name("SimpleITKIO")  # imports the readers
+    offer_trainers()
+    recursive_find_reader_writer_by_name("SimpleITKIO")  # imports the readers once for all forks
+    recursive_find_trainer_class_by_name("nnUNetTrainer")
     for kind in ("binary", "text", "json"):
         hypothesis.settings(max_examples=1, database=None)(hypothesis.given(edits_of(kind))(lambda edits: None))()
     folder = Path(sys.argv[1])
