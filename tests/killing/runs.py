@@ -123,65 +123,46 @@ def _pretrained(folder: Path) -> dict[str, Any]:
     (place,) = (folder / "nnUNet_results" / DATASET / "pretraining").glob("*/*")
     units = json.loads((place / "state.json").read_text())["units"]
     weights = read_checkpoint(place / "checkpoint_final.pth")["network_weights"]
-    return {
-        "losses": units["learn"]["result"]["losses"],
-        "weights": {n: float(v.double().sum()) for n, v in weights.items()},
-    }
+    sums = {name: float(value.double().sum()) for name, value in weights.items()}
+    return {"losses": units["learn"]["result"]["losses"], **sums}
 
 
-ROUNDS = (
-    "pseudo-label 940 2d 0 -i @/unlabelled -p testPlans --strategy random -tr nnUNetTrainer_1epochs_2its -device cpu"
-)
-SHORT = "--per-round 2 --round-epochs 1 --round-iterations 2"
+def _run(name: str, command: str, make: Any, result: Any, *, nnunet: bool = True, again: str = "") -> Run:
+    """With nnU-Net's folders, if need be, and whole checkpoints at any moment."""
+    environment = NNUNET if nnunet else {}
+    words = tuple(command.split())
+    return Run(name, words, make, result, tuple(again.split()), environment, checkpoints_are_whole)
+
+
+ON_TINY = "940 2d 0 -p testPlans -device cpu"
+ROUNDS = "--strategy random -tr nnUNetTrainer_1epochs_2its --per-round 2 --round-epochs 1 --round-iterations 2"
 RUNS = {
     run.name: run
     for run in (
-        Run(
+        _run(
             "convert",
-            ("nnunet-covid", *["convert", "folder", "@/source", "-o", "@/raw", "--workers", "1"]),
+            "nnunet-covid convert folder @/source -o @/raw --workers 1",
             source,
             lambda folder: digests(folder / "raw"),
+            nnunet=False,
         ),
-        Run(
-            "link",
-            ("nnunet-covid", *["link", "-d", "601", "-a", "602", "-np", "1"]),
-            to_link,
-            _linked,
-            environment=NNUNET,
-        ),
-        Run(
+        _run(
             "evaluate",
-            ("nnunet-covid", *["evaluate", "@/predicted", "@/expected", "-o", "@/scores", "-n", "1"]),
+            "nnunet-covid evaluate @/predicted @/expected -o @/scores -n 1",
             to_evaluate,
-            lambda folder: digests(folder / "scores"),
+            lambda folder: digests(folder / "scores", folder),
+            nnunet=False,
         ),
-        Run(
-            "training",
-            ("nnUNetv2_train", *f"940 2d 0 -tr {TRAINER} -p testPlans -device cpu".split()),
-            planned_data_set,
-            _trained,
-            ("--c",),
-            NNUNET,
-            checkpoints_are_whole,
+        _run("link", "nnunet-covid link -d 601 -a 602 -np 1", to_link, _linked),
+        _run("training", f"nnUNetv2_train {ON_TINY} -tr {TRAINER}", planned_data_set, _trained, again="--c"),
+        _run(
+            "pseudo-label", f"nnunet-covid pseudo-label {ON_TINY} -i @/unlabelled {ROUNDS}", planned_data_set, _rounds
         ),
-        Run(
-            "pseudo-label",
-            ("nnunet-covid", *f"{ROUNDS} {SHORT}".split()),
-            planned_data_set,
-            _rounds,
-            environment=NNUNET,
-            whole=checkpoints_are_whole,
-        ),
-        Run(
+        _run(
             "pretrain",
-            (
-                "nnunet-covid",
-                *["pretrain", "940", "2d", "-i", "@/unlabelled", "-p", "testPlans", "-device", "cpu", "--steps", "40"],
-            ),
+            "nnunet-covid pretrain 940 2d -i @/unlabelled -p testPlans -device cpu --steps 40",
             planned_data_set,
             _pretrained,
-            environment=NNUNET,
-            whole=checkpoints_are_whole,
         ),
     )
 }
