@@ -55,10 +55,14 @@ class CaseFiles:
     files: tuple[Path, ...]
     label: Path | None = None
 
+    @property
+    def all_files(self) -> list[Path]:
+        """Of the image and the label map."""
+        return [*self.files, *([self.label] if self.label else [])]
+
     def content(self) -> str:
         """A digest of all its files, those behind a header included; their times say nothing of what they hold."""
-        paths = [*self.files, *([self.label] if self.label else [])]
-        return digest_of([sha256_of(file) for path in paths for file in (path, *data_files(path))], 32)
+        return digest_of([sha256_of(file) for path in self.all_files for file in (path, *data_files(path))], 32)
 
 
 @dataclass(frozen=True)
@@ -298,12 +302,21 @@ def read_labels(reader: Any, path: Path) -> tuple[NDArray[Any], dict[str, Any]]:
     return labels, properties
 
 
+def check_header(path: Path) -> None:
+    """Look at the header of an image or label map, which takes no time beside reading it.
+
+    Raises:
+        UserError: If it cannot be believed.
+    """
+    if fault := header_fault(path):
+        raise UserError(f"{path} cannot be used, {fault}")
+    if claim := false_claim(path):
+        raise UserError(f"{path} cannot be read: {claim}")
+
+
 def _read(read: Any, files: Any, paths: Sequence[Path]) -> tuple[NDArray[Any], dict[str, Any]]:
     for path in paths:
-        if fault := header_fault(path):
-            raise UserError(f"{path} cannot be used, {fault}")
-        if claim := false_claim(path):
-            raise UserError(f"{path} cannot be read: {claim}")
+        check_header(path)
     said = io.StringIO()
     try:
         with contextlib.redirect_stdout(said):
