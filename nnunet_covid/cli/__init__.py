@@ -36,6 +36,7 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
     "predict-guided": ("guided", "predict a folder with both stages of guided multi-class labelling"),
     "saliency": ("trained_model", "show where a trained model looks: attention maps and Grad-CAM of a folder"),
     "pseudo-label": ("pseudo_label", "train in rounds on labelled and pseudo-labelled images"),
+    "pretrain": ("pretrain", "teach a trainer's network on unlabelled images, for nnUNetv2_train -pretrained_weights"),
     "link": ("collaborative", "link other diseases and unlabelled images to a COVID data set for CollaborativeTrainer"),
     "relations": ("collaborative", "draw the relation matrices that CollaborativeTrainer has kept"),
     "demo": ("demo", "run the whole pipeline on a synthetic data set"),

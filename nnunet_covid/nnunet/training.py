@@ -180,11 +180,13 @@ class ChannelsSpared(BasicTransform):
 
 def spare_channels(transform: Any, channels: Sequence[int]) -> Any:
     """Keep all changes of intensity in nnU-Net's augmentation away from these channels; returns the augmentation."""
-    transform.transforms = [
-        ChannelsSpared(t, channels) if isinstance(getattr(t, "transform", t), ImageOnlyTransform) else t
-        for t in transform.transforms
-    ]
+    transform.transforms = [ChannelsSpared(t, channels) if _changes_intensity(t) else t for t in transform.transforms]
     return transform
+
+
+def _changes_intensity(transform: Any) -> bool:
+    """Whether it, or what it applies at random, changes an image and leaves its labels alone."""
+    return isinstance(getattr(transform, "transform", transform), ImageOnlyTransform)
 
 
 def without_timing(transform: Any) -> Any:
@@ -198,4 +200,10 @@ def without_timing(transform: Any) -> Any:
         without_timing(inner)
     if hasattr(transform, "transform"):
         without_timing(transform.transform)
+    return transform
+
+
+def spatial_only(transform: Any) -> Any:
+    """Take all changes of intensity out of nnU-Net's augmentation; returns the augmentation."""
+    transform.transforms = [t for t in transform.transforms if not _changes_intensity(t)]
     return transform
