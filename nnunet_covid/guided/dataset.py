@@ -25,7 +25,7 @@ from nnunet_covid.guided.maps import (
     maps_of_folds,
 )
 from nnunet_covid.header_claims import read_probabilities
-from nnunet_covid.nnunet.dataset import RawDataset, copy_image, open_raw_dataset, write_channel
+from nnunet_covid.nnunet.dataset import IMAGES, RawDataset, copy_image, open_raw_dataset, write_channel
 from nnunet_covid.raw_dataset.destination import (
     dataset_folder_name,
     is_environments_raw_folder,
@@ -99,7 +99,7 @@ def _checked_stage_one(raw: RawDataset, stage_one: Path | None) -> bool:
     path = stage_one / "dataset.json"
     if not path.is_file():
         raise UserError(f"{stage_one} is no trained model: it has no dataset.json")
-    first = read_dataset_json(path)
+    first = read_dataset_json(path, needed=IMAGES)
     if first["file_ending"] != raw.ending:
         raise UserError(f"stage 1 was trained on {first['file_ending']} images, {raw.folder} holds {raw.ending}")
     own, theirs = channel_names(raw.dataset_json), channel_names(first)

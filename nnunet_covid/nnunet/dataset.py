@@ -22,6 +22,7 @@ import numpy as np
 import SimpleITK as sitk
 from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 from numpy.typing import NDArray
 from PIL import Image
@@ -32,6 +33,8 @@ from nnunet_covid.files import environment_folder, environment_folders, files_in
 from nnunet_covid.header_claims import false_claim
 
 NIFTI = ".nii.gz"
+IMAGES = ("channel_names", "file_ending")
+"""What dataset.json says of images."""
 SLICE_SPACING = 999
 """nnU-Net's mark of a picture without a third axis."""
 Split = dict[str, list[str]]
@@ -153,7 +156,7 @@ def open_raw_dataset(text: str) -> RawDataset:
         UserError: If there is no such data set, or its images or labels are incomplete.
     """
     folder = raw_dataset_folder(text)
-    dataset_json = read_dataset_json(folder / "dataset.json")
+    dataset_json = read_dataset_json(folder / "dataset.json", needed=IMAGES)
     try:
         cases = _training_cases(folder, dataset_json)
     except (OSError, ValueError, KeyError) as e:
@@ -258,6 +261,23 @@ def require_trained_model(model: Path) -> None:
             raise UserError(
                 f"{model} is no trained model: it has no {name}; the folder is RESULTS/DATASET/TRAINER__PLANS__CONFIG"
             )
+    read_plans(model / "plans.json")
+    read_dataset_json(model / "dataset.json", needed=IMAGES)
+
+
+def read_plans(path: Path) -> PlansManager:
+    """The plans that ``nnUNetv2_plan_experiment`` has written.
+
+    Raises:
+        UserError: If the file is damaged or holds something else.
+    """
+    try:
+        plans = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(plans["configurations"], dict):
+            raise TypeError
+        return PlansManager(plans)
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise UserError(f"{path} is damaged or holds no plans; copy it again, or plan the data set again") from e
 
 
 def read_images(reader: Any, files: Sequence[Path]) -> tuple[NDArray[Any], dict[str, Any]]:

@@ -5,7 +5,7 @@ What is particular to one public data set (its folders, its label values, its li
 """
 # ruff: noqa: F401
 
-from nnunet_covid.raw_dataset.classes import ClassScheme, binary, distinct_values, listed_values, map_values
+from nnunet_covid.raw_dataset.classes import ClassScheme, binary, map_values, whole_labels
 from nnunet_covid.raw_dataset.convert import convert_dataset
 from nnunet_covid.raw_dataset.images import check_headers, read_scan
 from nnunet_covid.raw_dataset.names import LUNG_WORDS, case_stems, composed, masks_among, padded, pairing
@@ -21,6 +21,7 @@ from nnunet_covid.raw_dataset.source import (
     files_by_stem,
     find_files,
     find_root,
+    is_lossy,
     is_picture,
     pairs,
     read_patients,
