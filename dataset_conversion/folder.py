@@ -16,7 +16,7 @@ from typing import Any
 
 from nnunet_covid import raw_dataset as raw
 from nnunet_covid.errors import UserError
-from nnunet_covid.files import files_in, some_of
+from nnunet_covid.files import some_of
 from nnunet_covid.label_maps import MOST_CLASSES, distinct_values, listed_values
 
 INFO = raw.DatasetInfo(
@@ -75,7 +75,14 @@ class FolderLayout:
         image_folder = _chosen(source, self.images, IMAGE_FOLDERS) or source
         mask_folder = _chosen(source, self.masks, MASK_FOLDERS)
         lung_folder = _chosen(source, self.lungs, LUNG_FOLDERS)
-        images = _files_by_stem(image_folder, problems, apart_from=(mask_folder, lung_folder))
+        chosen = (image_folder, mask_folder, lung_folder)
+        if image_folder == source and raw.is_one_series(source, problems):
+            images = {source.resolve().name: source}
+        else:
+            images = _files_by_stem(image_folder, problems, apart_from=chosen)
+        for entry in raw.visible(source) if image_folder != source else ():
+            if entry not in chosen:
+                problems.leave_out(entry, "beside the folder of images, not in it")
         if mask_folder is None:
             beside = raw.masks_among(images)
             masks = {stem: path for stem, path in images.items() if stem in beside}
@@ -86,12 +93,13 @@ class FolderLayout:
                 raise UserError(f"{mask_folder} holds no masks; name the right folder", about="masks")
         lungs = _files_by_stem(lung_folder, problems) if lung_folder else {}
         if not images:
+            problems.raise_if_any()
             state = "is empty" if not any(image_folder.iterdir()) else "holds no image"
             if masks and mask_folder is None:
                 state = f"holds no image, since {some_of(path.name for path in masks.values())} are named as masks are"
             raise UserError(f"{image_folder} {state}; expected {', '.join(raw.IMAGE_ENDINGS)} files or DICOM series")
         images, masks, lungs = _by_case(images, masks, lungs, problems)
-        entries = {stem: Path(path.relative_to(image_folder).parts[0]) for stem, path in images.items()}
+        entries = {stem: Path((*path.relative_to(image_folder).parts, stem)[0]) for stem, path in images.items()}
         names = {stem: (raw.composed(entry.name), raw.stem_of(entry), stem) for stem, entry in entries.items()}
         patients = patients_of(names, self.patients, self.patient_pattern)
         cases = list(self._cases(images, masks, lungs, patients, problems))
@@ -132,17 +140,14 @@ def _chosen(source: Path, given: Path | None, usual: tuple[str, ...]) -> Path | 
 
 
 def _files_by_stem(folder: Path, problems: raw.Problems, apart_from: tuple[Path | None, ...] = ()) -> dict[str, Path]:
-    """By name without ending: image files, and the one image file directly in a folder, or DICOM series below it."""
+    """By name without ending: image files, and the one image file or DICOM series at or below a folder."""
     found: dict[str, Path] = {}
-    for entry in raw.visible(folder):
-        if entry in apart_from:
-            continue
-        inside = [path for path in (files_in(entry) if entry.is_dir() else [entry]) if raw.ending_of(path)]
-        if entry.is_dir() and not inside:
-            inside = raw.series_folders(entry)
+    for entry, inside in raw.images_by_entry(folder, problems, apart_from).items():
         if len(inside) > 1:
-            problems.add(entry, f"holds {len(inside)} images or DICOM series; a case's folder must hold one")
-        if len(inside) == 1:
+            listed = raw.described(inside, entry)
+            remedy = "a case's folder must hold one, its masks lie elsewhere under the same name"
+            problems.add(entry, f"holds {len(inside)} images or DICOM series ({listed}); {remedy}")
+        else:
             stem = raw.composed(entry.name) if entry.is_dir() else raw.stem_of(entry)
             if stem in found:
                 problems.add(inside[0], f"has the same name as {found[stem].name}; rename one of them")
@@ -241,7 +246,12 @@ def convert_folder(
     cases = layout.find_cases(source, problems)
     problems.raise_if_any()
     scheme = _scheme(labels) if labels else _recognised_scheme(cases, source)
-    info, found, schemes = replace(INFO, name=name), (lambda *_: cases), {"own": scheme}
+
+    def found(_: Path, of_conversion: raw.Problems) -> list[raw.SourceCase]:
+        of_conversion.left_out += problems.left_out
+        return cases
+
+    info, schemes = replace(INFO, name=name), {"own": scheme}
     if raw.is_picture(cases[0].image):
         recipe = raw.picture_recipe(info, found, schemes)
     else:
@@ -273,7 +283,7 @@ def _recognised_scheme(cases: Sequence[raw.SourceCase], source: Path) -> raw.Cla
     files_of: dict[int, list[str]] = defaultdict(list)
     for mask in (case.mask for case in cases if case.mask is not None):
         with suppress(raw.UnusableFile):
-            values = raw.read_grey(mask) if raw.is_picture(mask) else raw.read_voxels(mask)
+            values = raw.read_grey(mask) if raw.is_picture(mask) else raw.read_voxels(mask, is_mask=True)
             for value in set(distinct_values(raw.whole_labels(values, mask))) - {0}:
                 files_of[value].append(mask.name)
     if len(files_of) > 1:

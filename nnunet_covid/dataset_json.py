@@ -16,6 +16,8 @@ from nnunet_covid.errors import UserError
 
 BACKGROUND = "background"
 IGNORE = "ignore"
+IMAGES = ("channel_names", "file_ending")
+"""What the document says of images."""
 GUIDED_KEY = "nnunet_covid_guided"
 """Entry of a guided data set that says how its last channel, the infection map, was made."""
 UNTOUCHED = "nonorm"

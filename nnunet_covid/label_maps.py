@@ -12,12 +12,14 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from nnunet_covid.volume_files import NOT_FINITE
+
 TOLERANCE = 1e-3
 """Values this close to a whole number are taken for it: programs scale whole numbers and store 32-bit floats."""
 FEW_VALUES = 16
 COUNTED_VALUES = 1 << 16
-MOST_CLASSES = 10
-"""A picture of tissue has more grey levels than a label map has values."""
+MOST_CLASSES, LARGEST_VALUE = 10, 32
+"""A picture of tissue has more grey levels than a label map has values, and higher ones."""
 
 Labels = NDArray[np.integer]
 
@@ -36,7 +38,7 @@ def whole_numbers(values: NDArray[Any]) -> Labels:
     if values.dtype == np.bool_:
         return cast("Labels", values.astype(np.uint8))
     if not np.isfinite(values).all():
-        raise ValueError("holds voxels that are no finite numbers; set them to the value of the background")
+        raise ValueError(NOT_FINITE)
     low, high = float(values.min()), float(values.max())
     whole: Labels = np.rint(values).astype(np.uint8 if low > -0.5 and high <= 255 else np.int64)
     far = np.abs(values - whole) > TOLERANCE
@@ -62,16 +64,18 @@ def distinct_values(labels: Labels) -> list[int]:
 
 
 def values_like_labels(image: NDArray[Any]) -> list[int]:
-    """The values of what should be an image, where they are those of a label map: few, whole and not negative.
+    """The values of what should be an image, where they are those of a label map.
 
-    Empty where they are not, and for an image of one value.
+    That is 0 and few other whole numbers, small ones or, of a black and white picture, up to 255. Empty where they are
+    not, and for an image of one value.
     """
     few = image.ravel()[:: max(1, image.size // 4096)]  # enough to know most images by
     for part in (few, image):
         if len(np.unique(part)) > MOST_CLASSES:
             return []
     found = [float(value) for value in np.unique(image)]
-    plausible = len(found) > 1 and all(value.is_integer() and 0 <= value <= 255 for value in found)
+    largest = LARGEST_VALUE if len(found) > 3 else 255
+    plausible = len(found) > 1 and found[0] == 0 and found[-1] <= largest and all(v.is_integer() for v in found)
     return [int(value) for value in found] if plausible else []
 
 

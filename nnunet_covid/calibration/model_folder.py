@@ -30,7 +30,8 @@ from nnunet_covid.errors import UserError
 from nnunet_covid.evaluation.labels import LabelScheme, scheme_of_labels
 from nnunet_covid.files import environment_folder, files_in, replacing, some_of
 from nnunet_covid.header_claims import read_probabilities
-from nnunet_covid.nnunet.dataset import Split, fold_folders, read_labels, read_plans, read_splits, require_trained_model
+from nnunet_covid.nnunet.dataset import Split, read_labels, read_splits
+from nnunet_covid.nnunet.models import fold_folders, read_plans, require_trained_model
 
 SUFFIX = "_calibrated"
 """Of the trainer that a calibrated checkpoint names."""

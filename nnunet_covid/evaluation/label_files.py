@@ -25,7 +25,7 @@ from nnunet_covid.files import is_whole
 from nnunet_covid.geometry import Geometry
 from nnunet_covid.header_claims import GZIP, false_claim, false_claim_of
 from nnunet_covid.label_maps import Labels, distinct_values, whole_numbers
-from nnunet_covid.volume_files import header_fault, one_volume, unreadable
+from nnunet_covid.volume_files import NOT_FINITE, header_fault, loses_values, one_volume, unreadable
 
 # The readers of the two commonest endings, so that nnunetv2 need not be imported for them. Tests hold this against it.
 COMMON_READERS = {".png": "NaturalImage2DIO", ".nii.gz": "SimpleITKIO"}
@@ -149,6 +149,8 @@ def _read_with_itk(path: Path) -> tuple[Labels, Geometry]:
     if not is_whole(path, sitk.GetArrayViewFromImage(image)):
         raise UserError(f"{path}: is cut short or damaged; copy it again")
     image, fault = one_volume(image)
+    if loses_values(path, sitk.GetArrayViewFromImage(image)):
+        fault = NOT_FINITE
     if fault:
         raise UserError(f"{path}: {fault}")
     return _integers(sitk.GetArrayFromImage(image), path), Geometry.of_itk(image)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from nnunet_covid.dataset_json import GUIDED_KEY, channel_names, has_regions, read_dataset_json
+from nnunet_covid.dataset_json import GUIDED_KEY, IMAGES, channel_names, has_regions, read_dataset_json
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import environment_folders, replacing_folder, write_json
 from nnunet_covid.guided.maps import (
@@ -25,7 +25,7 @@ from nnunet_covid.guided.maps import (
     maps_of_folds,
 )
 from nnunet_covid.header_claims import read_probabilities
-from nnunet_covid.nnunet.dataset import IMAGES, RawDataset, copy_image, open_raw_dataset, write_channel
+from nnunet_covid.nnunet.dataset import RawDataset, copy_image, open_raw_dataset, write_channel
 from nnunet_covid.raw_dataset.destination import (
     dataset_folder_name,
     is_environments_raw_folder,

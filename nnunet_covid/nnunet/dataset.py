@@ -22,19 +22,25 @@ import numpy as np
 import SimpleITK as sitk
 from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
-from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 from numpy.typing import NDArray
 from PIL import Image
 
-from nnunet_covid.dataset_json import channel_names, ignore_label, read_dataset_json
+from nnunet_covid.dataset_json import IMAGES, channel_names, ignore_label, read_dataset_json
 from nnunet_covid.errors import UserError, reason_of
-from nnunet_covid.files import environment_folder, environment_folders, files_in, replacing, stays_below
+from nnunet_covid.files import (
+    digest_of,
+    environment_folder,
+    environment_folders,
+    files_in,
+    replacing,
+    sha256_of,
+    stays_below,
+)
 from nnunet_covid.header_claims import false_claim
+from nnunet_covid.volume_files import NOT_FINITE, NOT_UPRIGHT, data_files, header_fault, loses_values
 
 NIFTI = ".nii.gz"
-IMAGES = ("channel_names", "file_ending")
-"""What dataset.json says of images."""
 SLICE_SPACING = 999
 """nnU-Net's mark of a picture without a third axis."""
 Split = dict[str, list[str]]
@@ -48,6 +54,11 @@ class CaseFiles:
     name: str
     files: tuple[Path, ...]
     label: Path | None = None
+
+    def content(self) -> str:
+        """A digest of all its files, those behind a header included; their times say nothing of what they hold."""
+        paths = [*self.files, *([self.label] if self.label else [])]
+        return digest_of([sha256_of(file) for path in paths for file in (path, *data_files(path))], 32)
 
 
 @dataclass(frozen=True)
@@ -242,64 +253,34 @@ def read_splits(dataset: str, *places: Path) -> list[Split] | None:
         raise UserError(message) from e
 
 
-def fold_folders(model: Path, file: str = "") -> list[Path]:
-    """Folders of a model's folds that hold a file (or folder) of this name, by number; ``fold_all`` comes last."""
-    found = [path for path in model.glob("fold_*") if path.is_dir() and (path / file).exists()]
-    return sorted(found, key=lambda path: (not path.name[5:].isdecimal(), len(path.name), path.name))
-
-
-def require_trained_model(model: Path) -> None:
-    """Is this a folder of a trained model, as nnU-Net writes it?
-
-    Raises:
-        UserError: If not.
-    """
-    if not model.is_dir():
-        raise UserError(f"{model} is no folder; give a trained model, RESULTS/DATASET/TRAINER__PLANS__CONFIGURATION")
-    for name in ("plans.json", "dataset.json"):
-        if not (model / name).is_file():
-            raise UserError(
-                f"{model} is no trained model: it has no {name}; the folder is RESULTS/DATASET/TRAINER__PLANS__CONFIG"
-            )
-    read_plans(model / "plans.json")
-    read_dataset_json(model / "dataset.json", needed=IMAGES)
-
-
-def read_plans(path: Path) -> PlansManager:
-    """The plans that ``nnUNetv2_plan_experiment`` has written.
-
-    Raises:
-        UserError: If the file is damaged or holds something else.
-    """
-    try:
-        plans = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(plans["configurations"], dict):
-            raise TypeError
-        return PlansManager(plans)
-    except (OSError, ValueError, KeyError, TypeError) as e:
-        raise UserError(f"{path} is damaged or holds no plans; copy it again, or plan the data set again") from e
-
-
 def read_images(reader: Any, files: Sequence[Path]) -> tuple[NDArray[Any], dict[str, Any]]:
     """The image (channels, z, y, x) of the files of one case and its properties, from one of nnU-Net's readers.
 
     Raises:
-        UserError: If a file cannot be read.
+        UserError: If a file cannot be read, its header cannot be believed, or a voxel is no finite number.
     """
-    return _read(reader.read_images, [str(path) for path in files], files)
+    image, properties = _read(reader.read_images, [str(path) for path in files], files)
+    if not np.isfinite(image).all() or any(map(loses_values, files, image)):
+        raise UserError(f"{files[0]} {NOT_FINITE}")
+    return image, properties
 
 
 def read_labels(reader: Any, path: Path) -> tuple[NDArray[Any], dict[str, Any]]:
     """The label map (1, z, y, x) of a file and its properties, from one of nnU-Net's readers.
 
     Raises:
-        UserError: If it cannot be read.
+        UserError: If it cannot be read, its header cannot be believed, or it is not one label map.
     """
-    return _read(reader.read_seg, str(path), [path])
+    labels, properties = _read(reader.read_seg, str(path), [path])
+    if len(labels) != 1:
+        raise UserError(f"{path} holds {len(labels)} label maps; export one of them")
+    return labels, properties
 
 
 def _read(read: Any, files: Any, paths: Sequence[Path]) -> tuple[NDArray[Any], dict[str, Any]]:
     for path in paths:
+        if fault := header_fault(path):
+            raise UserError(f"{path} cannot be used, {fault}")
         if claim := false_claim(path):
             raise UserError(f"{path} cannot be read: {claim}")
     said = io.StringIO()
@@ -308,7 +289,8 @@ def _read(read: Any, files: Any, paths: Sequence[Path]) -> tuple[NDArray[Any], d
             return read(files)
     except Exception as e:  # every format has exceptions of its own
         lines = [line for line in said.getvalue().splitlines() if line.strip()]
-        raise UserError(f"{paths[0]} cannot be read: {lines[0] if lines else reason_of(e)}") from e
+        reason = NOT_UPRIGHT if "orthonormal" in str(e) else lines[0] if lines else reason_of(e)
+        raise UserError(f"{paths[0]} cannot be read: {reason}") from e
 
 
 def copy_image(source: Path, target: Path) -> None:

@@ -56,7 +56,7 @@ def checksums(
     """
     reader, expected = plans.image_reader_writer_class(), len(channel_names(dataset_json))
     result = {}
-    for case in tqdm(cases, desc=f"read {shown}", unit="image", leave=False):
+    for case in tqdm(cases, desc=f"read {shown}", unit="image", leave=False, disable=None):
         voxels, properties = read_images(reader, case.files)
         if len(voxels) != expected:
             raise UserError(f"{case.files[0]}: has {len(voxels)} channel(s), the data set's images have {expected}")

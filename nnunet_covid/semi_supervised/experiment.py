@@ -15,10 +15,11 @@ from nnunetv2.paths import nnUNet_preprocessed, nnUNet_results
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
-from nnunet_covid.dataset_json import read_dataset_json
+from nnunet_covid.dataset_json import IMAGES, read_dataset_json
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import digest_of, environment_folder
-from nnunet_covid.nnunet.dataset import IMAGES, dataset_name, read_plans, read_splits
+from nnunet_covid.nnunet.dataset import dataset_name, read_splits
+from nnunet_covid.nnunet.models import read_plans
 
 OWN_FOLDS = 5
 """That nnU-Net makes where there is no split file."""
