@@ -30,7 +30,8 @@ from nnunet_covid.auxiliary_data.links import (
 from nnunet_covid.dataset_json import foreground_values
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import remove_abandoned, writable_folder, write_json
-from nnunet_covid.nnunet.dataset import CaseFiles, RawDataset, list_cases, open_raw_dataset, read_images
+from nnunet_covid.nnunet.cases import CaseFiles, list_cases
+from nnunet_covid.nnunet.dataset import RawDataset, open_raw_dataset, read_images
 from nnunet_covid.nnunet.preprocess import VOXELS, Preprocessing, is_current, preprocess_cases
 
 SEED = 12345
