@@ -88,6 +88,7 @@ class FolderLayout:
         else:
             masks = _files_by_stem(mask_folder, problems)
             if not masks:
+                problems.raise_if_any()
                 raise UserError(f"{mask_folder} holds no masks; name the right folder", about="masks")
         lungs = _files_by_stem(lung_folder, problems) if lung_folder else {}
         if not images:
@@ -101,8 +102,11 @@ class FolderLayout:
         names = {stem: (raw.composed(entry.name), raw.stem_of(entry), stem) for stem, entry in entries.items()}
         patients = patients_of(names, self.patients, self.patient_pattern)
         cases = list(self._cases(images, masks, lungs, patients, problems))
-        if len({raw.is_picture(case.image) for case in cases}) > 1:
-            raise UserError(f"{source} holds pictures as well as volumes; convert them as two data sets")
+        pictures = [case.image.name for case in cases if raw.is_picture(case.image)]
+        if 0 < len(pictures) < len(cases):
+            problems.raise_if_any()
+            remedy = "convert them as two data sets, or take out what is no case"
+            raise UserError(f"{source} holds pictures as well as volumes ({some_of(pictures, 3)}); {remedy}")
         if not self.resample_masks or raw.is_picture(cases[0].image):
             raw.check_headers(cases, problems)
         return cases
@@ -146,7 +150,7 @@ def _files_by_stem(folder: Path, problems: raw.Problems, apart_from: tuple[Path 
             remedy = "a case's folder must hold one, its masks lie elsewhere under the same name"
             problems.add(entry, f"holds {len(inside)} images or DICOM series ({listed}); {remedy}")
         else:
-            stem = raw.composed(entry.name) if entry.is_dir() else raw.stem_of(entry)
+            stem = raw.stem_of(entry)  # some programs unpack a.nii.gz to a folder of this name
             if stem in found:
                 problems.add(inside[0], f"has the same name as {found[stem].name}; rename one of them")
             found.setdefault(stem, inside[0])

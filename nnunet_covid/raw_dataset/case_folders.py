@@ -11,14 +11,18 @@ from pathlib import Path
 from nnunet_covid.files import files_in, some_of
 from nnunet_covid.raw_dataset.dicom import is_dicom, read_dicom
 from nnunet_covid.raw_dataset.dicom_folder import dicom_folder
-from nnunet_covid.raw_dataset.source import IMAGE_ENDINGS, Problems, ending_of, visible
-from nnunet_covid.volume_files import data_files
+from nnunet_covid.raw_dataset.source import Problems, ending_of, visible
+from nnunet_covid.volume_files import data_files, header_fault
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".gz", ".bz2", ".xz", ".7z", ".rar")
 PAPERS = (".txt", ".csv", ".tsv", ".json", ".xml", ".md", ".pdf", ".doc", ".docx", ".xls", ".xlsx", ".html", ".log")
 HEADERS = (".mhd", ".nhdr", ".hdr")
 """Of images whose voxels lie in files of their own."""
+DATA = (".raw", ".zraw", ".img", ".bin")
+"""How such files are usually named."""
 NO_IMAGE = "no image"
+PACKED = "is packed; unpack it, one folder per case"
+KINDS = "NIfTI, NRRD, MetaImage, PNG, JPEG, BMP, TIFF, DICOM"
 
 
 def images_by_entry(folder: Path, problems: Problems, apart_from: Iterable[Path | None] = ()) -> dict[Path, list[Path]]:
@@ -87,12 +91,17 @@ def _images_below(entry: Path, problems: Problems) -> list[Path]:
     for path, reason in content.unusable:
         problems.add(path, reason)
     others = [(path, what) for path, what in content.left_out if path not in files]
-    if not images and not content.unusable:
+    packed = [path for path, _ in others if ending_of(path, ARCHIVES) and not _is_data(path)]
+    for path in packed:
+        problems.add(path, PACKED)
+    if not images and not content.unusable and not packed:
         listed = some_of((f"{path.relative_to(entry).as_posix()} is {what}" for path, what in others), 3)
         state = f"holds no image: {listed}" if others else "is empty"
         problems.add(entry, f"{state}; add its image, or take the folder out")
     elif images:
         for path, what in others:
+            if path in packed:
+                continue
             if read_dicom(path) is None:
                 _judge(path, problems)
             else:
@@ -113,14 +122,17 @@ def _judge(path: Path, problems: Problems) -> None:
     """A file that is no image: left out where that is plain, a problem where it may hold one."""
     if ending_of(path, PAPERS):
         problems.leave_out(path, NO_IMAGE)
-    elif any(path.name == data.name for header in files_in(path.parent) for data in _data_of(header)):
-        return
-    elif ending_of(path, ARCHIVES):
-        problems.add(path, "is packed; unpack it, one folder per case")
-    else:
-        problems.add(path, f"is none of {', '.join(IMAGE_ENDINGS)} and no DICOM; convert it, or take it out")
+    elif ending_of(path, ARCHIVES) and not _is_data(path):
+        problems.add(path, PACKED)
+    elif path.is_symlink() and not path.exists():
+        problems.add(path, f"is a link to {path.readlink()}, which is not there; bring it back, or take the link out")
+    elif not _is_data(path):
+        problems.add(path, f"is no image of a kind that is read ({KINDS}); convert it, or take it out")
 
 
-def _data_of(path: Path) -> tuple[Path, ...]:
-    """The files of voxels behind a header."""
-    return data_files(path) if ending_of(path, HEADERS) else ()
+def _is_data(path: Path) -> bool:
+    """Whether a file holds the voxels behind a header, or may, since a header beside it is at fault and told of."""
+    headers = [header for header in files_in(path.parent) if ending_of(header, HEADERS)]
+    return any(path.name == data.name for header in headers for data in data_files(header)) or (
+        path.suffix.lower() in DATA and any(map(header_fault, headers))
+    )

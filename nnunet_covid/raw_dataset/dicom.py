@@ -156,6 +156,7 @@ def is_dicom(path: Path) -> bool:
 @lru_cache(maxsize=1 << 16)
 def _read(path: Path, size: int, changed: int) -> DicomFile | None:
     pixel_bytes: list[int] = []
+    start = b""
 
     def at_pixels(tag: int, _: str | None, length: int) -> bool:
         if tag in PIXELS:
@@ -172,6 +173,8 @@ def _read(path: Path, size: int, changed: int) -> DicomFile | None:
             warnings.simplefilter("ignore")
             header = read_partial(stream, at_pixels, force=True, specific_tags=TAGS)
             found = _of_header(path, header, pixel_bytes)
+    except OSError:
+        raise
     except Exception:  # pydicom has no exception of its own for the many ways in which a header can be damaged
         return DicomFile(path, damaged=True) if start[128:] == b"DICM" else None
     is_image = UID(found.sop_class).name.endswith("Image Storage") or not (found.sop_class or found.modality)

@@ -76,12 +76,17 @@ def dicom_folder(folder: Path) -> DicomFolder:
     of_slices = {(file.path.parent, _kind_of_name(file.path)) for files in images.values() for file in files}
     for path in strangers:
         if path.suffix.lower() in ENDINGS or (path.parent, _kind_of_name(path)) in of_slices:
-            state = "is no DICOM file" if path.stat().st_size else "is empty"
-            unusable.append((path, f"{state}; download or export it again, or take it out"))
+            unusable.append((path, f"{_state(path)}; download or export it again, or take it out"))
         else:
             left_out.append((path, "no DICOM file"))
     ordered = sorted(series, key=lambda one: (one.folder, one.files[0].path))
     return DicomFolder(tuple(ordered), tuple(left_out), tuple(sorted(unusable)))
+
+
+def _state(path: Path) -> str:
+    if not path.exists():
+        return "is a link to a file that is not there"
+    return "is no DICOM file" if path.stat().st_size else "is empty"
 
 
 def _kind_of_name(path: Path) -> str:

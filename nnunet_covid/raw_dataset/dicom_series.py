@@ -142,7 +142,8 @@ def check_series(series: Series, *, is_mask: bool = False) -> list[Plane]:
     if lacking:
         what = "do not say where they lie (ImagePositionPatient, ImageOrientationPatient)"
         raise UnusableFile(
-            series.folder, f"{len(lacking)} slices {what}: {some_of(lacking, 3)}; export the series again"
+            series.folder,
+            f"{len(lacking)} of {len(planes)} slices {what}: {some_of(lacking, 3)}; export the series again",
         )
     return _in_order(series, planes)
 
@@ -155,6 +156,8 @@ def _fault_of_file(file: DicomFile, is_mask: bool) -> str | None:
         return "holds no pixels; download or export it again"
     if file.syntax.startswith(UNDECODABLE):
         return f"is compressed as {name_of_syntax(file.syntax)}, which cannot be decoded; export it again, uncompressed"
+    if file.colours == "MONOCHROME1" and not is_mask:
+        return "is stored inverted (MONOCHROME1), and decoders differ on what that means; export it as MONOCHROME2"
     if file.samples > 1 or file.colours not in GREY:
         return f"is in colours ({file.colours}), such as a dose report or a screenshot; take it out"
     if file.pixel_bytes != UNDEFINED and file.pixel_bytes < file.bytes_needed:
@@ -179,7 +182,7 @@ def _require_alike(series: Series, planes: Sequence[Plane]) -> None:
         ("has {} pixels, {} others have {}", lambda plane: plane.file.size),
         ("lies along {}, {} others along {}", lambda plane: plane.frame.orientation),
         ("has a pixel spacing of {} mm, {} others of {}", lambda plane: plane.frame.spacing),
-        ("{} a scale to Hounsfield units, {} others {} (RescaleIntercept)", _has_scale),
+        ("has {} to Hounsfield units (RescaleIntercept), {} others have {}", _scale),
     ):
         odd, usual = _unlike_most(planes, value)
         if odd:
@@ -196,8 +199,8 @@ def _require_alike(series: Series, planes: Sequence[Plane]) -> None:
         raise UnusableFile(planes[0].file.path, f"{said} (PixelSpacing); export the series again")
 
 
-def _has_scale(plane: Plane) -> str:
-    return "has" if plane.frame.rescale is not None else "has not"
+def _scale(plane: Plane) -> str:
+    return "a scale" if plane.frame.rescale is not None else "no scale"
 
 
 def _unlike_most(planes: Sequence[Plane], value: Callable[[Plane], Any]) -> tuple[list[Plane], Any]:
@@ -259,7 +262,8 @@ def _in_order(series: Series, planes: list[Plane]) -> list[Plane]:
     if np.abs(distances - typical).max() > SPACING_TOLERANCE * typical:
         where = int(np.abs(distances - typical).argmax())
         between = f"between {ordered[where].name} and {ordered[where + 1].name}"
-        reason = f"slices are missing (distances {distances.min():g} to {distances.max():g} mm), {between}"
+        span = f"distances {distances.min():g} to {distances.max():g} mm"
+        reason = f"slices are missing or unevenly spaced ({span}), {between}"
         raise UnusableFile(series.place, f"{reason}; download the whole series")
     sideways = np.linalg.norm(steps - np.outer(distances, normal), axis=1)
     if sideways.max() > SPACING_TOLERANCE * typical:

@@ -20,7 +20,8 @@ from nnunet_covid.errors import UserError
 from nnunet_covid.files import replacing, some_of
 from nnunet_covid.geometry import Geometry, Turn
 from nnunet_covid.lung_mask import segment_lungs
-from nnunet_covid.raw_dataset.case_folders import images_by_entry, is_one_series
+from nnunet_covid.raw_dataset.case_folders import KINDS, images_by_entry, is_one_series
+from nnunet_covid.raw_dataset.dicom import is_dicom
 from nnunet_covid.raw_dataset.dicom_folder import one_series
 from nnunet_covid.raw_dataset.dicom_series import check_series
 from nnunet_covid.raw_dataset.grey_scale import is_hounsfield, is_inverted
@@ -143,6 +144,8 @@ def images_and_masks(source: Path, output: Path, problems: Problems) -> list[tup
     """
     if not source.exists():
         raise UserError(f"{source} does not exist; give an image, a DICOM folder or a folder of images")
+    if source.is_file() and not ending_of(source) and not is_dicom(source):
+        raise UserError(f"{source} is no image of a kind that is read ({KINDS}); convert it, or unpack it")
     if source.is_file() or is_one_series(source, problems):
         allowed = (".png",) if is_picture(source) else SINGLE_FILE_ENDINGS
         if ending_of(output, allowed) is None:

@@ -49,7 +49,8 @@ class Problems:
 
     def add(self, path: Path, reason: str, about: str | None = None) -> None:
         """Remember that ``path`` cannot be used; ``reason`` ends with the remedy."""
-        self.found.append((relative_name(path, self.source), reason))
+        if (problem := (relative_name(path, self.source), reason)) not in self.found:
+            self.found.append(problem)
         self.about = about or self.about
 
     def leave_out(self, path: Path, reason: str) -> None:

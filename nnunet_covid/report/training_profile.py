@@ -10,7 +10,8 @@ import numpy as np
 import SimpleITK as sitk
 
 from nnunet_covid.errors import UserError
-from nnunet_covid.nnunet.dataset import CaseFiles, open_raw_dataset
+from nnunet_covid.nnunet.cases import CaseFiles
+from nnunet_covid.nnunet.dataset import open_raw_dataset
 from nnunet_covid.report.confidence import Profile, profile_of
 from nnunet_covid.report.model import TRAINED_AS, Observed, ReportModel, storage_order
 

@@ -110,11 +110,19 @@ BAD_INPUTS = [
         "LUNG1-005/series/002.dcm: is empty; download or export it again",
     ),
     entry(
+        "under_the_name_of_a_picture",
+        Kind.DAMAGED,
+        "a DICOM file under the name of a picture",
+        written(ct_slice(VOLUME[0], 0), "a.png"),
+        "images/a.png: is DICOM under the name of a picture; name it .dcm in a folder per case",
+        command="nnunet-covid lung-mask source/images/a.png lungs.png",
+    ),
+    entry(
         "frames_missing",
         Kind.UNUSED,
         "a multi-frame file with a gap between its frames",
         alone(enhanced(VOLUME, [at(number) for number in (0, 1, 2, 4, 5, 6)])),
-        "images/a/image: slices are missing (distances 2.5 to 5 mm), between frame 3 and frame 4; download",
+        "images/a/image: slices are missing or unevenly spaced (distances 2.5 to 5 mm), between frame 3 and frame 4",
     ),
     entry(
         "frames_of_two_phases",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import shutil
 from pathlib import Path
 
@@ -74,9 +75,38 @@ def loose(folder: Path) -> None:
         shutil.rmtree(folder / IMAGES / name)
 
 
+def packed_slices(folder: Path) -> None:
+    for path in sorted((folder / IMAGES / "a").iterdir()):
+        path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+
+
+def viewer(folder: Path) -> None:
+    for name in ("DICOM/A/IM", "VIEWER/START"):
+        (folder / "disc" / name).parent.mkdir(parents=True)
+    write_series(folder / "disc/DICOM/A", VOLUME, "IM{}")
+    write(dicom_object("1.2.840.10008.1.3.10", "", "1.2.5.1"), folder / "disc/DICOMDIR")
+    (folder / "disc/VIEWER/START.EXE").write_bytes(b"MZ")
+
+
+def two_patients_of_a_disc(folder: Path) -> None:
+    for number in range(2):
+        write_series(folder / f"disc/DICOM/PAT{number}/SER0", VOLUME, "IM{}", series=f"1.2.{number}")
+
+
+def broken_link(folder: Path) -> None:
+    (folder / IMAGES / "a/005.dcm").unlink()
+    (folder / IMAGES / "a/005.dcm").symlink_to("../moved/005.dcm")
+
+
 def mask_as_dicom(folder: Path) -> None:
     write_volume(folder / "source/masks/b.nii.gz", blob(VOLUME.shape, 0), spacing=(0.8, 0.7, 2.5))
     write(structure_set("SEG"), folder / "source/masks/a/seg.dcm")
+
+
+def written_bytes(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
 
 
 def nsclc_second_series(folder: Path) -> None:
@@ -188,7 +218,7 @@ BAD_INPUTS = [
         Kind.UNUSED,
         "a numpy file among the cases",
         bytes_of("c.npy", lambda _: b"\x93NUMPY"),
-        "images/c.npy: is none of .nii.gz",
+        "images/c.npy: is no image of a kind that is read (NIfTI",
         "convert it, or take it out",
     ),
     entry(
@@ -205,6 +235,60 @@ BAD_INPUTS = [
         "a mask as a DICOM segmentation object",
         mask_as_dicom,
         "masks/a: holds no image: seg.dcm is a segmentation (SEG); export it as NIfTI to use it as a mask",
+    ),
+    entry(
+        "zip_in_the_folder_of_its_case",
+        Kind.UNUSED,
+        "a series that is still packed, in the folder of its case",
+        lambda folder: written_bytes(folder / IMAGES / "c/ct.zip", b"PK\3\4"),
+        "images/c/ct.zip: is packed; unpack it, one folder per case",
+    ),
+    entry(
+        "packed_slices",
+        Kind.UNUSED,
+        "slices packed one by one",
+        packed_slices,
+        "images/a/000.dcm.gz: is packed; unpack it",
+        "images/a/005.dcm.gz: is packed",
+    ),
+    entry(
+        "source_packed_for_lungs",
+        Kind.UNUSED,
+        "a packed folder in place of the folder",
+        lambda folder: written_bytes(folder / "source.zip", b"PK\3\4"),
+        "source.zip is no image of a kind that is read (NIfTI",
+        "convert it, or unpack it",
+        command="nnunet-covid lung-mask source.zip lungs",
+    ),
+    entry(
+        "disc_with_viewer",
+        Kind.UNUSED,
+        "a whole disc, with the program to look at it",
+        viewer,
+        "disc/VIEWER: holds no image: START.EXE is no DICOM file; add its image, or take the folder out",
+        command="nnunet-covid convert folder disc -o raw",
+    ),
+    entry(
+        "disc_of_two_patients",
+        Kind.UNUSED,
+        "a disc of two patients",
+        two_patients_of_a_disc,
+        "disc/DICOM: holds 2 images or DICOM series (PAT0/SER0 (6 files, CT), PAT1/SER0 (6 files, CT))",
+        command="nnunet-covid convert folder disc -o raw",
+    ),
+    entry(
+        "broken_link_to_a_slice",
+        Kind.STALE,
+        "a link to a slice that was moved",
+        broken_link,
+        "images/a/005.dcm: is a link to a file that is not there; download or export it again, or take it out",
+    ),
+    entry(
+        "broken_link_to_a_case",
+        Kind.STALE,
+        "a link to the folder of a case that was moved",
+        lambda folder: (folder / IMAGES / "c").symlink_to("../moved/c"),
+        "images/c: is a link to ../moved/c, which is not there; bring it back, or take the link out",
     ),
     of_nsclc(
         "two_series_of_a_patient",

@@ -77,7 +77,8 @@ BAD_INPUTS = [
         Kind.UNUSED,
         "a slice is missing",
         slice_missing,
-        "images/a: slices are missing (distances 2.5 to 5 mm), between 002.dcm and 004.dcm; download the whole series",
+        "images/a: slices are missing or unevenly spaced (distances 2.5 to 5 mm), between 002.dcm and 004.dcm",
+        "download the whole series",
     ),
     entry(
         "tilted", Kind.UNITS, "the gantry was tilted", tilted, "images/a: the gantry was tilted; resample the series"
@@ -112,11 +113,19 @@ BAD_INPUTS = [
         "images/a/9.dcm: is in colours (RGB), such as a dose report or a screenshot; take it out",
     ),
     entry(
+        "inverted",
+        Kind.UNITS,
+        "slices on an inverted scale",
+        changed("a/*.dcm", PhotometricInterpretation="MONOCHROME1"),
+        "images/a/000.dcm: is stored inverted (MONOCHROME1)",
+        "export it as MONOCHROME2",
+    ),
+    entry(
         "position_of_one_missing",
         Kind.UNITS,
         "a slice without its position",
         changed("a/002.dcm", ImagePositionPatient=None),
-        "images/a: 1 slices do not say where they lie (ImagePositionPatient",
+        "images/a: 1 of 6 slices do not say where they lie (ImagePositionPatient",
         "002.dcm; export the series again",
     ),
     entry(
@@ -124,7 +133,7 @@ BAD_INPUTS = [
         Kind.UNITS,
         "slices without positions",
         changed("a/*.dcm", ImagePositionPatient=None),
-        "images/a: 6 slices do not say where they lie",
+        "images/a: 6 of 6 slices do not say where they lie",
         "000.dcm, 001.dcm, 002.dcm and 3 more; export the series again",
     ),
     entry(
@@ -146,7 +155,7 @@ BAD_INPUTS = [
         Kind.UNITS,
         "a slice without its scale to Hounsfield units",
         changed("a/002.dcm", RescaleIntercept=None),
-        "images/a/002.dcm: has not a scale to Hounsfield units, 5 others has",
+        "images/a/002.dcm: has no scale to Hounsfield units (RescaleIntercept), 5 others have a scale; take out",
     ),
     entry(
         "scale_missing",

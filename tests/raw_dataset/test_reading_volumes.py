@@ -26,7 +26,8 @@ def test_slices_are_ordered_by_position_not_by_name(tmp_path: Path) -> None:
 def test_a_missing_slice_is_noticed(tmp_path: Path) -> None:
     write_dicom_series(tmp_path, hounsfield(SHAPE, 0), skip=(3,))
     with pytest.raises(
-        UnusableFile, match=r"slices are missing \(distances 2\.5 to 5 mm\), between .* download the whole"
+        UnusableFile,
+        match=r"slices are missing or unevenly spaced \(distances 2\.5 to 5 mm\), between .* download the whole",
     ):
         read_volume(tmp_path)
 
