@@ -24,7 +24,8 @@ addEventListener("load", () => {
   document.dispatchEvent(new KeyboardEvent("keydown", {key: "ArrowUp"})); note();
   document.getElementById("switch").click(); note();
   const outside = performance.getEntriesByType("resource").filter(entry => !entry.name.startsWith("data:")).length;
-  setTimeout(() => { document.title = JSON.stringify([seen, outside, [...document.images].every(i => i.complete && i.naturalWidth > 0)]); }, 500);
+  setTimeout(() => {
+    document.title = JSON.stringify([seen, outside, [...document.images].every(i => i.complete && i.naturalWidth > 0)]); }, 500);
 });
 </script>"""
 
