@@ -108,9 +108,8 @@ class ReportDemo(Demo):
         """The infection of both visits; returns that of the second, ml."""
         volumes = [json.loads((r / "report.json").read_text())["quantities"]["infection_ml"] for r in self.reports]
         minutes = sum(self._done.values()) / 60.0
-        self._tell(
-            f"Infection {volumes[0]:.0f} ml on {VISITS[0]}, {volumes[1]:.0f} ml on {VISITS[1]}, after {minutes:.1f} minutes."
-        )
+        found = ", ".join(f"{volume:.0f} ml on {day}" for volume, day in zip(volumes, VISITS, strict=True))
+        self._tell(f"Infection {found}, after {minutes:.1f} minutes.")
         for folder in self.reports:
             self._tell(f"report       {folder / 'report.html'}")
         return float(volumes[-1])

@@ -25,7 +25,9 @@ addEventListener("load", () => {
   document.getElementById("switch").click(); note();
   const outside = performance.getEntriesByType("resource").filter(entry => !entry.name.startsWith("data:")).length;
   setTimeout(() => {
-    document.title = JSON.stringify([seen, outside, [...document.images].every(i => i.complete && i.naturalWidth > 0)]); }, 500);
+    const drawn = [...document.images].every(image => image.complete && image.naturalWidth > 0);
+    document.title = JSON.stringify([seen, outside, drawn]);
+  }, 500);
 });
 </script>"""
 
