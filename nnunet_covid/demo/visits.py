@@ -10,9 +10,11 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
+from numpy.typing import NDArray
 
 from nnunet_covid.demo.chest import Array, Chest, SyntheticCT
 from nnunet_covid.demo.pipeline import PLANS, Demo, Settings, Step
@@ -89,8 +91,8 @@ class ReportDemo(Demo):
         x, y = grid(size, pixel), grid(size, pixel, 8.0)
         heights: Array = np.arange(0.5 * THICKNESS, chest.height, THICKNESS)
         slices = [chest.slice(x, y, float(z)) for z in heights]
-        parts = [np.stack([getattr(s, name) for s in slices]) for name in ("hounsfield", "labels", "lungs")]
-        return SyntheticCT(*parts, (THICKNESS, pixel, pixel))
+        hounsfield, labels = (np.stack([getattr(s, name) for s in slices]) for name in ("hounsfield", "labels"))
+        return SyntheticCT(hounsfield, labels, np.stack([s.lungs for s in slices]), (THICKNESS, pixel, pixel))
 
     def _convert(self) -> None:
         """Step 2: the converter for one's own images."""
@@ -115,7 +117,7 @@ class ReportDemo(Demo):
         return float(volumes[-1])
 
 
-def _upright(array: Array, made: SyntheticCT) -> sitk.Image:
+def _upright(array: NDArray[Any], made: SyntheticCT) -> sitk.Image:
     """A volume drawn from the apex down as an image whose slices rise."""
     image = sitk.GetImageFromArray(array[::-1].copy())
     image.SetSpacing(made.spacing[::-1])
