@@ -153,6 +153,9 @@ def is_hidden(path: Path) -> bool:
 def files_in(folder: Path, ending: str = "", *, below: bool = False) -> list[Path]:
     """The files of a folder in the order of their names; hidden ones and links to a folder above are passed over.
 
+    A link to nothing counts as a file, so that whoever reads it says that it cannot be read.
+
+
     Args:
         folder: An empty list where there is none.
         ending: Of the file names.
@@ -162,7 +165,7 @@ def files_in(folder: Path, ending: str = "", *, below: bool = False) -> list[Pat
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         if is_hidden(path):
             continue
-        if path.is_file():
+        if path.is_file() or (path.is_symlink() and not path.exists()):
             found += [path] * path.name.endswith(ending)
         elif below and not (path.is_symlink() and path.resolve() in {above.resolve() for above in path.parents}):
             found += files_in(path, ending, below=True)

@@ -30,8 +30,9 @@ from nnunet_covid.auxiliary_data.links import (
 from nnunet_covid.dataset_json import foreground_values
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import remove_abandoned, writable_folder, write_json
-from nnunet_covid.nnunet.dataset import CaseFiles, RawDataset, list_cases, open_raw_dataset, read_images
-from nnunet_covid.nnunet.preprocess import Preprocessing, is_current, preprocess_cases
+from nnunet_covid.nnunet.cases import CaseFiles, list_cases
+from nnunet_covid.nnunet.dataset import RawDataset, open_raw_dataset, read_images
+from nnunet_covid.nnunet.preprocess import VOXELS, Preprocessing, is_current, preprocess_cases
 
 SEED = 12345
 """Of the draw where not all unlabelled images are taken."""
@@ -173,7 +174,7 @@ def make_link(
 def _preprocessed(covid: PlannedDataset, configuration: str, source: Source, processes: int) -> LinkedCases:
     """Bring the folder of a source up to date; what was pre-processed in another way is made anew."""
     folder, plans = _home(covid, configuration, source)
-    made_as = {"digest": covid.digest(configuration), "lesions": list(source.lesions)}
+    made_as = {"digest": covid.digest(configuration), "lesions": list(source.lesions), "properties": [VOXELS]}
     if folder.exists() and read_made_as(folder) != made_as:
         shutil.rmtree(folder)
     folder.mkdir(exist_ok=True)

@@ -16,7 +16,8 @@ from nnunet_covid.dataset_json import channel_names, label_values, read_dataset_
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import files_in
 from nnunet_covid.geometry import Turn
-from nnunet_covid.nnunet.dataset import CaseFiles, Split, list_cases, raw_dataset_folder, read_splits
+from nnunet_covid.nnunet.cases import CaseFiles, list_cases
+from nnunet_covid.nnunet.dataset import Split, raw_dataset_folder, read_splits
 from nnunet_covid.raw_dataset import Part, Scan, UnusableFile, read_scan
 
 

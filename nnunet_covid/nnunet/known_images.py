@@ -16,7 +16,8 @@ from tqdm import tqdm
 from nnunet_covid.dataset_json import channel_names
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import files_in
-from nnunet_covid.nnunet.dataset import CaseFiles, list_cases, read_images
+from nnunet_covid.nnunet.cases import CaseFiles, list_cases
+from nnunet_covid.nnunet.dataset import read_images
 
 
 class Checksum(NamedTuple):

@@ -26,12 +26,16 @@ from tqdm import tqdm
 from nnunet_covid.dataset_json import channel_names, lung_mask_channel
 from nnunet_covid.errors import UserError, reason_of
 from nnunet_covid.files import digest_of, map_in_processes, replacing, write_text
-from nnunet_covid.nnunet.dataset import CaseFiles, read_images, read_labels
+from nnunet_covid.nnunet.cases import CaseFiles
+from nnunet_covid.nnunet.dataset import read_images, read_labels
+from nnunet_covid.nnunet.known_images import checksum
 
 ENDINGS = (".b2nd", "_seg.b2nd", ".pkl")
 """The files of a pre-processed case; the last one to be moved into place says that the case is complete."""
 LESION_LABELS: dict[str, Any] = {"labels": {"background": 0, "lesion": 1}}
 """All that is needed of the labels of linked cases: where a patch with a lesion can be cut."""
+VOXELS = "sha256_of_voxels"
+"""Among the properties of a pre-processed case: :attr:`nnunet_covid.nnunet.known_images.Checksum.voxels`."""
 CONTENT = "made_of"
 """Entry of a case's properties: a digest of the files that it was pre-processed from."""
 OUTSIDE = -1
@@ -106,6 +110,7 @@ def preprocess_case(item: tuple[Path, CaseFiles], how: Preprocessing) -> None:
     reader = PlansManager(how.plans).image_reader_writer_class()
     data, properties = read_images(reader, case.files)
     labels = None if case.label is None else np.isin(read_labels(reader, case.label)[0], how.lesions).astype(np.int8)
+    properties = {**properties, VOXELS: checksum(data, properties).voxels}
     preprocess_image(target, case, data, labels, properties, how)
 
 

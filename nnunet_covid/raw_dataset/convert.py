@@ -76,7 +76,7 @@ def convert_dataset(
     folder = raw_base_folder(output) / name
     use_environment = is_environments_raw_folder(folder.parent)
     refuse_number_in_use(folder, search_environment=use_environment)
-    cases = _checked_cases(recipe, options, source)
+    cases = _checked_cases(recipe, options, source, tell)
     request = recipe.request(options)
     if folder.is_dir() and any(folder.iterdir()):
         _require_same_conversion(folder, request, cases, source)
@@ -91,7 +91,7 @@ def convert_dataset(
     return folder
 
 
-def _checked_cases(recipe: Recipe, options: Options, source: Path) -> list[SourceCase]:
+def _checked_cases(recipe: Recipe, options: Options, source: Path, tell: Tell) -> list[SourceCase]:
     """The cases that are to be converted; what can be seen without reading whole images is checked."""
     problems = Problems(source)
     cases = recipe.find_cases(source, problems)
@@ -108,6 +108,8 @@ def _checked_cases(recipe: Recipe, options: Options, source: Path) -> list[Sourc
                 case.image, f"would become the case {case.name}, as {other.image.name} does; rename one of them"
             )
     problems.raise_if_any()
+    for note in problems.notes():
+        tell(note)
     if not options.unlabelled:
         cases = [case for case in cases if case.part is not Part.UNLABELLED]
     if options.splits is not None:

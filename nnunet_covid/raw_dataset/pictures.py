@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from nnunet_covid.raw_dataset.classes import ClassScheme, map_colours, map_values
+from nnunet_covid.raw_dataset.dicom import is_dicom
 from nnunet_covid.raw_dataset.recipe import DatasetInfo, Recipe, SourceCase
 from nnunet_covid.raw_dataset.scan import Scan
 from nnunet_covid.raw_dataset.source import Problems, UnusableFile
@@ -27,6 +28,8 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         reason = "its header promises more pixels than any slice has; export it again, or cut it into slices"
         raise UnusableFile(path, reason) from e
     except Exception as e:  # each format of Pillow's has exceptions of its own for damaged bytes
+        if is_dicom(path):
+            raise UnusableFile(path, "is DICOM under the name of a picture; name it .dcm in a folder per case") from e
         reason = f"not a readable picture ({type(e).__name__}); download or export it again"
         raise UnusableFile(path, reason) from e
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nnunet_covid.errors import UserError
-from nnunet_covid.files import files_in, is_hidden
+from nnunet_covid.files import files_in, is_hidden, some_of
 from nnunet_covid.raw_dataset.names import composed
 
 SINGLE_FILE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
@@ -39,16 +39,29 @@ class Problems:
         source: The folder.
         found: File, as seen from the folder, and reason.
         about: The argument that would put one of them right.
+        left_out: What is passed over without harm to a case, file and what it is; the user hears of it as well.
     """
 
     source: Path
     found: list[tuple[str, str]] = field(default_factory=list)
     about: str | None = None
+    left_out: list[tuple[str, str]] = field(default_factory=list)
 
     def add(self, path: Path, reason: str, about: str | None = None) -> None:
         """Remember that ``path`` cannot be used; ``reason`` ends with the remedy."""
-        self.found.append((relative_name(path, self.source), reason))
+        if (problem := (relative_name(path, self.source), reason)) not in self.found:
+            self.found.append(problem)
         self.about = about or self.about
+
+    def leave_out(self, path: Path, reason: str) -> None:
+        """Remember that ``path`` is not used; ``reason`` says what it is."""
+        self.left_out.append((relative_name(path, self.source), reason))
+
+    def notes(self) -> list[str]:
+        """One line for each reason why something is left out."""
+        reasons = dict.fromkeys(reason for _, reason in self.left_out)
+        named = {reason: [file for file, why in self.left_out if why == reason] for reason in reasons}
+        return [f"note: left out {some_of(files, 3)}: {reason}" for reason, files in named.items()]
 
     @contextmanager
     def collecting(self) -> Iterator[None]:
@@ -74,7 +87,7 @@ class Problems:
 
 def relative_name(path: Path, base: Path) -> str:
     """``path`` as seen from ``base``, with forward slashes; the whole path where it lies elsewhere."""
-    if path == base or not path.is_relative_to(base):
+    if not path.is_relative_to(base):
         return path.as_posix()
     return path.relative_to(base).as_posix()
 

@@ -21,7 +21,8 @@ from nnunet_covid.dataset_json import channel_names
 from nnunet_covid.errors import UserError
 from nnunet_covid.figures.progress import draw_progress
 from nnunet_covid.files import map_in_processes, remove_abandoned, sha256_of, some_of, writable_folder
-from nnunet_covid.nnunet.dataset import CaseFiles, list_cases, read_images
+from nnunet_covid.nnunet.cases import CaseFiles, list_cases
+from nnunet_covid.nnunet.dataset import read_images
 from nnunet_covid.nnunet.known_images import Checksum, checksum, checksums, known_voxels
 from nnunet_covid.nnunet.preprocess import Preprocessing, is_preprocessed, preprocess_image
 from nnunet_covid.semi_supervised.experiment import Experiment

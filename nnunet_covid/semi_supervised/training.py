@@ -156,9 +156,7 @@ class TrainingMixin(InAnotherFolder):
         super().on_train_start()
         weights = self.training.class_weights
         if weights is not None:  # last, so that a trainer's own count of its labels does not matter
-            tensor = torch.tensor(weights, dtype=torch.float32, device=self.device)
-            for module in cross_entropies(self.loss):
-                setattr(module, "weights" if isinstance(module, ReweightedCrossEntropy) else "weight", tensor)
+            weigh_classes(self.loss, torch.tensor(weights, dtype=torch.float32, device=self.device))
         total = self.num_epochs * self.num_iterations_per_epoch
         self._bar = tqdm(total=total, desc=f"train {self.training.name}", unit="step", leave=False)
 
@@ -256,3 +254,9 @@ def cross_entropies(loss: Any) -> list[Any]:
     """The parts of a loss that class weights have a place in."""
     modules = loss.modules() if isinstance(loss, nn.Module) else []
     return [m for m in modules if isinstance(m, nn.CrossEntropyLoss | ReweightedCrossEntropy)]
+
+
+def weigh_classes(loss: Any, weights: torch.Tensor) -> None:
+    """Put class weights (C,) into the cross entropies of a loss."""
+    for module in cross_entropies(loss):
+        setattr(module, "weights" if isinstance(module, ReweightedCrossEntropy) else "weight", weights)
