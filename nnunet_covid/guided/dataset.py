@@ -25,7 +25,8 @@ from nnunet_covid.guided.maps import (
     maps_of_folds,
 )
 from nnunet_covid.header_claims import read_probabilities
-from nnunet_covid.nnunet.dataset import RawDataset, copy_image, open_raw_dataset, write_channel
+from nnunet_covid.nnunet.dataset import RawDataset, open_raw_dataset
+from nnunet_covid.nnunet.written_images import copy_image, write_channel
 from nnunet_covid.raw_dataset.destination import (
     dataset_folder_name,
     is_environments_raw_folder,
