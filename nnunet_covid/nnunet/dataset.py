@@ -21,7 +21,7 @@ from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_datas
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 from numpy.typing import NDArray
 
-from nnunet_covid.dataset_json import channel_names, ignore_label, read_dataset_json
+from nnunet_covid.dataset_json import IMAGES, channel_names, ignore_label, read_dataset_json
 from nnunet_covid.errors import UserError, reason_of
 from nnunet_covid.files import (
     environment_folder,
@@ -143,7 +143,7 @@ def open_raw_dataset(text: str) -> RawDataset:
         UserError: If there is no such data set, or its images or labels are incomplete.
     """
     folder = raw_dataset_folder(text)
-    dataset_json = read_dataset_json(folder / "dataset.json")
+    dataset_json = read_dataset_json(folder / "dataset.json", needed=IMAGES)
     try:
         cases = _training_cases(folder, dataset_json)
     except (OSError, ValueError, KeyError) as e:
@@ -188,27 +188,6 @@ def read_splits(dataset: str, *places: Path) -> list[Split] | None:
     except (OSError, ValueError, KeyError, TypeError) as e:
         message = f'{path} holds no splits; expected is a JSON list of {{"train": [names], "val": [names]}}'
         raise UserError(message) from e
-
-
-def fold_folders(model: Path, file: str = "") -> list[Path]:
-    """Folders of a model's folds that hold a file (or folder) of this name, by number; ``fold_all`` comes last."""
-    found = [path for path in model.glob("fold_*") if path.is_dir() and (path / file).exists()]
-    return sorted(found, key=lambda path: (not path.name[5:].isdecimal(), len(path.name), path.name))
-
-
-def require_trained_model(model: Path) -> None:
-    """Is this a folder of a trained model, as nnU-Net writes it?
-
-    Raises:
-        UserError: If not.
-    """
-    if not model.is_dir():
-        raise UserError(f"{model} is no folder; give a trained model, RESULTS/DATASET/TRAINER__PLANS__CONFIGURATION")
-    for name in ("plans.json", "dataset.json"):
-        if not (model / name).is_file():
-            raise UserError(
-                f"{model} is no trained model: it has no {name}; the folder is RESULTS/DATASET/TRAINER__PLANS__CONFIG"
-            )
 
 
 def read_images(reader: Any, files: Sequence[Path]) -> tuple[NDArray[Any], dict[str, Any]]:

@@ -11,7 +11,7 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from PIL import Image
 
 from nnunet_covid.errors import UserError
-from nnunet_covid.nnunet import dataset
+from nnunet_covid.nnunet import dataset, models
 from nnunet_covid.nnunet.cases import list_cases
 from nnunet_covid.nnunet.dataset import read_images, read_labels
 
@@ -128,8 +128,8 @@ def test_folds_of_a_model_come_by_number_and_the_fold_of_all_cases_last(tmp_path
         (tmp_path / name / "checkpoint_final.pth").touch()
     (tmp_path / "fold_2" / "checkpoint_final.pth").rename(tmp_path / "fold_2" / "checkpoint_best.pth")
     (tmp_path / "fold_7.png").touch()
-    assert [path.name for path in dataset.fold_folders(tmp_path)] == ["fold_0", "fold_2", "fold_10", "fold_all"]
-    found = dataset.fold_folders(tmp_path, "checkpoint_final.pth")
+    assert [path.name for path in models.fold_folders(tmp_path)] == ["fold_0", "fold_2", "fold_10", "fold_all"]
+    found = models.fold_folders(tmp_path, "checkpoint_final.pth")
     assert [path.name for path in found] == ["fold_0", "fold_10", "fold_all"]
 
 

@@ -275,7 +275,7 @@ def test_a_model_whose_labels_are_no_numbers(
     dataset_json["labels"]["consolidation"] = "a"
     (folder / "dataset.json").write_text(json.dumps(dataset_json))
     assert saliency(folder, tmp_path, tmp_path / "out") == 2
-    assert "cannot be opened: " in capsys.readouterr().err
+    assert "dataset.json: label 'consolidation' is 'a', but must be a whole number" in capsys.readouterr().err
 
 
 def test_previous_stages_of_a_model_without_one_are_refused(
