@@ -8,6 +8,11 @@ machine does falls on all alike, and the median over rounds counts.
 
     python benchmarks/step_cost.py PLANS.json 2d --trainers nnUNetTrainer_consistency [--device cuda]
 
+A step of `nnunet-covid pretrain` with a trainer's network is measured as pretrain:TRAINER, with masks drawn before, by
+the processes that load patches too:
+
+    python benchmarks/step_cost.py PLANS.json 2d --trainers nnUNetTrainer pretrain:nnUNetTrainer
+
 CollaborativeTrainer gets a batch of images of other diseases as large as the COVID batch, and with --unlabelled one of
 unlabelled images. A trainer with ``_consistency`` gets both views of as many unlabelled images.
 """
@@ -30,6 +35,7 @@ from pathlib import Path
 from typing import Any
 
 BASELINE = "nnUNetTrainer"
+PRETRAIN = "pretrain:"
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 DATASET = {"channel_names": {"0": "x"}, "labels": {"background": 0, "infection": 1}, "file_ending": ".png"}
 
@@ -95,6 +101,27 @@ def random_batch(trainer: Any, *, unlabelled: bool = False) -> Callable[[], dict
     return lambda: {**batch, "target": [t.clone() for t in target]}
 
 
+def pretraining_step(trainer: Any) -> Callable[[], Any]:
+    """A step of pre-training on random images."""
+    from types import SimpleNamespace
+
+    import torch
+
+    from nnunet_covid.pretraining.autoencoder import Autoencoder
+    from nnunet_covid.pretraining.masking import block_mask
+    from nnunet_covid.pretraining.options import PretrainingOptions
+    from nnunet_covid.pretraining.steps import Pretraining
+
+    options, manager = PretrainingOptions(), trainer.configuration_manager
+    images = random_batch(trainer)()["data"]
+    autoencoder = Autoencoder(bare_network(trainer), manager, 1, skips=options.skips).to(trainer.device)
+    mask = block_mask(len(images), manager.patch_size, autoencoder.stride, options.mask_share, torch.Generator())
+    batches: Any = SimpleNamespace(options=options)
+    compiled = trainer._do_i_compile()
+    learning = Pretraining(autoencoder, batches, [True], Path(), trainer.device, compiled=compiled)
+    return lambda: learning.step(images, mask)
+
+
 def measure(
     name: str,
     plans_file: Path,
@@ -107,7 +134,7 @@ def measure(
     """Seconds of each step, split into its parts, and peak memory in MiB beyond the idle trainer."""
     import torch
 
-    trainer = make_trainer(name, plans_file, configuration, device_name)
+    trainer = make_trainer(name.removeprefix(PRETRAIN), plans_file, configuration, device_name)
     device = trainer.device
     batch = random_batch(trainer, unlabelled=what == "unlabelled")
     trainer.network.train()
@@ -123,6 +150,8 @@ def measure(
         trainer.network.eval()
         trainer.set_deep_supervision_enabled(False)
     action = predict if what == "predict" else step
+    if name.startswith(PRETRAIN):
+        action = pretraining_step(trainer)
     idle = peak_memory(device)
     seconds = []
     for _ in range(steps + 1):
