@@ -12,11 +12,11 @@ from typing import Any
 
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunet_covid.dataset_json import channel_names, read_dataset_json
+from nnunet_covid.dataset_json import IMAGES, channel_names, read_dataset_json
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import stays_below, write_json
 from nnunet_covid.nnunet.dataset import dataset_name, nnunet_folder
-from nnunet_covid.nnunet.plans import read_plans
+from nnunet_covid.nnunet.models import read_plans
 from nnunet_covid.nnunet.preprocess import Preprocessing, is_preprocessed
 
 
@@ -57,7 +57,10 @@ class PlannedDataset:
 
     def identifier(self, configuration: str) -> str:
         """Name of the folder with the data of a configuration."""
-        return str(self.plans.get_configuration(configuration).data_identifier)
+        identifier = self.plans.get_configuration(configuration).data_identifier
+        if not stays_below(identifier, one_name=True):  # what is in that folder may be deleted
+            raise UserError(f"the plans {self.plans_name} keep data in {identifier!r}, which is no name; plan again")
+        return str(identifier)
 
     def data(self, configuration: str) -> Path:
         """That folder."""
@@ -78,7 +81,7 @@ def open_planned(number_or_name: str, plans_name: str) -> PlannedDataset:
         raise UserError(
             f"{plans} does not exist; run nnUNetv2_plan_and_preprocess -d {number} first, or name other plans"
         )
-    dataset_json = read_dataset_json(folder / "dataset.json")
+    dataset_json = read_dataset_json(folder / "dataset.json", needed=IMAGES)
     return PlannedDataset(name, folder, read_plans(plans), dataset_json)
 
 

@@ -30,8 +30,8 @@ from nnunet_covid.errors import UserError
 from nnunet_covid.evaluation.labels import LabelScheme, scheme_of_labels
 from nnunet_covid.files import environment_folder, files_in, replacing, some_of
 from nnunet_covid.header_claims import read_probabilities
-from nnunet_covid.nnunet.dataset import Split, fold_folders, read_labels, read_splits, require_trained_model
-from nnunet_covid.nnunet.plans import read_plans
+from nnunet_covid.nnunet.dataset import Split, read_labels, read_splits
+from nnunet_covid.nnunet.models import fold_folders, read_plans, require_trained_model
 
 SUFFIX = "_calibrated"
 """Of the trainer that a calibrated checkpoint names."""
@@ -107,8 +107,7 @@ def open_validation(
     """
     folds = trained_folds(model, checkpoint)
     manager = read_plans(model / "plans.json")
-    plans = manager.plans
-    dataset_json = read_dataset_json(model / "dataset.json")
+    plans, dataset_json = manager.plans, read_dataset_json(model / "dataset.json")
     preprocessed = environment_folder("nnUNet_preprocessed")
     if references is None:
         if preprocessed is None:

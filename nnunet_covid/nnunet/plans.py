@@ -1,37 +1,15 @@
-"""nnU-Net's plans files, read and looked through once: whoever uses them later finds what it expects.
+"""What every plans file of nnU-Net has: looked through once, so that whoever uses it later finds what it expects.
 
-What is made of plans stands in :mod:`nnunet_covid.nnunet.architecture` and :mod:`nnunet_covid.nnunet.preprocess`.
+Files are read in :mod:`nnunet_covid.nnunet.models`. What is made of plans stands in :mod:`nnunet_covid.nnunet.architecture` and :mod:`nnunet_covid.nnunet.preprocess`.
 """
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunet_covid.errors import UserError
 from nnunet_covid.files import stays_below
-
-REMEDY = "run nnUNetv2_plan_and_preprocess again, or restore the file"
-
-
-def read_plans(path: Path) -> PlansManager:
-    """The plans of a file.
-
-    Raises:
-        UserError: If it cannot be read, or lacks what every plans file of nnU-Net has.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as e:
-        raise UserError(f"{path}: cannot be read ({e.strerror}); {REMEDY}") from e
-    except (ValueError, RecursionError) as e:
-        raise UserError(f"{path}: is not valid JSON ({e}); {REMEDY}") from e
-    if fault := fault_of_plans(content):
-        raise UserError(f"{path}: is no plans file of nnU-Net, {fault}; {REMEDY}")
-    return PlansManager(content)
 
 
 def fault_of_plans(content: Any) -> str | None:

@@ -26,11 +26,11 @@ from torch import nn
 from torch._dynamo import OptimizedModule
 
 from nnunet_covid.checkpoint import refusal_of, restricted
-from nnunet_covid.dataset_json import channel_names, foreground_values, read_dataset_json
+from nnunet_covid.dataset_json import channel_names, foreground_values
 from nnunet_covid.errors import UserError
 from nnunet_covid.nnunet.cases import CaseFiles, list_cases
-from nnunet_covid.nnunet.dataset import fold_folders, read_images, read_labels, require_trained_model
-from nnunet_covid.nnunet.plans import fault_of_plans
+from nnunet_covid.nnunet.dataset import read_images, read_labels
+from nnunet_covid.nnunet.models import fold_folders, require_trained_model
 from nnunet_covid.startup import chosen_device, offer_trainers
 
 Position = tuple[Any, ...]
@@ -109,17 +109,6 @@ class TrainedModel:
                 )
                 self.predictor.initialize_from_trained_model_folder(str(folder), self.folds, checkpoint)
                 _ = self.predictor.label_manager.foreground_labels  # nnU-Net reads the labels only now
-            described = read_dataset_json(folder / "dataset.json")
-            if lacking := {"file_ending", "channel_names"} - {
-                *described,
-                *(["channel_names"] * ("modality" in described)),
-            }:
-                raise UserError(f"{folder / 'dataset.json'}: has no {min(lacking)!r}; copy the model folder again")
-            channel_names(described)
-            if fault := fault_of_plans(self.predictor.plans_manager.plans):
-                raise UserError(f"{folder} cannot be opened: plans.json is no plans file of nnU-Net, {fault}")
-        except UserError:
-            raise
         except Exception as e:  # a foreign model leads nnU-Net and torch into whatever its files say
             reason = refusal_of(e).split(" in nnunetv2.training")[0]
             raise UserError(f"{folder} cannot be opened: {reason}") from e
