@@ -1,6 +1,7 @@
 """What every plans file of nnU-Net has: looked through once, so that whoever uses it later finds what it expects.
 
-Files are read in :mod:`nnunet_covid.nnunet.models`. What is made of plans stands in :mod:`nnunet_covid.nnunet.architecture` and :mod:`nnunet_covid.nnunet.preprocess`.
+Files are read in :mod:`nnunet_covid.nnunet.models`. What is made of plans stands in
+:mod:`nnunet_covid.nnunet.architecture` and :mod:`nnunet_covid.nnunet.preprocess`.
 """
 
 from __future__ import annotations

@@ -147,7 +147,8 @@ class _Conversion:
                     raise UserError(f"another process has just written {self.folder}; run the same command again")
                 return self._run(Staging(self.folder, self.request), workers)
         except OSError as e:
-            message = f"cannot write {self.folder} ({e.strerror}); name a folder of yours, or set nnUNet_raw"
+            reason = "Not a directory" if isinstance(e, FileExistsError) else e.strerror
+            message = f"cannot write {self.folder} ({reason}); name a folder of yours, or set nnUNet_raw"
             raise UserError(message, about="output") from e
 
     def _run(self, staging: Staging, workers: int) -> tuple[list[CaseRecord], list[Split]]:

@@ -17,6 +17,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import blosc2
+
 from nnunet_covid.files import UNFINISHED
 
 KILLS = int(os.environ.get("NNUNET_COVID_KILLS", "3"))
@@ -39,12 +41,12 @@ class Zygote:
             env={**os.environ, **QUIET, "PYTHONPATH": path},
         )
 
-    def start(self, run: Run, folder: Path) -> int:
-        """The number of the process of a command."""
+    def start(self, run: Run, folder: Path, user: int | None = None) -> int:
+        """The number of the process of a command; only root can start it as another user."""
         command = [word.replace("@", str(folder)) for word in run.command]
         environment = {name: value.replace("@", str(folder)) for name, value in run.environment.items()}
         log = str(folder.with_name(folder.name + ".log"))
-        task = {"command": command, "environment": environment, "folder": str(folder), "log": log}
+        task = {"command": command, "environment": environment, "folder": str(folder), "log": log, "user": user}
         self._process.stdin.write((json.dumps(task) + "\n").encode())  # type: ignore[union-attr]
         return int(self._line())
 
@@ -170,13 +172,20 @@ def _difference(found: object, expected: object) -> str:
 
 
 def digests(folder: Path, home: Path | None = None) -> dict[str, str]:
-    """Name to SHA-256 of every file below a folder; of what a pickle holds; ``home`` may stand in any of them."""
+    """Name to SHA-256 of every file below a folder, of pickles and pre-processed images of what they hold.
+
+    Args:
+        folder: Where to look.
+        home: A folder whose name may stand in the files.
+    """
     found = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             content = path.read_bytes()
             if path.suffix == ".pkl":
                 content = repr(pickle.loads(content)).encode()
+            if path.suffix == ".b2nd":  # its threads store the blocks in the order in which they finish
+                content = blosc2.open(str(path), mode="r")[:].tobytes()
             if home is not None:
                 content = content.replace(str(home).encode(), b"@")
             found[path.relative_to(folder).as_posix()] = hashlib.sha256(content).hexdigest()
