@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import planned
@@ -59,6 +60,7 @@ def document_is_damaged(name: str, text: str):
     return spoil
 
 
+SWAPPED = {**planned.dataset_json(), "labels": {"0": "background", "1": "infection"}}
 SALIENCY = "nnunet-covid saliency model images out -device cpu"
 GUIDED = "nnunet-covid predict-guided model guided images out -device cpu --disable_tta"
 LUNGS = "nnunet-covid lung-mask images out --method threshold"
@@ -151,7 +153,7 @@ BAD_INPUTS = [
         Kind.LABELS,
         "a model whose dataset.json has names and values of labels swapped",
         SALIENCY,
-        spoilt(WITH_MODEL, document_is_damaged("dataset.json", '{"labels": {"0": "background", "1": "infection"}}')),
-        ("model/dataset.json: is incomplete, it has no 'channel_names'; convert the data set again",),
+        spoilt(WITH_MODEL, document_is_damaged("dataset.json", json.dumps(SWAPPED))),
+        ("model/dataset.json: names and values of 'labels' are swapped; write {\"background\": 0}",),
     ),
 ]
