@@ -52,8 +52,7 @@ def predict_guided(
         UserError: If the stages do not fit each other, or no image can be used; before anything is written.
         PartlyDoneError: If some images could not be used, at the end.
     """
-    kind = _checked_kind(stage_one, stage_two)
-    ending, channels = stage_two.ending, stage_two.channels - 1
+    kind, ending = _checked_kind(stage_one, stage_two), stage_two.ending
 
     def files(case: CaseFiles) -> dict[str, Path]:
         """Everything a finished case has."""
@@ -61,7 +60,7 @@ def predict_guided(
         made |= {"probabilities": output / f"{case.name}.npz"} if save_probabilities else {}
         return made | ({"infection": output / "infection" / f"{case.name}{ending}"} if save_infection else {})
 
-    cases = list_cases(images, ending, channels)
+    cases = list_cases(images, ending, stage_two.channels - 1)
     missing = [case for case in cases if overwrite or not all(path.is_file() for path in files(case).values())]
     unusable = Unusable()
     usable = _images(stage_two, missing, unusable)
