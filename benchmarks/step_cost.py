@@ -6,13 +6,15 @@ machine does falls on all alike, and the median over rounds counts.
     python benchmarks/step_cost.py PLANS.json 2d --trainers nnUNetTrainer InfNetTrainer [--device cuda]
     python benchmarks/step_cost.py PLANS.json 2d --trainers CollaborativeTrainer [--unlabelled | --predict]
 
+    python benchmarks/step_cost.py PLANS.json 2d --trainers nnUNetTrainer_consistency [--device cuda]
+
 A step of `nnunet-covid pretrain` with a trainer's network is measured as pretrain:TRAINER, with masks drawn before, by
 the processes that load patches too:
 
     python benchmarks/step_cost.py PLANS.json 2d --trainers nnUNetTrainer pretrain:nnUNetTrainer
 
 CollaborativeTrainer gets a batch of images of other diseases as large as the COVID batch, and with --unlabelled one of
-unlabelled images.
+unlabelled images. A trainer with ``_consistency`` gets both views of as many unlabelled images.
 """
 
 from __future__ import annotations
@@ -44,13 +46,19 @@ def make_trainer(name: str, plans_file: Path, configuration: str, device_name: s
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
         os.environ[variable] = folder
+    import numpy as np
     import torch
     from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as stock
 
     from nnunet_covid import trainers
+    from nnunet_covid.auxiliary_data.links import LinkedCases
+    from nnunet_covid.auxiliary_data.unlabelled import UnlabelledCases
+    from nnunet_covid.trainers import consistency
 
     stock.infer_dataset_class = lambda folder: None
-    no_data = {"usable_link": lambda *_: None, "general_checkpoint": lambda *_: None}
+    cases = LinkedCases("images", "images", ("a", "b"))
+    consistency.linked_unlabelled = lambda *_: UnlabelledCases(cases, "link")
+    no_data = {"usable_link": lambda *_: None, "general_checkpoint": lambda *_: None, "unlabelled_images": cases}
     kind = type(name, (getattr(trainers, f"{name}_1epochs"),), no_data)
     plans = {**json.loads(plans_file.read_text()), "continue_training": False}
     trainer = kind(plans, configuration, 0, DATASET, torch.device(device_name))
@@ -58,6 +66,10 @@ def make_trainer(name: str, plans_file: Path, configuration: str, device_name: s
     trainer.initialize()
     if hasattr(trainer, "reweighted"):
         trainer.reweighted.set_counts([4, 1])
+    if isinstance(trainer, consistency.Consistency):
+        trainer.start_teacher()
+        trainer.draws = np.random.default_rng(0)
+        trainer.on_train_epoch_start()
     return trainer
 
 
@@ -84,6 +96,8 @@ def random_batch(trainer: Any, *, unlabelled: bool = False) -> Callable[[], dict
         batch["other"] = torch.randn(shape)
     if getattr(trainer, "uses_relations", False) and unlabelled:
         batch["unlabelled"] = torch.randn(shape)
+    if hasattr(trainer, "unlabelled_loss"):
+        batch["views"] = torch.randn(shape[0], 2, *shape[2:])
     return lambda: {**batch, "target": [t.clone() for t in target]}
 
 

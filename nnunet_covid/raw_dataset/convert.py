@@ -18,6 +18,7 @@ from nnunet_covid.errors import UserError
 from nnunet_covid.files import map_in_processes, sha256_of, some_of
 from nnunet_covid.geometry import Turn
 from nnunet_covid.label_maps import listed_values, values_like_labels
+from nnunet_covid.raw_dataset.case_folders import leave_out_unused
 from nnunet_covid.raw_dataset.classes import ClassScheme
 from nnunet_covid.raw_dataset.destination import (
     CaseRecord,
@@ -109,6 +110,7 @@ def _checked_cases(recipe: Recipe, options: Options, source: Path, tell: Tell) -
                 case.image, f"would become the case {case.name}, as {other.image.name} does; rename one of them"
             )
     problems.raise_if_any()
+    leave_out_unused(cases, problems)
     for note in problems.notes():
         tell(note)
     if not options.unlabelled:
