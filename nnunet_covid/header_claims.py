@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nnunet_covid.errors import UserError, reason_of
-from nnunet_covid.volume_files import data_files
+from nnunet_covid.volume_files import data_files, fault_of_number_of_axes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -40,6 +40,8 @@ def false_claim(path: Path) -> str | None:
     """
     if path.name.lower().endswith((".tif", ".tiff")):
         return _false_claim_of_tiff(path)
+    if fault := fault_of_number_of_axes(path):
+        return fault
     import SimpleITK as sitk
 
     header = sitk.ImageFileReader()
@@ -121,10 +123,15 @@ def _fault_of_directories(path: Path) -> str | None:
     seen: set[int] = set()
     offset = struct.unpack_from(f"{order}I", content, 4)[0] if len(content) >= 8 else 0
     while offset:
-        end = offset + 2 + 12 * struct.unpack_from(f"{order}H", content, offset)[0] if offset + 2 <= len(content) else 0
-        entries = [struct.unpack_from(f"{order}HHI", content, at) for at in range(offset + 2, end, 12) if at + 8 <= end]
-        if offset in seen or not end or end + 4 > len(content) or any(n > len(content) for _, _, n in entries):
-            return "its directory of pages is damaged; export it again"
+        damaged = "its directory of pages is damaged; export it again"
+        if offset in seen or offset + 2 > len(content):
+            return damaged
+        end = offset + 2 + 12 * struct.unpack_from(f"{order}H", content, offset)[0]
+        if end + 4 > len(content):
+            return damaged
+        counts = [struct.unpack_from(f"{order}I", content, at + 4)[0] for at in range(offset + 2, end, 12)]
+        if any(count > len(content) for count in counts):
+            return damaged
         seen.add(offset)
         offset = struct.unpack_from(f"{order}I", content, end)[0]
     return None

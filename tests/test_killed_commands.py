@@ -24,10 +24,10 @@ pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="no
 
 QUICK = ("convert", "evaluate", "link")
 LONG = ("training", "pseudo-label", "pretrain")
-"""Seconds of torch each: killed once in the short run."""
+"""Minutes of torch each: only where the variable asks for kills."""
 NOBODY = 65534
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk or become somebody else")
-WRITTEN = {"convert": "raw", "evaluate": "scores", "link": "nnUNet_preprocessed", "training": "nnUNet_results"}
+WRITTEN = {"convert": "raw", "evaluate": "scores", "link": "nnUNet_preprocessed"}
 """Where a command writes, in the folder of a life."""
 
 
@@ -44,10 +44,10 @@ def test_killed_and_given_again(name: str, zygote: Zygote, tmp_path: Path) -> No
 
 
 @pytest.mark.e2e
+@pytest.mark.skipif("NNUNET_COVID_KILLS" not in os.environ, reason="minutes: set NNUNET_COVID_KILLS")
 @pytest.mark.parametrize("name", LONG)
 def test_killed_trainings_go_on(name: str, zygote: Zygote, tmp_path: Path) -> None:
-    kills = KILLS if KILLS > 3 else 1
-    assert kill_and_go_on(RUNS[name], zygote, tmp_path, kills).kills >= kills
+    assert kill_and_go_on(RUNS[name], zygote, tmp_path, KILLS).kills >= KILLS
 
 
 def told(run: Run, zygote: Zygote, folder: Path, *, user: int | None = None) -> str:
@@ -64,7 +64,7 @@ def told(run: Run, zygote: Zygote, folder: Path, *, user: int | None = None) -> 
 
 
 @as_root
-@pytest.mark.parametrize("name", ["convert", "evaluate", "link", "training"])
+@pytest.mark.parametrize("name", QUICK)
 def test_a_full_disk_is_told_and_leaves_nothing_half_written(name: str, zygote: Zygote, tmp_path: Path) -> None:
     run, folder = RUNS[name], tmp_path / "life"
     folder.mkdir()
@@ -122,7 +122,9 @@ def test_a_second_process_is_told(name: str, zygote: Zygote, tmp_path: Path) -> 
     run.make(folder)
     (folder / "raw").mkdir(exist_ok=True)
     preprocessed = folder / FOLDERS[1] / "Dataset601_Covid"
-    lock = {"convert": folder / "raw/.Dataset590_Own.lock", "link": preprocessed / ".nnUNetPlans_link.json.lock"}[name]
+    lock = {"convert": folder / "raw/.Dataset599_Folder.lock", "link": preprocessed / ".nnUNetPlans_link.json.lock"}[
+        name
+    ]
     with alone(lock, "this", "wait"):
         assert "another process is at work on" in told(run, zygote, folder)
     zygote.start(run, folder)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from nnunet_covid.disturbances import alone, full_disk_told
+from nnunet_covid.disturbances import FULL, alone, full_disk_told
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import map_in_processes, sha256_of, some_of
 from nnunet_covid.geometry import Turn
@@ -161,6 +161,8 @@ class _Conversion:
                 staging.discard()
             raise
         except OSError as e:
+            if e.errno in FULL:
+                raise
             reason = f"{e.filename or self.folder}: {e.strerror or e}"
             raise UserError(f"{reason}; put this right and run the same command to go on") from e
 

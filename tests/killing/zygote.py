@@ -25,6 +25,7 @@ from nnunet_covid.cli import main
 from nnunet_covid.files import write_json
 
 IMPORTED = (
+    "encodings.utf_8_sig",
     "nnunetv2.run.run_training",
     "nnunet_covid.cli.collaborative",
     "nnunet_covid.cli.convert",
