@@ -9,10 +9,12 @@ readers; label maps and maps are written in the format and geometry of the image
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import json
 import re
 import shutil
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,7 +30,7 @@ from PIL import Image
 
 from nnunet_covid.dataset_json import channel_names, ignore_label, read_dataset_json
 from nnunet_covid.errors import UserError, reason_of
-from nnunet_covid.files import environment_folder, environment_folders, files_in, replacing
+from nnunet_covid.files import environment_folder, environment_folders, files_in, is_whole, replacing
 
 NIFTI = ".nii.gz"
 SLICE_SPACING = 999
@@ -176,7 +178,14 @@ def _training_cases(folder: Path, dataset_json: dict[str, Any]) -> list[CaseFile
     return [replace(case, label=folder / "labelsTr" / f"{case.name}{ending}") for case in found]
 
 
-def list_cases(folder: Path, ending: str, channels: int, *, one_file_may_hold_all: bool = True) -> list[CaseFiles]:
+def list_cases(
+    folder: Path,
+    ending: str,
+    channels: int,
+    *,
+    one_file_may_hold_all: bool = True,
+    refused: dict[str, str] | None = None,
+) -> list[CaseFiles]:
     """Every case of a folder of images ``CASE_0000.ending``, ``CASE_0001.ending`` and so on, in the order of names.
 
     Args:
@@ -185,10 +194,17 @@ def list_cases(folder: Path, ending: str, channels: int, *, one_file_may_hold_al
         channels: Channels that are expected.
         one_file_may_hold_all: Take a case with channel 0000 alone for one file with all channels (an RGB picture); how
             many it really holds shows when it is read.
+        refused: Receives the reason for which a case (or a file whose name is wrong) is left out, instead of an error.
 
     Raises:
         UserError: If there is no image, a name does not end in a channel number, or channels are missing or too many.
     """
+
+    def refuse(name: str, reason: str) -> None:
+        if refused is None:
+            raise UserError(reason)
+        refused[name] = reason
+
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder; give the folder that holds the images, CASE_0000{ending} and so on")
     pattern = re.compile(rf"(?P<case>.+)_(?P<channel>\d{{4}}){re.escape(ending)}")
@@ -197,9 +213,12 @@ def list_cases(folder: Path, ending: str, channels: int, *, one_file_may_hold_al
         match = pattern.fullmatch(path.name)
         if match is None:
             example = f"{path.name.removesuffix(ending)}_0000{ending}"
-            raise UserError(f"{path}: nnU-Net wants the channel in the name; rename it to {example}")
+            refuse(
+                path.name.removesuffix(ending), f"{path}: nnU-Net wants the channel in the name; rename it to {example}"
+            )
+            continue
         found.setdefault(match["case"], []).append(int(match["channel"]))
-    if not found:
+    if not found and not refused:
         raise UserError(
             f"{folder} holds no image that ends in {ending}, such as CASE_0000{ending}; dataset.json says so"
         )
@@ -208,10 +227,11 @@ def list_cases(folder: Path, ending: str, channels: int, *, one_file_may_hold_al
         if numbers not in allowed:
             listed = ", ".join(f"{number:04d}" for number in numbers)
             expected = "0000 is" if channels == 1 else f"0000 to {channels - 1:04d} are"
-            raise UserError(f"{folder}: case {case} has channels {listed}, but {expected} expected")
+            refuse(case, f"{folder}: case {case} has channels {listed}, but {expected} expected")
     return [
         CaseFiles(case, tuple(folder / f"{case}_{number:04d}{ending}" for number in numbers))
         for case, numbers in sorted(found.items())
+        if numbers in allowed
     ]
 
 
@@ -273,10 +293,13 @@ def read_labels(reader: Any, path: Path) -> tuple[NDArray[Any], dict[str, Any]]:
     return _read(reader.read_seg, str(path), path)
 
 
+_CAUGHT_OUTPUT = threading.Lock()  # the output that is caught is that of the whole process
+
+
 def _read(read: Any, files: Any, first: Path) -> tuple[NDArray[Any], dict[str, Any]]:
     said = io.StringIO()
     try:
-        with contextlib.redirect_stdout(said):
+        with _CAUGHT_OUTPUT, contextlib.redirect_stdout(said):
             return read(files)
     except Exception as e:  # every format has exceptions of its own
         lines = [line for line in said.getvalue().splitlines() if line.strip()]
@@ -299,10 +322,21 @@ def _spacing_file(path: Path) -> Path:
 def write_labels(path: Path, labels: NDArray[Any], properties: dict[str, Any], reader: Any) -> None:
     """Write whole numbers (z, y, x) with nnU-Net's writer, under a temporary name, then renamed."""
     with replacing(path) as unfinished:
-        reader.write_seg(labels, str(unfinished), properties)
-        spacing = unfinished.with_suffix(".json")  # nnU-Net's writer of 3D TIFF leaves it
-        if spacing.is_file():
-            spacing.replace(_spacing_file(path))
+        fill_labels(unfinished, path, labels, properties, reader)
+
+
+def fill_labels(unfinished: Path, path: Path, labels: NDArray[Any], properties: dict[str, Any], reader: Any) -> None:
+    """Write whole numbers (z, y, x) with nnU-Net's writer under the name that :func:`files.replacing` gave for a path.
+
+    Raises:
+        OSError: If it could not be written as a whole; ITK does not tell when the disk is full.
+    """
+    reader.write_seg(labels, str(unfinished), properties)
+    if not unfinished.is_file() or not is_whole(unfinished, np.ascontiguousarray(labels)):
+        raise OSError(errno.EIO, "it could not be written as a whole: is the disk full?", str(path))
+    spacing = unfinished.with_suffix(".json")  # nnU-Net's writer of 3D TIFF leaves it
+    if spacing.is_file():
+        spacing.replace(_spacing_file(path))
 
 
 def write_channel(path: Path, channel: NDArray[Any], properties: dict[str, Any], reader: Any) -> None:

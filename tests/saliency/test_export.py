@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 
 from nnunet_covid.cli import main
 from nnunet_covid.nnunet.dataset import write_map
-from nnunet_covid.nnunet.predictor import Tiles, TrainedModel, to_image_grid
+from nnunet_covid.nnunet.export import to_image_grid
+from nnunet_covid.nnunet.predictor import TrainedModel
+from nnunet_covid.nnunet.sliding_window import Tiles
 
 TURNED = (0.0, -1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0)
 """Direction cosines of a volume that lies on its side."""
