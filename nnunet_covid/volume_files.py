@@ -14,7 +14,7 @@ import struct
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,11 @@ META_ENDINGS = (".mha", ".mhd")
 NRRD_ENDINGS = (".nrrd", ".nhdr")
 NIFTI_BYTES = 348
 NIFTI_2 = 540
+NIFTI_SEVERAL = {128: 3, 2304: 4}
+"""Values per voxel of NIfTI's colour types."""
+NIFTI_COMPLEX = {32, 1792, 2048}
+NIFTI_FLOATS = {16: "f4", 64: "f8"}
+BLOCK = 1 << 22
 LONGEST_TEXT = 1 << 16
 """Bytes in which a text header must end."""
 SIZES_AGREE = 0.01
@@ -36,7 +41,12 @@ ELEMENT_BYTES = {"CHAR": 1, "SHORT": 2, "INT": 4, "LONG": 4, "LONG_LONG": 8, "FL
 """Of MetaImage's MET_ types, with or without U in front."""
 NRRD_BYTES = {"char": 1, "int8": 1, "short": 2, "int16": 2, "int": 4, "int32": 4, "float": 4, "long": 8, "int64": 8}
 
+SPATIAL_KINDS = {"domain", "space", "time", "none", "???"}
+"""Kinds of a NRRD's axes along which voxels lie; along all others lie the values of one voxel."""
+
 NOT_UPRIGHT = "its axes are not at right angles; resample the image to an upright grid"
+COMPLEX = "holds complex numbers; export one real value per voxel"
+NOT_FINITE = "holds voxels that are no finite numbers; replace them, in a CT by air (-1024)"
 SEVERAL_VALUES = "has several values per voxel (layers, or colours); export one value per voxel"
 
 
@@ -51,6 +61,8 @@ class Header:
         axes_field: Name of the fields of ``axes``.
         data: The files of the voxels; empty where they lie behind the header.
         data_bytes: What these hold together; ``None`` where that cannot be told, as of compressed ones.
+        components: Values per voxel.
+        floats: Type of the voxels, and the byte at which they begin, where these are floats of a NIfTI file.
     """
 
     field: str
@@ -59,6 +71,8 @@ class Header:
     axes_field: str = ""
     data: tuple[Path, ...] = ()
     data_bytes: int | None = None
+    components: int = 1
+    floats: tuple[str, int] | None = None
 
 
 def data_files(path: Path) -> tuple[Path, ...]:
@@ -75,7 +89,28 @@ def header_fault(path: Path) -> str | None:
     header = _header(path)
     if not isinstance(header, Header):
         return header
-    return _fault_of_data(header, path) or _fault_of_spacing(header) or _fault_of_axes(header)
+    if header.components != 1:
+        return SEVERAL_VALUES
+    return _fault_of_data(header) or _fault_of_spacing(header) or _fault_of_axes(header)
+
+
+def loses_values(path: Path, voxels: NDArray[Any]) -> bool:
+    """Whether a file holds values that are no finite numbers, and that are zeros in what ITK read from it.
+
+    Args:
+        path: A volume file; of NIfTI files ITK's library turns such values into zeros, without a word.
+        voxels: What ITK read. The file is read once more only where zeros are among them.
+    """
+    header = _header(path)
+    if not isinstance(header, Header) or header.floats is None or bool(voxels.all()):
+        return False
+    kind, begin = header.floats
+    with _opened(header.data[0] if header.data else path) as stream:
+        stream.read(begin)
+        while block := stream.read(BLOCK):
+            if not np.isfinite(np.frombuffer(block[: len(block) // 8 * 8], kind)).all():
+                return True
+    return False
 
 
 def unreadable(error: Exception) -> str:
@@ -96,13 +131,14 @@ def fault_of_kind(size: tuple[int, ...], components: int, pixel: str) -> str | N
     Args:
         size: Voxels along each axis, in ITK's order.
         components: Values per voxel.
+        floats: Type of the voxels, and the byte at which they begin, where these are floats of a NIfTI file.
         pixel: The name that SimpleITK has for the type of a voxel.
     """
     if math.prod(size[3:]) > 1:
         return f"holds {math.prod(size[3:])} volumes; export one of them"
     if components != 1:
         return SEVERAL_VALUES
-    return "holds complex numbers; export one real value per voxel" if "complex" in pixel else None
+    return COMPLEX if "complex" in pixel else None
 
 
 def _header(path: Path) -> Header | str | None:
@@ -120,10 +156,15 @@ def _header(path: Path) -> Header | str | None:
     return None
 
 
-def _nifti(path: Path) -> Header | str | None:
+def _opened(path: Path) -> IO[bytes]:
+    """A file to read, unpacked on the way where it is packed by gzip."""
     with path.open("rb") as stream:
         packed = stream.read(2) == b"\x1f\x8b"
-    with gzip.open(path) if packed else path.open("rb") as stream:
+    return cast("IO[bytes]", gzip.open(path)) if packed else path.open("rb")
+
+
+def _nifti(path: Path) -> Header | str | None:
+    with _opened(path) as stream:
         raw = stream.read(NIFTI_BYTES)
     order = next((o for o in "<>" if struct.unpack_from(f"{o}i", raw)[0] in (NIFTI_BYTES, NIFTI_2)), None)
     if order is None:
@@ -144,15 +185,22 @@ def _nifti(path: Path) -> Header | str | None:
         images = [path.with_name(path.name[:-4] + ending) for ending in (".img", ".img.gz", ".IMG")]
         data = tuple(image for image in images if image.exists())[:1] or (images[0],)
     plain = data and not data[0].name.lower().endswith(".gz")
-    size = math.prod(lengths[:count]) * struct.unpack_from(f"{order}h", raw, 72)[0] // 8 if plain else None
+    kind, bits = struct.unpack_from(f"{order}2h", raw, 70)
+    if kind in NIFTI_COMPLEX:
+        return COMPLEX
+    size = math.prod(lengths[:count]) * bits // 8 if plain else None
     qform, sform = struct.unpack_from(f"{order}2h", raw, 252)
+    axes: NDArray[np.float64] | None
     if sform > 0:
         rows = unit * np.array(struct.unpack_from(f"{order}12f", raw, 280), dtype=float).reshape(3, 4)
         axes = rows[:, :shown] if np.isfinite(rows).all() else np.full((3, shown), np.nan)
-        return Header("pixdim", spacing, axes, "srow_x, srow_y, srow_z", data, size)
-    if qform > 0 and not np.isfinite(struct.unpack_from(f"{order}6f", raw, 256)).all():
-        return Header("pixdim", spacing, np.full((3, shown), np.nan), "quatern_b … qoffset_z", data, size)
-    return Header("pixdim", spacing, data=data, data_bytes=size)
+        fields = "srow_x, srow_y, srow_z"
+    else:
+        known = qform <= 0 or np.isfinite(struct.unpack_from(f"{order}6f", raw, 256)).all()
+        axes, fields = None if known else np.full((3, shown), np.nan), "quatern_b … qoffset_z"
+    begin = struct.unpack_from(f"{order}f", raw, 108)[0]
+    floats = (order + NIFTI_FLOATS[kind], int(begin)) if kind in NIFTI_FLOATS and math.isfinite(begin) else None
+    return Header("pixdim", spacing, axes, fields, data, size, NIFTI_SEVERAL.get(kind, 1), floats)
 
 
 def _meta_image(path: Path) -> Header | str | None:
@@ -174,10 +222,10 @@ def _meta_image(path: Path) -> Header | str | None:
     size = None
     plain = fields.get("CompressedData", "False").lower() != "true" and int(fields.get("HeaderSize", 0)) == 0
     kind = re.sub(r"^MET_U?|_ARRAY$", "", fields["ElementType"])
+    channels = int(fields.get("ElementNumberOfChannels", 1))
     if data and plain and kind in ELEMENT_BYTES:
-        channels = int(fields.get("ElementNumberOfChannels", 1))
         size = math.prod(int(n) for n in fields["DimSize"].split()) * channels * ELEMENT_BYTES[kind]
-    return Header("ElementSpacing", spacing, axes, "TransformMatrix", data, size)
+    return Header("ElementSpacing", spacing, axes, "TransformMatrix", data, size, channels)
 
 
 def _nrrd(path: Path) -> Header | str | None:
@@ -200,13 +248,17 @@ def _nrrd(path: Path) -> Header | str | None:
     kind = fields["type"].lower().replace("unsigned ", "").removeprefix("u").removesuffix("_t")
     if data and fields["encoding"].lower() == "raw" and not {"lineskip", "byteskip"} & set(fields):
         size = math.prod(int(n) for n in fields["sizes"].split()) * NRRD_BYTES[kind] if kind in NRRD_BYTES else None
+    sizes, kinds = fields["sizes"].split(), fields.get("kinds", "").split()
+    values = [int(n) for n, axis in zip(sizes, kinds, strict=False) if axis not in SPATIAL_KINDS]
+    components = math.prod(values)
     if "spacedirections" in fields:
         found = [_numbers(part) for part in re.findall(r"\(([^)]*)\)", fields["spacedirections"])]
         vectors = [vector for vector in found if not np.isnan(vector).all()] or found[:1]  # not those of other axes
         axes = np.array(vectors, dtype=float).T if vectors else None
         spacing = () if axes is None else tuple(np.linalg.norm(axes, axis=0).tolist())
-        return Header("space directions", spacing, axes, "space directions", data, size)
-    return Header("spacings", _numbers(fields.get("spacings", ""))[-3:], data=data, data_bytes=size)
+        return Header("space directions", spacing, axes, "space directions", data, size, components)
+    spacings = _numbers(fields.get("spacings", ""))[-3:]
+    return Header("spacings", spacings, data=data, data_bytes=size, components=components)
 
 
 def _text(path: Path, encoding: str) -> str:
@@ -231,7 +283,7 @@ def _named_files(path: Path, value: str, following: Any) -> tuple[Path, ...]:
     return (path.parent / value,)
 
 
-def _fault_of_data(header: Header, path: Path) -> str | None:
+def _fault_of_data(header: Header) -> str | None:
     if missing := [file.name for file in header.data if not file.is_file()]:
         more = f" and {len(missing) - 1} more are" if len(missing) > 1 else " is"
         return f"its data file {missing[0]}{more} missing; put it beside the header, under this name"

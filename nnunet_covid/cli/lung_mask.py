@@ -18,7 +18,7 @@ from nnunet_covid.errors import UserError
 from nnunet_covid.figures.slices import BLUE, outlined, sheet
 from nnunet_covid.geometry import Turn
 from nnunet_covid.lung_mask import METHODS, MODELS, check_weights
-from nnunet_covid.raw_dataset import Scan, UnusableFile, read_scan
+from nnunet_covid.raw_dataset import Problems, Scan, UnusableFile, read_scan
 from nnunet_covid.raw_dataset.grey_scale import span_of
 from nnunet_covid.raw_dataset.images import images_and_masks, with_lungs, write_lung_mask
 
@@ -37,7 +37,11 @@ def add_lung_mask_arguments(parser: argparse.ArgumentParser) -> None:
 def lung_mask(args: argparse.Namespace) -> None:
     """Segment every image that IN names."""
     check_weights(args.method, args.weights)
-    for source, output in images_and_masks(args.source, args.output):
+    problems = Problems(args.source)
+    pairs = images_and_masks(args.source, args.output, problems)
+    for note in problems.notes():
+        print(note, flush=True)
+    for source, output in pairs:
         try:
             how = {"method": args.method, "model": args.model, "weights": args.weights}
             scan = with_lungs(read_scan(source), source, **how)

@@ -16,7 +16,8 @@ from tqdm import tqdm
 from nnunet_covid.dataset_json import channel_names
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import files_in
-from nnunet_covid.nnunet.dataset import CaseFiles, list_cases, read_images
+from nnunet_covid.nnunet.cases import CaseFiles, list_cases
+from nnunet_covid.nnunet.dataset import read_images
 
 
 class Checksum(NamedTuple):
@@ -56,7 +57,7 @@ def checksums(
     """
     reader, expected = plans.image_reader_writer_class(), len(channel_names(dataset_json))
     result = {}
-    for case in tqdm(cases, desc=f"read {shown}", unit="image", leave=False):
+    for case in tqdm(cases, desc=f"read {shown}", unit="image", leave=False, disable=None):
         voxels, properties = read_images(reader, case.files)
         if len(voxels) != expected:
             raise UserError(f"{case.files[0]}: has {len(voxels)} channel(s), the data set's images have {expected}")

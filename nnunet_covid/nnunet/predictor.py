@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,17 +19,12 @@ from nnunetv2.inference.data_iterators import PreprocessAdapterFromNpy
 from numpy.typing import NDArray
 from torch import nn
 
+from nnunet_covid.checkpoint import refusal_of, restricted
 from nnunet_covid.dataset_json import channel_names, foreground_values
 from nnunet_covid.errors import UserError, reason_of
 from nnunet_covid.files import is_whole
-from nnunet_covid.nnunet.dataset import (
-    CaseFiles,
-    fold_folders,
-    list_cases,
-    read_images,
-    read_labels,
-    require_trained_model,
-)
+from nnunet_covid.nnunet.cases import CaseFiles, list_cases
+from nnunet_covid.nnunet.dataset import fold_folders, read_images, read_labels, require_trained_model
 from nnunet_covid.nnunet.export import label_map, label_map_and_probabilities
 from nnunet_covid.nnunet.sliding_window import BatchPredictor
 from nnunet_covid.startup import chosen_device, offer_trainers
@@ -101,7 +95,7 @@ class TrainedModel:
         offer_trainers()  # so that our trainers are found where nothing is registered
         said = io.StringIO()
         try:
-            with contextlib.redirect_stdout(said):
+            with contextlib.redirect_stdout(said), restricted():
                 self.predictor = BatchPredictor(
                     tile_step_size=step_size,
                     use_mirroring=mirroring,
@@ -112,7 +106,7 @@ class TrainedModel:
                 self.predictor.initialize_from_trained_model_folder(str(folder), self.folds, checkpoint)
                 self.predictor.batch = batch
                 _ = self.predictor.label_manager.foreground_labels  # nnU-Net reads the labels only now
-        except (RuntimeError, KeyError, EOFError, pickle.UnpicklingError, ValueError, TypeError, AssertionError) as e:
+        except Exception as e:  # a foreign model leads nnU-Net and torch into whatever its files say
             raise UserError(f"{folder} cannot be opened: {_why_not_opened(e)}") from e
         # outside inference mode, or its weights could take no part in gradients
         self.predictor.network = self.predictor.network.to(self.device).eval()
@@ -219,8 +213,6 @@ class TrainedModel:
         for path in case.files:
             if not is_whole(path, image):
                 raise UserError(f"{path} is cut short or damaged; copy it again")
-        if not np.isfinite(image).all():
-            raise UserError(f"{case.files[0]}: case {case.name} holds voxels that are no finite numbers; replace them")
         return image, properties
 
     def prepare(self, case: CaseFiles, previous_stage_labels: Path | None = None) -> PreparedCase:
@@ -272,6 +264,18 @@ class TrainedModel:
         p = self.predictor
         return label_map(logits, case.properties, p.plans_manager, p.configuration_manager, p.label_manager)
 
+    def fold_logits(self, case: PreparedCase) -> list[torch.Tensor]:
+        """As :meth:`predict_logits`, one for each fold."""
+        together = self.predictor.list_of_parameters
+        try:
+            found = []
+            for parameters in together:
+                self.predictor.list_of_parameters = [parameters]
+                found.append(self.predict_logits(case))
+            return found
+        finally:
+            self.predictor.list_of_parameters = together
+
     def label_map(self, case: PreparedCase, logits: torch.Tensor) -> tuple[NDArray[Any], NDArray[np.float32]]:
         """What nnU-Net exports with probabilities: the label map (*image axes) and (heads, *image axes)."""
         p = self.predictor
@@ -281,10 +285,9 @@ class TrainedModel:
 
 
 def _why_not_opened(error: Exception) -> str:
-    first = (str(error).splitlines() or [type(error).__name__])[0]
-    if first.startswith("Error(s) in loading state_dict"):
+    if str(error).startswith("Error(s) in loading state_dict"):
         return "its weights do not fit the network that its trainer builds here; install the version that trained it"
-    return first.split(" in nnunetv2.training")[0]
+    return refusal_of(error).split(" in nnunetv2.training")[0]
 
 
 def _checked_folds(folder: Path, folds: Sequence[str] | None, checkpoint: str) -> tuple[str, ...]:

@@ -18,7 +18,8 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.inference.sliding_window_prediction import compute_gaussian
 from nnunetv2.utilities.helpers import empty_cache
 from torch import nn
-from torch._dynamo import OptimizedModule
+
+from nnunet_covid.nnunet.training import unwrapped
 
 Position = tuple[Any, ...]
 """Index of a patch in the padded image, channel axis first."""
@@ -42,12 +43,12 @@ class BatchPredictor(nnUNetPredictor):
     network: nn.Module
     batch: int | None = None
     _independent: bool | None = None  # whether patches in a batch are known not to influence each other
-    _loaded: int | None = None  # index of the weights that the network has
+    _loaded: Any = None  # the weights that the network has
 
     @property
     def bare_network(self) -> nn.Module:
         """The network, without the wrapper of compilation."""
-        return self.network._orig_mod if isinstance(self.network, OptimizedModule) else self.network
+        return unwrapped(self.network)
 
     def patches_at_once(self) -> int:
         """How many patches share a forward pass."""
@@ -89,9 +90,9 @@ class BatchPredictor(nnUNetPredictor):
 
     def use_weights(self, index: int) -> None:
         """Give the network the weights of one of the folds, unless it has them."""
-        if self._loaded != index:
-            self.bare_network.load_state_dict(self.list_of_parameters[index])
-            self._loaded = index
+        if self._loaded is not self.list_of_parameters[index]:
+            self._loaded = self.list_of_parameters[index]
+            self.bare_network.load_state_dict(self._loaded)
 
     def _logits_of_one_network(self, images: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Logits on the CPU with the weights that the network has; one image after the other if memory runs out."""

@@ -125,12 +125,12 @@ class _Job:
         self.kept = len(self.cases) - len(missing)
         if self.kept:
             tell(f"{self.kept} of {len(self.cases)} images are done already")
-        if missing:  # nnU-Net's ensembling and post-processing, and 'nnunet-covid evaluate', look for these
-            write_json(self.output / "dataset.json", self.model.dataset_json)
-            write_json(self.output / "plans.json", self.model.predictor.plans_manager.plans)
         progress = Progress(len(missing), sum(map(self._work, missing)), tell, shown=bar)
         steps = Steps(self._read, self._compute, self._write, lambda case: bytes_of(self.model, case))
         try:
+            if missing:  # nnU-Net's ensembling and post-processing, and 'nnunet-covid evaluate', look for these
+                write_json(self.output / "dataset.json", self.model.dataset_json)
+                write_json(self.output / "plans.json", self.model.predictor.plans_manager.plans)
             for case, error in convey(missing, steps, self.options.limits):
                 if error is not None:
                     self.refused += 1

@@ -29,6 +29,7 @@ from nnunet_covid.raw_dataset.destination import (
 )
 from nnunet_covid.raw_dataset.grey_scale import GreyScale, grey_scale_of, odd_ones, span_of
 from nnunet_covid.raw_dataset.images import check_headers, with_lungs, write_image
+from nnunet_covid.raw_dataset.names import fault_of
 from nnunet_covid.raw_dataset.recipe import Options, Part, Recipe, SourceCase
 from nnunet_covid.raw_dataset.scan import Scan, crop_around_lungs, extract_slices, plane_of, to_8_bit
 from nnunet_covid.raw_dataset.source import Problems, UnusableFile, relative_name
@@ -75,7 +76,7 @@ def convert_dataset(
     folder = raw_base_folder(output) / name
     use_environment = is_environments_raw_folder(folder.parent)
     refuse_number_in_use(folder, search_environment=use_environment)
-    cases = _checked_cases(recipe, options, source)
+    cases = _checked_cases(recipe, options, source, tell)
     request = recipe.request(options)
     if folder.is_dir() and any(folder.iterdir()):
         _require_same_conversion(folder, request, cases, source)
@@ -90,7 +91,7 @@ def convert_dataset(
     return folder
 
 
-def _checked_cases(recipe: Recipe, options: Options, source: Path) -> list[SourceCase]:
+def _checked_cases(recipe: Recipe, options: Options, source: Path, tell: Tell) -> list[SourceCase]:
     """The cases that are to be converted; what can be seen without reading whole images is checked."""
     problems = Problems(source)
     cases = recipe.find_cases(source, problems)
@@ -98,12 +99,17 @@ def _checked_cases(recipe: Recipe, options: Options, source: Path) -> list[Sourc
         check_headers(cases, problems, blank_masks=recipe.blank_masks)
     first: dict[str, SourceCase] = {}
     for case in cases:
+        if fault := fault_of(case.name):
+            problems.add(case.image, fault)
+            continue
         other = first.setdefault(case.name.lower(), case)  # file systems that ignore case would merge them
         if other is not case:
             problems.add(
                 case.image, f"would become the case {case.name}, as {other.image.name} does; rename one of them"
             )
     problems.raise_if_any()
+    for note in problems.notes():
+        tell(note)
     if not options.unlabelled:
         cases = [case for case in cases if case.part is not Part.UNLABELLED]
     if options.splits is not None:
@@ -176,7 +182,7 @@ class _Conversion:
         values = {images[case]: record.notes.get("values") for case, record in staging.records.items()}
         scales = {image: GreyScale(value) for image, value in values.items() if value}
         if odd := odd_ones(scales):
-            raise UserError(f"{self.source} holds {odd}")
+            raise UserError(f"{self.source} holds {odd[1]}")
 
     def _finish(self, staging: Staging) -> list[Split]:
         records = sorted(staging.records.values(), key=lambda record: (record.part, record.case))

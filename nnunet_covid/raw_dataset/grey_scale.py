@@ -24,8 +24,6 @@ BODY = 0.35
 """Share of a slice that a whole body fills at least."""
 LUNGS = 0.03
 """Share of the body that each lung fills at least."""
-NEARLY_WHITE = 0.05
-"""Of the range of grey values: so near to the brightest value lies the air of an inverted slice."""
 
 
 class GreyScale(enum.Enum):
@@ -50,18 +48,19 @@ def span_of(image: NDArray[Any]) -> str:
 def is_inverted(image: NDArray[Any]) -> bool:
     """Whether an axial slice shows a whole body on a scale on which air is bright.
 
-    Then nearly all of the picture's edge is as bright as anything, and one dark region, the body, encloses two bright
+    Then most of the picture's edge is bright, and one dark region, the body, encloses two bright
     ones beside its middle, the lungs. A slice cut to the lungs has no air around it: of such a one nothing is said.
 
     Args:
         image: Shape (y, x), grey values; or (z, y, x) with axial slices, of which the middle one is looked at.
     """
     axial = np.asarray(image[len(image) // 2] if image.ndim == 3 else image, dtype=np.float32)
-    low, high = float(axial.min()), float(axial.max())
-    edge = np.concatenate([axial[0], axial[-1], axial[:, 0], axial[:, -1]])
-    if low == high or np.quantile(edge, 0.2) < high - NEARLY_WHITE * (high - low):
+    if axial.min() == axial.max():
         return False
-    dark = label(axial < threshold_otsu(axial), connectivity=1)
+    below = axial < threshold_otsu(axial)
+    if np.concatenate([below[0], below[-1], below[:, 0], below[:, -1]]).mean() > 0.5:
+        return False
+    dark = label(below, connectivity=1)
     sizes = np.bincount(dark.ravel())
     sizes[0] = 0
     body = dark == sizes.argmax()
@@ -85,8 +84,8 @@ def grey_scale_of(image: NDArray[Any], *, is_hu: bool) -> GreyScale:
     return GreyScale.INVERTED if not is_hu and is_inverted(image) else GreyScale.GREY
 
 
-def odd_ones(scales: Mapping[str, GreyScale]) -> str | None:
-    """Which images hold other values than most, with the remedy; ``None`` where all are alike.
+def odd_ones(scales: Mapping[str, GreyScale]) -> tuple[list[str], str] | None:
+    """The images that hold other values than most, and the same in words with the remedy; ``None`` if all are alike.
 
     Args:
         scales: Of each image by its name.
@@ -96,4 +95,5 @@ def odd_ones(scales: Mapping[str, GreyScale]) -> str | None:
     if not odd:
         return None
     told = " and ".join(f"{scale.value} in {some_of(groups[scale])}" for scale in odd)
-    return f"{told}, but {usual.value} in the other images; bring all to one scale, or convert them as two data sets"
+    remedy = "bring all to one scale, or convert them as two data sets"
+    return [name for scale in odd for name in groups[scale]], f"{told}, but {usual.value} in the other images; {remedy}"

@@ -1,6 +1,6 @@
 """Volumes: files (NIfTI, NRRD, MetaImage) and DICOM series, alone or with masks on the same grid or resampled to it.
 
-DICOM is read by SimpleITK, the positions of the slices are checked here: it loads a series with gaps without an error.
+What is asked of a DICOM series stands in ``dicom_series``.
 """
 
 from __future__ import annotations
@@ -14,43 +14,47 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from nnunet_covid.files import files_in, is_whole
+from nnunet_covid.files import is_whole
 from nnunet_covid.geometry import Geometry, difference_of
+from nnunet_covid.header_claims import false_claim_of
 from nnunet_covid.raw_dataset.classes import ClassScheme, map_values
+from nnunet_covid.raw_dataset.dicom import read_dicom
+from nnunet_covid.raw_dataset.dicom_folder import Series, one_series
+from nnunet_covid.raw_dataset.dicom_series import read_series
 from nnunet_covid.raw_dataset.grey_scale import is_hounsfield
 from nnunet_covid.raw_dataset.recipe import SourceCase
 from nnunet_covid.raw_dataset.scan import Scan
 from nnunet_covid.raw_dataset.source import UnusableFile
-from nnunet_covid.volume_files import fault_of_kind, header_fault, one_volume, unreadable
-
-MODALITY = "0008|0060"
-POSITION = "0020|0032"
-IMAGE_MODALITIES = {"CT", "MR", "PT", ""}
-
-SPACING_TOLERANCE = 0.02
-"""Slice distances may differ by this share of their median; more means that slices are missing."""
+from nnunet_covid.volume_files import NOT_FINITE, fault_of_kind, header_fault, loses_values, one_volume, unreadable
 
 sitk.ProcessObject.SetGlobalWarningDisplay(False)
 
 
-def read_volume(path: Path) -> sitk.Image:
-    """Read a volume file, or the one DICOM series of a folder.
+def read_volume(path: Path, *, is_mask: bool = False) -> sitk.Image:
+    """Read a volume file, a DICOM file with all its frames, or the one DICOM series of a folder.
+
+    Args:
+        path: The file or folder.
+        is_mask: Whether it holds labels: a DICOM series of them needs no modality and no scale.
 
     Raises:
         UnusableFile: If ITK cannot read it, its header cannot be believed, it is cut short or damaged, or it is not one
-            volume of real numbers; if there is not one series, or its slices are missing or tilted.
+            volume of real numbers; if there is not one series, or for what ``read_series`` raises it.
     """
     if path.is_dir():
-        return _read_series(path)
-    if fault := header_fault(path):
-        raise UnusableFile(path, fault)
+        return read_series(one_series(path), is_mask=is_mask)
+    if (file := read_dicom(path)) is not None:
+        return read_series(Series(path.parent, (file,)), is_mask=is_mask)
+    reader = read_header(path)
     try:
-        image = sitk.ReadImage(str(path))
+        image = reader.Execute()
         whole = is_whole(path, sitk.GetArrayViewFromImage(image))
     except (OSError, RuntimeError) as e:
         raise UnusableFile(path, unreadable(e)) from e
     if not whole:
         raise UnusableFile(path, "is cut short or damaged; copy it again")
+    if loses_values(path, sitk.GetArrayViewFromImage(image)):
+        raise UnusableFile(path, NOT_FINITE)
     image, fault = one_volume(image)
     if fault:
         raise UnusableFile(path, fault)
@@ -71,6 +75,8 @@ def read_header(path: Path) -> sitk.ImageFileReader:
         reader.ReadImageInformation()
     except RuntimeError as e:
         raise UnusableFile(path, unreadable(e)) from e
+    if claim := false_claim_of(reader, path):
+        raise UnusableFile(path, claim)
     return reader
 
 
@@ -83,7 +89,7 @@ def array_of(image: sitk.Image, path: Path) -> NDArray[Any]:
     array = sitk.GetArrayFromImage(image)
     if array.dtype.kind == "f":
         if not np.isfinite(array).all():
-            raise UnusableFile(path, "holds voxels that are no finite numbers; replace them by air (-1024)")
+            raise UnusableFile(path, NOT_FINITE)
         if not (array == np.round(array)).all():
             return array.astype(np.float32)
     low, high = int(array.min()), int(array.max())
@@ -93,77 +99,13 @@ def array_of(image: sitk.Image, path: Path) -> NDArray[Any]:
     return array.astype(np.float32)
 
 
-def read_voxels(path: Path) -> NDArray[Any]:
-    """The voxels of a volume file or series as ``array_of`` gives them.
+def read_voxels(path: Path, *, is_mask: bool = False) -> NDArray[Any]:
+    """The voxels of a volume file or series, read by ``read_volume``, as ``array_of`` gives them.
 
     Raises:
         UnusableFile: If it cannot be used.
     """
-    return array_of(read_volume(path), path)
-
-
-def is_dicom(path: Path) -> bool:
-    """Whether a file carries DICOM's magic word; the ending says nothing."""
-    try:
-        with path.open("rb") as stream:
-            return stream.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
-
-
-def series_folders(folder: Path) -> list[Path]:
-    """All folders at or below ``folder`` that hold DICOM images; segmentations and structure sets do not count."""
-    candidates = {path.parent for path in files_in(folder, below=True)}
-    return [candidate for candidate in sorted(candidates) if _has_images(candidate)]
-
-
-def _has_images(folder: Path) -> bool:
-    """Whether the first DICOM file, which stands for all, is an image."""
-    first = next((path for path in files_in(folder) if is_dicom(path)), None)
-    if first is None:
-        return False
-    try:
-        header = read_header(first)
-    except UnusableFile:
-        return False
-    return not header.HasMetaDataKey(MODALITY) or header.GetMetaData(MODALITY).strip() in IMAGE_MODALITIES
-
-
-def _read_series(folder: Path) -> sitk.Image:
-    """The one series in a folder in Hounsfield units, slices in the order of their position."""
-    reader = sitk.ImageSeriesReader()
-    series = reader.GetGDCMSeriesIDs(str(folder))
-    if len(series) != 1:
-        remedy = "leave one series in the folder" if series else "give the folder that holds the .dcm files"
-        raise UnusableFile(folder, f"holds {len(series)} DICOM series; {remedy}")
-    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder), series[0]))
-    reader.MetaDataDictionaryArrayUpdateOn()
-    try:
-        image = reader.Execute()
-    except RuntimeError as e:
-        raise UnusableFile(folder, "a DICOM file cannot be read; download the series again") from e
-    _check_positions(reader, image, folder)
-    return image
-
-
-def _check_positions(reader: sitk.ImageSeriesReader, image: sitk.Image, folder: Path) -> None:
-    positions = [
-        [float(value) for value in reader.GetMetaData(index, POSITION).split("\\")]
-        for index in range(image.GetSize()[2])
-        if reader.HasMetaDataKey(index, POSITION)
-    ]
-    if len(positions) < 3:
-        return
-    steps = np.diff(np.array(positions), axis=0)
-    normal = np.array(image.GetDirection()).reshape(3, 3)[:, 2]
-    distances = np.abs(steps @ normal)
-    typical = float(np.median(distances))
-    if np.abs(distances - typical).max() > SPACING_TOLERANCE * typical:
-        reason = f"slices are missing (distances {distances.min():g} to {distances.max():g} mm)"
-        raise UnusableFile(folder, f"{reason}; download the whole series")
-    sideways = np.linalg.norm(steps - np.outer(steps @ normal, normal), axis=1)
-    if sideways.max() > SPACING_TOLERANCE * typical:
-        raise UnusableFile(folder, "the gantry was tilted; resample the series to an upright grid")
+    return array_of(read_volume(path, is_mask=is_mask), path)
 
 
 def differing_grids(image: Path, masks: Iterable[Path], *, blank_masks: bool = False) -> Iterator[tuple[Path, str]]:
@@ -265,7 +207,7 @@ def mean_by_class(image: NDArray[Any], label: NDArray[np.uint8]) -> dict[str, fl
 def _read_mask(
     path: Path, image: sitk.Image, *, resample: bool, blank_masks: bool, notes: dict[str, Any]
 ) -> NDArray[Any]:
-    mask = read_volume(path)
+    mask = read_volume(path, is_mask=True)
     difference = difference_of_grids(mask, image)
     if difference and _is_blank(mask, image):
         if not blank_masks:  # not resampled either: it would end where it does not belong

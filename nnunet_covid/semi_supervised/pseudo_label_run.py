@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,8 @@ from nnunet_covid.dataset_json import channel_names
 from nnunet_covid.errors import UserError
 from nnunet_covid.figures.progress import draw_progress
 from nnunet_covid.files import map_in_processes, remove_abandoned, sha256_of, some_of, writable_folder
-from nnunet_covid.nnunet.dataset import CaseFiles, list_cases, read_images
+from nnunet_covid.nnunet.cases import CaseFiles, list_cases
+from nnunet_covid.nnunet.dataset import read_images
 from nnunet_covid.nnunet.known_images import Checksum, checksum, checksums, known_voxels
 from nnunet_covid.nnunet.preprocess import Preprocessing, is_preprocessed, preprocess_image
 from nnunet_covid.semi_supervised.experiment import Experiment
@@ -179,7 +180,7 @@ def run_pseudo_labels(
     if start_from is not None and not start_from.is_file():
         raise UserError(f"`start_from` {start_from}: no such file")
     writable_folder(experiment.data_folder)
-    with _disk_full_is_a_users_matter(experiment), locked(experiment.report_folder):
+    with full_disk_told(experiment.report_folder, experiment.data_folder), locked(experiment.report_folder):
         state = RunState(experiment.report_folder, options, _context(experiment, folder, start_from))
         trainer = checked_trainer(experiment, options, start_from)
         if not state.units and experiment.label_folder.exists():  # of a run whose report folder was deleted
@@ -224,8 +225,11 @@ def _context(experiment: Experiment, folder: Path, start_from: Path | None) -> d
 
 
 @contextlib.contextmanager
-def _disk_full_is_a_users_matter(experiment: Experiment) -> Iterator[None]:
+def full_disk_told(*places: Path) -> Iterator[None]:
     """Turn the many errors of a full disk into one line.
+
+    Args:
+        places: Folders that are written into; the first is named where the error names none.
 
     Raises:
         UserError: If it is full.
@@ -233,7 +237,7 @@ def _disk_full_is_a_users_matter(experiment: Experiment) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError) as e:
-        place = _full_place(e, experiment)
+        place = _full_place(e, places)
         if place is None:
             raise
         raise UserError(
@@ -241,10 +245,10 @@ def _disk_full_is_a_users_matter(experiment: Experiment) -> Iterator[None]:
         ) from e
 
 
-def _full_place(error: Exception, experiment: Experiment) -> Path | None:
+def _full_place(error: Exception, places: Sequence[Path]) -> Path | None:
     if isinstance(error, OSError) and error.errno in FULL:
-        return Path(error.filename) if error.filename else experiment.report_folder
-    for place in (experiment.report_folder, experiment.data_folder):
+        return Path(error.filename) if error.filename else places[0]
+    for place in places:
         if place.exists() and shutil.disk_usage(place).free < LITTLE_SPACE:
             return place
     return None

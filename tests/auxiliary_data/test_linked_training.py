@@ -16,7 +16,13 @@ import torch
 from linked import COVID, EFFUSION, link
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunet_covid.auxiliary_data.batches import ImageTransforms, JoinedBatches, LinkedDataset, linked_batches
+from nnunet_covid.auxiliary_data.batches import (
+    ImageTransforms,
+    JoinedBatches,
+    LinkedDataset,
+    linked_batches,
+    linked_loader,
+)
 from nnunet_covid.auxiliary_data.links import find_link, record_file
 from nnunet_covid.trainers.collaborative import CollaborativeTrainer
 
@@ -49,7 +55,7 @@ def test_batches_join_the_covid_batch_with_linked_images_of_its_shape(
     assert found.unlabelled is not None
 
     def stream(cases: Any, share: float) -> Any:
-        return linked_batches(
+        loader = linked_loader(
             LinkedDataset(work / "preprocessed", cases),
             ImageTransforms(lambda image: {"image": image}, masked=False),
             plans,
@@ -57,9 +63,8 @@ def test_batches_join_the_covid_batch_with_linked_images_of_its_shape(
             initial_patch_size=(16, 16),
             patch_size=(16, 16),
             lesion_share=share,
-            device=torch.device("cpu"),
-            loaders=2,
         )
+        return linked_batches(loader, device=torch.device("cpu"), loaders=2)
 
     joined = JoinedBatches(
         iter([{"data": 1, "target": 2}]),
@@ -95,8 +100,8 @@ def test_worker_processes_make_batches_and_end(work: Path, monkeypatch: pytest.M
     parts = LinkedDataset(work / "preprocessed", found.others), ImageTransforms(transforms, masked=False)
     dataset, whole = pickle.loads(pickle.dumps(parts))  # as spawn and forkserver hand them on
     size = {"initial_patch_size": (20, 20), "patch_size": (16, 16)}
-    device = torch.device("cpu")
-    stream = linked_batches(dataset, whole, plans, batch_size=3, lesion_share=0.33, device=device, loaders=2, **size)
+    loader = linked_loader(dataset, whole, plans, batch_size=3, lesion_share=0.33, **size)
+    stream = linked_batches(loader, device=torch.device("cpu"), loaders=2)
     joined = JoinedBatches(iter([{"data": 1}]), {"other": stream})
     assert next(joined)["other"].shape == (3, 1, 16, 16)
     workers = list(stream._processes)
