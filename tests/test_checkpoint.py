@@ -124,3 +124,13 @@ def test_a_training_reads_restrictedly(tmp_path: Path, monkeypatch: pytest.Monke
     assert not (tmp_path / "pwned").exists()
     ema = saved(tmp_path / "plain.pth", network_weights=torch.nn.Conv2d(1, 2, 3).state_dict(), ema=np.float64(1))
     load_pretrained_weights(torch.nn.Conv2d(1, 2, 3), str(ema))
+
+
+def test_reading_one_checkpoint_takes_nothing_away_from_a_restricted_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(RESTRICTED, "1")
+    restrict_process()
+    path = saved(tmp_path / "c.pth", extra=np.float32(0.5))
+    read_checkpoint(path)
+    assert torch.load(path, weights_only=False)["extra"] == 0.5

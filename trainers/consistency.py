@@ -81,7 +81,7 @@ class Consistency(nnUNetTrainer):
     unlabelled_images: LinkedCases | None = None
     _aside: nn.Module | None = None
     _network_is_teacher = False
-    _step = 0
+    _steps_seen = 0
 
     def __init__(
         self,
@@ -229,7 +229,7 @@ class Consistency(nnUNetTrainer):
     def on_train_epoch_start(self) -> None:
         self.show(teacher=False)
         super().on_train_epoch_start()
-        self._step = 0
+        self._steps_seen = 0
         self.sums = EpochSums(self.classes, self.device)
         for own, other in zip(self.loss.modules(), self.unlabelled_loss.modules(), strict=False):
             if hasattr(own, "epoch"):  # a part that begins with a later epoch
@@ -245,7 +245,7 @@ class Consistency(nnUNetTrainer):
     @property
     def steps_done(self) -> int:
         """Of the whole training."""
-        return self.current_epoch * self.num_iterations_per_epoch + self._step
+        return self.current_epoch * self.num_iterations_per_epoch + self._steps_seen
 
     @property
     def weight_now(self) -> float:
@@ -283,7 +283,7 @@ class Consistency(nnUNetTrainer):
             self._note_answer(joined.outputs, predicted, joined.unlabelled)
         assert self._aside is not None
         move_towards(self._aside, unwrapped(self.network), decay_at(self.steps_done, *self.teacher_decay))
-        self._step += 1
+        self._steps_seen += 1
         return result
 
     def teacher_labels(self, weak: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -58,12 +58,10 @@ def trainer_of_length(name: str, find_base: Callable[[str], type | None]) -> typ
     if base is None or numbers.get("epochs") == 0 or numbers.get("its") == 0:
         return None
     if match["consistency"]:
-        from nnunet_covid.trainers.consistency import consistent
-
-        plain = f"{match['base']}_consistency"
-        if name == plain:
-            return consistent(name, base)
-        base = trainer_of_length(plain, find_base)
+        without = f"{match['base']}_consistency"
+        if name == without:
+            return _consistent(name, base)
+        base = trainer_of_length(without, find_base)
 
     def __init__(
         self: Any,
@@ -99,6 +97,12 @@ def trainer_of_length(name: str, find_base: Callable[[str], type | None]) -> typ
             "__doc__": base.__doc__,
         },
     )
+
+
+def _consistent(name: str, base: type) -> type:
+    from nnunet_covid.trainers.consistency import consistent
+
+    return consistent(name, base)
 
 
 def _refuse_to_train(self: Any) -> None:
