@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from nnunet_covid.dataset_json import GUIDED_KEY, channel_names
@@ -14,7 +17,14 @@ from nnunet_covid.files import remove_abandoned, replacing, writable_folder, wri
 from nnunet_covid.guided.maps import MapKind, as_channel, from_labels, from_probabilities
 from nnunet_covid.nnunet.cases import CaseFiles, list_cases
 from nnunet_covid.nnunet.dataset import write_channel, write_labels
-from nnunet_covid.nnunet.predictor import TrainedModel
+from nnunet_covid.nnunet.predictor import PreparedCase, TrainedModel
+from nnunet_covid.prediction.conveyor import Limits, Steps, convey
+from nnunet_covid.prediction.memory import bytes_of
+
+Read = tuple[str, NDArray[np.float32], dict[str, Any]]
+"""Name, image and properties of a case."""
+Guided = tuple[dict[str, Any], NDArray[Any], PreparedCase, torch.Tensor]
+"""Properties of a case, its infection map, what stage 2 was given, and its logits."""
 
 
 def predict_guided(
@@ -69,25 +79,47 @@ def predict_guided(
     write_json(output / "plans.json", stage_two.predictor.plans_manager.plans)
     if len(missing) < len(cases):
         tell(f"{len(cases) - len(missing)} of {len(cases)} cases are there already")
-    for case in tqdm(missing, desc="predict-guided", unit="case", disable=None):
-        _predict_case(stage_one, stage_two, case, kind, files(case))
+    steps: Steps[CaseFiles, Read, Guided] = Steps(
+        read=lambda case: (case.name, *stage_two.read(case, channels=channels)),
+        compute=lambda read: [_both_stages(stage_one, stage_two, *one, kind) for one in read],
+        write=lambda case, guided: _write(stage_two, *guided, files(case)),
+        cost=lambda case: bytes_of(stage_two, case),
+    )
+    done = convey(missing, steps, Limits())
+    for _, error in tqdm(done, total=len(missing), desc="predict-guided", unit="case", disable=None):
+        if error is not None:
+            raise error
     return [files(case)["labels"] for case in cases]
 
 
-def _predict_case(
-    stage_one: TrainedModel, stage_two: TrainedModel, case: CaseFiles, kind: MapKind, paths: dict[str, Path]
-) -> None:
+def _both_stages(
+    stage_one: TrainedModel,
+    stage_two: TrainedModel,
+    name: str,
+    image: NDArray[np.float32],
+    properties: dict[str, Any],
+    kind: MapKind,
+) -> Guided:
     """Stage 1's map as it is stored in the second stage's data set, and what stage 2 makes of image and map."""
-    image, properties = stage_two.read(case, channels=stage_two.channels - 1)
-    first = stage_one.prepare_image(case.name, image[: stage_one.channels], properties)
+    first = stage_one.prepare_image(name, image[: stage_one.channels], properties)
     labels, probabilities = stage_one.label_map(first, stage_one.predict_logits(first))
     regions = stage_one.predictor.label_manager.has_regions
     infection = from_labels(labels) if kind == "label" else from_probabilities(probabilities, regions)
     channel = as_channel(infection, kind, stage_one.ending)
-
     guided = np.concatenate([image, channel[None].astype(np.float32)])
-    second = stage_two.prepare_image(case.name, guided, properties)
-    labels, probabilities = stage_two.label_map(second, stage_two.predict_logits(second))
+    second = stage_two.prepare_image(name, guided, properties)
+    return properties, channel, second, stage_two.predict_logits(second)
+
+
+def _write(
+    stage_two: TrainedModel,
+    properties: dict[str, Any],
+    channel: NDArray[Any],
+    second: PreparedCase,
+    logits: torch.Tensor,
+    paths: dict[str, Path],
+) -> None:
+    labels, probabilities = stage_two.label_map(second, logits)
     if "infection" in paths:
         paths["infection"].parent.mkdir(exist_ok=True)
         write_channel(paths["infection"], channel, properties, stage_two.reader)
