@@ -24,8 +24,9 @@ from nnunet_covid.dataset_json import channel_names, foreground_values
 from nnunet_covid.errors import UserError, reason_of
 from nnunet_covid.files import is_whole
 from nnunet_covid.nnunet.cases import CaseFiles, list_cases
-from nnunet_covid.nnunet.dataset import fold_folders, read_images, read_labels, require_trained_model
+from nnunet_covid.nnunet.dataset import read_images, read_labels
 from nnunet_covid.nnunet.export import label_map, label_map_and_probabilities
+from nnunet_covid.nnunet.models import fold_folders, require_trained_model
 from nnunet_covid.nnunet.sliding_window import BatchPredictor
 from nnunet_covid.startup import chosen_device, offer_trainers
 

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from nnunet_covid.errors import UserError, reason_of
 from nnunet_covid.files import digest_of, remove_abandoned, replacing, sha256_of, writable_folder, write_json
-from nnunet_covid.nnunet.dataset import CaseFiles, fill_labels
+from nnunet_covid.nnunet.cases import CaseFiles
 from nnunet_covid.nnunet.predictor import PreparedCase, TrainedModel
+from nnunet_covid.nnunet.written_images import fill_labels
 from nnunet_covid.prediction.conveyor import Limits, Steps, convey
 from nnunet_covid.prediction.finished import Finished
 from nnunet_covid.prediction.memory import bytes_of

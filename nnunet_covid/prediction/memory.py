@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 
-from nnunet_covid.nnunet.dataset import SLICE_SPACING, CaseFiles
+from nnunet_covid.nnunet.cases import CaseFiles
 from nnunet_covid.nnunet.predictor import TrainedModel
+from nnunet_covid.nnunet.written_images import SLICE_SPACING
 from nnunet_covid.raw_dataset.source import UnusableFile
 from nnunet_covid.raw_dataset.volumes import read_header
 
