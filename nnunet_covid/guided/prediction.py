@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,17 +79,27 @@ def predict_guided(
     write_json(output / "plans.json", stage_two.predictor.plans_manager.plans)
     if len(missing) < len(cases):
         tell(f"{len(cases) - len(missing)} of {len(cases)} cases are there already")
+    _predict_cases(stage_one, stage_two, missing, kind, files)
+    return [files(case)["labels"] for case in cases]
+
+
+def _predict_cases(
+    stage_one: TrainedModel,
+    stage_two: TrainedModel,
+    cases: Sequence[CaseFiles],
+    kind: MapKind,
+    files: Callable[[CaseFiles], dict[str, Path]],
+) -> None:
     steps: Steps[CaseFiles, Read, Guided] = Steps(
-        read=lambda case: (case.name, *stage_two.read(case, channels=channels)),
+        read=lambda case: (case.name, *stage_two.read(case, channels=stage_two.channels - 1)),
         compute=lambda read: [_both_stages(stage_one, stage_two, *one, kind) for one in read],
         write=lambda case, guided: _write(stage_two, *guided, files(case)),
         cost=lambda case: bytes_of(stage_two, case),
     )
-    done = convey(missing, steps, Limits())
-    for _, error in tqdm(done, total=len(missing), desc="predict-guided", unit="case", disable=None):
+    done = convey(cases, steps, Limits())
+    for _, error in tqdm(done, total=len(cases), desc="predict-guided", unit="case", disable=None):
         if error is not None:
             raise error
-    return [files(case)["labels"] for case in cases]
 
 
 def _both_stages(
