@@ -62,7 +62,14 @@ def _draw_row(axes: Axes, rooms: list[str], y: float, colour: str) -> None:
         left = MARGIN + column * width
         box = FancyBboxPatch((left, y), width - 0.15, HEIGHT, boxstyle="round,pad=0.02", fc=colour, ec="#666666")
         axes.add_patch(box)
-        axes.text(left + (width - 0.15) / 2, y + HEIGHT / 2, room, ha="center", va="center", fontsize=min(10.0, TYPE * width / len(room)))
+        axes.text(
+            left + (width - 0.15) / 2,
+            y + HEIGHT / 2,
+            room,
+            ha="center",
+            va="center",
+            fontsize=min(10.0, TYPE * width / len(room)),
+        )
 
 
 if __name__ == "__main__":
