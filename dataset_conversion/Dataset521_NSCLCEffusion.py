@@ -33,11 +33,20 @@ def find_cases(source: Path, problems: raw.Problems) -> list[raw.SourceCase]:
     """One CT series per effusion mask; of several reviewers the first counts."""
     masks: dict[str, Path] = {}
     for path in raw.find_files(source, r"LUNG1-\d+_effusion_.*\.nii(\.gz)?", INFO.expected_files):
-        masks.setdefault(_patient(path.name), path)  # first_reviewer comes before second_reviewer
+        if masks.setdefault(_patient(path.name), path) != path:  # first_reviewer comes before second_reviewer
+            problems.leave_out(path, "the mask of another reviewer")
+    content = raw.dicom_folder(source)
     series: dict[str, list[Path]] = defaultdict(list)
-    for folder in raw.series_folders(source):
-        for patient in re.findall(r"LUNG1-\d+", folder.relative_to(source).as_posix())[:1]:
-            series[patient].append(folder)
+    for folder in (found.folder for found in content.series):
+        patient = next(iter(re.findall(r"LUNG1-\d+", folder.relative_to(source).as_posix())), "")
+        series[patient].append(folder)
+        if patient not in masks:
+            problems.leave_out(folder, "a series without a mask")
+    for path, reason in content.unusable:
+        problems.add(path, reason)
+    for path, reason in content.left_out:
+        if raw.is_dicom(path):
+            problems.leave_out(path, reason)
     cases = []
     for patient, mask in masks.items():
         if len(series[patient]) != 1:

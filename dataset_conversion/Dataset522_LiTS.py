@@ -1,8 +1,14 @@
-"""LiTS: liver and liver tumours, 131 labelled and 70 test volumes (Bilic et al., 2023)."""
+"""LiTS: liver and liver tumours, 131 labelled and 70 test volumes (Bilic et al., 2023).
+
+Users report masks whose header is blank (1 mm voxels at the origin) while their volume has a real one, with the voxels
+in the volume's order: these are taken to lie on the volume's grid, and named. The volumes show the abdomen, so that
+some hold no lung.
+"""
 
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
 
 from nnunet_covid import raw_dataset as raw
@@ -51,7 +57,14 @@ def _number(path: Path) -> str:
     return re.findall(r"-(\d+)\.", path.name)[0].zfill(3)
 
 
-RECIPE = raw.Recipe(INFO, find_cases, raw.read_volume_pair, schemes=SCHEMES)
+RECIPE = raw.Recipe(
+    INFO,
+    find_cases,
+    partial(raw.read_volume_pair, blank_masks=True),
+    schemes=SCHEMES,
+    shows_lungs=False,
+    blank_masks=True,
+)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import Any
 
 from nnunet_covid import raw_dataset as raw
 from nnunet_covid.errors import UserError
-from nnunet_covid.files import files_in, some_of
+from nnunet_covid.files import some_of
 
 INFO = raw.DatasetInfo(
     number=599,
@@ -34,9 +34,6 @@ INFO = raw.DatasetInfo(
 IMAGE_FOLDERS = ("images", "imgs", "Imgs", "image", "imagesTr", "ct")
 MASK_FOLDERS = ("masks", "mask", "labels", "labelsTr", "GT", "gt", "segmentations")
 LUNG_FOLDERS = ("lungs", "lung_masks", "lung")
-
-IMAGE_SUFFIX = r"(_0000|_ct|_image|_img)$"
-MASK_SUFFIX = r"(_mask|_seg|_segmentation|_label|_labels|_gt)$"
 
 
 @dataclass(frozen=True)
@@ -76,27 +73,40 @@ class FolderLayout:
         image_folder = _chosen(source, self.images, IMAGE_FOLDERS) or source
         mask_folder = _chosen(source, self.masks, MASK_FOLDERS)
         lung_folder = _chosen(source, self.lungs, LUNG_FOLDERS)
-        images = _files_by_stem(image_folder, problems, apart_from=(mask_folder, lung_folder))
+        chosen = (image_folder, mask_folder, lung_folder)
+        if image_folder == source and raw.is_one_series(source, problems):
+            images = {source.resolve().name: source}
+        else:
+            images = _files_by_stem(image_folder, problems, apart_from=chosen)
+        for entry in raw.visible(source) if image_folder != source else ():
+            if entry not in chosen:
+                problems.leave_out(entry, "beside the folder of images, not in it")
         if mask_folder is None:
-            masks = {stem: path for stem, path in images.items() if re.search(MASK_SUFFIX, stem)}  # beside the images
-            images = {stem: path for stem, path in images.items() if stem not in masks}
+            beside = raw.masks_among(images)
+            masks = {stem: path for stem, path in images.items() if stem in beside}
+            images = {stem: path for stem, path in images.items() if stem not in beside}
         else:
             masks = _files_by_stem(mask_folder, problems)
             if not masks:
+                problems.raise_if_any()
                 raise UserError(f"{mask_folder} holds no masks; name the right folder", about="masks")
         lungs = _files_by_stem(lung_folder, problems) if lung_folder else {}
-        images = _shortened(images, IMAGE_SUFFIX, {*masks, *lungs}, problems)
-        masks = _shortened(masks, MASK_SUFFIX, set(images), problems)
-        lungs = _shortened(lungs, MASK_SUFFIX, set(images), problems)
         if not images:
+            problems.raise_if_any()
             state = "is empty" if not any(image_folder.iterdir()) else "holds no image"
+            if masks and mask_folder is None:
+                state = f"holds no image, since {some_of(path.name for path in masks.values())} are named as masks are"
             raise UserError(f"{image_folder} {state}; expected {', '.join(raw.IMAGE_ENDINGS)} files or DICOM series")
-        entries = {stem: Path(path.relative_to(image_folder).parts[0]) for stem, path in images.items()}
-        names = {stem: (entry.name, raw.stem_of(entry), stem) for stem, entry in entries.items()}
+        images, masks, lungs = _by_case(images, masks, lungs, problems)
+        entries = {stem: Path((*path.relative_to(image_folder).parts, stem)[0]) for stem, path in images.items()}
+        names = {stem: (raw.composed(entry.name), raw.stem_of(entry), stem) for stem, entry in entries.items()}
         patients = patients_of(names, self.patients, self.patient_pattern)
         cases = list(self._cases(images, masks, lungs, patients, problems))
-        if len({raw.is_picture(case.image) for case in cases}) > 1:
-            raise UserError(f"{source} holds pictures as well as volumes; convert them as two data sets")
+        pictures = [case.image.name for case in cases if raw.is_picture(case.image)]
+        if 0 < len(pictures) < len(cases):
+            problems.raise_if_any()
+            remedy = "convert them as two data sets, or take out what is no case"
+            raise UserError(f"{source} holds pictures as well as volumes ({some_of(pictures, 3)}); {remedy}")
         if not self.resample_masks or raw.is_picture(cases[0].image):
             raw.check_headers(cases, problems)
         return cases
@@ -132,33 +142,35 @@ def _chosen(source: Path, given: Path | None, usual: tuple[str, ...]) -> Path | 
 
 
 def _files_by_stem(folder: Path, problems: raw.Problems, apart_from: tuple[Path | None, ...] = ()) -> dict[str, Path]:
-    """By name without ending: image files, and the one image file directly in a folder, or DICOM series below it."""
+    """By name without ending: image files, and the one image file or DICOM series at or below a folder."""
     found: dict[str, Path] = {}
-    for entry in raw.visible(folder):
-        if entry in apart_from:
-            continue
-        inside = [path for path in (files_in(entry) if entry.is_dir() else [entry]) if raw.ending_of(path)]
-        if entry.is_dir() and not inside:
-            inside = raw.series_folders(entry)
+    for entry, inside in raw.images_by_entry(folder, problems, apart_from).items():
         if len(inside) > 1:
-            problems.add(entry, f"holds {len(inside)} images or DICOM series; a case's folder must hold one")
-        if len(inside) == 1:
-            stem = entry.name if entry.is_dir() else raw.stem_of(entry)
+            listed = raw.described(inside, entry)
+            remedy = "a case's folder must hold one, its masks lie elsewhere under the same name"
+            problems.add(entry, f"holds {len(inside)} images or DICOM series ({listed}); {remedy}")
+        else:
+            stem = raw.stem_of(entry)  # some programs unpack a.nii.gz to a folder of this name
             if stem in found:
                 problems.add(inside[0], f"has the same name as {found[stem].name}; rename one of them")
             found.setdefault(stem, inside[0])
     return found
 
 
-def _shortened(files: dict[str, Path], suffix: str, partners: set[str], problems: raw.Problems) -> dict[str, Path]:
-    """Without the suffix, but only where a name has no partner as it is (``slice_0000`` may be one)."""
-    all_have_it = all(re.search(suffix, stem) for stem in files)
-    renamed: dict[str, Path] = {}
-    for stem, path in files.items():
-        name = stem if stem in partners or not (partners or all_have_it) else re.sub(suffix, "", stem)
-        if name in renamed:
-            problems.add(path, f"would get the name {name}, as {renamed[name].name} does; rename one of them")
-        renamed.setdefault(name, path)
+def _by_case(
+    images: dict[str, Path], masks: dict[str, Path], lungs: dict[str, Path], problems: raw.Problems
+) -> tuple[dict[str, Path], dict[str, Path], dict[str, Path]]:
+    """Images, masks and lung masks by the name of the case, or by their own where they belong to no image."""
+    of_masks, of_lungs = raw.pairing(images, masks), raw.pairing(images, lungs, raw.LUNG_WORDS)
+    names = raw.case_stems(images, (of_masks, of_lungs))
+    renamed: tuple[dict[str, Path], dict[str, Path], dict[str, Path]] = {}, {}, {}
+    image_of = ({image: image for image in images}, of_masks.image_of, of_lungs.image_of)
+    for files, to_image, into in zip((images, masks, lungs), image_of, renamed, strict=True):
+        for stem, path in files.items():
+            name = names[to_image[stem]] if stem in to_image else stem
+            if name in into:
+                problems.add(path, f"would get the name {name}, as {into[name].name} does; rename one of them")
+            into.setdefault(name, path)
     return renamed
 
 
@@ -236,13 +248,17 @@ def convert_folder(
     cases = layout.find_cases(source, problems)
     problems.raise_if_any()
     scheme = _scheme(labels) if labels else _recognised_scheme(cases, source)
-    info, found, schemes = replace(INFO, name=name), (lambda *_: cases), {"own": scheme}
+
+    def found(_: Path, of_conversion: raw.Problems) -> list[raw.SourceCase]:
+        of_conversion.left_out += problems.left_out
+        return cases
+
+    info, schemes = replace(INFO, name=name), {"own": scheme}
     if raw.is_picture(cases[0].image):
         recipe = raw.picture_recipe(info, found, schemes)
     else:
-        is_hu = _is_hu(cases)
-        read = partial(raw.read_volume_pair, is_hu=is_hu, resample=layout.resample_masks)
-        recipe = raw.Recipe(info, found, read, schemes, channel="CT" if is_hu else "grey_ct")
+        read = partial(raw.read_volume_pair, is_hu=None, resample=layout.resample_masks)
+        recipe = raw.Recipe(info, found, read, schemes, channel=None)
     return raw.convert_dataset(replace(recipe, check_headers=False), source, **arguments)
 
 
@@ -269,17 +285,10 @@ def _recognised_scheme(cases: Sequence[raw.SourceCase], source: Path) -> raw.Cla
     found: set[Any] = set()
     for mask in (case.mask for case in cases if case.mask is not None):
         with suppress(raw.UnusableFile):
-            found.update(raw.distinct_values(raw.read_grey(mask) if raw.is_picture(mask) else raw.read_voxels(mask)))
+            voxels = raw.read_grey(mask) if raw.is_picture(mask) else raw.read_voxels(mask, is_mask=True)
+            found.update(raw.distinct_values(voxels))
     foreground = sorted(found - {0})
     if len(foreground) > 1:
         message = f"the masks of {source} hold the values {raw.listed_values(foreground)}; name each class NAME=VALUE"
         raise UserError(message, about="label")
     return _scheme({"infection": int(foreground[0]) if foreground else 1})
-
-
-def _is_hu(cases: Sequence[raw.SourceCase]) -> bool:
-    """Whether the first image that can be read holds Hounsfield units."""
-    for case in cases:
-        with suppress(raw.UnusableFile):
-            return raw.read_scan(case.image).is_hu
-    return True

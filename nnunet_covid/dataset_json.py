@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_covid.errors import UserError
+from nnunet_covid.files import stays_below
 
 BACKGROUND = "background"
 IGNORE = "ignore"
@@ -28,7 +29,7 @@ def read_dataset_json(path: Path) -> dict[str, Any]:
     """The content of a dataset.json.
 
     Raises:
-        UserError: If the file cannot be read or has no labels.
+        UserError: If the file cannot be read, has no labels, or its ``file_ending`` would lead to other folders.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -38,6 +39,9 @@ def read_dataset_json(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: is not valid JSON ({e})") from e
     if not isinstance(content, dict) or not isinstance(content.get("labels"), dict):
         raise UserError(f"{path}: has no 'labels'")
+    ending = content.get("file_ending", ".png")
+    if not stays_below(ending, one_name=True):
+        raise UserError(f"{path}: the 'file_ending' {ending!r} is none; write one such as .nii.gz or .png")
     return content
 
 

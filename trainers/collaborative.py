@@ -9,14 +9,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from nnunetv2.paths import nnUNet_preprocessed, nnUNet_results
+from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from nnunetv2.utilities.file_path_utilities import get_output_folder
 from nnunetv2.utilities.helpers import dummy_context
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import autocast, nn
 
-from nnunet_covid.auxiliary_data.batches import ImageTransforms, JoinedBatches, LinkedDataset, linked_batches
+from nnunet_covid.auxiliary_data.batches import (
+    ImageTransforms,
+    JoinedBatches,
+    linked_batches,
+)
 from nnunet_covid.auxiliary_data.links import Link, LinkedCases, find_link
 from nnunet_covid.auxiliary_data.relation_snapshots import SnapshotMean, evenly_spread, write_snapshot
 from nnunet_covid.errors import UserError
@@ -32,7 +35,13 @@ from nnunet_covid.losses.relation import (
 )
 from nnunet_covid.networks.collaborative import BottleneckFeatures, CollaborativeUNet
 from nnunet_covid.nnunet.architecture import build_planned_unet, load_encoder_checkpoint
-from nnunet_covid.trainers.base import LungInfectionTrainer, one_of, stop_training
+from nnunet_covid.trainers.base import (
+    LungInfectionTrainer,
+    loader_of_linked,
+    one_of,
+    stop_training,
+    training_finished,
+)
 
 WEIGHTS_VARIABLE = "NNUNET_COVID_GENERAL_WEIGHTS"
 GRADIENT_NORM = 12.0
@@ -74,7 +83,7 @@ class CollaborativeTrainer(LungInfectionTrainer):
     def _refuse_unsupported(
         self, plans: dict[str, Any], configuration: str, fold: int, dataset_json: dict[str, Any]
     ) -> None:
-        if not _finished(type(self).__name__, plans, configuration, fold):
+        if not training_finished(type(self).__name__, plans, configuration, fold):
             self.usable_link(PlansManager(plans), configuration)
             if not plans["continue_training"]:
                 self.general_checkpoint()
@@ -174,29 +183,13 @@ class CollaborativeTrainer(LungInfectionTrainer):
         return JoinedBatches(training, streams), validation
 
     def _linked_batches(self, key: str, cases: tuple[LinkedCases, ...], loaders: int) -> Any:
-        rotation, dummy_2d, initial_patch_size, mirror_axes = (
-            self.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
-        )
-        masks = self.configuration_manager.use_mask_for_norm
-        patch_size = self.configuration_manager.patch_size
-        transforms = self.get_training_transforms(
-            patch_size, rotation, None, mirror_axes, dummy_2d, use_mask_for_norm=masks
-        )
         size = self.batch_size
         if key == "unlabelled" and self.unlabelled_batch_size is not None:
             processes = torch.distributed.get_world_size() if self.is_ddp else 1
             size = max(1, self.unlabelled_batch_size // processes)
-        return linked_batches(
-            LinkedDataset(Path(nnUNet_preprocessed.get() or "."), cases),
-            ImageTransforms(transforms, masked=any(masks)),
-            self.plans_manager,
-            batch_size=size,
-            initial_patch_size=initial_patch_size,
-            patch_size=patch_size,
-            lesion_share=0.0 if key == "unlabelled" else self.oversample_foreground_percent,
-            device=self.device,
-            loaders=loaders,
-        )
+        share = 0.0 if key == "unlabelled" else self.oversample_foreground_percent
+        loader = loader_of_linked(self, cases, ImageTransforms, size, share)
+        return linked_batches(loader, device=self.device, loaders=loaders)
 
     def on_train_end(self) -> None:
         super().on_train_end()
@@ -283,14 +276,6 @@ class CollaborativeTrainer(LungInfectionTrainer):
         snapshot = self._snapshot.snapshot(self.current_epoch) if self._snapshot else None
         if snapshot is not None and self.local_rank == 0:
             write_snapshot(Path(self.output_folder), snapshot)
-
-
-def _finished(trainer: str, plans: dict[str, Any], configuration: str, fold: int) -> bool:
-    """Whether there is nothing left to train: to validate again needs no link and no checkpoint of another training."""
-    if not nnUNet_results.is_set():
-        return False
-    folder = get_output_folder(plans["dataset_name"], trainer, plans["plans_name"], configuration, fold)
-    return Path(folder, "checkpoint_final.pth").is_file()
 
 
 class CollaborativeSumTrainer(CollaborativeTrainer):

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 SUFFIX = re.compile(
-    r"^(?P<base>.+?)(?:_(?P<epochs>\d+)epochs)?(?:_(?P<its>\d+)its)?(?:_seed(?P<seed>\d+))?(?:_pseudo(?P<tag>[A-Za-z0-9]+))?$"
+    r"^(?P<base>.+?)(?P<consistency>_consistency)?(?:_(?P<epochs>\d+)epochs)?(?:_(?P<its>\d+)its)?(?:_seed(?P<seed>\d+))?(?:_pseudo(?P<tag>[A-Za-z0-9]+))?$"
 )
 RANKS_APART = 10_000
 """Between the seeds of the processes of a multi-GPU training, which must not draw the same batches."""
@@ -39,8 +39,9 @@ def found_by_nnunet(name: str) -> type | None:
 
 @cache
 def trainer_of_length(name: str, find_base: Callable[[str], type | None]) -> type | None:
-    """The class behind ``BASE[_Nepochs][_Mits][_seedS][_pseudoNAME]``, always the same; ``None`` if there is none.
+    """The class behind ``BASE[_consistency][_Nepochs][_Mits][_seedS][_pseudoNAME]``, always the same, or ``None``.
 
+    ``_consistency`` is :class:`nnunet_covid.trainers.consistency.Consistency` in front of the base.
     A number of iterations sets nnU-Net's ``num_iterations_per_epoch`` and a fifth of it for validation. A seed makes
     runs repeatable where nnU-Net's own augmentation is: on the CPU with ``nnUNet_n_proc_DA=0``. ``_pseudoNAME`` names a
     result of ``nnunet-covid pseudo-label``: it predicts and validates, but training it is that command's.
@@ -53,9 +54,14 @@ def trainer_of_length(name: str, find_base: Callable[[str], type | None]) -> typ
     if match is None or match["base"] == name or trainer_of_length(match["base"], find_base):
         return None  # no suffix, or suffixes in another order
     base = find_base(match["base"])
-    numbers = {k: int(v) for k, v in match.groupdict().items() if k not in ("base", "tag") and v is not None}
+    numbers = {k: int(v) for k in ("epochs", "its", "seed") if (v := match[k]) is not None}
     if base is None or numbers.get("epochs") == 0 or numbers.get("its") == 0:
         return None
+    if match["consistency"]:
+        without = f"{match['base']}_consistency"
+        if name == without:
+            return _consistent(name, base)
+        base = trainer_of_length(without, find_base)
 
     def __init__(
         self: Any,
@@ -91,6 +97,12 @@ def trainer_of_length(name: str, find_base: Callable[[str], type | None]) -> typ
             "__doc__": base.__doc__,
         },
     )
+
+
+def _consistent(name: str, base: type) -> type:
+    from nnunet_covid.trainers.consistency import consistent
+
+    return consistent(name, base)
 
 
 def _refuse_to_train(self: Any) -> None:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import copy
+import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
 from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
+from batchgeneratorsv2.transforms.base.basic_transform import SegOnlyTransform
+from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
+from batchgeneratorsv2.transforms.utils.nnunet_masking import MaskImageTransform
+from batchgeneratorsv2.transforms.utils.random import RandomTransform
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
@@ -16,6 +23,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_covid.auxiliary_data.links import LinkedCases
 from nnunet_covid.nnunet.preprocess import LESION_LABELS
+from nnunet_covid.nnunet.training import changes_intensity, innermost
 
 
 class LinkedDataset:
@@ -60,7 +68,42 @@ class ImageTransforms:
         return {"image": result, "segmentation": torch.zeros(1, dtype=torch.int16)}
 
 
-def linked_batches(
+class TwoViews(ImageTransforms):
+    """Two views of an image beside each other on the channel axis, (2·C, *spatial), by a trainer's own augmentation.
+
+    The first, the weak one, has seen what moves voxels: the spatial transforms and mirroring. The second, the strong
+    one, is the same patch after every change of intensity as well. Masks among the channels stay as they are in both.
+
+    Args:
+        transforms: The trainer's, without targets; seldom applied changes of intensity are applied with
+            ``probability``.
+        masked: As for :class:`ImageTransforms`.
+        probability: Of each change of intensity.
+    """
+
+    def __init__(self, transforms: Any, *, masked: bool, probability: float) -> None:
+        everything = copy.deepcopy(getattr(transforms, "transforms", [transforms]))
+        self.intensity = [t for t in everything if changes_intensity(t)]
+        others = [t for t in everything if not changes_intensity(t)]
+        moving = [t for t in others if not isinstance(innermost(t), SegOnlyTransform)]
+        super().__init__(ComposeTransforms(moving), masked=masked)
+        self.masks = [t for t in moving if isinstance(t, MaskImageTransform)]
+        for transform in self.intensity:
+            while hasattr(transform, "transform"):
+                if isinstance(transform, RandomTransform):
+                    transform.apply_probability = probability
+                transform = transform.transform
+
+    def __call__(self, image: torch.Tensor, segmentation: torch.Tensor) -> dict[str, torch.Tensor]:
+        moved = self.transforms(image=image, **({"segmentation": segmentation} if self.masked else {}))
+        strong = {**moved, "image": moved["image"].clone()}
+        for transform in [*self.intensity, *self.masks]:
+            strong = transform(**strong)
+        both = torch.cat((moved["image"], strong["image"]))
+        return {"image": both, "segmentation": torch.zeros(1, dtype=torch.int16)}
+
+
+def linked_loader(
     dataset: LinkedDataset,
     transforms: ImageTransforms,
     plans: PlansManager,
@@ -69,16 +112,13 @@ def linked_batches(
     initial_patch_size: Sequence[int],
     patch_size: Sequence[int],
     lesion_share: float,
-    device: torch.device,
-    loaders: int,
-) -> Iterator[dict[str, Any]]:
-    """An endless stream of batches, as nnU-Net makes that of its own training data.
+) -> nnUNetDataLoader:
+    """nnU-Net's own loader of linked images.
 
     Args:
         lesion_share: Share of a batch whose patches are cut around a lesion.
-        loaders: Of how many such streams this is one; they share nnU-Net's number of worker processes.
     """
-    loader = nnUNetDataLoader(
+    return nnUNetDataLoader(
         dataset,
         batch_size,
         initial_patch_size,
@@ -87,6 +127,15 @@ def linked_batches(
         oversample_foreground_percent=lesion_share,
         transforms=transforms,
     )
+
+
+def linked_batches(loader: nnUNetDataLoader, *, device: torch.device, loaders: int) -> Iterator[dict[str, Any]]:
+    """An endless stream of batches, as nnU-Net makes that of its own training data.
+
+    Args:
+        loader: Of :func:`linked_loader`.
+        loaders: Of how many such streams this is one; they share nnU-Net's number of worker processes.
+    """
     processes = get_allowed_n_proc_DA()
     if processes == 0:
         return SingleThreadedAugmenter(loader, None)
@@ -100,6 +149,84 @@ def linked_batches(
         pin_memory=device.type == "cuda",
         wait_time=0.002,
     )
+
+
+class OwnRandomness:
+    """Whatever happens inside draws from random numbers of its own: those outside go on as if nothing had happened.
+
+    Args:
+        seeds: Whole numbers that together decide what is drawn.
+    """
+
+    def __init__(self, *seeds: int) -> None:
+        first, second, third = np.random.SeedSequence([seed % 2**63 for seed in seeds]).generate_state(3)
+        self._states: tuple[Any, Any, Any] = (
+            random.Random(int(first)).getstate(),
+            np.random.RandomState(second).get_state(),
+            torch.Generator().manual_seed(int(third)).get_state(),
+        )
+
+    def __enter__(self) -> None:
+        self._exchange()
+
+    def __exit__(self, *exception: object) -> None:
+        self._exchange()
+
+    def _exchange(self) -> None:
+        outside = random.getstate(), np.random.get_state(), torch.get_rng_state()
+        random.setstate(self._states[0])
+        np.random.set_state(self._states[1])
+        torch.set_rng_state(self._states[2])
+        self._states = outside
+
+
+class UnlabelledBeside:
+    """A loader that puts a batch of unlabelled images beside each batch of another loader, in the same process.
+
+    Args:
+        main: nnU-Net's loader of labelled images; its random numbers are the same as without the other.
+        unlabelled: Of :func:`linked_loader`.
+        key: Of the images in the batch.
+        seed: Of the draws of unlabelled images; every worker process has draws of its own.
+    """
+
+    def __init__(self, main: Any, unlabelled: nnUNetDataLoader, key: str, seed: Sequence[int]) -> None:
+        self.main = main
+        self.unlabelled = unlabelled
+        self.key = key
+        self.seed = tuple(seed)
+        self._randomness: OwnRandomness | None = None
+
+    def set_thread_id(self, thread_id: int) -> None:
+        """Called where a worker process starts."""
+        self.main.set_thread_id(thread_id)
+        self._randomness = OwnRandomness(*self.seed, thread_id)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return self
+
+    def __next__(self) -> dict[str, Any]:
+        if self._randomness is None:
+            self._randomness = OwnRandomness(*self.seed)
+        batch = next(self.main)
+        with self._randomness:
+            return {**batch, self.key: next(self.unlabelled)["data"]}
+
+
+def put_beside(stream: Any, unlabelled: nnUNetDataLoader, key: str, seed: Sequence[int]) -> None:
+    """Let the workers of a stream of labelled batches make batches of unlabelled images too.
+
+    Args:
+        stream: nnU-Net's, or joined batches whose main one it is; workers that run already start anew.
+        unlabelled, key, seed: As for :class:`UnlabelledBeside`.
+    """
+    if isinstance(stream, JoinedBatches):
+        put_beside(stream.main, unlabelled, key, seed)
+    elif isinstance(stream, SingleThreadedAugmenter):
+        stream.data_loader = UnlabelledBeside(stream.data_loader, unlabelled, key, seed)
+    else:
+        stream._finish()
+        stream.generator = UnlabelledBeside(stream.generator, unlabelled, key, seed)
 
 
 class JoinedBatches:

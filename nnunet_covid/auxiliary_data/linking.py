@@ -30,8 +30,9 @@ from nnunet_covid.auxiliary_data.links import (
 from nnunet_covid.dataset_json import foreground_values
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import remove_abandoned, writable_folder, write_json
-from nnunet_covid.nnunet.dataset import CaseFiles, RawDataset, list_cases, open_raw_dataset, read_images
-from nnunet_covid.nnunet.preprocess import ENDINGS, Preprocessing, is_preprocessed, preprocess_cases
+from nnunet_covid.nnunet.cases import CaseFiles, list_cases
+from nnunet_covid.nnunet.dataset import RawDataset, open_raw_dataset, read_images
+from nnunet_covid.nnunet.preprocess import VOXELS, Preprocessing, is_current, preprocess_cases
 
 SEED = 12345
 """Of the draw where not all unlabelled images are taken."""
@@ -173,13 +174,13 @@ def make_link(
 def _preprocessed(covid: PlannedDataset, configuration: str, source: Source, processes: int) -> LinkedCases:
     """Bring the folder of a source up to date; what was pre-processed in another way is made anew."""
     folder, plans = _home(covid, configuration, source)
-    made_as = {"digest": covid.digest(configuration), "lesions": list(source.lesions)}
+    made_as = {"digest": covid.digest(configuration), "lesions": list(source.lesions), "properties": [VOXELS]}
     if folder.exists() and read_made_as(folder) != made_as:
         shutil.rmtree(folder)
     folder.mkdir(exist_ok=True)
     write_json(made_as_file(folder), made_as, indent=None)
     remove_abandoned(folder, age=0)
-    remaining = {folder / case.name: case for case in source.cases if not _is_current(folder / case.name, case)}
+    remaining = {folder / case.name: case for case in source.cases if not is_current(folder / case.name, case)}
     how = Preprocessing(plans, configuration, source.lesions)
     shown = f"{Path(source.name).name}, {configuration}"
     preprocess_cases(remaining, how, processes, shown=shown, already=len(source.cases) - len(remaining))
@@ -201,15 +202,6 @@ def _home(covid: PlannedDataset, configuration: str, source: Source) -> tuple[Pa
     move_plans_between_datasets(covid.name, source.name, covid.plans_name, plans_name)
     plans = json.loads((home / f"{plans_name}.json").read_text(encoding="utf-8"))
     return home / PlansManager(plans).get_configuration(configuration).data_identifier, plans
-
-
-def _is_current(target: Path, case: CaseFiles) -> bool:
-    """Whether the case has been pre-processed from its files as they are now."""
-    if not is_preprocessed(target):
-        return False
-    originals = [*case.files, *([case.label] if case.label else [])]
-    made = target.with_name(target.name + ENDINGS[-1]).stat().st_mtime
-    return max(path.stat().st_mtime for path in originals) <= made
 
 
 def _record(covid: PlannedDataset, configuration: str, cases: LinkedCases) -> None:

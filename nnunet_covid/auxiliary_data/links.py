@@ -14,7 +14,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_covid.dataset_json import channel_names, read_dataset_json
 from nnunet_covid.errors import UserError
-from nnunet_covid.files import write_json
+from nnunet_covid.files import stays_below, write_json
 from nnunet_covid.nnunet.dataset import dataset_name, nnunet_folder
 from nnunet_covid.nnunet.preprocess import Preprocessing, is_preprocessed
 
@@ -56,7 +56,10 @@ class PlannedDataset:
 
     def identifier(self, configuration: str) -> str:
         """Name of the folder with the data of a configuration."""
-        return str(self.plans.get_configuration(configuration).data_identifier)
+        identifier = self.plans.get_configuration(configuration).data_identifier
+        if not stays_below(identifier, one_name=True):  # what is in that folder may be deleted
+            raise UserError(f"the plans {self.plans_name} keep data in {identifier!r}, which is no name; plan again")
+        return str(identifier)
 
     def data(self, configuration: str) -> Path:
         """That folder."""
@@ -98,6 +101,15 @@ class LinkedCases:
     cases: tuple[str, ...]
     cases_with_lesion: int = 0
     lesions: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse, in a record from disk, a folder or a case elsewhere: unlinking deletes the folder.
+
+        Raises:
+            ValueError: If one leads there.
+        """
+        if not stays_below(self.folder) or not all(stays_below(case, one_name=True) for case in self.cases):
+            raise ValueError(f"{self.folder} is no place of linked cases")
 
 
 @dataclass(frozen=True)
@@ -171,45 +183,59 @@ def read_made_as(folder: Path) -> dict[str, Any] | None:
 
 
 def find_link(
-    preprocessed: Path, plans: PlansManager, configuration: str, *, require_others: bool = False
+    preprocessed: Path,
+    plans: PlansManager,
+    configuration: str,
+    *,
+    require_others: bool = False,
+    require_unlabelled: bool = False,
 ) -> Link | None:
     """The link of a configuration, or ``None`` if nothing is linked to it.
 
     Args:
         preprocessed: ``nnUNet_preprocessed``.
         require_others: Ask for images of other diseases.
+        require_unlabelled: Ask for unlabelled images.
 
     Raises:
         UserError: If there is one that cannot be used: pre-processed with other plans, deleted, or without a lesion; or
-            if none has images of other diseases.
+            if none has what is asked for.
     """
     links = read_links(record_file(preprocessed / plans.dataset_name, plans.plans_name))
     link = links.get(plans.get_configuration(configuration).data_identifier)
     if link is not None:
         digest = Preprocessing(plans.plans, configuration).digest()
         for cases in (*link.others, *([link.unlabelled] if link.unlabelled else [])):
-            _check_cases(preprocessed, cases, digest, link, again=_link_command(plans, configuration, cases))
+            _check_cases(preprocessed, cases, digest, link, again=link_again(plans, configuration, cases))
         if link.others and not any(other.cases_with_lesion for other in link.others):
             names = ", ".join(other.name for other in link.others)
             raise UserError(f"none of the cases of {names} holds a lesion; link a data set with lesions")
     if require_others and (link is None or not link.others):
-        made = [f"{other.configuration} ({other.dimensions}D)" for other in links.values() if other.others]
-        elsewhere = f" (there is one for {', '.join(made)})" if made else ""
-        dimensions = len(plans.get_configuration(configuration).patch_size)
-        raise UserError(
-            f"no data set of another disease is linked to configuration '{configuration}' ({dimensions}D) of "
-            f"{plans.plans_name} of {plans.dataset_name}{elsewhere}: run {_link_command(plans, configuration)}"
-        )
+        made = [other for other in links.values() if other.others]
+        raise _not_linked("data set of another disease", "-a OTHER_DATASET", made, plans, configuration)
+    if require_unlabelled and (link is None or link.unlabelled is None):
+        made = [other for other in links.values() if other.unlabelled]
+        raise _not_linked("folder of unlabelled images", "--unlabelled FOLDER", made, plans, configuration)
     return link
 
 
-def _link_command(plans: PlansManager, configuration: str, cases: LinkedCases | None = None) -> str:
-    """The command that makes the link."""
-    if cases is None:
-        source = "-a OTHER_DATASET"
-    else:
-        images = f"--unlabelled {cases.name} --at-most {len(cases.cases)}"
-        source = f"-a {cases.name}" if cases.lesions else images
+def _not_linked(what: str, option: str, made: list[Link], plans: PlansManager, configuration: str) -> UserError:
+    listed = ", ".join(f"{other.configuration} ({other.dimensions}D)" for other in made)
+    elsewhere = f" (there is one for {listed})" if made else ""
+    dimensions = len(plans.get_configuration(configuration).patch_size)
+    return UserError(
+        f"no {what} is linked to configuration '{configuration}' ({dimensions}D) of "
+        f"{plans.plans_name} of {plans.dataset_name}{elsewhere}: run {_link_command(plans, configuration, option)}"
+    )
+
+
+def link_again(plans: PlansManager, configuration: str, cases: LinkedCases) -> str:
+    """The command that makes a link of the same cases anew."""
+    images = f"--unlabelled {cases.name} --at-most {len(cases.cases)}"
+    return _link_command(plans, configuration, f"-a {cases.name}" if cases.lesions else images)
+
+
+def _link_command(plans: PlansManager, configuration: str, source: str) -> str:
     return f"nnunet-covid link -d {plans.dataset_name} {source} -p {plans.plans_name} -c {configuration}"
 
 
@@ -245,6 +271,6 @@ def _lines(covid: PlannedDataset, link: Link) -> list[str]:
         find_link(covid.folder.parent, covid.plans, link.configuration)
     except UserError as e:
         return [*lines, f"  cannot be used: {e}"]
-    others = link.configuration if link.others else None
-    train = f"nnUNetv2_train {covid.name[7:10]} {others} 0 -p {covid.plans_name} -tr CollaborativeTrainer"
-    return [*lines, f"  train: {train}" if others else "  link a data set of another disease as well (-a)"]
+    train = f"  train: nnUNetv2_train {covid.name[7:10]} {link.configuration} 0 -p {covid.plans_name} -tr"
+    lines += [f"{train} CollaborativeTrainer"] if link.others else []
+    return [*lines, f"{train} nnUNetTrainer_consistency"] if link.unlabelled else lines

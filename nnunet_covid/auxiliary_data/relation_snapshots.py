@@ -100,7 +100,7 @@ def read_snapshots(fold_folder: Path) -> list[RelationSnapshot]:
             with np.load(path, allow_pickle=False) as stored:
                 known = [f.name for f in fields(RelationSnapshot) if f.name in stored.files]
                 snapshots.append(RelationSnapshot(epoch, **{name: stored[name] for name in known}))
-        except (OSError, ValueError, TypeError) as e:
+        except Exception as e:  # zipfile, zlib and numpy each have their own for damaged bytes
             raise UserError(f"{path} is no snapshot of relation matrices; remove it") from e
     return snapshots
 

@@ -13,7 +13,6 @@ are dropped by whoever copies the tensors alone. A calibrated network refuses we
 from __future__ import annotations
 
 import json
-import zipfile
 from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -27,10 +26,12 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from numpy.typing import NDArray
 
 from nnunet_covid.calibration.fit import Calibration
+from nnunet_covid.checkpoint import read_checkpoint
 from nnunet_covid.dataset_json import read_dataset_json
 from nnunet_covid.errors import UserError
 from nnunet_covid.evaluation.labels import LabelScheme, scheme_of_labels
 from nnunet_covid.files import environment_folder, files_in, replacing, some_of
+from nnunet_covid.header_claims import read_probabilities
 from nnunet_covid.nnunet.dataset import Split, fold_folders, read_labels, read_splits, require_trained_model
 
 SUFFIX = "_calibrated"
@@ -82,11 +83,7 @@ class Validation:
         Raises:
             UserError: If a file cannot be read or they do not fit each other or the labels.
         """
-        try:
-            with np.load(case.probabilities) as archive:
-                probabilities = archive["probabilities"]
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as e:
-            raise UserError(f"{case.probabilities} cannot be read ({e})") from e
+        probabilities = read_probabilities(case.probabilities)
         reference = read_labels(self.reader, case.reference)[0][0]
         expected = (self.scheme.channels, *reference.shape)
         if probabilities.shape != expected:
@@ -212,7 +209,7 @@ def _parts_of(names: list[str]) -> dict[str, list[str]]:
 
 def read_calibration(path: Path) -> Calibration | None:
     """What a checkpoint holds."""
-    weights = _load(path)["network_weights"]
+    weights = read_checkpoint(path)["network_weights"]
     found = getattr(weights, "_metadata", {}).get("", {}).get(KEY)
     return None if found is None else Calibration.from_json(found)
 
@@ -234,7 +231,7 @@ def remove_calibration(checkpoints: Sequence[Path]) -> list[Path]:
     Raises:
         UserError: As :func:`write_calibration`.
     """
-    calibrated = [path for path in checkpoints if _load(path)["trainer_name"].endswith(SUFFIX)]
+    calibrated = [path for path in checkpoints if _read(path)["trainer_name"].endswith(SUFFIX)]
     _rewrite(calibrated, "", {})
     return calibrated
 
@@ -244,7 +241,7 @@ def _rewrite(checkpoints: Sequence[Path], suffix: str, entry: dict[str, Any]) ->
     try:
         with ExitStack() as renamed_at_the_end:
             for path in checkpoints:
-                checkpoint = _load(path)
+                checkpoint = _read(path)
                 checkpoint["trainer_name"] = checkpoint["trainer_name"].removesuffix(SUFFIX) + suffix
                 weights: Any = OrderedDict(checkpoint["network_weights"])
                 weights._metadata = OrderedDict(getattr(checkpoint["network_weights"], "_metadata", {}))
@@ -257,8 +254,5 @@ def _rewrite(checkpoints: Sequence[Path], suffix: str, entry: dict[str, Any]) ->
         raise UserError(f"{checkpoints[0].parent.parent}: checkpoints cannot be written ({e})") from e
 
 
-def _load(path: Path) -> dict[str, Any]:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=False)
-    except Exception as e:  # torch and pickle have many
-        raise UserError(f"{path} cannot be read ({e or type(e).__name__})") from e
+def _read(path: Path) -> dict[str, Any]:
+    return read_checkpoint(path, needed=("trainer_name",))

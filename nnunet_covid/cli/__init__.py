@@ -36,8 +36,11 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
     "predict-guided": ("guided", "predict a folder with both stages of guided multi-class labelling"),
     "saliency": ("trained_model", "show where a trained model looks: attention maps and Grad-CAM of a folder"),
     "pseudo-label": ("pseudo_label", "train in rounds on labelled and pseudo-labelled images"),
+    "pretrain": ("pretrain", "teach a trainer's network on unlabelled images, for nnUNetv2_train -pretrained_weights"),
     "link": ("collaborative", "link other diseases and unlabelled images to a COVID data set for CollaborativeTrainer"),
     "relations": ("collaborative", "draw the relation matrices that CollaborativeTrainer has kept"),
+    "report": ("report", "report on CT scans: millilitres, per cent, severity, pictures, DICOM objects, change"),
+    "profile": ("report", "tell what is usual for a model, so that reports can say what lies far from it"),
     "demo": ("demo", "run the whole pipeline on a synthetic data set"),
 }
 

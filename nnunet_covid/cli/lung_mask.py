@@ -7,6 +7,7 @@ weights are at hand, else a threshold; the line printed for each image says whic
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,10 @@ from PIL import Image
 
 from nnunet_covid.errors import UserError
 from nnunet_covid.figures.slices import BLUE, outlined, sheet
+from nnunet_covid.geometry import Turn
 from nnunet_covid.lung_mask import METHODS, MODELS, check_weights
-from nnunet_covid.raw_dataset import Scan, UnusableFile, read_scan
+from nnunet_covid.raw_dataset import Problems, Scan, UnusableFile, read_scan
+from nnunet_covid.raw_dataset.grey_scale import span_of
 from nnunet_covid.raw_dataset.images import images_and_masks, with_lungs, write_lung_mask
 
 
@@ -34,25 +37,33 @@ def add_lung_mask_arguments(parser: argparse.ArgumentParser) -> None:
 def lung_mask(args: argparse.Namespace) -> None:
     """Segment every image that IN names."""
     check_weights(args.method, args.weights)
-    for source, output in images_and_masks(args.source, args.output):
+    problems = Problems(args.source)
+    pairs = images_and_masks(args.source, args.output, problems)
+    for note in problems.notes():
+        print(note, flush=True)
+    for source, output in pairs:
         try:
-            scan = read_scan(source)
+            how = {"method": args.method, "model": args.model, "weights": args.weights}
+            scan = with_lungs(read_scan(source), source, **how)
         except UnusableFile as e:
             raise UserError(f"{e.path}: {e.reason}") from e
-        scan = with_lungs(scan, method=args.method, model=args.model, weights=args.weights)
         write_lung_mask(output, scan)
         if args.overlay:
             args.overlay.mkdir(parents=True, exist_ok=True)
             Image.fromarray(lung_overlay(scan)).save(args.overlay / f"{output.name}.png")
         share = 0.0 if scan.lungs is None else scan.lungs.mean()
         print(f"{output}: {share:.1%} of the image, by {scan.notes['lung_mask']}", flush=True)
+        if not share:
+            text = f"no lungs are found, the mask is empty; it holds {span_of(scan.image)}, look at it"
+            print(f"warning: {source}: {text}", file=sys.stderr, flush=True)
 
 
 def lung_overlay(scan: Scan, slices: int = 8) -> NDArray[np.uint8]:
     """The outline of the lung mask over the picture, or over evenly spaced slices of the volume."""
     assert scan.lungs is not None
-    image = scan.image.clip(-1250, 250) if scan.is_hu else scan.image
+    turn = Turn.upright(scan.geometry)
+    image, lungs = turn(scan.image.clip(-1250, 250) if scan.is_hu else scan.image), turn(scan.lungs)
     if image.ndim == 2:
-        return outlined(image, {BLUE: scan.lungs})
+        return outlined(image, {BLUE: lungs})
     indices = np.unique(np.linspace(0.1 * len(image), 0.9 * len(image), slices).astype(int).clip(0, len(image) - 1))
-    return sheet([outlined(image[i], {BLUE: scan.lungs[i]}) for i in indices], columns=4)
+    return sheet([outlined(image[i], {BLUE: lungs[i]}) for i in indices], columns=4)

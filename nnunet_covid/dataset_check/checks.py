@@ -28,7 +28,12 @@ from nnunet_covid.dataset_check.images import (
 from nnunet_covid.figures.slices import RED, outlined, sheet
 from nnunet_covid.files import some_of, writable_folder, write_json
 from nnunet_covid.raw_dataset import Part, Scan
+from nnunet_covid.raw_dataset.grey_scale import GreyScale, grey_scale_of, odd_ones
 
+APART = 8
+"""Times brighter or darker than most images, so that an image is in another unit."""
+OPPOSITE = -0.3
+"""Correlation with the mean image below which the grey scale of an image runs the other way round."""
 AXIS_NAMES = {2: ("top to bottom", "left to right"), 3: ("head to foot", "front to back", "left to right")}
 
 
@@ -56,6 +61,8 @@ class Measured:
     case: CheckedCase
     thumbnail: NDArray[np.float32]
     direction: tuple[float, ...] | None
+    scale: GreyScale
+    brightest: float
     values: frozenset[int]
     on_air: float
     spreads: dict[tuple[int, ...], float] | None
@@ -69,6 +76,7 @@ def run_checks(dataset: CheckedDataset) -> list[Finding]:
         *_duplicates(dataset, measured),
         *_label_values(dataset, measured),
         *_masks(measured),
+        *_scales(dataset, measured),
         *_directions(measured),
         *_orientations(measured),
     ]
@@ -81,6 +89,8 @@ def _measure(case: CheckedCase) -> Measured:
         case,
         thumbnail(scan.image),
         scan.geometry.direction if scan.geometry else None,
+        grey_scale_of(scan.image, is_hu=scan.is_hu),
+        float(scan.image.max()),
         frozenset() if label is None else frozenset(np.unique(label).tolist()),
         0.0 if lesion is None else share_on_air(scan, lesion),
         None if lesion is None else spread_by_mirroring(scan.image, lesion),
@@ -189,6 +199,28 @@ def _masks(measured: Sequence[Measured]) -> Iterator[Finding]:
         message = f"the masks fit their images better when mirrored {axes}; resample masks to images in space"
         worst = max(with_lesion, key=lambda one: one.spreads[()] if one.spreads else 0.0)
         yield Finding("mirrored masks", message, (worst.case.name,), _side_by_side(worst.case))
+
+
+def _scales(dataset: CheckedDataset, measured: Sequence[Measured]) -> Iterator[Finding]:
+    """Images in another unit than the rest, or than the channel's name says, and grey scales the other way round."""
+    scales = {one.case.name: one.scale for one in measured}
+    if odd := odd_ones(scales):
+        yield Finding("grey scale", odd[1], tuple(odd[0]))
+    elif dataset.channel == "CT" and measured[0].scale is not GreyScale.HOUNSFIELD:
+        message = f"no image holds Hounsfield units, but dataset.json calls their channel {dataset.channel}"
+        yield Finding("grey scale", f"{message}; convert them again, or correct it", tuple(scales))
+    grey = [one for one in measured if one.scale is not GreyScale.HOUNSFIELD]
+    usual = float(np.median([one.brightest for one in grey])) if grey else 0.0
+    if apart := [one.case.name for one in grey if not usual / APART <= one.brightest <= usual * APART]:
+        message = f"the brightest value is {usual:g} in most images, but less or more than {APART} times apart in"
+        yield Finding("grey scale", f"{message} {some_of(apart)}; bring all to one scale", tuple(apart))
+    pictures = [unit(one.thumbnail.mean(axis=0)) for one in grey]
+    template = unit(np.mean(pictures, axis=0)) if len(pictures) >= 5 else None
+    like = [] if template is None else [float((picture * template).sum()) for picture in pictures]
+    inverted = [one.case.name for one, likeness in zip(grey, like, strict=False) if likeness < OPPOSITE]
+    if inverted:
+        message = f"the grey scale runs the other way round than in the rest in {some_of(inverted)}; invert it"
+        yield Finding("grey scale", message, tuple(inverted))
 
 
 def _directions(measured: Sequence[Measured]) -> Iterator[Finding]:

@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from nnunet_covid.dataset_json import channel_names, label_values, read_dataset_json
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import files_in
-from nnunet_covid.nnunet.dataset import CaseFiles, Split, list_cases, raw_dataset_folder, read_splits
+from nnunet_covid.geometry import Turn
+from nnunet_covid.nnunet.cases import CaseFiles, list_cases
+from nnunet_covid.nnunet.dataset import Split, raw_dataset_folder, read_splits
 from nnunet_covid.raw_dataset import Part, Scan, UnusableFile, read_scan
 
 
@@ -30,16 +32,18 @@ class CheckedCase:
     patient: str
 
     def read(self) -> tuple[Scan, NDArray[Any] | None]:
-        """The first channel and the label map.
+        """The first channel and the label map, both turned upright, in whatever order they are stored.
 
         Raises:
             UserError: If a file cannot be read.
         """
         try:
             label = None if self.label is None else read_scan(self.label).image
-            return read_scan(self.image), label
+            scan = read_scan(self.image)
         except UnusableFile as e:
             raise UserError(f"{e.path}: {e.reason}") from e
+        turn = Turn.upright(scan.geometry)
+        return replace(scan, image=turn(scan.image)), None if label is None else turn(label)
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,7 @@ class CheckedDataset:
 
     Attributes:
         folder: Its folder.
+        channel: Name of the first channel.
         labels: All values that dataset.json names.
         cases: All cases, unlabelled ones included.
         splits: The folds nnU-Net would use, or an empty list.
@@ -55,6 +60,7 @@ class CheckedDataset:
     """
 
     folder: Path
+    channel: str
     labels: frozenset[int]
     cases: tuple[CheckedCase, ...]
     splits: Sequence[Split]
@@ -73,10 +79,10 @@ def open_dataset(number_or_name: str) -> CheckedDataset:
     folder = raw_dataset_folder(number_or_name)
     description = read_dataset_json(folder / "dataset.json")
     try:
-        ending, channels = description["file_ending"], len(channel_names(description))
+        ending, names = description["file_ending"], channel_names(description)
     except KeyError as e:
         raise UserError(f"{folder / 'dataset.json'} is incomplete, it has no {e}; convert the data set again") from e
-    found = [(part, case) for part in Part for case in _cases(folder, part, ending, channels)]
+    found = [(part, case) for part in Part for case in _cases(folder, part, ending, len(names))]
     if not found:
         raise UserError(f"{folder} holds no images named CASE_0000{ending}")
     recorded = _recorded_patients(folder)
@@ -86,7 +92,7 @@ def open_dataset(number_or_name: str) -> CheckedDataset:
         for part, case in found
     )
     labels = frozenset(value for values in label_values(description["labels"]).values() for value in values)
-    return CheckedDataset(folder, labels, cases, read_splits(folder.name, folder) or [], not recorded)
+    return CheckedDataset(folder, names[0], labels, cases, read_splits(folder.name, folder) or [], not recorded)
 
 
 def _cases(folder: Path, part: Part, ending: str, channels: int) -> list[CaseFiles]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -22,6 +23,8 @@ from PIL import Image
 from nnunet_covid.errors import UserError, reason_of
 from nnunet_covid.files import is_whole
 from nnunet_covid.geometry import Geometry
+from nnunet_covid.header_claims import GZIP, false_claim, false_claim_of
+from nnunet_covid.volume_files import NOT_FINITE, header_fault, loses_values, one_volume, unreadable
 
 # The readers of the two commonest endings, so that nnunetv2 need not be imported for them. Tests hold this against it.
 COMMON_READERS = {".png": "NaturalImage2DIO", ".nii.gz": "SimpleITKIO"}
@@ -83,9 +86,11 @@ def read_labels(path: Path, fmt: LabelFormat) -> tuple[Labels, Geometry | None]:
     A natural image has no geometry (nnU-Net calls its spacing 1 and, in the axis that is not there, 999).
 
     Raises:
-        UserError: if the file cannot be read, is cut short or damaged, has more than one channel or holds fractional
-            values.
+        UserError: if the file cannot be read, its header cannot be believed, it is cut short or damaged, is not one
+            volume, or holds fractional values.
     """
+    if fault := header_fault(path):
+        raise UserError(f"{path}: {fault}")
     try:
         if fmt.reader == "SimpleITKIO":
             return _read_with_itk(path)
@@ -111,6 +116,9 @@ def read_grey_png(path: Path) -> NDArray[np.uint8] | None:
     content = path.read_bytes()
     plain = content[:8] == PNG_SIGNATURE and content[12:16] == b"IHDR" and content[24:29] == PLAIN_GREY
     if not plain:
+        return None
+    width, height = struct.unpack_from(">II", content, 16)
+    if width * height > GZIP * len(content):
         return None
     try:
         image = imagecodecs.png_decode(content)
@@ -140,18 +148,30 @@ def present_values(labels: Labels) -> frozenset[int]:
 def _read_with_itk(path: Path) -> tuple[Labels, Geometry]:
     import SimpleITK as sitk
 
-    image = sitk.ReadImage(str(path))
-    array = sitk.GetArrayFromImage(image)
-    if not is_whole(path, array):
+    try:
+        reader = sitk.ImageFileReader()
+        reader.SetFileName(str(path))
+        reader.ReadImageInformation()
+        if claim := false_claim_of(reader, path):
+            raise UserError(f"{path}: {claim}")
+        image = reader.Execute()
+    except RuntimeError as e:
+        raise UserError(f"{path}: {unreadable(e)}") from e
+    if not is_whole(path, sitk.GetArrayViewFromImage(image)):
         raise UserError(f"{path}: is cut short or damaged; copy it again")
-    if image.GetDimension() not in (2, 3):
-        raise UserError(f"{path}: cannot be read (expected 2 or 3 axes, found {image.GetDimension()})")
-    return _integers(array, path), Geometry.of_itk(image)
+    image, fault = one_volume(image)
+    if loses_values(path, sitk.GetArrayViewFromImage(image)):
+        fault = NOT_FINITE
+    if fault:
+        raise UserError(f"{path}: {fault}")
+    return _integers(sitk.GetArrayFromImage(image), path), Geometry.of_itk(image)
 
 
 def _read_with_nnunet(path: Path, fmt: LabelFormat) -> tuple[Labels, Geometry | None]:
     from nnunetv2.imageio.reader_writer_registry import recursive_find_reader_writer_by_name
 
+    if claim := false_claim(path):
+        raise UserError(f"{path}: {claim}")
     with contextlib.redirect_stdout(io.StringIO()):  # the readers print their warnings
         array, properties = recursive_find_reader_writer_by_name(fmt.reader)().read_seg(str(path))
     if array.shape[0] != 1:

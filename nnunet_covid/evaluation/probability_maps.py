@@ -7,7 +7,6 @@ in the order of the label map that it writes beside it. Grey maps are ``CASE.png
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -21,8 +20,8 @@ from nnunet_covid.evaluation.label_files import read_grey_png
 from nnunet_covid.evaluation.labels import EvaluatedClass, LabelScheme
 from nnunet_covid.evaluation.toolbox import ProbabilityMap, resized_like
 from nnunet_covid.files import files_in, some_of
+from nnunet_covid.header_claims import read_probabilities
 
-MEMBER = "probabilities"
 ROUNDING = 1e-3  # saved as 16-bit floats, a probability may leave [0, 1] by a little
 
 
@@ -99,20 +98,16 @@ def read_maps(source: MapSource, case: str, scheme: LabelScheme, shape: tuple[in
     if source.kind == "grey":
         return {cls.name: _read_grey(source, source.path(case, cls), shape) for cls in scheme.classes}
     path = source.path(case, scheme.classes[0])
-    try:
-        with np.load(path) as archive:
-            channels = archive[MEMBER]
-    except KeyError as e:
-        raise UserError(f"{path}: has no array '{MEMBER}' (was it written by --save_probabilities?)") from e
-    except (OSError, ValueError, zipfile.BadZipFile) as e:
-        raise UserError(f"{path}: cannot be read ({e})") from e
-    if channels.shape[0] != scheme.channels:
+    channels = read_probabilities(path)
+    if len(np.atleast_1d(channels)) != scheme.channels:
         raise UserError(
-            f"{path}: holds {channels.shape[0]} channels, but the labels call for {scheme.channels} "
+            f"{path}: holds {len(np.atleast_1d(channels))} channels, but the labels call for {scheme.channels} "
             f"({'regions' if scheme.has_regions else 'background and every label'})"
         )
     if channels.shape[1:] not in (shape, (1, *shape)):  # nnU-Net keeps an axis of length one for 2D images
         raise UserError(f"{path}: shape {channels.shape[1:]} differs from the label map's {shape}")
+    if channels.dtype.kind != "f":
+        raise UserError(f"{path}: holds {channels.dtype}, but probabilities are fractions; predict it again")
     low, high = float(channels.min()), float(channels.max())
     if not (low >= -ROUNDING and high <= 1 + ROUNDING):
         raise UserError(f"{path}: values from {low:g} to {high:g} are no probabilities")

@@ -50,7 +50,7 @@ def _dice(axes: Axes, rounds: Sequence[Round]) -> None:
         _line(axes, rounds, values, class_colour(position), name)
     axes.plot([one.number for one in rounds], [one.dice for one in rounds], "s-", ms=4, color=INK, label="mean")
     axes.set_title("validation Dice (pre-processed)")
-    _legend(axes)
+    legend_beside(axes)
 
 
 def _pool(axes: Axes, rounds: Sequence[Round]) -> None:
@@ -58,7 +58,7 @@ def _pool(axes: Axes, rounds: Sequence[Round]) -> None:
     _line(axes, rounds, [one.left for one in rounds], class_colour(1), "left in the pool")
     axes.set_title("images")
     axes.set_ylim(bottom=0)
-    _legend(axes)
+    legend_beside(axes)
 
 
 def _kept(axes: Axes, rounds: Sequence[Round]) -> None:
@@ -69,7 +69,7 @@ def _kept(axes: Axes, rounds: Sequence[Round]) -> None:
     axes.set_title("share of predicted voxels kept")
     axes.set_ylim(-0.02, 1.05)
     if names:
-        _legend(axes)
+        legend_beside(axes)
 
 
 def _weights(axes: Axes, rounds: Sequence[Round]) -> None:
@@ -86,13 +86,13 @@ def _weights(axes: Axes, rounds: Sequence[Round]) -> None:
         colour = INK if position == 0 else class_colour(position - 1)
         _line(axes, weighted, values, colour, name)
     axes.set_yscale("log")
-    _legend(axes)
+    legend_beside(axes)
 
 
 def _line(axes: Axes, rounds: Sequence[Round], values: Sequence[float | None], colour: str, label: str) -> None:
     axes.plot([one.number for one in rounds], values, "o-", ms=3, color=colour, label=label)  # type: ignore[arg-type]
 
 
-def _legend(axes: Axes) -> None:
+def legend_beside(axes: Axes) -> None:
     """Beside the panel, where it can cover no line."""
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))

@@ -24,6 +24,7 @@ from nnunet_covid.guided.maps import (
     from_probabilities,
     maps_of_folds,
 )
+from nnunet_covid.header_claims import read_probabilities
 from nnunet_covid.nnunet.dataset import RawDataset, copy_image, open_raw_dataset, write_channel
 from nnunet_covid.raw_dataset.destination import (
     dataset_folder_name,
@@ -169,7 +170,7 @@ def _write(folder: Path, raw: RawDataset, maps: dict[str, Map], kind: MapKind, h
         elif kind == "label":
             infection = from_labels(raw.read_labels(maps[name][1])[0])
         else:
-            heads = np.load(maps[name][1])["probabilities"].astype(np.float32)
+            heads = read_probabilities(maps[name][1]).astype(np.float32)
             infection = from_probabilities(heads, heads_are_regions)
         if infection.shape != labels.shape:
             raise UserError(

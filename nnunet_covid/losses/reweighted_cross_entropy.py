@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 
-def class_weights(counts: Sequence[int]) -> torch.Tensor:
+def class_weights(counts: Sequence[float]) -> torch.Tensor:
     r"""Weights :math:`1 / (C \cdot P_c)` from voxel counts, eq. (8).
 
     Background is one of the C classes, so that a voxel of it weighs little but never nothing, and the weight of an

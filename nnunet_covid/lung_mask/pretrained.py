@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from urllib.error import URLError
 import numpy as np
 from numpy.typing import NDArray
 
+from nnunet_covid.checkpoint import restricted
 from nnunet_covid.errors import UserError
 
 MODELS = ("R231", "R231CovidWeb")
@@ -60,10 +60,11 @@ def _inferer(model: str, weights: Path | None) -> Any:
         raise UserError(message) from e
     try:
         path = None if weights is None else str(weights)
-        return LMInferer(modelname=model, modelpath=path, tqdm_disable=True)
+        with restricted():
+            return LMInferer(modelname=model, modelpath=path, tqdm_disable=True)
     except (URLError, OSError) as e:
         url = MODEL_URLS[model][0]
         message = f"cannot download lungmask's weights ({e}); fetch {url} elsewhere and name the file as weights"
         raise UserError(message) from e
-    except (RuntimeError, KeyError, EOFError, TypeError, AttributeError, pickle.UnpicklingError) as e:
+    except Exception as e:  # torch's unpickler raises whatever the bytes lead it into
         raise UserError(f"{weights} does not hold weights of lungmask's {model}; download it again") from e

@@ -173,6 +173,9 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
     for key in ("state_dict", "model", "network_weights"):
         if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
             loaded = loaded[key]
+    if not isinstance(loaded, dict) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
+        msg = f"{path} is no weight file: it holds other things than tensors by name"
+        raise ValueError(msg)
     return loaded
 
 

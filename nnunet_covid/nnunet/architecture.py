@@ -9,11 +9,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
+
+from nnunet_covid.checkpoint import read_checkpoint
+from nnunet_covid.errors import UserError
 
 KEY = "nnunet_covid"
 """Our entry in the copy of the plans that a model folder keeps."""
@@ -98,10 +100,9 @@ def load_encoder_checkpoint(encoder: nn.Module, path: Path) -> None:
         ValueError: If it is no nnU-Net checkpoint or its encoder is another one.
     """
     try:
-        weights = torch.load(path, map_location="cpu", weights_only=False)["network_weights"]
-    except Exception as e:  # torch's unpickler raises whatever the bytes lead it into
-        msg = f"{path} is no checkpoint of nnU-Net ({type(e).__name__})"
-        raise ValueError(msg) from e
+        weights = read_checkpoint(path)["network_weights"]
+    except UserError as e:
+        raise ValueError(str(e)) from e
     found = next((p for p in PREFIXES if any(key.startswith(p) for key in weights)), "encoder.")
     taken = {key.removeprefix(found): value for key, value in weights.items() if key.startswith(found)}
     own = encoder.state_dict()

@@ -1,8 +1,7 @@
 """nnU-Net's files on disk: a data set's name, cases and folds, images and label maps read and written, a model's folds.
 
-Everybody who lists or reads images named ``CASE_0000`` does it here, by one set of rules: hidden files are passed over,
-every other file with the data set's ending must have its channel in the name, and channels have no gaps. What
-dataset.json says stands in :mod:`nnunet_covid.dataset_json`, which needs no nnU-Net. Images are read with nnU-Net's own
+Which cases a folder holds stands in :mod:`nnunet_covid.nnunet.cases`, what dataset.json says in
+:mod:`nnunet_covid.dataset_json`, which needs no nnU-Net. Images are read with nnU-Net's own
 readers; label maps and maps are written in the format and geometry of the image that they belong to.
 """
 
@@ -28,22 +27,21 @@ from PIL import Image
 
 from nnunet_covid.dataset_json import channel_names, ignore_label, read_dataset_json
 from nnunet_covid.errors import UserError, reason_of
-from nnunet_covid.files import environment_folder, environment_folders, files_in, replacing
+from nnunet_covid.files import (
+    environment_folder,
+    environment_folders,
+    replacing,
+    stays_below,
+)
+from nnunet_covid.header_claims import false_claim
+from nnunet_covid.nnunet.cases import CaseFiles, list_cases
+from nnunet_covid.volume_files import NOT_FINITE, NOT_UPRIGHT, header_fault, loses_values
 
 NIFTI = ".nii.gz"
 SLICE_SPACING = 999
 """nnU-Net's mark of a picture without a third axis."""
 Split = dict[str, list[str]]
 """One fold: ``train`` and ``val``, each a list of case names."""
-
-
-@dataclass(frozen=True)
-class CaseFiles:
-    """One case: its name, its image files channel by channel, and its label map where it has one."""
-
-    name: str
-    files: tuple[Path, ...]
-    label: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -169,50 +167,15 @@ def open_raw_dataset(text: str) -> RawDataset:
 def _training_cases(folder: Path, dataset_json: dict[str, Any]) -> list[CaseFiles]:
     """Every training case, in the order of names; dataset.json may list them itself."""
     if "dataset" in dataset_json:
+        if outside := [name for name in dataset_json["dataset"] if not stays_below(name, one_name=True)]:
+            raise ValueError(
+                f"'dataset' in dataset.json has a case named {outside[0]!r}, which leads to another folder"
+            )
         listed = get_filenames_of_train_images_and_targets(str(folder), dataset_json)
         return [CaseFiles(k, tuple(map(Path, v["images"])), Path(v["label"])) for k, v in sorted(listed.items())]
     ending = dataset_json["file_ending"]
     found = list_cases(folder / "imagesTr", ending, len(channel_names(dataset_json)))
     return [replace(case, label=folder / "labelsTr" / f"{case.name}{ending}") for case in found]
-
-
-def list_cases(folder: Path, ending: str, channels: int, *, one_file_may_hold_all: bool = True) -> list[CaseFiles]:
-    """Every case of a folder of images ``CASE_0000.ending``, ``CASE_0001.ending`` and so on, in the order of names.
-
-    Args:
-        folder: Holds the images; hidden files and files with other endings are left alone.
-        ending: Of an image, with its dot; ``file_ending`` of dataset.json.
-        channels: Channels that are expected.
-        one_file_may_hold_all: Take a case with channel 0000 alone for one file with all channels (an RGB picture); how
-            many it really holds shows when it is read.
-
-    Raises:
-        UserError: If there is no image, a name does not end in a channel number, or channels are missing or too many.
-    """
-    if not folder.is_dir():
-        raise UserError(f"{folder} is no folder; give the folder that holds the images, CASE_0000{ending} and so on")
-    pattern = re.compile(rf"(?P<case>.+)_(?P<channel>\d{{4}}){re.escape(ending)}")
-    found: dict[str, list[int]] = {}
-    for path in files_in(folder, ending):
-        match = pattern.fullmatch(path.name)
-        if match is None:
-            example = f"{path.name.removesuffix(ending)}_0000{ending}"
-            raise UserError(f"{path}: nnU-Net wants the channel in the name; rename it to {example}")
-        found.setdefault(match["case"], []).append(int(match["channel"]))
-    if not found:
-        raise UserError(
-            f"{folder} holds no image that ends in {ending}, such as CASE_0000{ending}; dataset.json says so"
-        )
-    allowed = [list(range(channels)), *([[0]] if one_file_may_hold_all else [])]
-    for case, numbers in found.items():
-        if numbers not in allowed:
-            listed = ", ".join(f"{number:04d}" for number in numbers)
-            expected = "0000 is" if channels == 1 else f"0000 to {channels - 1:04d} are"
-            raise UserError(f"{folder}: case {case} has channels {listed}, but {expected} expected")
-    return [
-        CaseFiles(case, tuple(folder / f"{case}_{number:04d}{ending}" for number in numbers))
-        for case, numbers in sorted(found.items())
-    ]
 
 
 def read_splits(dataset: str, *places: Path) -> list[Split] | None:
@@ -259,28 +222,40 @@ def read_images(reader: Any, files: Sequence[Path]) -> tuple[NDArray[Any], dict[
     """The image (channels, z, y, x) of the files of one case and its properties, from one of nnU-Net's readers.
 
     Raises:
-        UserError: If a file cannot be read.
+        UserError: If a file cannot be read, its header cannot be believed, or a voxel is no finite number.
     """
-    return _read(reader.read_images, [str(path) for path in files], files[0])
+    image, properties = _read(reader.read_images, [str(path) for path in files], files)
+    if not np.isfinite(image).all() or any(map(loses_values, files, image)):
+        raise UserError(f"{files[0]} {NOT_FINITE}")
+    return image, properties
 
 
 def read_labels(reader: Any, path: Path) -> tuple[NDArray[Any], dict[str, Any]]:
     """The label map (1, z, y, x) of a file and its properties, from one of nnU-Net's readers.
 
     Raises:
-        UserError: If it cannot be read.
+        UserError: If it cannot be read, its header cannot be believed, or it is not one label map.
     """
-    return _read(reader.read_seg, str(path), path)
+    labels, properties = _read(reader.read_seg, str(path), [path])
+    if len(labels) != 1:
+        raise UserError(f"{path} holds {len(labels)} label maps; export one of them")
+    return labels, properties
 
 
-def _read(read: Any, files: Any, first: Path) -> tuple[NDArray[Any], dict[str, Any]]:
+def _read(read: Any, files: Any, paths: Sequence[Path]) -> tuple[NDArray[Any], dict[str, Any]]:
+    for path in paths:
+        if fault := header_fault(path):
+            raise UserError(f"{path} cannot be used, {fault}")
+        if claim := false_claim(path):
+            raise UserError(f"{path} cannot be read: {claim}")
     said = io.StringIO()
     try:
         with contextlib.redirect_stdout(said):
             return read(files)
     except Exception as e:  # every format has exceptions of its own
         lines = [line for line in said.getvalue().splitlines() if line.strip()]
-        raise UserError(f"{first} cannot be read: {lines[0] if lines else reason_of(e)}") from e
+        reason = NOT_UPRIGHT if "orthonormal" in str(e) else lines[0] if lines else reason_of(e)
+        raise UserError(f"{paths[0]} cannot be read: {reason}") from e
 
 
 def copy_image(source: Path, target: Path) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,16 +25,11 @@ from numpy.typing import NDArray
 from torch import nn
 from torch._dynamo import OptimizedModule
 
+from nnunet_covid.checkpoint import refusal_of, restricted
 from nnunet_covid.dataset_json import channel_names, foreground_values
 from nnunet_covid.errors import UserError
-from nnunet_covid.nnunet.dataset import (
-    CaseFiles,
-    fold_folders,
-    list_cases,
-    read_images,
-    read_labels,
-    require_trained_model,
-)
+from nnunet_covid.nnunet.cases import CaseFiles, list_cases
+from nnunet_covid.nnunet.dataset import fold_folders, read_images, read_labels, require_trained_model
 from nnunet_covid.startup import chosen_device, offer_trainers
 
 Position = tuple[Any, ...]
@@ -74,6 +68,7 @@ class TrainedModel:
     Attributes:
         predictor: nnU-Net's own.
         folds: Whose weights are used.
+        checkpoint: File name of the weights in every fold.
     """
 
     def __init__(
@@ -98,12 +93,13 @@ class TrainedModel:
             UserError: If the folder, a fold, the checkpoint, the trainer or the device is not there.
         """
         self.folder = folder
+        self.checkpoint = checkpoint
         self.folds = _checked_folds(folder, folds, checkpoint)
         self.device = torch.device(chosen_device(device))
         offer_trainers()  # so that our trainers are found where nothing is registered
         said = io.StringIO()
         try:
-            with contextlib.redirect_stdout(said):
+            with contextlib.redirect_stdout(said), restricted():
                 self.predictor = nnUNetPredictor(
                     use_mirroring=mirroring,
                     perform_everything_on_device=self.device.type == "cuda",
@@ -112,8 +108,8 @@ class TrainedModel:
                 )
                 self.predictor.initialize_from_trained_model_folder(str(folder), self.folds, checkpoint)
                 _ = self.predictor.label_manager.foreground_labels  # nnU-Net reads the labels only now
-        except (RuntimeError, KeyError, EOFError, pickle.UnpicklingError, ValueError, TypeError, AssertionError) as e:
-            reason = str(e).split(" in nnunetv2.training")[0].splitlines()[0]
+        except Exception as e:  # a foreign model leads nnU-Net and torch into whatever its files say
+            reason = refusal_of(e).split(" in nnunetv2.training")[0]
             raise UserError(f"{folder} cannot be opened: {reason}") from e
         # outside inference mode, or its weights could take no part in gradients
         self.predictor.network = self.predictor.network.to(self.device).eval()
@@ -245,6 +241,18 @@ class TrainedModel:
         """Logits (heads, *spatial) in the plan's spacing: nnU-Net's sliding window, averaged over the folds."""
         with contextlib.redirect_stdout(io.StringIO()):
             return self.predictor.predict_logits_from_preprocessed_data(case.data).float()
+
+    def fold_logits(self, case: PreparedCase) -> list[torch.Tensor]:
+        """As :meth:`predict_logits`, one for each fold."""
+        together = self.predictor.list_of_parameters
+        try:
+            found = []
+            for parameters in together:
+                self.predictor.list_of_parameters = [parameters]
+                found.append(self.predict_logits(case))
+            return found
+        finally:
+            self.predictor.list_of_parameters = together
 
     def label_map(self, case: PreparedCase, logits: torch.Tensor) -> tuple[NDArray[Any], NDArray[np.float32]]:
         """What nnU-Net exports: the label map (*image axes) and the probabilities (heads, *image axes)."""

@@ -8,6 +8,7 @@ time, so that interrupted work can be resumed. The training cases themselves are
 from __future__ import annotations
 
 import json
+import pickle
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from batchgenerators.utilities.file_and_folder_operations import load_pickle
 from nnunetv2.training.dataloading.nnunet_dataset import comp_blosc2_params, nnUNetDatasetBlosc2
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from numpy.typing import NDArray
@@ -24,12 +26,18 @@ from tqdm import tqdm
 from nnunet_covid.dataset_json import channel_names, lung_mask_channel
 from nnunet_covid.errors import UserError, reason_of
 from nnunet_covid.files import digest_of, map_in_processes, replacing, write_text
-from nnunet_covid.nnunet.dataset import CaseFiles, read_images, read_labels
+from nnunet_covid.nnunet.cases import CaseFiles
+from nnunet_covid.nnunet.dataset import read_images, read_labels
+from nnunet_covid.nnunet.known_images import checksum
 
 ENDINGS = (".b2nd", "_seg.b2nd", ".pkl")
 """The files of a pre-processed case; the last one to be moved into place says that the case is complete."""
 LESION_LABELS: dict[str, Any] = {"labels": {"background": 0, "lesion": 1}}
 """All that is needed of the labels of linked cases: where a patch with a lesion can be cut."""
+VOXELS = "sha256_of_voxels"
+"""Among the properties of a pre-processed case: :attr:`nnunet_covid.nnunet.known_images.Checksum.voxels`."""
+CONTENT = "made_of"
+"""Entry of a case's properties: a digest of the files that it was pre-processed from."""
 OUTSIDE = -1
 """nnU-Net's pre-processing writes this around the cropped image, and trains on it as background."""
 DECISIVE_OF_CONFIGURATION = (
@@ -102,6 +110,7 @@ def preprocess_case(item: tuple[Path, CaseFiles], how: Preprocessing) -> None:
     reader = PlansManager(how.plans).image_reader_writer_class()
     data, properties = read_images(reader, case.files)
     labels = None if case.label is None else np.isin(read_labels(reader, case.label)[0], how.lesions).astype(np.int8)
+    properties = {**properties, VOXELS: checksum(data, properties).voxels}
     preprocess_image(target, case, data, labels, properties, how)
 
 
@@ -141,6 +150,7 @@ def preprocess_image(
     except (OSError, RuntimeError, ValueError, AssertionError, KeyError, IndexError) as e:
         raise UserError(f"{case.files[0]} cannot be pre-processed with these plans ({reason_of(e)})") from e
     properties.setdefault("class_locations", {1: []})  # nnU-Net's loader asks for it
+    properties[CONTENT] = case.content()
     data, mask = data.astype(np.float32, copy=False), mask.astype(np.int16)
     patch = tuple(configuration.patch_size)
     blocks, chunks = comp_blosc2_params(data.shape, patch, data.itemsize)
@@ -152,6 +162,17 @@ def preprocess_image(
 def is_preprocessed(target: Path) -> bool:
     """Whether all files of a case are there, given without ending."""
     return all(target.with_name(target.name + ending).is_file() for ending in ENDINGS)
+
+
+def is_current(target: Path, case: CaseFiles) -> bool:
+    """Whether a case has been pre-processed from its files as they are now, whatever their times say."""
+    if not is_preprocessed(target):
+        return False
+    try:
+        properties = load_pickle(str(target.with_name(target.name + ENDINGS[-1])))
+    except (pickle.UnpicklingError, EOFError):
+        return False
+    return properties.get(CONTENT) == case.content()
 
 
 def check_channels(dataset_json: dict[str, Any], configuration: ConfigurationManager) -> None:
@@ -235,7 +256,7 @@ def class_counts(counts: Counter[int], labels: Iterable[int]) -> list[int]:
 
 
 def _stamp(folder: Path, case: str) -> list[list[Any]]:
-    """Name, size and time of change of the files that may hold the segmentation of a case."""
+    """Name, size and times of the files that may hold the segmentation of a case; the last one nobody can set back."""
     candidates = (folder / f"{case}{ending}" for ending in ("_seg.b2nd", "_seg.npy", ".npz"))
     stats = ((path.name, path.stat()) for path in candidates if path.is_file())
-    return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
+    return [[name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns] for name, stat in stats]

@@ -16,6 +16,8 @@ from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 from nnunetv2.utilities.helpers import softmax_helper_dim1
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from torch import nn
+from torch._dynamo import OptimizedModule
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -180,11 +182,18 @@ class ChannelsSpared(BasicTransform):
 
 def spare_channels(transform: Any, channels: Sequence[int]) -> Any:
     """Keep all changes of intensity in nnU-Net's augmentation away from these channels; returns the augmentation."""
-    transform.transforms = [
-        ChannelsSpared(t, channels) if isinstance(getattr(t, "transform", t), ImageOnlyTransform) else t
-        for t in transform.transforms
-    ]
+    transform.transforms = [ChannelsSpared(t, channels) if changes_intensity(t) else t for t in transform.transforms]
     return transform
+
+
+def changes_intensity(transform: Any) -> bool:
+    """Whether it, or what it applies at random or to some channels, changes an image and leaves its labels alone."""
+    return isinstance(innermost(transform), ImageOnlyTransform)
+
+
+def innermost(transform: Any) -> Any:
+    """What a transform that is applied at random, or to some channels alone, applies."""
+    return innermost(transform.transform) if hasattr(transform, "transform") else transform
 
 
 def without_timing(transform: Any) -> Any:
@@ -199,3 +208,16 @@ def without_timing(transform: Any) -> Any:
     if hasattr(transform, "transform"):
         without_timing(transform.transform)
     return transform
+
+
+def spatial_only(transform: Any) -> Any:
+    """Take all changes of intensity out of nnU-Net's augmentation; returns the augmentation."""
+    transform.transforms = [t for t in transform.transforms if not changes_intensity(t)]
+    return transform
+
+
+def unwrapped(network: nn.Module) -> nn.Module:
+    """A network without the wrappers of multi-GPU training and compilation."""
+    if isinstance(network, DistributedDataParallel):
+        network = network.module
+    return network._orig_mod if isinstance(network, OptimizedModule) else network

@@ -5,9 +5,13 @@ What is particular to one public data set (its folders, its label values, its li
 """
 # ruff: noqa: F401
 
+from nnunet_covid.raw_dataset.case_folders import described, images_by_entry, is_one_series
 from nnunet_covid.raw_dataset.classes import ClassScheme, binary, distinct_values, listed_values, map_values
 from nnunet_covid.raw_dataset.convert import convert_dataset
+from nnunet_covid.raw_dataset.dicom import is_dicom
+from nnunet_covid.raw_dataset.dicom_folder import dicom_folder
 from nnunet_covid.raw_dataset.images import check_headers, read_scan
+from nnunet_covid.raw_dataset.names import LUNG_WORDS, case_stems, composed, masks_among, padded, pairing
 from nnunet_covid.raw_dataset.pictures import picture_recipe, read_grey
 from nnunet_covid.raw_dataset.recipe import DatasetInfo, Options, Part, Recipe, SourceCase
 from nnunet_covid.raw_dataset.scan import PLANE, Scan, SliceSelection, from_8_bit
@@ -21,7 +25,6 @@ from nnunet_covid.raw_dataset.source import (
     find_files,
     find_root,
     is_picture,
-    padded,
     pairs,
     read_patients,
     stem_of,
@@ -33,5 +36,4 @@ from nnunet_covid.raw_dataset.volumes import (
     read_header,
     read_volume_pair,
     read_voxels,
-    series_folders,
 )

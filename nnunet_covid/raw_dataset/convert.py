@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import map_in_processes, sha256_of, some_of
+from nnunet_covid.geometry import Turn
 from nnunet_covid.raw_dataset.classes import ClassScheme
 from nnunet_covid.raw_dataset.destination import (
     CaseRecord,
@@ -26,10 +27,12 @@ from nnunet_covid.raw_dataset.destination import (
     raw_base_folder,
     refuse_number_in_use,
 )
+from nnunet_covid.raw_dataset.grey_scale import GreyScale, grey_scale_of, odd_ones, span_of
 from nnunet_covid.raw_dataset.images import check_headers, with_lungs, write_image
+from nnunet_covid.raw_dataset.names import fault_of
 from nnunet_covid.raw_dataset.recipe import Options, Part, Recipe, SourceCase
-from nnunet_covid.raw_dataset.scan import Scan, crop_around_lungs, extract_slices, to_8_bit
-from nnunet_covid.raw_dataset.source import Problems, UnusableFile
+from nnunet_covid.raw_dataset.scan import Scan, crop_around_lungs, extract_slices, plane_of, to_8_bit
+from nnunet_covid.raw_dataset.source import Problems, UnusableFile, relative_name
 from nnunet_covid.raw_dataset.splits import Split, TrainingCase, patients_on_both_sides, splits_from_file
 
 Tell = Callable[[str], None]
@@ -73,7 +76,7 @@ def convert_dataset(
     folder = raw_base_folder(output) / name
     use_environment = is_environments_raw_folder(folder.parent)
     refuse_number_in_use(folder, search_environment=use_environment)
-    cases = _checked_cases(recipe, options, source)
+    cases = _checked_cases(recipe, options, source, tell)
     request = recipe.request(options)
     if folder.is_dir() and any(folder.iterdir()):
         _require_same_conversion(folder, request, cases, source)
@@ -88,20 +91,25 @@ def convert_dataset(
     return folder
 
 
-def _checked_cases(recipe: Recipe, options: Options, source: Path) -> list[SourceCase]:
+def _checked_cases(recipe: Recipe, options: Options, source: Path, tell: Tell) -> list[SourceCase]:
     """The cases that are to be converted; what can be seen without reading whole images is checked."""
     problems = Problems(source)
     cases = recipe.find_cases(source, problems)
     if recipe.check_headers:
-        check_headers(cases, problems)
+        check_headers(cases, problems, blank_masks=recipe.blank_masks)
     first: dict[str, SourceCase] = {}
     for case in cases:
+        if fault := fault_of(case.name):
+            problems.add(case.image, fault)
+            continue
         other = first.setdefault(case.name.lower(), case)  # file systems that ignore case would merge them
         if other is not case:
             problems.add(
                 case.image, f"would become the case {case.name}, as {other.image.name} does; rename one of them"
             )
     problems.raise_if_any()
+    for note in problems.notes():
+        tell(note)
     if not options.unlabelled:
         cases = [case for case in cases if case.part is not Part.UNLABELLED]
     if options.splits is not None:
@@ -153,9 +161,9 @@ class _Conversion:
 
     def _convert_missing(self, staging: Staging, workers: int) -> None:
         scheme = self.recipe.scheme(self.options)
-        work = CaseConversion(
-            self.recipe.read, scheme, self.recipe.file_ending, self.options, self.source, staging.folder
-        )
+        recipe = self.recipe
+        how = (recipe.read, scheme, recipe.file_ending, recipe.shows_lungs)
+        work = CaseConversion(*how, self.options, self.source, staging.folder)
         missing = [case for case in self.cases if case.name not in staging.records]
         problems = Problems(self.source)
         done = len(staging.records)
@@ -167,13 +175,21 @@ class _Conversion:
                     staging.add(result)
                 progress.update()
         problems.raise_if_any()
+        self._refuse_mixed_scales(staging)
+
+    def _refuse_mixed_scales(self, staging: Staging) -> None:
+        images = {case.name: relative_name(case.image, self.source) for case in self.cases}
+        values = {images[case]: record.notes.get("values") for case, record in staging.records.items()}
+        scales = {image: GreyScale(value) for image, value in values.items() if value}
+        if odd := odd_ones(scales):
+            raise UserError(f"{self.source} holds {odd[1]}")
 
     def _finish(self, staging: Staging) -> list[Split]:
         records = sorted(staging.records.values(), key=lambda record: (record.part, record.case))
         training = _training_cases(records)
         count = sum(len(case.outputs) for case in training)
         documents: dict[str, Any] = {
-            "dataset.json": self.recipe.dataset_json(self.options, count),
+            "dataset.json": self.recipe.dataset_json(self.options, count, self._channel(records)),
             "conversion.json": {**self.request, "cases": [asdict(record) for record in records]},
         }
         own = self.options.splits
@@ -183,6 +199,11 @@ class _Conversion:
         staging.finish(documents, folders=(Part.TRAINING.value, Part.TRAINING.label_folder) if training else ())
         return splits
 
+    def _channel(self, records: Sequence[CaseRecord]) -> str:
+        """nnU-Net's name of the first channel, which chooses the normalisation."""
+        is_hu = all(record.notes.get("values") == GreyScale.HOUNSFIELD.value for record in records)
+        return self.recipe.channel or ("CT" if is_hu else "grey_ct")
+
 
 @dataclass(frozen=True)
 class CaseConversion:
@@ -191,6 +212,7 @@ class CaseConversion:
     read: Callable[[SourceCase, ClassScheme], Scan]
     scheme: ClassScheme
     ending: str
+    shows_lungs: bool
     options: Options
     source: Path
     folder: Path
@@ -198,40 +220,60 @@ class CaseConversion:
     def __call__(self, case: SourceCase) -> CaseRecord | UnusableFile:
         """Convert one case; a file that cannot be used is returned, not raised."""
         try:
-            scan = self._changed(self.read(case, self.scheme))
+            scan = self.read(case, self.scheme)
+            upright = Turn.upright(scan.geometry)(scan.image)
+            values = grey_scale_of(upright, is_hu=scan.is_hu)
+            scan = self._changed(scan, case)
+            pieces = {case.name: scan} if self.options.slices is None else self._sliced(scan, case)
         except UnusableFile as e:
             return e
-        pieces = {case.name: scan}
-        if self.options.slices is not None:
-            pieces = extract_slices(scan, case.name, self.options.slices)
         return CaseRecord(
             case=case.name,
             patient=case.group,
             part=case.part.value,
             sources=case.digests(self.source),
             outputs={name: self._write(name, case.part, piece) for name, piece in pieces.items()},
-            notes=scan.notes,
+            notes={**scan.notes, "values": values.value},
         )
 
-    def _changed(self, scan: Scan) -> Scan:
+    def _sliced(self, scan: Scan, case: SourceCase) -> dict[str, Scan]:
+        assert self.options.slices is not None
+        if plane := plane_of(scan):
+            raise UnusableFile(case.image, f"is a single {plane} slice, of which no slices can be cut; ask for none")
+        return extract_slices(scan, case.name, self.options.slices)
+
+    def _changed(self, scan: Scan, case: SourceCase) -> Scan:
         """Lung mask first, while the values are still what the scanner measured; then window and crop."""
         options = self.options
         if options.lung_mask_channel or options.crop is not None:
-            scan = with_lungs(scan, method=options.lung_method, model=options.lung_model, weights=options.lung_weights)
+            method, model, weights = options.lung_method, options.lung_model, options.lung_weights
+            scan = with_lungs(scan, case.image, method=method, model=model, weights=weights)
+            scan = self._checked_lungs(scan, case)
+        if options.window is not None and not scan.is_hu:
+            raise UnusableFile(case.image, f"holds {span_of(scan.image)}; leave the window out, or take the image out")
         if options.window is not None:
             scan = replace(scan, image=to_8_bit(scan.image, *options.window), is_hu=False)
         if options.crop is not None:
             scan = crop_around_lungs(scan, *options.crop)
         return scan
 
+    def _checked_lungs(self, scan: Scan, case: SourceCase) -> Scan:
+        if scan.lungs is None or scan.lungs.any():
+            return scan
+        if scan.image.ndim == 2 or not self.shows_lungs or case.lungs is not None:
+            return replace(scan, notes={**scan.notes, "no_lungs": True})
+        reason = f"no lungs are found in it, on which crop and lung mask channel depend; it holds {span_of(scan.image)}"
+        raise UnusableFile(case.image, f"{reason}: export it in Hounsfield units, give its lung mask, or take it out")
+
     def _write(self, name: str, part: Part, scan: Scan) -> dict[str, str]:
         """Write the image, the lung mask as second channel if asked for, and the labels; file name to SHA-256."""
-        arrays: dict[str, NDArray[Any]] = {f"{part.value}/{name}_0000{self.ending}": scan.image}
+        ending = self.ending
+        arrays: dict[str, NDArray[Any]] = {f"{part.value}/{name}_0000{ending}": scan.image}
         if self.options.lung_mask_channel:
             assert scan.lungs is not None
-            arrays[f"{part.value}/{name}_0001{self.ending}"] = scan.lungs.astype(np.uint8)
+            arrays[f"{part.value}/{name}_0001{ending}"] = scan.lungs.astype(np.uint8)
         if scan.label is not None and part is not Part.UNLABELLED:
-            arrays[f"{part.label_folder}/{name}{self.ending}"] = scan.label
+            arrays[f"{part.label_folder}/{name}{ending}"] = scan.label
         for file, array in arrays.items():
             (self.folder / file).parent.mkdir(parents=True, exist_ok=True)
             write_image(self.folder / file, array, scan.geometry)
@@ -257,8 +299,13 @@ def _require_same_conversion(folder: Path, request: dict[str, Any], cases: Seque
         raise refuse(f"{folder} exists and is no finished conversion of ours") from None
     if existing != request:
         raise refuse(f"{folder} holds another data set or was converted with other options")
-    if {case.name: case.digests(source) for case in cases} != {c: r.sources for c, r in records.items()}:
-        raise refuse(f"{folder} was converted from other source files")
+    now = {case.name: case.digests(source) for case in cases}
+    before = {name: record.sources for name, record in records.items()}
+    if now != before:
+        both = [(now[name], before[name]) for name in now.keys() & before.keys()]
+        changed = [new[role]["file"] for new, old in both for role in new if old.get(role) != new[role]]
+        names = some_of({*changed, *(now.keys() ^ before.keys())})
+        raise refuse(f"{folder} was converted from other source files ({names})")
     if changed := [case.name for case in cases if case.group != records[case.name].patient]:
         raise refuse(f"{folder} was converted with other patients for {some_of(changed)}")
     for record in records.values():
@@ -278,6 +325,10 @@ def _report(folder: Path, records: Sequence[CaseRecord]) -> Iterator[str]:
     methods = Counter(r.notes["lung_mask"] for r in records if "lung_mask" in r.notes)
     if methods:
         yield "lung masks: " + ", ".join(f"{count} by {method}" for method, count in sorted(methods.items()))
+    if without := [r.case for r in records if "no_lungs" in r.notes]:
+        yield f"note: no lungs were found in {some_of(without)}; look at these cases with nnunet-covid lung-mask"
+    if blank := [r.case for r in records if "blank_header" in r.notes]:
+        yield f"note: the masks of {some_of(blank)} have a blank header and were taken to lie on their image's grid"
 
 
 def _notes_on_folds(cases: Sequence[TrainingCase], splits: Sequence[Split]) -> Iterator[str]:

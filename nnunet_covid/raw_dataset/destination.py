@@ -22,6 +22,7 @@ from nnunet_covid.files import (
     environment_folders,
     replacing,
     sha256_of,
+    stays_below,
     unfinished_folder,
     write_json,
     write_text,
@@ -130,6 +131,16 @@ class CaseRecord:
     outputs: dict[str, dict[str, str]]
     notes: dict[str, Any]
 
+    def __post_init__(self) -> None:
+        """Refuse a record, read back from disk, whose files lie elsewhere: they are compared and may be deleted.
+
+        Raises:
+            ValueError: If it is no such record.
+        """
+        outputs = self.outputs.values() if isinstance(self.outputs, dict) else [None]
+        if not all(isinstance(files, dict) and all(map(stays_below, files)) for files in outputs):
+            raise ValueError(f"no record of a case: {self.outputs}")
+
     def first_changed_file(self, folder: Path) -> Path | None:
         """The first of the outputs that is not there any more as it was written."""
         for files in self.outputs.values():
@@ -168,7 +179,7 @@ class Staging:
         for line in journal:
             try:
                 record = CaseRecord(**json.loads(line))
-            except (json.JSONDecodeError, TypeError):
+            except (ValueError, TypeError):
                 continue  # the line that was being written when the run was killed
             if record.first_changed_file(self.folder) is None:
                 self.records[record.case] = record

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,29 +17,31 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from nnunet_covid.errors import UserError
-from nnunet_covid.files import files_in, replacing, some_of
-from nnunet_covid.geometry import Geometry
+from nnunet_covid.files import replacing, some_of
+from nnunet_covid.geometry import Geometry, Turn
 from nnunet_covid.lung_mask import segment_lungs
+from nnunet_covid.raw_dataset.case_folders import KINDS, images_by_entry, is_one_series
+from nnunet_covid.raw_dataset.dicom import is_dicom
+from nnunet_covid.raw_dataset.dicom_folder import one_series
+from nnunet_covid.raw_dataset.dicom_series import check_series
+from nnunet_covid.raw_dataset.grey_scale import is_hounsfield, is_inverted
 from nnunet_covid.raw_dataset.pictures import differing_sizes, read_grey
 from nnunet_covid.raw_dataset.recipe import SourceCase
-from nnunet_covid.raw_dataset.scan import Scan
+from nnunet_covid.raw_dataset.scan import Scan, plane_of
 from nnunet_covid.raw_dataset.source import (
     IMAGE_ENDINGS,
-    VOLUME_ENDINGS,
+    SINGLE_FILE_ENDINGS,
     Problems,
+    UnusableFile,
     ending_of,
     is_picture,
     stem_of,
-    visible,
 )
-from nnunet_covid.raw_dataset.volumes import array_of, differing_grids, is_dicom, read_volume, series_folders
-
-AIR_BELOW = -200
-"""A grey scale never goes below zero; Hounsfield units do so wherever there is fat or air."""
+from nnunet_covid.raw_dataset.volumes import array_of, differing_grids, read_volume
 
 
 def read_scan(path: Path) -> Scan:
-    """The image alone; Hounsfield units are recognised by values below ``AIR_BELOW``.
+    """The image alone; Hounsfield units are recognised by its own values.
 
     Raises:
         UnusableFile: If the image cannot be read.
@@ -47,18 +50,28 @@ def read_scan(path: Path) -> Scan:
         return Scan(image=read_grey(path))
     image = read_volume(path)
     array = array_of(image, path)
-    return Scan(image=array, geometry=Geometry.of_itk(image), is_hu=bool(array.min() < AIR_BELOW))
+    return Scan(image=array, geometry=Geometry.of_itk(image), is_hu=is_hounsfield(array))
 
 
-def check_headers(cases: Iterable[SourceCase], problems: Problems) -> None:
+def check_headers(cases: Iterable[SourceCase], problems: Problems, *, blank_masks: bool = False) -> None:
     """Compare sizes and geometry in the headers; masks and lung masks that differ from their image become problems.
 
-    Passed over are the folders of DICOM series and the slices of a stack, which have no header of their own.
+    A DICOM series is checked by the headers of its slices. Passed over are the slices of a stack, which have no header
+    of their own.
+
+    Args:
+        cases: What is to be converted.
+        problems: Where to put what is wrong.
+        blank_masks: Whether a mask of its image's size may have a blank header.
     """
     for case in cases:
+        for path in (case.image, case.mask, case.lungs):
+            if path is not None and path.is_dir():
+                with problems.collecting():
+                    check_series(one_series(path), is_mask=path is not case.image)
         if case.image.is_dir() or case.index is not None:
             continue
-        differing = differing_sizes if is_picture(case.image) else differing_grids
+        differing = differing_sizes if is_picture(case.image) else partial(differing_grids, blank_masks=blank_masks)
         with problems.collecting():
             for mask, difference in differing(case.image, [m for m in (case.mask, case.lungs) if m is not None]):
                 problems.add(mask, difference)
@@ -78,15 +91,35 @@ def write_image(path: Path, array: NDArray[Any], geometry: Geometry | None) -> N
         sitk.WriteImage(image, str(unfinished), useCompression=True)
 
 
-def with_lungs(scan: Scan, *, method: str, model: str, weights: Path | None) -> Scan:
-    """The scan with a lung mask, and a note where it comes from; for the arguments see ``segment_lungs``."""
+def with_lungs(scan: Scan, path: Path, *, method: str, model: str, weights: Path | None) -> Scan:
+    """The scan with a lung mask, and a note where it comes from; for the other arguments see ``segment_lungs``.
+
+    The lungs are looked for in axial slices, in whatever order the image is stored.
+
+    Args:
+        scan: A slice or a volume.
+        path: Its file, for messages.
+
+    Raises:
+        UnusableFile: If it is a single slice that is not axial, or its grey scale is inverted.
+    """
     if scan.lungs is not None:
         return replace(scan, notes={**scan.notes, "lung_mask": "data set"})
-    spacing = scan.geometry.spacing if scan.geometry else None
+    if (plane := plane_of(scan)) not in (None, "axial"):
+        raise UnusableFile(path, f"is a single {plane} slice; lungs are found in axial slices and in whole volumes")
+    turn = Turn.upright(scan.geometry)
+    image = turn(scan.image)
+    if not scan.is_hu and is_inverted(image):
+        raise UnusableFile(path, "its grey scale is inverted (air is bright); invert its values, or export it again")
     segmented = segment_lungs(
-        scan.image, is_hu=scan.is_hu, spacing=spacing, method=method, model=model, weights=weights
+        image,
+        is_hu=scan.is_hu,
+        spacing=turn.spacing(scan.geometry) if scan.geometry else None,
+        method=method,
+        model=model,
+        weights=weights,
     )
-    return replace(scan, lungs=segmented.mask, notes={**scan.notes, "lung_mask": segmented.method})
+    return replace(scan, lungs=turn.back(segmented.mask), notes={**scan.notes, "lung_mask": segmented.method})
 
 
 def write_lung_mask(path: Path, scan: Scan) -> None:
@@ -97,39 +130,42 @@ def write_lung_mask(path: Path, scan: Scan) -> None:
     write_image(path, scan.lungs.astype(np.uint8) * foreground, scan.geometry)
 
 
-def images_and_masks(source: Path, output: Path) -> list[tuple[Path, Path]]:
+def images_and_masks(source: Path, output: Path, problems: Problems) -> list[tuple[Path, Path]]:
     """Every image that ``source`` names, with the file for its lung mask.
 
     Args:
         source: An image, the folder of a DICOM series, or a folder of images and series.
         output: A file for one image or series, a folder for several.
+        problems: Told of what is left out.
 
     Raises:
-        UserError: If there is no image, the output has the wrong ending, or a mask would replace an image or
-            another mask.
+        UserError: If there is no image, one would be passed over, the output has the wrong ending, or a mask would
+            replace an image or another mask.
     """
     if not source.exists():
         raise UserError(f"{source} does not exist; give an image, a DICOM folder or a folder of images")
-    if source.is_file() or any(is_dicom(path) for path in files_in(source)):
-        allowed = (".png",) if is_picture(source) else VOLUME_ENDINGS
+    if source.is_file() and not ending_of(source) and not is_dicom(source):
+        raise UserError(f"{source} is no image of a kind that is read ({KINDS}); convert it, or unpack it")
+    if source.is_file() or is_one_series(source, problems):
+        allowed = (".png",) if is_picture(source) else SINGLE_FILE_ENDINGS
         if ending_of(output, allowed) is None:
             raise UserError(f"the mask of {source} cannot be written as {output.name}; use {' or '.join(allowed)}")
         pairs = [(source, output)]
     else:
-        pairs = _pairs_of_folder(source, output)
+        pairs = _pairs_of_folder(source, output, problems)
     _refuse_overwriting(pairs)
     return pairs
 
 
-def _pairs_of_folder(source: Path, output: Path) -> list[tuple[Path, Path]]:
-    images = [path for path in visible(source) if path.is_file() and ending_of(path)]
-    series = [folder for child in sorted(visible(source)) if child.is_dir() for folder in series_folders(child)]
-    if not images and not series:
-        raise UserError(f"{source} holds no image; expected {', '.join(IMAGE_ENDINGS)} files or DICOM series")
-    if ending_of(output):
+def _pairs_of_folder(source: Path, output: Path, problems: Problems) -> list[tuple[Path, Path]]:
+    images = [path for found in images_by_entry(source, problems).values() for path in dict.fromkeys(found)]
+    if images and ending_of(output):
         raise UserError(f"{source} is a folder, so the output must be a folder as well, not {output}")
-    pairs = [(path, output / f"{stem_of(path)}{'.png' if is_picture(path) else '.nii.gz'}") for path in images]
-    return pairs + [(path, output / f"{_series_name(path, series, source)}.nii.gz") for path in series]
+    problems.raise_if_any()
+    if not images:
+        raise UserError(f"{source} holds no image; expected {', '.join(IMAGE_ENDINGS)} files or DICOM series")
+    endings = {path: ".png" if is_picture(path) else ".nii.gz" for path in images}
+    return [(path, output / f"{_name_below(path, images, source)}{endings[path]}") for path in images]
 
 
 def _refuse_overwriting(pairs: list[tuple[Path, Path]]) -> None:
@@ -152,8 +188,9 @@ def _identity(path: Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _series_name(path: Path, series: list[Path], source: Path) -> str:
-    """The folder below the source that leads to this series alone, else the whole way to it."""
-    parts = path.relative_to(source).parts
-    alone = [other for other in series if other.relative_to(source).parts[0] == parts[0]] == [path]
+def _name_below(path: Path, images: list[Path], source: Path) -> str:
+    """The entry of the source that leads to this image alone, else the whole way to it."""
+    *above, own = path.relative_to(source).parts
+    parts = [*above, stem_of(path) if path.is_file() else own]
+    alone = [other for other in images if other.relative_to(source).parts[0] == (above or [own])[0]] == [path]
     return parts[0] if alone else "_".join(parts)

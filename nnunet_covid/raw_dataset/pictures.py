@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from nnunet_covid.raw_dataset.classes import ClassScheme, map_colours, map_values
+from nnunet_covid.raw_dataset.dicom import is_dicom
 from nnunet_covid.raw_dataset.recipe import DatasetInfo, Recipe, SourceCase
 from nnunet_covid.raw_dataset.scan import Scan
 from nnunet_covid.raw_dataset.source import Problems, UnusableFile
@@ -21,7 +22,14 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     try:
         with Image.open(path) as picture:
             yield picture
-    except (UnidentifiedImageError, OSError) as e:
+    except UnusableFile:
+        raise
+    except Image.DecompressionBombError as e:
+        reason = "its header promises more pixels than any slice has; export it again, or cut it into slices"
+        raise UnusableFile(path, reason) from e
+    except Exception as e:  # each format of Pillow's has exceptions of its own for damaged bytes
+        if is_dicom(path):
+            raise UnusableFile(path, "is DICOM under the name of a picture; name it .dcm in a folder per case") from e
         reason = f"not a readable picture ({type(e).__name__}); download or export it again"
         raise UnusableFile(path, reason) from e
 

@@ -19,6 +19,7 @@ from nnunet_covid.raw_dataset.classes import ClassScheme
 from nnunet_covid.raw_dataset.scan import Scan, SliceSelection
 from nnunet_covid.raw_dataset.source import Problems, relative_name
 from nnunet_covid.raw_dataset.splits import SplitRule, patient_folds
+from nnunet_covid.volume_files import data_files
 
 
 @dataclass(frozen=True)
@@ -89,13 +90,12 @@ class SourceCase:
         return self.patient or self.name
 
     def digests(self, source: Path) -> dict[str, dict[str, str]]:
-        """Role to relative file name and SHA-256 of the case's files."""
+        """Role to relative file name and SHA-256 of the case's files, those behind a header included."""
         roles = {"image": self.image, "mask": self.mask, "lungs": self.lungs}
-        return {
-            role: {"file": relative_name(path, source), "sha256": sha256_of(path)}
-            for role, path in roles.items()
-            if path is not None
-        }
+        files = {role: path for role, path in roles.items() if path is not None}
+        for role, path in list(files.items()):
+            files |= {f"{role} data {index}": file for index, file in enumerate(data_files(path))}
+        return {role: {"file": relative_name(path, source), "sha256": sha256_of(path)} for role, path in files.items()}
 
 
 @dataclass(frozen=True)
@@ -131,6 +131,8 @@ class Options:
         entries = asdict(self)
         for name in ("lung_weights", "splits"):
             entries[name] = None if entries[name] is None else sha256_of(entries[name])
+        if self.slices is not None or self.crop is not None or self.lung_mask_channel:
+            entries["axial_slices"] = "LPS"  # since they are looked for in this orientation, however a volume is stored
         return {key: list(value) if isinstance(value, tuple) else value for key, value in entries.items()}
 
 
@@ -144,9 +146,11 @@ class Recipe:
         read: Reads one case; its ``label`` already holds the scheme's values. At module level, so that worker
             processes find it.
         schemes: Class schemes by name; the first is the default.
-        channel: nnU-Net channel name, which chooses the normalisation.
+        channel: nnU-Net channel name, which chooses the normalisation; ``None`` where the images' values decide.
         file_ending: Ending of the converted images.
         has_volumes: Whether the cases are volumes, from which slices can be taken.
+        shows_lungs: Whether a volume without lungs cannot be right.
+        blank_masks: Whether a mask of its image's size with a blank header lies on its image's grid.
         check_headers: Whether masks must lie on their image's grid and ``find_cases`` leaves this to the conversion.
         split: Which training cases are validated on in which fold.
         defaults: The options that apply if the user says nothing.
@@ -156,17 +160,19 @@ class Recipe:
     find_cases: Callable[[Path, Problems], list[SourceCase]]
     read: Callable[[SourceCase, ClassScheme], Scan]
     schemes: Mapping[str, ClassScheme]
-    channel: str = "CT"
+    channel: str | None = "CT"
     file_ending: str = ".nii.gz"
     has_volumes: bool = True
+    shows_lungs: bool = True
+    blank_masks: bool = False
     check_headers: bool = True
     split: SplitRule = patient_folds
     defaults: Options = field(default_factory=Options)
 
     @property
     def is_hu(self) -> bool:
-        """Whether the images hold Hounsfield units."""
-        return self.channel == "CT"
+        """Whether the images hold Hounsfield units, as far as is known before they are read."""
+        return self.channel in ("CT", None)
 
     def scheme(self, options: Options) -> ClassScheme:
         """The class scheme that the options ask for."""
@@ -191,14 +197,19 @@ class Recipe:
             raise UserError(f"{options.splits} does not exist; give a JSON file with folds")
         check_weights(options.lung_method, options.lung_weights)
 
-    def dataset_json(self, options: Options, training_cases: int) -> dict[str, Any]:
+    def dataset_json(self, options: Options, training_cases: int, channel: str) -> dict[str, Any]:
         """nnU-Net's description of the data set.
+
+        Args:
+            options: Of the conversion.
+            training_cases: How many there are.
+            channel: Name of the first channel, where no window has been applied.
 
         Not by nnU-Net's ``generate_dataset_json``, which orders and indents the same entries differently: conversions
         made before must be known again.
         """
         info = self.info
-        channels = {"0": "grey_ct" if options.window else self.channel}
+        channels = {"0": "grey_ct" if options.window else channel}
         if options.lung_mask_channel:
             channels["1"] = UNTOUCHED
         entries: dict[str, Any] = {

@@ -9,10 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nnunet_covid.geometry import Geometry
+from nnunet_covid.geometry import Geometry, Turn
 
 PLANE = (1.0, 0.0, 0.0, 1.0)
 """Direction of a slice on its own."""
+
+PLANES = ("axial", "coronal", "sagittal")
+"""Of a slice, by the axis of an upright volume that it is cut across."""
 
 
 @dataclass
@@ -48,10 +51,11 @@ def from_8_bit(grey: NDArray[Any], low: float, high: float) -> NDArray[np.float3
 
 
 def crop_around_lungs(scan: Scan, height: int, width: int) -> Scan:
-    """Crop in plane to height × width around the lung mask's centre of gravity (SSA-Net §4.2: 512 × 512).
+    """Crop axial slices to height × width around the lung mask's centre of gravity (SSA-Net §4.2: 512 × 512).
 
-    The rectangle is moved inside the image where it would reach beyond its edge; an image that is smaller along
-    an axis keeps that axis whole. Without lungs the centre is the image's.
+    Height is measured from front to back and width from right to left, in whatever order the volume is stored. The
+    rectangle is moved inside the image where it would reach beyond its edge; an image that is smaller along an axis
+    keeps that axis whole. Without lungs the centre is the image's.
 
     Args:
         scan: With a lung mask.
@@ -59,27 +63,28 @@ def crop_around_lungs(scan: Scan, height: int, width: int) -> Scan:
         width: Pixels along x.
     """
     assert scan.lungs is not None
+    axes = list(Turn.upright(scan.geometry).order[1:] if scan.image.ndim == 3 else (0, 1))
     positions = np.argwhere(scan.lungs)
     shape = np.array(scan.image.shape)
-    centre = (positions.mean(axis=0) if len(positions) else (shape - 1) / 2)[-2:]
-    size = np.minimum((height, width), shape[-2:])
-    start = np.clip(np.rint(centre - (size - 1) / 2).astype(int), 0, shape[-2:] - size)
-    box = (..., slice(start[0], start[0] + size[0]), slice(start[1], start[1] + size[1]))
+    centre = positions.mean(axis=0) if len(positions) else (shape - 1) / 2
+    size = shape.copy()
+    size[axes] = np.minimum((height, width), shape[axes])
+    start = np.clip(np.rint(centre - (size - 1) / 2).astype(int), 0, shape - size)
+    box = tuple(slice(first, first + count) for first, count in zip(start, size, strict=True))
     return replace(
         scan,
         image=scan.image[box],
         label=None if scan.label is None else scan.label[box],
         lungs=scan.lungs[box],
-        geometry=None if scan.geometry is None else _shifted(scan.geometry, int(start[1]), int(start[0])),
-        notes={**scan.notes, "crop_start_yx": start.tolist()},
+        geometry=None if scan.geometry is None else _shifted(scan.geometry, start),
+        notes={**scan.notes, "crop_start_yx": start[axes].tolist()},
     )
 
 
-def _shifted(geometry: Geometry, x: int, y: int) -> Geometry:
-    dimension = len(geometry.spacing)
-    offset = np.zeros(dimension)
-    offset[:2] = (x * geometry.spacing[0], y * geometry.spacing[1])
-    direction = np.array(geometry.direction).reshape(dimension, dimension)
+def _shifted(geometry: Geometry, start: NDArray[np.int_]) -> Geometry:
+    """The geometry of what begins at a voxel, given in the order of the array."""
+    offset = start[::-1] * np.array(geometry.spacing)
+    direction = np.reshape(geometry.direction, (len(offset), len(offset)))
     return replace(geometry, origin=tuple((np.array(geometry.origin) + direction @ offset).tolist()))
 
 
@@ -101,19 +106,35 @@ class SliceSelection:
 
 
 def extract_slices(scan: Scan, name: str, selection: SliceSelection) -> dict[str, Scan]:
-    """The selected slices by their case name, ``<name>_<index>``.
+    """The selected axial slices by their case name, ``<name>_<index>``, counted from the feet.
+
+    However the volume is stored, a slice lies as DICOM lays it: front above, the patient's right on the left.
 
     Args:
-        scan: A volume; its axis closest to the patient's head–foot axis is cut along.
+        scan: A volume.
         name: Name of the volume, which stays in the slices' names.
         selection: Which slices to keep.
     """
-    axis = _axial_axis(scan.geometry)
-    count = scan.image.shape[axis]
-    slices = [_slice(scan, axis, index) for index in range(count)]
-    kept = selected_indices([piece.label is None or bool(piece.label.any()) for piece in slices], name, selection)
-    digits = max(3, len(str(count - 1)))
-    return {f"{name}_{index:0{digits}d}": slices[index] for index in kept}
+    turn = Turn.upright(scan.geometry)
+    image, label, lungs = (None if array is None else turn(array) for array in (scan.image, scan.label, scan.lungs))
+    assert image is not None
+    geometry = None
+    if scan.geometry is not None:
+        geometry = Geometry(turn.spacing(scan.geometry)[:2], (0.0, 0.0), PLANE)
+    kept = selected_indices(
+        [label is None or bool(axial.any()) for axial in (image if label is None else label)], name, selection
+    )
+    digits = max(3, len(str(len(image) - 1)))
+
+    def cut(volume: NDArray[Any] | None, index: int) -> Any:
+        return None if volume is None else np.ascontiguousarray(volume[index])
+
+    return {
+        f"{name}_{i:0{digits}d}": replace(
+            scan, image=cut(image, i), label=cut(label, i), lungs=cut(lungs, i), geometry=geometry, notes={}
+        )
+        for i in kept
+    }
 
 
 def selected_indices(has_lesion: list[bool], name: str, selection: SliceSelection) -> list[int]:
@@ -127,22 +148,12 @@ def selected_indices(has_lesion: list[bool], name: str, selection: SliceSelectio
     return sorted(int(i) for i in generator.choice(candidates, selection.at_most, replace=False))
 
 
-def _axial_axis(geometry: Geometry | None) -> int:
-    """The array axis (z, y, x) that runs most nearly along the body."""
-    if geometry is None:
-        return 0
-    head_foot = np.abs(np.array(geometry.direction).reshape(3, 3)[2])  # one entry for each of x, y, z
-    return 2 - int(head_foot.argmax())
+def plane_of(scan: Scan) -> str | None:
+    """The plane of an image of a single slice: ``axial``, ``coronal``, ``sagittal``; ``None`` of a volume.
 
-
-def _slice(scan: Scan, axis: int, index: int) -> Scan:
-    def cut(array: NDArray[Any]) -> NDArray[Any]:
-        return np.ascontiguousarray(array.take(index, axis=axis))
-
-    geometry = None
-    if scan.geometry is not None:
-        in_plane = tuple(scan.geometry.spacing[2 - a] for a in (2, 1, 0) if a != axis)
-        geometry = Geometry(in_plane, (0.0, 0.0), PLANE)
-    label = None if scan.label is None else cut(scan.label)
-    lungs = None if scan.lungs is None else cut(scan.lungs)
-    return replace(scan, image=cut(scan.image), label=label, lungs=lungs, geometry=geometry, notes={})
+    What has two axes, or does not say how it lies, counts as axial.
+    """
+    if scan.image.ndim == 2:
+        return "axial"
+    thickness = Turn.upright(scan.geometry)(scan.image).shape
+    return next((name for name, voxels in zip(PLANES, thickness, strict=True) if voxels == 1), None)

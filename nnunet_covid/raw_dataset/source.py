@@ -13,9 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nnunet_covid.errors import UserError
-from nnunet_covid.files import files_in, is_hidden
+from nnunet_covid.files import files_in, is_hidden, some_of
+from nnunet_covid.raw_dataset.names import composed
 
-VOLUME_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
+SINGLE_FILE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
+VOLUME_ENDINGS = (*SINGLE_FILE_ENDINGS, ".mhd", ".nhdr", ".hdr")
 PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 IMAGE_ENDINGS = (*VOLUME_ENDINGS, *PICTURE_ENDINGS)
 
@@ -37,16 +39,29 @@ class Problems:
         source: The folder.
         found: File, as seen from the folder, and reason.
         about: The argument that would put one of them right.
+        left_out: What is passed over without harm to a case, file and what it is; the user hears of it as well.
     """
 
     source: Path
     found: list[tuple[str, str]] = field(default_factory=list)
     about: str | None = None
+    left_out: list[tuple[str, str]] = field(default_factory=list)
 
     def add(self, path: Path, reason: str, about: str | None = None) -> None:
         """Remember that ``path`` cannot be used; ``reason`` ends with the remedy."""
-        self.found.append((relative_name(path, self.source), reason))
+        if (problem := (relative_name(path, self.source), reason)) not in self.found:
+            self.found.append(problem)
         self.about = about or self.about
+
+    def leave_out(self, path: Path, reason: str) -> None:
+        """Remember that ``path`` is not used; ``reason`` says what it is."""
+        self.left_out.append((relative_name(path, self.source), reason))
+
+    def notes(self) -> list[str]:
+        """One line for each reason why something is left out."""
+        reasons = dict.fromkeys(reason for _, reason in self.left_out)
+        named = {reason: [file for file, why in self.left_out if why == reason] for reason in reasons}
+        return [f"note: left out {some_of(files, 3)}: {reason}" for reason, files in named.items()]
 
     @contextmanager
     def collecting(self) -> Iterator[None]:
@@ -72,7 +87,7 @@ class Problems:
 
 def relative_name(path: Path, base: Path) -> str:
     """``path`` as seen from ``base``, with forward slashes; the whole path where it lies elsewhere."""
-    if path == base or not path.is_relative_to(base):
+    if not path.is_relative_to(base):
         return path.as_posix()
     return path.relative_to(base).as_posix()
 
@@ -84,8 +99,8 @@ def ending_of(path: Path, endings: Iterable[str] = IMAGE_ENDINGS) -> str | None:
 
 
 def stem_of(path: Path) -> str:
-    """The file name without the ending of an image."""
-    return path.name[: len(path.name) - len(ending_of(path) or "")]
+    """The file name without the ending of an image, its accents composed."""
+    return composed(path.name[: len(path.name) - len(ending_of(path) or "")])
 
 
 def is_picture(path: Path) -> bool:
@@ -96,12 +111,6 @@ def is_picture(path: Path) -> bool:
 def natural_key(text: str) -> list[tuple[int, str]]:
     """Sorting key under which ``2`` comes before ``10``."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", text) if part]
-
-
-def padded(stem: str, digits: int = 3) -> str:
-    """``stem`` with its last number zero-padded and without characters that a case name must not have."""
-    clean = re.sub(r"[^A-Za-z0-9.-]+", "_", stem).strip("_.")
-    return re.sub(r"(\d+)(?!.*\d)", lambda match: match.group(1).zfill(digits), clean)
 
 
 def find_root(source: Path, marker: str, expected: Iterable[str]) -> Path:
@@ -209,7 +218,7 @@ def read_patients(path: Path) -> dict[str, str]:
         raise UserError(f"{path} needs a first line with the columns file and case; found {sorted(map(str, columns))}")
     patients: dict[str, str] = {}
     for row in rows:
-        file, value = (row["file"] or "").strip(), (row[patient] or "").strip()
+        file, value = composed(row["file"] or "").strip(), (row[patient] or "").strip()
         if not (file and value):
             raise UserError(f"{path} has a line without a file or without its {patient}: {file}{value}; fill it in")
         if patients.setdefault(file, value) != value:

@@ -1,11 +1,12 @@
 """Volumes: files (NIfTI, NRRD, MetaImage) and DICOM series, alone or with masks on the same grid or resampled to it.
 
-DICOM is read by SimpleITK, the positions of the slices are checked here: it loads a series with gaps without an error.
+What is asked of a DICOM series stands in ``dicom_series``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,41 +14,50 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from nnunet_covid.files import files_in, is_whole
+from nnunet_covid.files import is_whole
 from nnunet_covid.geometry import Geometry, difference_of
+from nnunet_covid.header_claims import false_claim_of
 from nnunet_covid.raw_dataset.classes import ClassScheme, map_values
+from nnunet_covid.raw_dataset.dicom import read_dicom
+from nnunet_covid.raw_dataset.dicom_folder import Series, one_series
+from nnunet_covid.raw_dataset.dicom_series import read_series
+from nnunet_covid.raw_dataset.grey_scale import is_hounsfield
 from nnunet_covid.raw_dataset.recipe import SourceCase
 from nnunet_covid.raw_dataset.scan import Scan
 from nnunet_covid.raw_dataset.source import UnusableFile
-
-MODALITY = "0008|0060"
-POSITION = "0020|0032"
-IMAGE_MODALITIES = {"CT", "MR", "PT", ""}
-
-SPACING_TOLERANCE = 0.02
-"""Slice distances may differ by this share of their median; more means that slices are missing."""
+from nnunet_covid.volume_files import NOT_FINITE, fault_of_kind, header_fault, loses_values, one_volume, unreadable
 
 sitk.ProcessObject.SetGlobalWarningDisplay(False)
 
 
-def read_volume(path: Path) -> sitk.Image:
-    """Read a volume file, or the one DICOM series of a folder.
+def read_volume(path: Path, *, is_mask: bool = False) -> sitk.Image:
+    """Read a volume file, a DICOM file with all its frames, or the one DICOM series of a folder.
+
+    Args:
+        path: The file or folder.
+        is_mask: Whether it holds labels: a DICOM series of them needs no modality and no scale.
 
     Raises:
-        UnusableFile: If ITK cannot read it, it is cut short or damaged, or it has more than one channel; if there
-            is not one series, or its slices are missing or tilted.
+        UnusableFile: If ITK cannot read it, its header cannot be believed, it is cut short or damaged, or it is not one
+            volume of real numbers; if there is not one series, or for what ``read_series`` raises it.
     """
     if path.is_dir():
-        return _read_series(path)
+        return read_series(one_series(path), is_mask=is_mask)
+    if (file := read_dicom(path)) is not None:
+        return read_series(Series(path.parent, (file,)), is_mask=is_mask)
+    reader = read_header(path)
     try:
-        image = sitk.ReadImage(str(path))
+        image = reader.Execute()
         whole = is_whole(path, sitk.GetArrayViewFromImage(image))
     except (OSError, RuntimeError) as e:
-        raise UnusableFile(path, _unreadable(e)) from e
+        raise UnusableFile(path, unreadable(e)) from e
     if not whole:
         raise UnusableFile(path, "is cut short or damaged; copy it again")
-    if image.GetNumberOfComponentsPerPixel() != 1:
-        raise UnusableFile(path, "has several values per voxel; export one grey value per voxel")
+    if loses_values(path, sitk.GetArrayViewFromImage(image)):
+        raise UnusableFile(path, NOT_FINITE)
+    image, fault = one_volume(image)
+    if fault:
+        raise UnusableFile(path, fault)
     return image
 
 
@@ -55,21 +65,19 @@ def read_header(path: Path) -> sitk.ImageFileReader:
     """The header of a volume file: size, spacing, origin and direction without the voxels.
 
     Raises:
-        UnusableFile: If ITK cannot read the header.
+        UnusableFile: If ITK cannot read the header, or it cannot be believed.
     """
+    if fault := header_fault(path):
+        raise UnusableFile(path, fault)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:
         reader.ReadImageInformation()
     except RuntimeError as e:
-        raise UnusableFile(path, _unreadable(e)) from e
+        raise UnusableFile(path, unreadable(e)) from e
+    if claim := false_claim_of(reader, path):
+        raise UnusableFile(path, claim)
     return reader
-
-
-def _unreadable(error: Exception) -> str:
-    if "orthonormal" in str(error):
-        return "its axes are not at right angles; resample the image to an upright grid"
-    return "cannot be read as an image; download or export it again"
 
 
 def array_of(image: sitk.Image, path: Path) -> NDArray[Any]:
@@ -81,7 +89,7 @@ def array_of(image: sitk.Image, path: Path) -> NDArray[Any]:
     array = sitk.GetArrayFromImage(image)
     if array.dtype.kind == "f":
         if not np.isfinite(array).all():
-            raise UnusableFile(path, "holds voxels that are no finite numbers; replace them by air (-1024)")
+            raise UnusableFile(path, NOT_FINITE)
         if not (array == np.round(array)).all():
             return array.astype(np.float32)
     low, high = int(array.min()), int(array.max())
@@ -91,95 +99,64 @@ def array_of(image: sitk.Image, path: Path) -> NDArray[Any]:
     return array.astype(np.float32)
 
 
-def read_voxels(path: Path) -> NDArray[Any]:
-    """The voxels of a volume file or series as ``array_of`` gives them.
+def read_voxels(path: Path, *, is_mask: bool = False) -> NDArray[Any]:
+    """The voxels of a volume file or series, read by ``read_volume``, as ``array_of`` gives them.
 
     Raises:
         UnusableFile: If it cannot be used.
     """
-    return array_of(read_volume(path), path)
+    return array_of(read_volume(path, is_mask=is_mask), path)
 
 
-def is_dicom(path: Path) -> bool:
-    """Whether a file carries DICOM's magic word; the ending says nothing."""
-    try:
-        with path.open("rb") as stream:
-            return stream.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
+def differing_grids(image: Path, masks: Iterable[Path], *, blank_masks: bool = False) -> Iterator[tuple[Path, str]]:
+    """The masks that lie on another grid than their image, and in what respect; by the headers alone.
 
-
-def series_folders(folder: Path) -> list[Path]:
-    """All folders at or below ``folder`` that hold DICOM images; segmentations and structure sets do not count."""
-    candidates = {path.parent for path in files_in(folder, below=True)}
-    return [candidate for candidate in sorted(candidates) if _has_images(candidate)]
-
-
-def _has_images(folder: Path) -> bool:
-    """Whether the first DICOM file, which stands for all, is an image."""
-    first = next((path for path in files_in(folder) if is_dicom(path)), None)
-    if first is None:
-        return False
-    try:
-        header = read_header(first)
-    except UnusableFile:
-        return False
-    return not header.HasMetaDataKey(MODALITY) or header.GetMetaData(MODALITY).strip() in IMAGE_MODALITIES
-
-
-def _read_series(folder: Path) -> sitk.Image:
-    """The one series in a folder in Hounsfield units, slices in the order of their position."""
-    reader = sitk.ImageSeriesReader()
-    series = reader.GetGDCMSeriesIDs(str(folder))
-    if len(series) != 1:
-        remedy = "leave one series in the folder" if series else "give the folder that holds the .dcm files"
-        raise UnusableFile(folder, f"holds {len(series)} DICOM series; {remedy}")
-    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder), series[0]))
-    reader.MetaDataDictionaryArrayUpdateOn()
-    try:
-        image = reader.Execute()
-    except RuntimeError as e:
-        raise UnusableFile(folder, "a DICOM file cannot be read; download the series again") from e
-    _check_positions(reader, image, folder)
-    return image
-
-
-def _check_positions(reader: sitk.ImageSeriesReader, image: sitk.Image, folder: Path) -> None:
-    positions = [
-        [float(value) for value in reader.GetMetaData(index, POSITION).split("\\")]
-        for index in range(image.GetSize()[2])
-        if reader.HasMetaDataKey(index, POSITION)
-    ]
-    if len(positions) < 3:
-        return
-    steps = np.diff(np.array(positions), axis=0)
-    normal = np.array(image.GetDirection()).reshape(3, 3)[:, 2]
-    distances = np.abs(steps @ normal)
-    typical = float(np.median(distances))
-    if np.abs(distances - typical).max() > SPACING_TOLERANCE * typical:
-        reason = f"slices are missing (distances {distances.min():g} to {distances.max():g} mm)"
-        raise UnusableFile(folder, f"{reason}; download the whole series")
-    sideways = np.linalg.norm(steps - np.outer(steps @ normal, normal), axis=1)
-    if sideways.max() > SPACING_TOLERANCE * typical:
-        raise UnusableFile(folder, "the gantry was tilted; resample the series to an upright grid")
-
-
-def differing_grids(image: Path, masks: Iterable[Path]) -> Iterator[tuple[Path, str]]:
-    """The masks that lie on another grid than their image, and in what respect; by the headers alone."""
-    header = read_header(image)
+    Raises:
+        UnusableFile: If one of them is no volume.
+    """
+    header = _volume_header(image)
     for mask in masks:
-        if difference := difference_of_grids(read_header(mask), header):
+        found = _volume_header(mask)
+        if (difference := difference_of_grids(found, header)) and not (blank_masks and _is_blank(found, header)):
             yield mask, difference
+
+
+def _volume_header(path: Path) -> sitk.ImageFileReader:
+    header = read_header(path)
+    pixel = sitk.GetPixelIDValueAsString(header.GetPixelID())
+    if fault := fault_of_kind(header.GetSize(), header.GetNumberOfComponents(), pixel):
+        raise UnusableFile(path, fault)
+    return header
+
+
+def _grid(image: Any) -> tuple[tuple[int, ...], Geometry]:
+    """Size and geometry of an image or a header, without the axes of length one behind the third."""
+    size, geometry = tuple(image.GetSize()), Geometry.of_itk(image)
+    if len(size) <= 3:
+        return size, geometry
+    direction = np.reshape(geometry.direction, (len(size), -1))[:3, :3].ravel()
+    return size[:3], Geometry(geometry.spacing[:3], geometry.origin[:3], tuple(direction.tolist()))
+
+
+def _is_blank(mask: Any, image: Any) -> bool:
+    """Whether a mask (image or header) has its image's size, and a header without a place in space."""
+    (size, geometry), (expected, _) = _grid(mask), _grid(image)
+    return size == expected and geometry.is_blank
 
 
 def difference_of_grids(mask: Any, image: Any) -> str | None:
     """In which respect the grid of a mask (image or header) differs from its image's; ``None`` where they agree."""
     remedy = "export the mask on the grid of the image"
-    if mask.GetSize() != image.GetSize():
-        return f"has {_times(mask.GetSize())} voxels, its image {_times(image.GetSize())}; {remedy}"
-    aspect = difference_of(Geometry.of_itk(mask), Geometry.of_itk(image))
+    (size, geometry), (image_size, image_geometry) = _grid(mask), _grid(image)
+    if size != image_size:
+        return f"has {_times(size)} voxels, its image {_times(image_size)}; {remedy}"
+    aspect = difference_of(geometry, image_geometry)
+    if aspect and (geometry.is_blank or image_geometry.is_blank):
+        blank, other = ("its", "that of its image") if geometry.is_blank else ("that of its image", "its own")
+        reason = f"{blank} header is blank (1 mm voxels at the origin), {other} is not"
+        return f"{reason}; where both hold the same voxels in the same order, copy the other header onto the blank one"
     if aspect == "spacing":
-        return f"has spacing {_times(mask.GetSpacing())} mm, its image {_times(image.GetSpacing())} mm; {remedy}"
+        return f"has spacing {_times(geometry.spacing)} mm, its image {_times(image_geometry.spacing)} mm; {remedy}"
     return aspect and f"lies elsewhere in space than its image (origin or direction differ); {remedy}"
 
 
@@ -187,27 +164,38 @@ def _times(values: tuple[float, ...]) -> str:
     return "×".join(f"{value:g}" for value in values)
 
 
-def read_volume_pair(case: SourceCase, scheme: ClassScheme, *, is_hu: bool = True, resample: bool = False) -> Scan:
+def read_volume_pair(
+    case: SourceCase,
+    scheme: ClassScheme,
+    *,
+    is_hu: bool | None = True,
+    resample: bool = False,
+    blank_masks: bool = False,
+) -> Scan:
     """Read image, mask and lung mask of one case.
 
     Args:
         case: The files.
         scheme: Table from source values to classes.
-        is_hu: Whether the image holds Hounsfield units.
+        is_hu: Whether the image holds Hounsfield units; ``None`` where its own values decide.
         resample: Whether masks on another grid are resampled to the image's in physical space; else they are
             refused.
+        blank_masks: Whether a mask of the image's size with a blank header is taken to lie on the image's grid.
 
     Raises:
         UnusableFile: If one of the files is not what it should be.
     """
     image = read_volume(case.image)
-    scan = Scan(image=array_of(image, case.image), geometry=Geometry.of_itk(image), is_hu=is_hu)
+    array = array_of(image, case.image)
+    is_hu = is_hounsfield(array) if is_hu is None else is_hu
+    scan = Scan(image=array, geometry=Geometry.of_itk(image), is_hu=is_hu)
+    read = partial(_read_mask, image=image, resample=resample, blank_masks=blank_masks, notes=scan.notes)
     if case.mask is not None:
-        scan.label = map_values(_read_mask(case.mask, image, resample), scheme.values, case.mask)
+        scan.label = map_values(read(case.mask), scheme.values, case.mask)
         if is_hu:
             scan.notes["mean_hu"] = mean_by_class(scan.image, scan.label)
     if case.lungs is not None:
-        scan.lungs = _read_mask(case.lungs, image, resample) > 0
+        scan.lungs = read(case.lungs) > 0
     return scan
 
 
@@ -216,9 +204,16 @@ def mean_by_class(image: NDArray[Any], label: NDArray[np.uint8]) -> dict[str, fl
     return {str(value): round(float(image[label == value].mean()), 1) for value in np.unique(label) if value != 0}
 
 
-def _read_mask(path: Path, image: sitk.Image, resample: bool) -> NDArray[Any]:
-    mask = read_volume(path)
+def _read_mask(
+    path: Path, image: sitk.Image, *, resample: bool, blank_masks: bool, notes: dict[str, Any]
+) -> NDArray[Any]:
+    mask = read_volume(path, is_mask=True)
     difference = difference_of_grids(mask, image)
+    if difference and _is_blank(mask, image):
+        if not blank_masks:  # not resampled either: it would end where it does not belong
+            raise UnusableFile(path, difference)
+        notes["blank_header"] = "the mask was taken to lie on the grid of its image"
+        return array_of(mask, path)
     if difference and not resample:
         raise UnusableFile(path, difference)
     if difference:

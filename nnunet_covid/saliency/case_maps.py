@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from nnunet_covid.losses.ssa_net import attention_map
+from nnunet_covid.nnunet.encoder import recorded_features
 from nnunet_covid.nnunet.predictor import ForegroundClass, PreparedCase, Tiles, TrainedModel, to_image_grid
-from nnunet_covid.saliency.encoder import recorded_features
 from nnunet_covid.saliency.maps import (
     attribution,
     channel_weights,

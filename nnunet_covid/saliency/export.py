@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +18,14 @@ from nnunet_covid.figures.slices import scaled, shown_slice
 from nnunet_covid.files import writable_folder, write_json
 from nnunet_covid.losses.ssa_net import check_exponent
 from nnunet_covid.nnunet.dataset import NIFTI, write_map
+from nnunet_covid.nnunet.encoder import feature_shapes, find_encoder
 from nnunet_covid.nnunet.predictor import PreparedCase, TrainedModel
 from nnunet_covid.saliency.case_maps import CaseMaps, Evidence, Request, compute_case_maps
-from nnunet_covid.saliency.encoder import feature_shapes, find_encoder
 
 REPORT = "saliency.json"
+UNFIT = re.compile(r'[\x00-\x1f/\\:*?"<>|]')
+"""What a file system does not take in the name of a file; the name of a class may hold it."""
+LONGEST = 100
 
 
 @dataclass(frozen=True)
@@ -122,7 +126,7 @@ def _write_maps(output: Path, case: PreparedCase, maps: CaseMaps, request: Reque
     if settings.write_activation:
         named |= {f"activation_stage{number}": each for number, each in enumerate(maps.activation, 1)}
     for (method, class_name, stage), each in _class_maps(maps, request).items():
-        named[f"{method.lower().replace('-', '')}_{class_name.replace('/', '_')}_stage{stage}"] = each
+        named[f"{method.lower().replace('-', '')}_{UNFIT.sub('_', class_name)[:LONGEST]}_stage{stage}"] = each
     for name, each in named.items():
         write_map(output / f"{case.name}_{name}{NIFTI}", each, case.properties)
 

@@ -20,6 +20,7 @@ from typing import Any
 
 import blosc2
 import numpy as np
+import torch
 from batchgenerators.utilities.file_and_folder_operations import load_pickle, write_pickle
 from nnunetv2.training.dataloading.nnunet_dataset import comp_blosc2_params
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
@@ -82,17 +83,17 @@ class Heads:
 
     def trusted(
         self,
-        probabilities: Floats,
+        probabilities: Floats | torch.Tensor,
         thresholds: Sequence[float],
         untrusted: int | None = None,
-        certainty: Floats | None = None,
-    ) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
+        certainty: Floats | torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """SSA-Net, eq. (9): class c where its probability is the largest and above η, else background.
 
         A region is drawn where its probability is above both one half (nnU-Net's rule) and η.
 
         Args:
-            probabilities: (C, *spatial).
+            probabilities: (C, *spatial), on any device; a batch may be among the spatial axes.
             thresholds: η of each channel.
             untrusted: ``None`` is the paper's reading, in which an infection of little confidence becomes background. A
                 label value is given to every voxel of little confidence instead, background included: nothing is known
@@ -100,30 +101,30 @@ class Heads:
             certainty: What η is compared with, in the shape of the probabilities; these if ``None``.
 
         Returns:
-            The pseudo label and the prediction before thresholding, both of shape *spatial.
+            The pseudo label and the prediction before thresholding, int16, both of shape *spatial.
         """
-        certainty = probabilities if certainty is None else certainty
+        seen = torch.as_tensor(probabilities)
+        certain = seen if certainty is None else torch.as_tensor(certainty)
+        etas = torch.tensor(list(thresholds), dtype=seen.dtype, device=seen.device)
         if self.regions:
-            return self._trusted_regions(probabilities, thresholds, untrusted, certainty)
-        winner = probabilities.argmax(0)
-        predicted = np.asarray(self.values, np.int16)[winner]
-        largest = np.take_along_axis(certainty, winner[None], 0)[0]
-        trusted = largest > np.asarray(thresholds, probabilities.dtype)[winner]
-        other = 0 if untrusted is None else untrusted
-        return np.where(trusted, predicted, np.int16(other)), predicted
+            return self._trusted_regions(seen, etas, untrusted, certain)
+        winner = seen.argmax(0)
+        predicted = torch.tensor(self.values, dtype=torch.int16, device=seen.device)[winner]
+        trusted = certain.gather(0, winner[None])[0] > etas[winner]
+        return torch.where(trusted, predicted, 0 if untrusted is None else untrusted), predicted
 
     def _trusted_regions(
-        self, probabilities: Floats, thresholds: Sequence[float], untrusted: int | None, certainty: Floats
-    ) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
-        label = np.zeros(probabilities.shape[1:], np.int16)
-        predicted = np.zeros_like(label)
-        sure = np.ones(label.shape, bool)
-        for channel, certain, value, eta in zip(probabilities, certainty, self.values, thresholds, strict=True):
+        self, probabilities: torch.Tensor, etas: torch.Tensor, untrusted: int | None, certainty: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        label = torch.zeros_like(probabilities[0], dtype=torch.int16)
+        predicted = torch.zeros_like(label)
+        sure = torch.ones_like(label, dtype=torch.bool)
+        for channel, certain, value, eta in zip(probabilities, certainty, self.values, etas, strict=True):
             inside = channel > 0.5
             predicted[inside] = value
             label[inside & (certain > eta)] = value
-            sure &= np.where(inside, certain, 1 - certain) > eta
-        return label if untrusted is None else np.where(sure, predicted, np.int16(untrusted)), predicted
+            sure &= torch.where(inside, certain, 1 - certain) > eta
+        return label if untrusted is None else torch.where(sure, predicted, untrusted), predicted
 
     def to_bytes(self, probabilities: Floats) -> NDArray[np.uint8]:
         """Probabilities of the foreground channels in 255 steps, (F, *spatial)."""
@@ -277,7 +278,8 @@ class Labeller:
             The record: the head, the confidence, and voxels by label value and by class.
         """
         heads, probabilities = self.classes.heads, prediction.probabilities
-        label, predicted = heads.trusted(probabilities, self._thresholds, self._untrusted, prediction.certainty)
+        found = heads.trusted(probabilities, self._thresholds, self._untrusted, prediction.certainty)
+        label, predicted = (one.numpy() for one in found)
         outside = open_blosc2(case, "_seg.b2nd")[0] == OUTSIDE
         stored = np.where(outside & (label == 0), np.int16(OUTSIDE), label)[None]
         self._write_label(target, stored, heads.to_bytes(probabilities) if self.options.soft else None)

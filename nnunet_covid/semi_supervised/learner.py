@@ -25,13 +25,13 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.training.logging.nnunet_logger import LocalLogger
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from numpy.typing import NDArray
-from torch import nn
-from torch._dynamo import OptimizedModule
 from tqdm import tqdm
 
+from nnunet_covid.checkpoint import read_checkpoint
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import remove_abandoned, replacing
 from nnunet_covid.losses.reweighted_cross_entropy import class_weights
+from nnunet_covid.nnunet.training import unwrapped
 from nnunet_covid.semi_supervised.experiment import Experiment, quiet
 from nnunet_covid.semi_supervised.labelling import (
     Classes,
@@ -87,7 +87,7 @@ class Learner:
         if given is not None:
             try:
                 load_weights(given, trainer)
-            except (RuntimeError, KeyError) as e:
+            except RuntimeError as e:
                 reason = str(e).strip().splitlines()[0]
                 name = self.experiment.trainer
                 raise UserError(f"`start_from` {given}: not a checkpoint of {name} ({reason})") from e
@@ -312,24 +312,17 @@ def save_model(path: Path, trainer: nnUNetTrainer) -> None:
 
 def load_weights(path: Path, trainer: nnUNetTrainer) -> None:
     """Put the weights of any checkpoint of nnU-Net's into a trainer's network."""
-    checkpoint = torch.load(path, map_location=trainer.device, weights_only=False)
-    _bare(trainer).load_state_dict(checkpoint["network_weights"])
+    unwrapped(trainer.network).load_state_dict(read_checkpoint(path, trainer.device)["network_weights"])
 
 
 def weights_checksum(trainer: nnUNetTrainer) -> str:
     """SHA-256 of a network's weights by name; a checkpoint file also holds the time of day."""
-    weights = _bare(trainer).state_dict()
+    weights = unwrapped(trainer.network).state_dict()
     digest = hashlib.sha256()
     for name in sorted(weights):
         digest.update(name.encode())
         digest.update(weights[name].detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def _bare(trainer: nnUNetTrainer) -> nn.Module:
-    """The network without the wrapper of compilation."""
-    network = trainer.network
-    return network._orig_mod if isinstance(network, OptimizedModule) else network
 
 
 def publish_model(experiment: Experiment, trainer: nnUNetTrainer, checkpoint: Path) -> dict[str, Any]:
@@ -351,7 +344,7 @@ def publish_model(experiment: Experiment, trainer: nnUNetTrainer, checkpoint: Pa
     with replacing(fold / "checkpoint_final.pth") as unfinished:
         shutil.copyfile(checkpoint, unfinished)
     logger = LocalLogger()  # its picture of the last training is wanted by nnU-Net's zip export
-    logger.load_checkpoint(torch.load(checkpoint, map_location="cpu", weights_only=False)["logging"])
+    logger.load_checkpoint(read_checkpoint(checkpoint)["logging"])
     if logger.get_value("train_losses", None):
         with rc_context():  # what it sets would stay set for all pictures after it
             logger.plot_progress_png(str(fold))

@@ -7,25 +7,23 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
-import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 from filelock import FileLock, Timeout
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from nnunet_covid.dataset_json import channel_names
 from nnunet_covid.errors import UserError
 from nnunet_covid.figures.progress import draw_progress
-from nnunet_covid.files import files_in, map_in_processes, remove_abandoned, sha256_of, some_of, writable_folder
-from nnunet_covid.nnunet.dataset import CaseFiles, list_cases, read_images
+from nnunet_covid.files import map_in_processes, remove_abandoned, sha256_of, some_of, writable_folder
+from nnunet_covid.nnunet.cases import CaseFiles, list_cases
+from nnunet_covid.nnunet.dataset import read_images
+from nnunet_covid.nnunet.known_images import Checksum, checksum, checksums, known_voxels
 from nnunet_covid.nnunet.preprocess import Preprocessing, is_preprocessed, preprocess_image
 from nnunet_covid.semi_supervised.experiment import Experiment
 from nnunet_covid.semi_supervised.learner import Learner, checked_trainer, labelled_cases
@@ -42,18 +40,6 @@ LITTLE_SPACE = 32 * 2**20
 
 Pool = dict[str, dict[str, str]]
 """``cases``: the checksum of each case that may be labelled; ``left_out``: the others, and where else each is."""
-
-
-class Checksum(NamedTuple):
-    """SHA-256 of a case as nnU-Net reads it, so that a copy in another compression is the same.
-
-    Attributes:
-        voxels: Of the voxel values.
-        whole: Of these and of spacing and geometry.
-    """
-
-    voxels: str
-    whole: str
 
 
 class UnlabelledImages:
@@ -73,33 +59,20 @@ class UnlabelledImages:
     def __init__(self, folder: Path, experiment: Experiment) -> None:
         self.folder = folder
         self.experiment = experiment
-        self._ending = experiment.dataset_json["file_ending"]
-        self._channels = len(channel_names(experiment.dataset_json))
-        self.cases = list_cases(folder, self._ending, self._channels)
+        channels = len(channel_names(experiment.dataset_json))
+        self.cases = list_cases(folder, experiment.dataset_json["file_ending"], channels)
 
     def _error(self, text: str) -> UserError:
         return UserError(f"`images` {self.folder}: {text}")
 
-    def checksums(self, others: Path | None = None) -> dict[str, Checksum]:
+    def checksums(self) -> dict[str, Checksum]:
         """The checksums of each case.
-
-        Args:
-            others: Of the cases of this folder instead.
 
         Raises:
             UserError: If a file cannot be read or holds another number of channels than the data set.
         """
-        cases = self.cases if others is None else list_cases(others, self._ending, self._channels)
-        title = "unlabelled images" if others is None else others.name
-        reader = self.experiment.plans_manager.image_reader_writer_class()
-        result = {}
-        for case in tqdm(cases, desc=f"read {title}", unit="image", leave=False):
-            voxels, properties = read_images(reader, case.files)
-            found, expected = len(voxels), self._channels
-            if found != expected:
-                raise UserError(f"{case.files[0]}: has {found} channel(s), the data set's images have {expected}")
-            result[case.name] = checksum(voxels, properties)
-        return result
+        experiment = self.experiment
+        return checksums(self.cases, experiment.plans_manager, experiment.dataset_json, "unlabelled images")
 
     def pool(self, *, leave_out_known: bool = False) -> Pool:
         """Read all images and say which of them may be labelled.
@@ -124,12 +97,9 @@ class UnlabelledImages:
 
     def _known(self, own: dict[str, str]) -> dict[str, str]:
         """Cases that are also labelled or test cases of the data set, or twice in the folder, and where else."""
-        seen: dict[str, str] = {}
+        experiment = self.experiment
+        seen = known_voxels(experiment.raw_folder, experiment.plans_manager, experiment.dataset_json)
         known: dict[str, str] = {}
-        raw = self.experiment.raw_folder
-        for folder in [raw / part for part in ("imagesTr", "imagesTs")] if raw is not None else []:
-            if files_in(folder, self._ending):
-                seen |= {one.voxels: f"{folder.name}/{case}" for case, one in self.checksums(folder).items()}
         for case, voxels in sorted(own.items()):
             if voxels in seen:
                 known[case] = seen[voxels]
@@ -172,15 +142,6 @@ class UnlabelledImages:
         return targets
 
 
-def checksum(voxels: NDArray[Any], properties: dict[str, Any]) -> Checksum:
-    """Of an image as nnU-Net's reader gives it."""
-    voxels = np.ascontiguousarray(voxels)
-    digest = hashlib.sha256(repr((voxels.shape, voxels.dtype.str)).encode() + voxels.tobytes())
-    plain = digest.hexdigest()
-    digest.update(json.dumps(properties, sort_keys=True, default=lambda o: np.asarray(o).tolist()).encode())
-    return Checksum(plain, digest.hexdigest())
-
-
 def _preprocess(task: tuple[CaseFiles, str, Path], how: Preprocessing) -> str | None:
     """Pre-process one image if it has this checksum; else its name."""
     case, expected, target = task
@@ -219,7 +180,7 @@ def run_pseudo_labels(
     if start_from is not None and not start_from.is_file():
         raise UserError(f"`start_from` {start_from}: no such file")
     writable_folder(experiment.data_folder)
-    with _disk_full_is_a_users_matter(experiment), locked(experiment.report_folder):
+    with full_disk_told(experiment.report_folder, experiment.data_folder), locked(experiment.report_folder):
         state = RunState(experiment.report_folder, options, _context(experiment, folder, start_from))
         trainer = checked_trainer(experiment, options, start_from)
         if not state.units and experiment.label_folder.exists():  # of a run whose report folder was deleted
@@ -264,8 +225,11 @@ def _context(experiment: Experiment, folder: Path, start_from: Path | None) -> d
 
 
 @contextlib.contextmanager
-def _disk_full_is_a_users_matter(experiment: Experiment) -> Iterator[None]:
+def full_disk_told(*places: Path) -> Iterator[None]:
     """Turn the many errors of a full disk into one line.
+
+    Args:
+        places: Folders that are written into; the first is named where the error names none.
 
     Raises:
         UserError: If it is full.
@@ -273,7 +237,7 @@ def _disk_full_is_a_users_matter(experiment: Experiment) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError) as e:
-        place = _full_place(e, experiment)
+        place = _full_place(e, places)
         if place is None:
             raise
         raise UserError(
@@ -281,10 +245,10 @@ def _disk_full_is_a_users_matter(experiment: Experiment) -> Iterator[None]:
         ) from e
 
 
-def _full_place(error: Exception, experiment: Experiment) -> Path | None:
+def _full_place(error: Exception, places: Sequence[Path]) -> Path | None:
     if isinstance(error, OSError) and error.errno in FULL:
-        return Path(error.filename) if error.filename else experiment.report_folder
-    for place in (experiment.report_folder, experiment.data_folder):
+        return Path(error.filename) if error.filename else places[0]
+    for place in places:
         if place.exists() and shutil.disk_usage(place).free < LITTLE_SPACE:
             return place
     return None

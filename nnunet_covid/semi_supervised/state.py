@@ -20,7 +20,7 @@ from typing import Any
 
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import write_json, write_text
-from nnunet_covid.semi_supervised.options import RoundOptions, shown
+from nnunet_covid.semi_supervised.options import shown
 
 VERSION = 1
 FILE = "state.json"
@@ -35,7 +35,7 @@ class RunState:
 
     Attributes:
         folder: Holds the state file.
-        options: What decides the run.
+        options: What decides the run, a dataclass.
         context: Data set, trainer and images it works on.
         units: Name of a unit to its result and its seconds.
 
@@ -43,7 +43,7 @@ class RunState:
         UserError: If the folder holds a run with other options, another trainer or other images.
     """
 
-    def __init__(self, folder: Path, options: RoundOptions, context: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, options: Any, context: dict[str, Any]) -> None:
         self.folder = folder
         self.options = options
         self.context = context

@@ -81,25 +81,14 @@ class LabelledAndPseudo(nnUNetDatasetBlosc2):
         return data, seg, None, properties
 
 
-class TrainingMixin(nnUNetTrainer):
-    """In front of a trainer class: one training of a run, in another folder. Validation is untouched.
+class InAnotherFolder(nnUNetTrainer):
+    """In front of a trainer class: its files go elsewhere, and nothing onto the terminal.
 
     Attributes:
-        training: What to train, on which cases and for how long.
         folder: Where the trainer keeps its log and its copies of the plans.
-        pseudo: The pseudo-labelled cases that take part.
-        soft: What soft labels are drawn from, if they are.
-        step_seconds: Time spent in training and validation steps.
-        steps: Number of training steps.
     """
 
-    training: ClassVar[Training]
     folder: ClassVar[Path]
-    pseudo: ClassVar[PseudoCases]
-    soft: ClassVar[Heads | None]
-
-    step_seconds = 0.0
-    steps = 0
 
     # nnU-Net sets these two while it is constructed and writes into them at once
     output_folder_base = property(lambda self: str(self.folder), lambda self, value: None)
@@ -108,6 +97,25 @@ class TrainingMixin(nnUNetTrainer):
     def print_to_log_file(self, *args: Any, also_print_to_console: bool = True, add_timestamp: bool = True) -> None:
         """Into the log, not onto the terminal."""
         super().print_to_log_file(*args, also_print_to_console=False, add_timestamp=add_timestamp)
+
+
+class TrainingMixin(InAnotherFolder):
+    """In front of a trainer class: one training of a run, in another folder. Validation is untouched.
+
+    Attributes:
+        training: What to train, on which cases and for how long.
+        pseudo: The pseudo-labelled cases that take part.
+        soft: What soft labels are drawn from, if they are.
+        step_seconds: Time spent in training and validation steps.
+        steps: Number of training steps.
+    """
+
+    training: ClassVar[Training]
+    pseudo: ClassVar[PseudoCases]
+    soft: ClassVar[Heads | None]
+
+    step_seconds = 0.0
+    steps = 0
 
     def initialize(self) -> None:
         """nnU-Net's, and the mirroring axes, which nnU-Net finds when a training starts and every prediction needs."""
@@ -148,9 +156,7 @@ class TrainingMixin(nnUNetTrainer):
         super().on_train_start()
         weights = self.training.class_weights
         if weights is not None:  # last, so that a trainer's own count of its labels does not matter
-            tensor = torch.tensor(weights, dtype=torch.float32, device=self.device)
-            for module in cross_entropies(self.loss):
-                setattr(module, "weights" if isinstance(module, ReweightedCrossEntropy) else "weight", tensor)
+            weigh_classes(self.loss, torch.tensor(weights, dtype=torch.float32, device=self.device))
         total = self.num_epochs * self.num_iterations_per_epoch
         self._bar = tqdm(total=total, desc=f"train {self.training.name}", unit="step", leave=False)
 
@@ -183,8 +189,7 @@ def make_trainer(
 ) -> Any:
     """A trainer for one training, initialised with a new network.
 
-    Its class bears the ordinary name, which checkpoints shall carry. Where the training starts from a model, the
-    weights are still to be loaded, and the trainer reads none of its own.
+    Where the training starts from a model, the weights are still to be loaded, and the trainer reads none of its own.
 
     Args:
         experiment: The trainer's class, and all it is constructed with but the data set's description.
@@ -194,30 +199,47 @@ def make_trainer(
         pseudo: The pseudo-labelled cases of the training.
         folder: For its log, if not the run's own.
     """
-    base = experiment.trainer_class
     settings = {
         "training": training,
         "folder": folder or experiment.training_folder,
         "pseudo": pseudo or {},
         "soft": classes.heads if options.soft else None,
         "trained_before": training.start is not None,
-        "__doc__": base.__doc__,
     }
-    initial = seed_for(options.seed, training.round_number, f"initialise {training.name}")
+    seed = seed_for(options.seed, training.round_number, f"initialise {training.name}")
     with quiet(experiment.log):
-        seed_everything(initial)
-        trainer: Any = type(base.__name__, (TrainingMixin, base), settings)(
-            {**experiment.plans_manager.plans, "continue_training": False},
-            experiment.configuration,
-            experiment.fold,
-            classes.dataset_json,
-            experiment.device,
-        )
-        for old in Path(trainer.output_folder).glob("training_log_*.txt"):
-            if str(old) != trainer.log_file:
-                old.unlink()
-        seed_everything(initial)
-        trainer.initialize()
+        return initialised(experiment, TrainingMixin, settings, classes.dataset_json, seed)
+
+
+def initialised(
+    experiment: Experiment,
+    mixin: type[InAnotherFolder],
+    settings: dict[str, Any],
+    dataset_json: dict[str, Any],
+    seed: int,
+) -> Any:
+    """The experiment's trainer with a new network, its class under the ordinary name, which checkpoints shall carry.
+
+    Args:
+        mixin: In front of the trainer's class.
+        settings: Class attributes, the mixin's ``folder`` among them.
+        dataset_json: The data set's description.
+        seed: Of the network's weights.
+    """
+    base = experiment.trainer_class
+    seed_everything(seed)
+    trainer: Any = type(base.__name__, (mixin, base), {**settings, "__doc__": base.__doc__})(
+        {**experiment.plans_manager.plans, "continue_training": False},
+        experiment.configuration,
+        experiment.fold,
+        dataset_json,
+        experiment.device,
+    )
+    for old in Path(trainer.output_folder).glob("training_log_*.txt"):
+        if str(old) != trainer.log_file:
+            old.unlink()
+    seed_everything(seed)
+    trainer.initialize()
     return trainer
 
 
@@ -232,3 +254,9 @@ def cross_entropies(loss: Any) -> list[Any]:
     """The parts of a loss that class weights have a place in."""
     modules = loss.modules() if isinstance(loss, nn.Module) else []
     return [m for m in modules if isinstance(m, nn.CrossEntropyLoss | ReweightedCrossEntropy)]
+
+
+def weigh_classes(loss: Any, weights: torch.Tensor) -> None:
+    """Put class weights (C,) into the cross entropies of a loss."""
+    for module in cross_entropies(loss):
+        setattr(module, "weights" if isinstance(module, ReweightedCrossEntropy) else "weight", weights)

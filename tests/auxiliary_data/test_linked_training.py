@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import pickle
+import random
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,22 @@ import numpy as np
 import planned
 import pytest
 import torch
+from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
+from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
 from linked import COVID, EFFUSION, link
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunet_covid.auxiliary_data.batches import ImageTransforms, JoinedBatches, LinkedDataset, linked_batches
+from nnunet_covid.auxiliary_data.batches import (
+    ImageTransforms,
+    JoinedBatches,
+    LinkedDataset,
+    TwoViews,
+    linked_batches,
+    linked_loader,
+    put_beside,
+)
 from nnunet_covid.auxiliary_data.links import find_link, record_file
+from nnunet_covid.nnunet.training import spare_channels
 from nnunet_covid.trainers.collaborative import CollaborativeTrainer
 
 LINKED = "nnUNetPlans_from_Dataset601_Covid"
@@ -49,7 +62,7 @@ def test_batches_join_the_covid_batch_with_linked_images_of_its_shape(
     assert found.unlabelled is not None
 
     def stream(cases: Any, share: float) -> Any:
-        return linked_batches(
+        loader = linked_loader(
             LinkedDataset(work / "preprocessed", cases),
             ImageTransforms(lambda image: {"image": image}, masked=False),
             plans,
@@ -57,9 +70,8 @@ def test_batches_join_the_covid_batch_with_linked_images_of_its_shape(
             initial_patch_size=(16, 16),
             patch_size=(16, 16),
             lesion_share=share,
-            device=torch.device("cpu"),
-            loaders=2,
         )
+        return linked_batches(loader, device=torch.device("cpu"), loaders=2)
 
     joined = JoinedBatches(
         iter([{"data": 1, "target": 2}]),
@@ -95,14 +107,105 @@ def test_worker_processes_make_batches_and_end(work: Path, monkeypatch: pytest.M
     parts = LinkedDataset(work / "preprocessed", found.others), ImageTransforms(transforms, masked=False)
     dataset, whole = pickle.loads(pickle.dumps(parts))  # as spawn and forkserver hand them on
     size = {"initial_patch_size": (20, 20), "patch_size": (16, 16)}
-    device = torch.device("cpu")
-    stream = linked_batches(dataset, whole, plans, batch_size=3, lesion_share=0.33, device=device, loaders=2, **size)
+    loader = linked_loader(dataset, whole, plans, batch_size=3, lesion_share=0.33, **size)
+    stream = linked_batches(loader, device=torch.device("cpu"), loaders=2)
     joined = JoinedBatches(iter([{"data": 1}]), {"other": stream})
     assert next(joined)["other"].shape == (3, 1, 16, 16)
     workers = list(stream._processes)
     assert len(workers) == 1
     joined.finish()
     assert not any(worker.is_alive() for worker in workers)
+
+
+def unlabelled_loader(work: Path) -> Any:
+    """nnU-Net's loader of three linked unlabelled images, each sample being its first voxels."""
+    plans = PlansManager(linked.covid_plans())
+    found = find_link(work / "preprocessed", plans, "2d", require_unlabelled=True)
+    assert found is not None
+    assert found.unlabelled is not None
+    size = {"initial_patch_size": (20, 20), "patch_size": (16, 16)}
+    transforms = CollaborativeTrainer.get_training_transforms((16, 16), (-0.1, 0.1), None, (0, 1), False, [False])
+    views = TwoViews(transforms, masked=False, probability=1.0)
+    dataset = LinkedDataset(work / "preprocessed", [found.unlabelled])
+    return linked_loader(dataset, views, plans, batch_size=2, lesion_share=0.0, **size)
+
+
+class Counting:
+    """A labelled loader whose batches are random numbers of every kind."""
+
+    def set_thread_id(self, thread_id: int) -> None:
+        self.thread_id = thread_id
+
+    def __iter__(self) -> Any:
+        return self
+
+    def __next__(self) -> dict[str, Any]:
+        return {"data": (random.random(), np.random.random(), torch.rand(1).item())}
+
+
+def test_unlabelled_images_stand_beside_labelled_ones_and_take_no_random_number_of_theirs(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("nnUNet_n_proc_DA", "0")
+    link("--unlabelled", str(work / "raw" / EFFUSION / "imagesTr"))
+
+    def seeded() -> None:
+        random.seed(0)
+        np.random.seed(0)
+        torch.manual_seed(0)
+
+    seeded()
+    alone = [next(Counting())["data"] for _ in range(3)]
+    draws = []
+    for seed in (1, 1, 2):
+        stream = SingleThreadedAugmenter(Counting(), None)
+        put_beside(JoinedBatches(stream, {}), unlabelled_loader(work), "views", (seed, 5))
+        seeded()
+        batches = [next(stream) for _ in range(3)]
+        assert [one["data"] for one in batches] == alone
+        draws.append(torch.stack([one["views"] for one in batches]))
+    assert draws[0].shape == (3, 2, 2, 16, 16)
+    assert torch.equal(draws[0], draws[1])
+    assert not torch.equal(draws[0], draws[2])
+
+
+def test_the_same_worker_processes_make_both_and_no_two_draw_alike(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("nnUNet_n_proc_DA", "2")
+    link("--unlabelled", str(work / "raw" / EFFUSION / "imagesTr"))
+    stream = NonDetMultiThreadedAugmenter(Counting(), None, 2, num_cached=2, wait_time=0.002)
+    assert set(next(stream)) == {"data"}
+    put_beside(stream, unlabelled_loader(work), "views", (1,))
+    batches = [next(stream) for _ in range(6)]
+    assert len(stream._processes) == 2
+    stream._finish()
+    views = [batch["views"] for batch in batches]
+    assert not any(torch.equal(a, b) for a, b in itertools.combinations(views, 2))
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_the_strong_view_is_the_weak_one_after_every_change_of_intensity(dims: int) -> None:
+    size = (16,) * dims if dims == 2 else (4, 16, 16)
+    arguments = (size, (-3.0, 3.0), None, (0, 1), dims == 3)  # anisotropic volumes are turned in their planes
+    transforms = CollaborativeTrainer.get_training_transforms(*arguments, use_mask_for_norm=[True, False])
+    spared = spare_channels(transforms, [1])
+    outside = torch.zeros(1, *size, dtype=torch.int16)
+    outside[..., :5] = -1
+    torch.manual_seed(0)
+    np.random.seed(0)
+    image = torch.rand(2, *size) + 1
+    changed, moved = 0, 0
+    for _ in range(6):
+        views = TwoViews(spared, masked=True, probability=1.0)(image.clone(), outside.clone())["image"]
+        weak, strong = views.chunk(2)
+        assert weak.shape == strong.shape == (2, *size)
+        assert torch.equal(weak[1], strong[1]), "a mask is no image"
+        assert torch.equal(strong[0] == 0, weak[0] == 0), "outside is outside in both"
+        changed += int(not torch.allclose(weak[0], strong[0], atol=0.01))
+        moved += int(not torch.equal(weak[1], image[1]))
+    assert changed == 6
+    assert moved > 0
+    never = TwoViews(spared, masked=True, probability=0.0)(image, outside)["image"].chunk(2)
+    assert torch.equal(*never)
 
 
 # --- bad input, at the command line

@@ -208,7 +208,7 @@ def test_files_that_do_not_fit(made: ValidatedModel, capsys: pytest.CaptureFixtu
     np.savez_compressed(case, probabilities=np.zeros((3, 1, 40, 44)))
     assert "has the shape (3, 1, 40, 44), labels and reference ask for (2, 1, 40, 44)" in refused(made, capsys)
     case.write_bytes(case.read_bytes()[:100])
-    assert f"{case} cannot be read" in refused(made, capsys)
+    assert f"{case}: cannot be read" in refused(made, capsys)
     shutil.copy(made.folder / "fold_1/validation/case_10.npz", case)
     made.checkpoints()[1].write_bytes(b"half")
     assert "cannot be read" in refused(made, capsys)

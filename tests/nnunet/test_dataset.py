@@ -9,6 +9,7 @@ from PIL import Image
 
 from nnunet_covid.errors import UserError
 from nnunet_covid.nnunet import dataset
+from nnunet_covid.nnunet.cases import list_cases
 
 
 @pytest.fixture
@@ -82,11 +83,11 @@ def test_incomplete_data_sets_are_refused(raw: Path, removed: str | None, added:
 
 def test_one_file_may_hold_all_channels_only_where_that_is_allowed(tmp_path: Path) -> None:
     (tmp_path / "a_0000.png").touch()
-    assert [case.name for case in dataset.list_cases(tmp_path, ".png", 3)] == ["a"]
+    assert [case.name for case in list_cases(tmp_path, ".png", 3)] == ["a"]
     with pytest.raises(UserError, match="has channels 0000, but 0000 to 0002 are expected"):
-        dataset.list_cases(tmp_path, ".png", 3, one_file_may_hold_all=False)
+        list_cases(tmp_path, ".png", 3, one_file_may_hold_all=False)
     with pytest.raises(UserError, match="such as CASE_0000"):
-        dataset.list_cases(tmp_path, ".nii.gz", 1)
+        list_cases(tmp_path, ".nii.gz", 1)
 
 
 def test_a_data_set_may_list_its_files_itself(raw: Path) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from nnunet_covid.errors import UserError
-from nnunet_covid.saliency.encoder import feature_shapes, find_encoder, recorded_features
+from nnunet_covid.nnunet.encoder import feature_shapes, find_encoder, recorded_features
 
 
 class TwoStages(nn.Module):

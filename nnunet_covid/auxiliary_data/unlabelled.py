@@ -1,0 +1,105 @@
+"""Linked unlabelled images as a training uses them: at least two, none of them a validation or test image."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from batchgenerators.utilities.file_and_folder_operations import load_pickle
+from nnunetv2.paths import nnUNet_preprocessed
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from nnunet_covid.auxiliary_data.links import LinkedCases, find_link, link_again
+from nnunet_covid.errors import UserError
+from nnunet_covid.files import environment_folder, some_of
+from nnunet_covid.nnunet.dataset import read_splits
+from nnunet_covid.nnunet.known_images import known_voxels
+from nnunet_covid.nnunet.preprocess import VOXELS
+
+
+@dataclass(frozen=True)
+class UnlabelledCases:
+    """Unlabelled images that are linked to a configuration.
+
+    Attributes:
+        cases: Which.
+        again: The command that links them anew.
+    """
+
+    cases: LinkedCases
+    again: str
+
+    def unseen(
+        self, plans: PlansManager, dataset_json: dict[str, Any], validation: Collection[str], *, refuse: bool
+    ) -> LinkedCases:
+        """These images, none of which is a validation or test image by the content of its files.
+
+        Args:
+            plans, dataset_json: Of the data set; its raw data are compared where nnU-Net knows of them.
+            validation: Its cases that the training is validated on.
+            refuse: Whether to refuse all if one is among them, or to leave that one out.
+
+        Raises:
+            UserError: If one is refused, an image cannot be read, or fewer than two are left.
+        """
+        raw = environment_folder("nnUNet_raw")
+        raw = raw and raw / plans.dataset_name
+        if raw is None or not raw.is_dir():
+            print("nnUNet_raw does not hold the data set: unlabelled images were not compared with its own")
+            return self.cases
+        known = known_voxels(raw, plans, dataset_json, validation)
+        folder = Path(nnUNet_preprocessed.get() or ".") / self.cases.folder
+        try:
+            voxels = {case: load_pickle(str(folder / f"{case}.pkl"))[VOXELS] for case in self.cases.cases}
+        except KeyError:
+            raise UserError(f"the images in {folder} were linked by an earlier version; run {self.again}") from None
+        found = {case: known[one] for case, one in voxels.items() if one in known}
+        if found and refuse:
+            pairs = some_of([f"{case} = {other}" for case, other in found.items()])
+            raise UserError(
+                f"{len(found)} unlabelled image(s) are validation or test images ({pairs}): remove them from "
+                f"{self.cases.name} and run {self.again}, or set leave_out_known = True"
+            )
+        left = tuple(case for case in self.cases.cases if case not in found)
+        return replace(self, cases=replace(self.cases, cases=left)).at_least_two().cases
+
+    def at_least_two(self) -> UnlabelledCases:
+        """These, if there are two.
+
+        Raises:
+            UserError: If there are not.
+        """
+        number = len(self.cases.cases)
+        if number < 2:
+            raise UserError(
+                f"{number or 'no'} unlabelled image of {self.cases.name} can be used, but boxes of one are put into "
+                "another, which needs two: link a folder with more"
+            )
+        return self
+
+
+def linked_unlabelled(plans: PlansManager, configuration: str) -> UnlabelledCases:
+    """The unlabelled images that are linked to a configuration.
+
+    Raises:
+        UserError: If there are fewer than two, or this is the second stage of a cascade.
+    """
+    if plans.get_configuration(configuration).previous_stage_name is not None:
+        raise UserError(
+            "nothing of the previous stage is known of unlabelled images, so a cascade's second stage cannot use "
+            "them: train 3d_fullres"
+        )
+    link = find_link(Path(nnUNet_preprocessed.get() or "."), plans, configuration, require_unlabelled=True)
+    assert link is not None
+    assert link.unlabelled is not None
+    return UnlabelledCases(link.unlabelled, link_again(plans, configuration, link.unlabelled)).at_least_two()
+
+
+def validation_cases(dataset: str, fold: int | str) -> list[str] | None:
+    """Of a fold; ``None`` while nnU-Net has not made it. With fold ``all`` no case is kept out."""
+    if fold == "all":
+        return []
+    splits = read_splits(dataset)
+    return splits[int(fold)]["val"] if splits is not None and int(fold) < len(splits) else None

@@ -1,0 +1,137 @@
+"""The commands that turn a CT into a report, and that tell what is usual for a model."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from functools import partial
+from pathlib import Path
+
+import SimpleITK as sitk
+from tqdm import tqdm
+
+from nnunet_covid.cli.arguments import add_checkpoint, add_device
+from nnunet_covid.errors import UserError
+from nnunet_covid.files import writable_folder
+from nnunet_covid.nnunet.predictor import TrainedModel
+from nnunet_covid.raw_dataset import UnusableFile
+from nnunet_covid.raw_dataset.volumes import read_volume
+from nnunet_covid.report.assemble import PAGE, Extras, report_scan
+from nnunet_covid.report.batch import is_finished, one_name, report_batch, scans_of
+from nnunet_covid.report.confidence import Profile, read_profile
+from nnunet_covid.report.model import TRAINED_AS, ReportModel
+from nnunet_covid.report.pseudonyms import Pseudonymiser
+from nnunet_covid.report.scans import read_scan
+from nnunet_covid.report.training_profile import profile_training_images
+
+REPORT = """\
+Report on a CT: millilitres, per cent of the lungs, severity, pictures, and the change since an earlier report.
+
+SCAN is a DICOM folder (the axial CT series with the most slices is taken), a NIfTI, NRRD or MetaImage volume in
+Hounsfield units, or a folder of several scans. MODEL is any nnU-Net model folder with one channel.
+
+  nnunet-covid report scan/ -m nnUNet_results/Dataset505_COVID19CTSeg/InfNetTrainer__nnUNetPlans__2d -o report
+  nnunet-covid report next/ -m ... -o report2 --previous report
+
+OUT gets report.json, report.html, the label map and the lung mask; from a DICOM series also a segmentation, a
+measurement report and key slices as DICOM objects. For a folder of scans there is a folder for each, reports.csv and
+index.html, the least certain first; scans that cannot be used are listed and the exit status is 1. A stopped run goes
+on where it was.
+Not a medical device.
+"""
+PROFILE = """\
+Tell what is usual for a model's training images, so that reports can say which scans lie far from them.
+
+Needs the raw data set. Writes nnunet_covid_profile.json into the model's folder; do it once for each model.
+"""
+
+
+def add_report_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of ``nnunet-covid report``."""
+    add = parser.add_argument
+    add("scan", type=Path, metavar="SCAN", help="DICOM folder, volume, or folder of several of them")
+    add("-m", "--model", type=Path, required=True, metavar="MODEL", help="TRAINER__PLANS__CONFIGURATION")
+    add("-o", "--output", type=Path, required=True, metavar="OUT", help="new folder for the report or reports")
+    add("--series", metavar="UID", help="Series Instance UID (default: the axial CT series with the most slices)")
+    add("--previous", type=Path, metavar="REPORT", help="folder of an earlier report of the same patient")
+    add("--lungs", type=Path, metavar="FILE", help="lung mask on the scan's grid (default: segment them)")
+    add("--lobes", type=Path, metavar="FILE", help="lobe map of lungmask (LTRCLobes) on the scan's grid")
+    text = "file with a secret; replaces identifiers by keyed digests in every output"
+    add("--pseudonymise", type=Path, metavar="KEYFILE", help=text)
+    add("-f", "--folds", nargs="+", metavar="FOLD", help="default: all trained")
+    add_checkpoint(parser)
+    add_device(parser)
+    add("--disable_tta", action="store_true", help="predict without mirroring")
+
+
+def report(args: argparse.Namespace) -> int:
+    """Report on one scan or on each of a folder."""
+    if not args.scan.exists():
+        raise UserError(f"{args.scan} does not exist; name a CT volume or a DICOM folder")
+    scans = scans_of(args.scan) if args.scan.is_dir() and args.series is None else [args.scan]
+    alone = scans == [args.scan]
+    if not alone and (args.previous or args.lungs or args.lobes):
+        raise UserError(f"{args.scan} holds {len(scans)} scans; --previous, --lungs and --lobes belong to one")
+    if alone and args.output.exists():
+        raise UserError(f"{args.output} exists already; name a new folder or delete it")
+    pseudonyms = Pseudonymiser.of_file(args.pseudonymise) if args.pseudonymise else None
+    scan = read_scan(args.scan, args.series) if alone else None
+    model, profile = _open(args)
+    extras = Extras(_volume(args.lungs), _volume(args.lobes), args.previous, profile, pseudonyms)
+    bar = partial(tqdm, desc="label", unit="piece", leave=False, disable=None)
+    if scan is not None:
+        document = report_scan(scan, model, args.output, extras=extras, progress=bar)
+        for flag in (flag for flag in document.flags if flag.raised):
+            print(
+                f"note: {flag.sentence} ({flag.value:.3g} {flag.unit}, threshold {flag.threshold:.3g})", file=sys.stderr
+            )
+        print(f"{args.output / PAGE}: {document.quantities['infection_ml']:.1f} ml of infection")
+        return 0
+    digest = model.facts().digest
+    writable_folder(args.output)
+
+    def one(source: Path) -> Path:
+        folder = args.output / (pseudonyms.name(source.name) if pseudonyms else one_name(source))
+        if not is_finished(folder, digest):
+            report_scan(read_scan(source), model, folder, extras=extras, progress=bar, replace_old=True)
+        return folder
+
+    rows = report_batch(tqdm(scans, desc="reports", unit="scan", disable=None), args.output, one, tqdm.write)
+    refused = [row for row in rows if row.status == "refused"]
+    print(
+        f"{args.output}: {len(rows) - len(refused)} reports, {len(refused)} refused; see {args.output / 'index.html'}"
+    )
+    return 1 if refused else 0
+
+
+def _open(args: argparse.Namespace) -> tuple[ReportModel, Profile | None]:
+    use = {"folds": args.folds, "checkpoint": args.checkpoint, "device": args.device}
+    trained = TrainedModel(args.model, **use, mirroring=not args.disable_tta)
+    profile = read_profile(args.model, ReportModel(trained).facts().digest)
+    return ReportModel(trained, profile.orientation if profile else TRAINED_AS), profile
+
+
+def _volume(path: Path | None) -> sitk.Image | None:
+    try:
+        return None if path is None else read_volume(path)
+    except UnusableFile as e:
+        raise UserError(f"{e.path}: {e.reason}") from e
+
+
+def add_profile_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of ``nnunet-covid profile``."""
+    add = parser.add_argument
+    add("model", type=Path, metavar="MODEL", help="TRAINER__PLANS__CONFIGURATION")
+    add("-n", "--images", type=int, default=30, metavar="N", help="training images to look at (default: %(default)s)")
+    add("-f", "--folds", nargs="+", metavar="FOLD", help="as for the reports (default: all trained)")
+    add_checkpoint(parser)
+    add_device(parser)
+    add("--disable_tta", action="store_true", help="if the reports will predict without mirroring")
+
+
+def profile(args: argparse.Namespace) -> None:
+    """Make and write the profile."""
+    use = {"folds": args.folds, "checkpoint": args.checkpoint, "device": args.device}
+    model = ReportModel(TrainedModel(args.model, **use, mirroring=not args.disable_tta))
+    made = profile_training_images(model, args.images, partial(tqdm, desc="profile", unit="image", disable=None))
+    print(f"{made.write(args.model)}: {made.cases} training images")

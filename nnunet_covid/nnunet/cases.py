@@ -1,0 +1,87 @@
+"""The cases of a folder of images named ``CASE_0000``: one set of rules for everybody who lists one.
+
+Hidden files and files that are no images are passed over; every other file must have the data set's ending and its
+channel in the name, and channels have no gaps.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from nnunet_covid.errors import UserError
+from nnunet_covid.files import digest_of, files_in, sha256_of, some_of
+from nnunet_covid.volume_files import data_files
+
+
+@dataclass(frozen=True)
+class CaseFiles:
+    """One case: its name, its image files channel by channel, and its label map where it has one."""
+
+    name: str
+    files: tuple[Path, ...]
+    label: Path | None = None
+
+    def content(self) -> str:
+        """A digest of all its files, those behind a header included; their times say nothing of what they hold."""
+        paths = [*self.files, *([self.label] if self.label else [])]
+        return digest_of([sha256_of(file) for path in paths for file in (path, *data_files(path))], 32)
+
+
+def list_cases(folder: Path, ending: str, channels: int, *, one_file_may_hold_all: bool = True) -> list[CaseFiles]:
+    """Every case of a folder of images ``CASE_0000.ending``, ``CASE_0001.ending`` and so on, in the order of names.
+
+    Args:
+        folder: Holds the images; hidden files and files that are no images are left alone.
+        ending: Of an image, with its dot; ``file_ending`` of dataset.json.
+        channels: Channels that are expected.
+        one_file_may_hold_all: Take a case with channel 0000 alone for one file with all channels (an RGB picture); how
+            many it really holds shows when it is read.
+
+    Raises:
+        UserError: If there is no image, one would be passed over because it has another ending or lies in a folder, a
+            name does not end in a channel number, or channels are missing or too many.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder; give the folder that holds the images, CASE_0000{ending} and so on")
+    pattern = re.compile(rf"(?P<case>.+)_(?P<channel>\d{{4}}){re.escape(ending)}")
+    found: dict[str, list[int]] = {}
+    for path in files_in(folder, ending):
+        match = pattern.fullmatch(path.name)
+        if match is None:
+            example = f"{path.name.removesuffix(ending)}_0000{ending}"
+            raise UserError(f"{path}: nnU-Net wants the channel in the name; rename it to {example}")
+        found.setdefault(match["case"], []).append(int(match["channel"]))
+    if not found:
+        raise UserError(
+            f"{folder} holds no image that ends in {ending}, such as CASE_0000{ending}; dataset.json says so"
+        )
+    _refuse_others(folder, ending)
+    allowed = [list(range(channels)), *([[0]] if one_file_may_hold_all else [])]
+    for case, numbers in found.items():
+        if numbers not in allowed:
+            listed = ", ".join(f"{number:04d}" for number in numbers)
+            expected = "0000 is" if channels == 1 else f"0000 to {channels - 1:04d} are"
+            raise UserError(f"{folder}: case {case} has channels {listed}, but {expected} expected")
+    return [
+        CaseFiles(case, tuple(folder / f"{case}_{number:04d}{ending}" for number in numbers))
+        for case, numbers in sorted(found.items())
+    ]
+
+
+def _refuse_others(folder: Path, ending: str) -> None:
+    """Images that nnU-Net would pass over without a word: of another kind, in folders, packed."""
+    from nnunet_covid.raw_dataset.case_folders import ARCHIVES
+    from nnunet_covid.raw_dataset.dicom import is_dicom
+    from nnunet_covid.raw_dataset.source import IMAGE_ENDINGS, ending_of, visible
+
+    kinds = (*IMAGE_ENDINGS, *ARCHIVES)
+    others = [
+        path.name
+        for path in visible(folder)
+        if not path.name.endswith(ending) and (path.is_dir() or ending_of(path, kinds) or is_dicom(path))
+    ]
+    if others:
+        remedy = f"bring them to {ending} by nnunet-covid convert, or take them out"
+        raise UserError(f"{folder}: images here end in {ending}, so {some_of(others)} would not be used; {remedy}")

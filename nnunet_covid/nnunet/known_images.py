@@ -1,0 +1,90 @@
+"""Images known by their content, whatever their names and compression; those of a data set that must stay unseen."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from nnunet_covid.dataset_json import channel_names
+from nnunet_covid.errors import UserError
+from nnunet_covid.files import files_in
+from nnunet_covid.nnunet.cases import CaseFiles, list_cases
+from nnunet_covid.nnunet.dataset import read_images
+
+
+class Checksum(NamedTuple):
+    """SHA-256 of a case as nnU-Net reads it, so that a copy in another compression is the same.
+
+    Attributes:
+        voxels: Of the voxel values.
+        whole: Of these and of spacing and geometry.
+    """
+
+    voxels: str
+    whole: str
+
+
+def checksum(voxels: NDArray[Any], properties: dict[str, Any]) -> Checksum:
+    """Of an image as nnU-Net's reader gives it."""
+    voxels = np.ascontiguousarray(voxels)
+    digest = hashlib.sha256(repr((voxels.shape, voxels.dtype.str)).encode() + voxels.tobytes())
+    plain = digest.hexdigest()
+    digest.update(json.dumps(properties, sort_keys=True, default=lambda o: np.asarray(o).tolist()).encode())
+    return Checksum(plain, digest.hexdigest())
+
+
+def checksums(
+    cases: Sequence[CaseFiles], plans: PlansManager, dataset_json: dict[str, Any], shown: str
+) -> dict[str, Checksum]:
+    """The checksums of each case, by its name.
+
+    Args:
+        cases: Files of images.
+        plans: Say how the images are read.
+        dataset_json: Says how many channels an image has.
+        shown: Beside the progress bar.
+
+    Raises:
+        UserError: If a file cannot be read or holds another number of channels.
+    """
+    reader, expected = plans.image_reader_writer_class(), len(channel_names(dataset_json))
+    result = {}
+    for case in tqdm(cases, desc=f"read {shown}", unit="image", leave=False, disable=None):
+        voxels, properties = read_images(reader, case.files)
+        if len(voxels) != expected:
+            raise UserError(f"{case.files[0]}: has {len(voxels)} channel(s), the data set's images have {expected}")
+        result[case.name] = checksum(voxels, properties)
+    return result
+
+
+def known_voxels(
+    raw: Path | None, plans: PlansManager, dataset_json: dict[str, Any], training: Collection[str] | None = None
+) -> dict[str, str]:
+    """Checksum of the voxels of a data set's own images to where each is, ``imagesTr/CASE`` or ``imagesTs/CASE``.
+
+    Args:
+        raw: The raw data set; without one nothing is known.
+        plans, dataset_json: As for :func:`checksums`.
+        training: Of ``imagesTr`` only these; ``None`` means all.
+
+    Raises:
+        UserError: If an image cannot be read.
+    """
+    seen: dict[str, str] = {}
+    ending, channels = dataset_json["file_ending"], len(channel_names(dataset_json))
+    for folder in [raw / part for part in ("imagesTr", "imagesTs")] if raw is not None else []:
+        if not files_in(folder, ending):
+            continue
+        wanted = training if folder.name == "imagesTr" else None
+        cases = [c for c in list_cases(folder, ending, channels) if wanted is None or c.name in wanted]
+        found = checksums(cases, plans, dataset_json, folder.name)
+        seen |= {one.voxels: f"{folder.name}/{case}" for case, one in found.items()}
+    return seen

@@ -1,0 +1,158 @@
+"""One whole pre-training: check, pre-process, do the steps; begun again until it is through."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from nnunetv2.paths import nnUNet_results
+
+from nnunet_covid.errors import UserError
+from nnunet_covid.figures.reconstructions import FILE as PICTURE
+from nnunet_covid.files import remove_abandoned, writable_folder
+from nnunet_covid.pretraining.autoencoder import Autoencoder
+from nnunet_covid.pretraining.options import PretrainingOptions
+from nnunet_covid.pretraining.steps import FINAL, LATEST, ZERO_MEAN, Pretraining, StepBatches
+from nnunet_covid.semi_supervised.experiment import Experiment, quiet
+from nnunet_covid.semi_supervised.learner import labelled_cases
+from nnunet_covid.semi_supervised.pseudo_label_run import Pool, UnlabelledImages, full_disk_told, locked
+from nnunet_covid.semi_supervised.rounds import seed_for
+from nnunet_covid.semi_supervised.state import RunState
+from nnunet_covid.semi_supervised.training import InAnotherFolder, LabelledAndPseudo, initialised
+
+FEWEST = 2
+"""Images: from one alone a network learns that image."""
+
+
+def pretraining_folder(experiment: Experiment) -> Path:
+    """Checkpoint, picture and state of a pre-training."""
+    model = f"{experiment.trainer}__{experiment.plans_name}__{experiment.configuration}"
+    return Path(nnUNet_results.require()) / experiment.dataset / "pretraining" / model / experiment.tag
+
+
+def run_pretraining(
+    experiment: Experiment,
+    options: PretrainingOptions,
+    folder: Path,
+    *,
+    labelled: bool = False,
+    leave_out_duplicates: bool = False,
+    workers: int = 1,
+    tell: Callable[[str], None] = print,
+) -> Path:
+    """Do all steps, or go on where an interrupted run of the same options stopped.
+
+    Args:
+        experiment: Data set, trainer and folders.
+        options: What decides the run.
+        folder: Unlabelled images, named as nnU-Net wants them.
+        labelled: Whether the training images of the experiment's fold join.
+        leave_out_duplicates: Go on without images that are known already.
+        workers: Processes that pre-process.
+        tell: Receives each line for the person.
+
+    Returns:
+        The checkpoint for ``nnUNetv2_train -pretrained_weights``.
+
+    Raises:
+        UserError: If something in the input does not fit, before anything is learnt; and if the disk is full.
+    """
+    images = UnlabelledImages(folder, experiment)
+    _check_number(folder, len(images.cases))
+    home = pretraining_folder(experiment)
+    writable_folder(experiment.data_folder)
+    with full_disk_told(home, experiment.data_folder), locked(home):
+        state = RunState(home, options, _context(experiment, folder, labelled))
+        remove_abandoned(home, age=0)
+        if experiment.raw_folder is None:
+            tell("nnUNet_raw does not hold the data set: unlabelled images were not compared with its own")
+        if "learn" not in state.units:
+            _learn(experiment, options, state, images, labelled, leave_out_duplicates, workers)
+        (home / LATEST).unlink(missing_ok=True)
+    _, loss, of_mean = state.units["learn"]["result"]["losses"][-1]
+    tell(f"loss on hidden voxels {loss:.3f}; {of_mean:.3f} were each channel's mean predicted")
+    tell(f"{home / FINAL}, and what it can do: {PICTURE} beside it")
+    fold = experiment.fold if labelled else "FOLD"
+    tell(
+        f"nnUNetv2_train {experiment.dataset[7:10]} {experiment.configuration} {fold} -tr {experiment.trainer} "
+        f"-p {experiment.plans_name} -pretrained_weights {home / FINAL}"
+    )
+    return home / FINAL
+
+
+def _check_number(folder: Path, number: int) -> None:
+    if number < FEWEST:
+        raise UserError(f"`images` {folder}: {number} image(s) to learn from; at least {FEWEST} are needed, better 100")
+
+
+def _context(experiment: Experiment, folder: Path, labelled: bool) -> dict[str, Any]:
+    """What must be the same where a run goes on."""
+    return {
+        "dataset": experiment.dataset,
+        "configuration": experiment.configuration,
+        "trainer": experiment.trainer,
+        "plans": experiment.plans_digest(),
+        "fold": experiment.fold if labelled else None,
+        "images": str(folder.resolve()),
+    }
+
+
+def _learn(
+    experiment: Experiment,
+    options: PretrainingOptions,
+    state: RunState,
+    images: UnlabelledImages,
+    labelled: bool,
+    leave_out_duplicates: bool,
+    workers: int,
+) -> None:
+    """From the first look at the images to the checkpoint, whatever of it is not done yet."""
+    with quiet():
+        settings = {"folder": state.folder / "training"}
+        seed = seed_for(options.seed, 0, "initialise")
+        trainer = initialised(experiment, InAnotherFolder, settings, experiment.dataset_json, seed)
+    schemes = experiment.configuration_manager.normalization_schemes
+    network = getattr(trainer.network, "_orig_mod", trainer.network)  # of a compiled one
+    own = labelled_cases(trainer, 0) if labelled else None
+    try:
+        torch.manual_seed(seed)
+        autoencoder = Autoencoder(network, experiment.configuration_manager, len(schemes), skips=options.skips).to(
+            trainer.device
+        )
+        batches_of = partial(StepBatches, trainer, block=autoencoder.stride, options=options)
+        batches_of(cases=LabelledAndPseudo(own, {}))
+    except ValueError as e:
+        raise UserError(f"{experiment.trainer} with configuration '{experiment.configuration}': {e}") from e
+
+    def pool() -> Pool:
+        found = images.pool(leave_out_known=leave_out_duplicates)
+        _check_number(images.folder, len(found["cases"]))
+        return found
+
+    known = state.once("pool", pool)
+    names = sorted(own.identifiers) if own is not None else []
+    if state.once("labelled cases", lambda: names) != names:
+        splits = experiment.data_folder / "splits_final.json"
+        raise UserError(
+            f"{splits}: fold {experiment.fold} has other training cases than when the run began. "
+            "Put the file back, or start beside it with another `name`"
+        )
+    unlabelled = {case: (path, path) for case, path in images.preprocess(known, workers).items()}
+    learning = Pretraining(
+        autoencoder,
+        batches_of(cases=LabelledAndPseudo(own, unlabelled)),
+        [scheme in ZERO_MEAN for scheme in schemes],
+        state.folder,
+        trainer.device,
+        compiled=trainer._do_i_compile(),
+    )
+    described = {
+        "trainer_name": experiment.trainer,
+        "init_args": trainer.my_init_kwargs,
+        "pretraining": {**state.context, **asdict(options)},
+    }
+    state.once("learn", lambda: learning.run(described))

@@ -1,0 +1,239 @@
+"""The steps of a pre-training: each draws its patches and masks by itself, so that a killed run ends as it would have.
+
+All random numbers of a step come from the seed and the step's number: neither the number of worker processes nor the
+moment of a kill changes what is learnt, on a CPU to the last bit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
+from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from nnunet_covid.auxiliary_data.batches import ImageTransforms
+from nnunet_covid.errors import UserError
+from nnunet_covid.figures.reconstructions import FILE as PICTURE
+from nnunet_covid.figures.reconstructions import Reconstruction, draw_reconstructions
+from nnunet_covid.files import replacing
+from nnunet_covid.nnunet.preprocess import LESION_LABELS
+from nnunet_covid.nnunet.training import EpochSchedule, poly, spatial_only, warmed_up
+from nnunet_covid.pretraining.autoencoder import Autoencoder
+from nnunet_covid.pretraining.masking import block_mask, hide, loss_on_masked, masked_blocks
+from nnunet_covid.pretraining.options import PretrainingOptions
+from nnunet_covid.semi_supervised.rounds import seed_for
+from nnunet_covid.semi_supervised.training import LabelledAndPseudo, seed_everything
+
+LATEST = "checkpoint_latest.pth"
+"""Where an unfinished run goes on."""
+FINAL = "checkpoint_final.pth"
+STEPS_BETWEEN_SAVES = 250
+"""nnU-Net's epoch."""
+STEPS_PER_READING = 50
+"""Losses are averaged over so many steps; reading each would make a GPU wait."""
+WARM_UP = 0.05
+"""Share of the steps over which the rate rises."""
+GRADIENT_NORM = 12.0
+"""nnU-Net's limit (``nnUNetTrainer.train_step``)."""
+ZERO_MEAN = ("ZScoreNormalization", "CTNormalization")
+SHOWN = 4
+"""Images in the picture."""
+
+
+class StepBatches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
+    """Batch and mask of every step, by its number.
+
+    Patches and their rotation, scaling and mirroring are nnU-Net's, by its own loader and the trainer's augmentation;
+    intensities stay, because the network is asked for them.
+
+    Args:
+        trainer: Initialised.
+        cases: What patches are cut from.
+        block: Sides of the blocks that are hidden.
+        options: Share, seed, steps.
+
+    Raises:
+        ValueError: If a patch is a single block.
+    """
+
+    def __init__(
+        self, trainer: Any, cases: LabelledAndPseudo, block: Sequence[int], options: PretrainingOptions
+    ) -> None:
+        self.patch = tuple(trainer.configuration_manager.patch_size)
+        self.block = tuple(block)
+        self.options = options
+        masked_blocks(self.patch, self.block, options.mask_share)
+        rotation, dummy_2d, initial_patch, mirror_axes = (
+            trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        )
+        masks = trainer.configuration_manager.use_mask_for_norm
+        transforms = type(trainer).get_training_transforms(
+            self.patch, rotation, None, mirror_axes, dummy_2d, use_mask_for_norm=masks
+        )
+        self.loader = nnUNetDataLoader(
+            cases,
+            trainer.batch_size,
+            initial_patch,
+            self.patch,
+            trainer.plans_manager.get_label_manager(LESION_LABELS),
+            transforms=ImageTransforms(spatial_only(transforms), masked=any(masks)),
+        )
+
+    def __len__(self) -> int:
+        return self.options.steps
+
+    def __getitem__(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Images (B, C, *patch) and masks (B, 1, *patch)."""
+        seed_everything(seed_for(self.options.seed, step, "patches"))
+        images = next(self.loader)["data"]
+        generator = torch.Generator().manual_seed(seed_for(self.options.seed, step, "masks"))
+        return images, block_mask(len(images), self.patch, self.block, self.options.mask_share, generator)
+
+
+class Pretraining:
+    """All steps, or those that are left of an interrupted run.
+
+    Args:
+        autoencoder: On the device.
+        batches: Of every step.
+        zero_mean: For each channel whether it is normalised to the mean 0.
+        folder: For checkpoint and picture.
+        device: To learn on.
+        compiled: Whether the network is compiled.
+    """
+
+    def __init__(
+        self,
+        autoencoder: Autoencoder,
+        batches: StepBatches,
+        zero_mean: Sequence[bool],
+        folder: Path,
+        device: torch.device,
+        *,
+        compiled: bool = False,
+    ) -> None:
+        self.autoencoder = autoencoder
+        self.batches = batches
+        self.options = batches.options
+        self.zero_mean = zero_mean
+        self.folder = folder
+        self.device = device
+        self.reconstruct: nn.Module = torch.compile(autoencoder) if compiled else autoencoder  # type: ignore[assignment]
+        self.optimizer = self._new_optimizer()
+        steps = self.options.steps
+        self.schedule = EpochSchedule(self.optimizer, warmed_up(poly(steps), math.ceil(WARM_UP * steps)))
+        self.scaler = torch.amp.GradScaler(device.type, enabled=device.type == "cuda")
+        self.done = 0
+        self.losses: list[tuple[int, float, float]] = []
+
+    def _new_optimizer(self) -> torch.optim.Optimizer:
+        parameters, rate = list(self.autoencoder.unet.parameters()), self.options.rate
+        if self.options.optimizer == "adamw":
+            return torch.optim.AdamW(parameters, rate)
+        return torch.optim.SGD(parameters, rate, momentum=0.99, nesterov=True, weight_decay=3e-5)
+
+    def run(self, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+        """Do the steps and write the checkpoint for ``-pretrained_weights``.
+
+        Args:
+            checkpoint: What it holds beside the weights.
+
+        Returns:
+            ``losses``: rows of the steps done, the mean loss of the steps before, and what it would be were the mean
+            of each channel predicted.
+        """
+        self.resume()
+        steps, processes = self.options.steps, get_allowed_n_proc_DA()
+        loader = DataLoader(
+            self.batches,
+            batch_size=None,
+            sampler=range(self.done, steps),
+            num_workers=min(processes, steps - self.done),
+            pin_memory=self.device.type == "cuda",
+        )
+        read: list[torch.Tensor] = []
+        with tqdm(total=steps, initial=self.done, desc="pre-train", unit="step") as bar:
+            for images, mask in loader:
+                read.append(self.step(images, mask))
+                bar.update()
+                if len(read) == STEPS_PER_READING or self.done in (1, steps):
+                    self._note(torch.stack(read).mean(0).tolist())
+                    bar.set_postfix(loss=f"{self.losses[-1][1]:.3f}")
+                    read.clear()
+                if self.done % STEPS_BETWEEN_SAVES == 0:
+                    self.save()
+        self.draw()
+        with replacing(self.folder / FINAL) as unfinished:
+            torch.save({"network_weights": self.autoencoder.pretrained(), **checkpoint}, unfinished)
+        return {"losses": self.losses}
+
+    def step(self, images: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """One step of the optimiser: its loss, and the loss were the mean predicted, (2,)."""
+        torch.manual_seed(seed_for(self.options.seed, self.done, "network"))  # of its dropout
+        self.schedule.step(self.done)
+        images, mask = (x.to(self.device, non_blocking=True) for x in (images, mask))
+        hidden = hide(images, mask, self.zero_mean)
+        self.reconstruct.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(self.device.type, enabled=self.device.type == "cuda"):
+            loss = loss_on_masked(self.reconstruct(hidden), images, mask)
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(self.optimizer)
+        nn.utils.clip_grad_norm_(self.autoencoder.unet.parameters(), GRADIENT_NORM)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.done += 1
+        return torch.stack((loss.detach(), loss_on_masked(hidden, images, mask)))
+
+    def _note(self, means: Sequence[float]) -> None:
+        if not math.isfinite(means[0]):
+            raise UserError(f"the loss is no number any more after {self.done} steps: lower the `learning_rate`")
+        self.losses.append((self.done, means[0], means[1]))
+
+    def save(self) -> None:
+        """What a killed run goes on from, and the picture of what the network can do by now."""
+        state = {part: getattr(self, part).state_dict() for part in ("autoencoder", "optimizer", "scaler")}
+        with replacing(self.folder / LATEST) as unfinished:
+            torch.save({**state, "done": self.done, "losses": self.losses}, unfinished)
+        self.draw()
+
+    def resume(self) -> None:
+        """Go on from what was saved, if anything was.
+
+        Raises:
+            UserError: If the file cannot be read.
+        """
+        path = self.folder / LATEST
+        if not path.is_file():
+            return
+        try:
+            state = torch.load(path, map_location=self.device, weights_only=True)
+            for part in ("autoencoder", "optimizer", "scaler"):
+                getattr(self, part).load_state_dict(state[part])
+            self.done, self.losses = state["done"], [tuple(row) for row in state["losses"]]
+        except Exception as e:  # torch's unpickler raises whatever the bytes lead it into
+            message = f"{path} cannot be read ({type(e).__name__}); delete {self.folder} to start afresh"
+            raise UserError(message) from e
+
+    @torch.no_grad()
+    def draw(self) -> None:
+        """Draw some patches that no step has: image, what the network sees of it, and its reconstruction."""
+        self.autoencoder.eval()
+        shown: list[Reconstruction] = []
+        number = self.options.steps
+        while len(shown) < SHOWN:
+            images, mask = self.batches[number]
+            hidden = hide(images, mask, self.zero_mean)
+            reconstructions = self.autoencoder(hidden.to(self.device)).float().cpu()
+            for image, where, found in zip(images, mask, reconstructions, strict=True):
+                shown.append(Reconstruction(image[0].numpy(), where[0].numpy(), found[0].numpy()))
+            number += 1
+        self.autoencoder.train()
+        draw_reconstructions(self.folder / PICTURE, shown[:SHOWN], f"after {self.done} of {self.options.steps} steps")

@@ -1,0 +1,138 @@
+"""Where the images of a folder of cases are: files, DICOM series, or one of either in a folder per case.
+
+Nothing in such a folder is passed over in silence: what cannot be a case is left out and named, all else is a problem.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from nnunet_covid.files import files_in, some_of
+from nnunet_covid.raw_dataset.dicom import is_dicom, read_dicom
+from nnunet_covid.raw_dataset.dicom_folder import dicom_folder
+from nnunet_covid.raw_dataset.source import Problems, ending_of, visible
+from nnunet_covid.volume_files import data_files, header_fault
+
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".gz", ".bz2", ".xz", ".7z", ".rar")
+PAPERS = (".txt", ".csv", ".tsv", ".json", ".xml", ".md", ".pdf", ".doc", ".docx", ".xls", ".xlsx", ".html", ".log")
+HEADERS = (".mhd", ".nhdr", ".hdr")
+"""Of images whose voxels lie in files of their own."""
+DATA = (".raw", ".zraw", ".img", ".bin")
+"""How such files are usually named."""
+NO_IMAGE = "no image"
+PACKED = "is packed; unpack it, one folder per case"
+KINDS = "NIfTI, NRRD, MetaImage, PNG, JPEG, BMP, TIFF, DICOM"
+
+
+def images_by_entry(folder: Path, problems: Problems, apart_from: Iterable[Path | None] = ()) -> dict[Path, list[Path]]:
+    """The files and folders of a folder in natural order, and the image files and folders of DICOM series in each.
+
+    Args:
+        folder: Of cases.
+        problems: Told of what would be lost, and of what is left out.
+        apart_from: Entries that are something else.
+
+    Returns:
+        Every entry with an image. More than one image in an entry is left to the caller.
+    """
+    found: dict[Path, list[Path]] = {}
+    slices: list[Path] = []
+    for entry in visible(folder):
+        if entry in apart_from:
+            continue
+        if entry.is_dir():
+            images = _images_below(entry, problems)
+        elif ending_of(entry):
+            images = [entry]
+        else:
+            images = []
+            if is_dicom(entry):
+                slices.append(entry)
+            else:
+                _judge(entry, problems)
+        if images:
+            found[entry] = images
+    if slices := [path for path in slices if not _is_left_out(path, problems)]:
+        listed = some_of((path.name for path in slices), 3)
+        problems.add(folder, f"holds DICOM files without a folder ({listed}); put them into one folder per case")
+    return found
+
+
+def is_one_series(folder: Path, problems: Problems) -> bool:
+    """Whether a folder is itself a case: slices of one series lie in it, and no other image at or below it.
+
+    Args:
+        folder: The folder.
+        problems: Told of what is left out beside the series.
+    """
+    (series, *others) = dicom_folder(folder).series or (None,)
+    if others or series is None or all(file.path.parent != folder for file in series.files):
+        return False
+    of_case = Problems(problems.source)
+    alone = _images_below(folder, of_case) == [folder]
+    if alone:
+        problems.found += of_case.found
+        problems.left_out += of_case.left_out
+    return alone
+
+
+def described(images: Iterable[Path], entry: Path) -> str:
+    """Image files and series of an entry, in a few words each."""
+    series = [one.described(entry) for one in dicom_folder(entry).series]
+    files = [path.relative_to(entry).as_posix() for path in images if path.is_file()]
+    return some_of([*files, *series])
+
+
+def _images_below(entry: Path, problems: Problems) -> list[Path]:
+    files = [path for path in files_in(entry, below=True) if ending_of(path)]
+    content = dicom_folder(entry)
+    images = [*files, *(series.folder for series in content.series)]
+    for path, reason in content.unusable:
+        problems.add(path, reason)
+    others = [(path, what) for path, what in content.left_out if path not in files]
+    packed = [path for path, _ in others if ending_of(path, ARCHIVES) and not _is_data(path)]
+    for path in packed:
+        problems.add(path, PACKED)
+    if not images and not content.unusable and not packed:
+        listed = some_of((f"{path.relative_to(entry).as_posix()} is {what}" for path, what in others), 3)
+        state = f"holds no image: {listed}" if others else "is empty"
+        problems.add(entry, f"{state}; add its image, or take the folder out")
+    elif images:
+        for path, what in others:
+            if path in packed:
+                continue
+            if read_dicom(path) is None:
+                _judge(path, problems)
+            else:
+                problems.leave_out(path, what)
+    return images
+
+
+def _is_left_out(path: Path, problems: Problems) -> bool:
+    """Whether a DICOM file is none of the images; then it is named as left out."""
+    file = read_dicom(path)
+    what = file.no_image if file else None
+    if what:
+        problems.leave_out(path, what)
+    return bool(what)
+
+
+def _judge(path: Path, problems: Problems) -> None:
+    """A file that is no image: left out where that is plain, a problem where it may hold one."""
+    if ending_of(path, PAPERS):
+        problems.leave_out(path, NO_IMAGE)
+    elif ending_of(path, ARCHIVES) and not _is_data(path):
+        problems.add(path, PACKED)
+    elif path.is_symlink() and not path.exists():
+        problems.add(path, f"is a link to {path.readlink()}, which is not there; bring it back, or take the link out")
+    elif not _is_data(path):
+        problems.add(path, f"is no image of a kind that is read ({KINDS}); convert it, or take it out")
+
+
+def _is_data(path: Path) -> bool:
+    """Whether a file holds the voxels behind a header, or may, since a header beside it is at fault and told of."""
+    headers = [header for header in files_in(path.parent) if ending_of(header, HEADERS)]
+    return any(path.name == data.name for header in headers for data in data_files(header)) or (
+        path.suffix.lower() in DATA and any(map(header_fault, headers))
+    )

@@ -1,0 +1,176 @@
+"""One report: label the scan, measure it, compare it with an earlier one, draw it, write its folder.
+
+The order of things and the files' names stand here; each piece has its module.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import SimpleITK as sitk
+
+from nnunet_covid.errors import UserError
+from nnunet_covid.files import replacing_folder, write_text
+from nnunet_covid.lung_mask import segment_lungs
+from nnunet_covid.report.change import changes
+from nnunet_covid.report.confidence import Profile, flags
+from nnunet_covid.report.dicom_objects import Source, dicom_extra, write_objects
+from nnunet_covid.report.document import Document, read_document
+from nnunet_covid.report.drawing import LABELS, LUNGS, PREVIEW, Drawn, preview
+from nnunet_covid.report.model import Labelled, Piece, ReportModel, storage_order
+from nnunet_covid.report.page import page
+from nnunet_covid.report.pseudonyms import Pseudonymiser
+from nnunet_covid.report.quantify import Quantities, Settings, quantify
+from nnunet_covid.report.regions import LOBES, as_patient
+from nnunet_covid.report.scans import Scan
+
+PAGE = "report.html"
+DICOM = "dicom"
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What a report may be given beside the scan.
+
+    Attributes:
+        lungs: Lung mask on the scan's grid.
+        lobes: Lobe map on the scan's grid.
+        previous: Folder of an earlier report of the same patient.
+        profile: Of the model; None says that the model has none.
+        pseudonyms: Replaces identifiers in every output.
+        settings: Of the numbers.
+    """
+
+    lungs: sitk.Image | None = None
+    lobes: sitk.Image | None = None
+    previous: Path | None = None
+    profile: Profile | None = None
+    pseudonyms: Pseudonymiser | None = None
+    settings: Settings = field(default_factory=Settings)
+
+
+def report_scan(
+    scan: Scan,
+    model: ReportModel,
+    output: Path,
+    *,
+    extras: Extras | None = None,
+    progress: Callable[[list[Piece]], Iterable[Piece]] = iter,
+    replace_old: bool = False,
+) -> Document:
+    """Report on one scan into a new folder, which appears when it is complete.
+
+    Args:
+        scan: As ``read_scan`` gives it.
+        model: Labels it.
+        output: The folder; must not exist.
+        extras: Lung mask, lobe map, earlier report, profile, pseudonyms, settings.
+        progress: Wraps the pieces that the model labels, as tqdm does.
+        replace_old: Whether a folder that exists is replaced.
+
+    Raises:
+        UserError: If the output exists or one of the extras does not fit.
+    """
+    extras = extras or Extras()
+    if output.exists() and not replace_old:
+        raise UserError(f"{output} exists already; name a new folder or delete it")
+    earlier = read_document(extras.previous) if extras.previous else None
+    source = source_of(scan, extras.pseudonyms)
+    labelled = model.label(scan.image, progress)
+    lungs = extras.lungs or lungs_of(scan.image, extras.lobes)
+    numbers = quantify(
+        scan.image, labelled.labels, model.classes, lungs=lungs, lobes=extras.lobes, settings=extras.settings
+    )
+    if extras.lungs is None:
+        numbers = replace(numbers, lungs_by=lungs.GetMetaData("made by"))
+    document = _document(scan, source, model, labelled, numbers, extras)
+    if earlier is not None:
+        document = replace(document, change=changes(earlier, document.as_json()))
+    drawn = Drawn.of(scan.image, labelled.labels, lungs, extras.lobes, model.classes)
+    with replacing_folder(output) as folder:
+        document.write(folder)
+        pictures = drawn.pictures(scan.image, lungs, extras.previous, model.classes)
+        write_text(folder / PAGE, page(document.as_json(), pictures))
+        for image, name in ((labelled.labels, LABELS), (lungs, LUNGS), (preview(scan.image), PREVIEW)):
+            sitk.WriteImage(_without_metadata(image), str(folder / name), useCompression=True)
+        if source is not None:
+            _write_dicom(folder / DICOM, source, document, labelled.labels, lungs, drawn, model.classes)
+        if output.exists():
+            shutil.rmtree(output)
+    return document
+
+
+def source_of(scan: Scan, pseudonyms: Pseudonymiser | None) -> Source | None:
+    """The headers of the scan's series, pseudonymised where asked for; None for a volume file."""
+    if not scan.files:
+        return None
+    dicom_extra()
+    source = Source.read(scan.files, scan.image)
+    return source if pseudonyms is None else replace(source, headers=[pseudonyms.header(h) for h in source.headers])
+
+
+def _write_dicom(
+    folder: Path,
+    source: Source,
+    document: Document,
+    labels: sitk.Image,
+    lungs: sitk.Image,
+    drawn: Drawn,
+    classes: Mapping[str, Any],
+) -> None:
+    values = sitk.GetArrayFromImage(labels)
+    folder.mkdir()
+    write_objects(
+        folder,
+        source,
+        document.as_json(),
+        {name: np.isin(values, of) for name, of in classes.items()},
+        sitk.GetArrayFromImage(lungs) > 0,
+        [drawn.axial(index) for index in drawn.key_slices()],
+    )
+
+
+def _without_metadata(image: sitk.Image) -> sitk.Image:
+    """Labels, masks and voxels alone: a DICOM series' dictionary would name the patient."""
+    plain = sitk.Image(image)
+    for key in plain.GetMetaDataKeys():
+        plain.EraseMetaData(key)
+    return plain
+
+
+def lungs_of(image: sitk.Image, lobes: sitk.Image | None) -> sitk.Image:
+    """The lung mask on the image's grid, from the lobes where there are, else segmented; ``made by`` says how."""
+    oriented = as_patient(image)
+    if lobes is not None:
+        mask, how = np.isin(sitk.GetArrayFromImage(as_patient(lobes)), list(LOBES.values())), "lobes"
+    else:
+        made = segment_lungs(sitk.GetArrayFromImage(oriented), is_hu=True, spacing=oriented.GetSpacing())
+        mask, how = made.mask, made.method
+    found = sitk.GetImageFromArray(mask.astype(np.uint8))
+    found.CopyInformation(oriented)
+    found = sitk.DICOMOrient(found, storage_order(image))
+    found.SetMetaData("made by", how)
+    return found
+
+
+def _document(
+    scan: Scan, source: Source | None, model: ReportModel, labelled: Labelled, numbers: Quantities, extras: Extras
+) -> Document:
+    facts = scan.facts
+    if extras.pseudonyms is not None:
+        header = pydicom.dcmread(scan.files[0], stop_before_pixels=True) if source is not None else None
+        facts = extras.pseudonyms.facts(facts, header)
+    facts = replace(facts, notes=(*facts.notes, *labelled.notes))
+    warnings = []
+    if extras.profile is None:
+        warnings.append("The model has no profile: how far this scan lies from its training data is not known.")
+    if "lungs" in numbers.missing:
+        warnings.append("No lungs were found: shares, zones and severity are not available.")
+    raised = flags(numbers, labelled.observed, extras.profile)
+    return Document.of(facts, model.facts(), numbers, flags=raised, warnings=tuple(warnings))

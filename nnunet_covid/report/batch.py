@@ -1,0 +1,171 @@
+"""Many scans with one loaded model: a row for each in ``reports.csv``, refused ones too, and an index by urgency."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pydicom
+
+from nnunet_covid.errors import UserError
+from nnunet_covid.files import is_hidden, write_text
+from nnunet_covid.raw_dataset.dicom_folder import dicom_folder
+from nnunet_covid.raw_dataset.source import VOLUME_ENDINGS, ending_of
+from nnunet_covid.report.confidence import urgency
+from nnunet_covid.report.document import FILE, NOTICE, read_document
+
+TABLE, INDEX = "reports.csv", "index.html"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A scan of a batch.
+
+    Attributes:
+        scan: Name of its report's folder, or of what was refused.
+        status: ``reported`` or ``refused``.
+        urgency: Order in which to look, the highest first.
+        flags: Keys of the raised flags.
+        reason: Why it was refused.
+    """
+
+    scan: str
+    status: str
+    study_date: str = ""
+    infection_ml: float | None = None
+    infection_percent: float | None = None
+    lungs_ml: float | None = None
+    severity: str = ""
+    urgency: float = 0.0
+    flags: str = ""
+    reason: str = ""
+
+
+def scans_of(folder: Path) -> list[Path]:
+    """What of a folder are scans of their own; the folder alone where it holds one.
+
+    Volume files are; so are the folders in it where their DICOM files belong to several studies. Folders without any
+    image among them are listed too: a batch refuses them by name.
+    """
+    entries = [path for path in sorted(folder.iterdir()) if not is_hidden(path)]
+    volumes = [path for path in entries if path.is_file() and ending_of(path, VOLUME_ENDINGS)]
+    folders = [path for path in entries if path.is_dir()]
+    if volumes:
+        return volumes + folders
+    studies = {path: _studies(path) for path in folders}
+    return folders if len(set().union(*studies.values())) > 1 and len(folders) > 1 else [folder]
+
+
+def _studies(folder: Path) -> set[str]:
+    """Study Instance UIDs below a folder, by the first file of every series."""
+    found = set()
+    for series in dicom_folder(folder).series:
+        header = pydicom.dcmread(series.files[0].path, stop_before_pixels=True, specific_tags=["StudyInstanceUID"])
+        found.add(str(header.get("StudyInstanceUID", series.folder)))
+    return found
+
+
+def report_batch(
+    sources: Iterable[Path], output: Path, one: Callable[[Path], Path], tell: Callable[[str], None]
+) -> list[Row]:
+    """Report on every scan and write table and index after each; a scan that cannot be used becomes a row.
+
+    Args:
+        sources: The scans.
+        output: Folder of all reports.
+        one: Reports on a scan and returns its folder; a ``UserError`` refuses the scan.
+        tell: Prints a line.
+    """
+    rows: list[Row] = []
+    for source in sources:
+        try:
+            rows.append(row_of(read_document(one(source)), one_name(source)))
+        except UserError as e:
+            rows.append(Row(source.name, "refused", reason=str(e)))
+            tell(f"refused {source.name}: {e}")
+        write_table(output, rows)
+    return rows
+
+
+def one_name(source: Path) -> str:
+    """Name of a scan's report, from its file or folder."""
+    ending = ending_of(source, VOLUME_ENDINGS) if source.is_file() else None
+    return source.name.removesuffix(ending) if ending else source.name
+
+
+def row_of(document: Mapping[str, Any], scan: str) -> Row:
+    """The row of a report."""
+    numbers = document["quantities"]
+    lungs = next((region for region in numbers["regions"] if region["name"] == "lungs"), None)
+    severity = numbers["severity"]
+    return Row(
+        scan=scan,
+        status="reported",
+        study_date=document["scan"]["study_date"],
+        infection_ml=numbers["infection_ml"],
+        infection_percent=lungs and lungs["infection_percent"],
+        lungs_ml=lungs and lungs["volume_ml"],
+        severity=f"{severity['points']} of {severity['of']}" if severity else "",
+        urgency=urgency(document["flags"]),
+        flags=" ".join(flag["key"] for flag in document["flags"] if flag["raised"]),
+    )
+
+
+def write_table(output: Path, rows: list[Row]) -> None:
+    """``reports.csv`` and ``index.html``, most urgent first, refused scans on top."""
+    ordered = sorted(rows, key=lambda row: (row.status == "reported", -row.urgency, row.scan))
+    stream = io.StringIO(newline="")
+    writer = csv.DictWriter(stream, list(asdict(Row("", ""))), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(row) for row in ordered)
+    write_text(output / TABLE, stream.getvalue())
+    write_text(output / INDEX, _index(ordered))
+
+
+def _index(rows: list[Row]) -> str:
+    cells = [
+        [
+            f'<a href="{html.escape(row.scan)}/report.html">{html.escape(row.scan)}</a>'
+            if row.status == "reported"
+            else html.escape(row.scan),
+            html.escape(row.study_date),
+            _number(row.infection_ml),
+            _number(row.infection_percent),
+            html.escape(row.severity),
+            html.escape(row.flags or row.reason or "none"),
+        ]
+        for row in rows
+    ]
+    body = "\n".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in line)}</tr>" for line in cells)
+    head = "".join(
+        f"<th>{name}</th>" for name in ("scan", "date", "infection, ml", "of the lungs, %", "severity", "flags")
+    )
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>Reports</title><style>
+:root {{ color-scheme: light dark; }}
+body {{ font: 15px/1.4 system-ui, sans-serif; margin: 1.5rem auto; max-width: 70rem; }}
+table {{ border-collapse: collapse; width: 100%; }}
+th, td {{ text-align: left; padding: .3rem .6rem; border-bottom: 1px solid #8886; }}
+</style></head><body><h1>Reports</h1><p>Look at the first ones first: they are the least certain. {NOTICE}</p>
+<table><tr>{head}</tr>
+{body}
+</table></body></html>
+"""
+
+
+def _number(value: float | None) -> str:
+    return "not available" if value is None else f"{value:.1f}"
+
+
+def is_finished(folder: Path, digest: str) -> bool:
+    """Whether a folder holds a report by this model; an earlier model's counts as none."""
+    try:
+        return bool(json.loads((folder / FILE).read_text(encoding="utf-8"))["model"]["digest"] == digest)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False

@@ -1,0 +1,285 @@
+"""A report as DICOM objects beside its series: segmentation, measurement report (TID 1500), pictures of key slices.
+
+highdicom, an optional extra, writes them; what they are about is taken from the headers of the series.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+from nnunet_covid.errors import UserError
+from nnunet_covid.files import replacing
+
+MANUFACTURER = "nnunet_covid"
+SEGMENTATION, MEASUREMENTS, CAPTURES = "segmentation.dcm", "measurements.dcm", "capture_{:02d}.dcm"
+SERIES_NUMBERS = {"SEG": 9001, "SR": 9002, "SC": 9003}
+FINDINGS = {
+    "ground glass": ("112120", "DCM", "Ground glass opacity"),
+    "ggo": ("112120", "DCM", "Ground glass opacity"),
+    "consolidation": ("95436008", "SCT", "Lung consolidation"),
+}
+"""Code of a class whose name holds the word; any other class is coded as a lesion."""
+LESION = ("52988006", "SCT", "Lesion")
+ABNORMAL = ("49755003", "SCT", "Morphologically Abnormal Structure")
+ANATOMY = ("123037004", "SCT", "Anatomical Structure")
+LUNG = ("39607008", "SCT", "Lung")
+SITES = {
+    "upper lobe": ("45653009", "SCT", "Upper lobe of lung"),
+    "middle lobe": ("72481006", "SCT", "Middle lobe of right lung"),
+    "lower lobe": ("90572001", "SCT", "Lower lobe of lung"),
+}
+SIDES = {"left": ("7771000", "SCT", "Left"), "right": ("24028007", "SCT", "Right")}
+VOLUME = ("118565006", "SCT", "Volume")
+SHARE = ("infection-percent", "99NNCOVID", "Infection as per cent of the region")
+AFFECTED = ("infection-volume", "99NNCOVID", "Infection volume inside the region")
+ML, PERCENT = ("mL", "UCUM", "mL"), ("%", "UCUM", "%")
+
+
+@dataclass(frozen=True)
+class Source:
+    """The series that the objects are about.
+
+    Attributes:
+        headers: Of its files, without pixels, in the order of the volume's slices; one for a multi-frame file.
+        frame_order: Index of each frame of a multi-frame file in the order of the volume's slices; None otherwise.
+    """
+
+    headers: Sequence[Any]
+    frame_order: Sequence[int] | None = None
+
+    @classmethod
+    def read(cls, files: Sequence[Path], image: sitk.Image) -> Source:
+        """Headers of a series, sorted as the volume's third axis runs."""
+        headers = [pydicom.dcmread(path, stop_before_pixels=True) for path in files]
+        normal = np.reshape(image.GetDirection(), (3, 3))[:, 2]
+        if len(headers) > 1:
+            return cls(sorted(headers, key=lambda one: float(np.dot(one.ImagePositionPatient, normal))))
+        groups = headers[0].PerFrameFunctionalGroupsSequence
+        heights = [float(np.dot(group.PlanePositionSequence[0].ImagePositionPatient, normal)) for group in groups]
+        return cls(headers, list(np.argsort(heights)))
+
+    def frames(self, volume: NDArray[Any]) -> NDArray[Any]:
+        """A volume (z, y, x) with its slices in the order of the files or frames."""
+        return volume if self.frame_order is None else volume[np.argsort(self.frame_order)]
+
+
+def dicom_extra() -> Any:
+    """The package highdicom.
+
+    Raises:
+        UserError: If it is not installed.
+    """
+    try:
+        import highdicom
+        import highdicom.sc
+        import highdicom.seg
+        import highdicom.sr
+    except ImportError as e:
+        raise UserError("DICOM objects need a further package: pip install 'nnunet_covid[dicom]'") from e
+    return highdicom
+
+
+def write_objects(
+    folder: Path,
+    source: Source,
+    document: Mapping[str, Any],
+    masks: Mapping[str, NDArray[np.bool_]],
+    lungs: NDArray[np.bool_],
+    pictures: Sequence[NDArray[np.uint8]],
+) -> list[Path]:
+    """Write all objects into a folder that exists.
+
+    Args:
+        folder: Where.
+        source: The series.
+        document: As ``Document.as_json`` gives it.
+        masks: Of each class (z, y, x) on the series' grid.
+        lungs: Their mask on the same grid.
+        pictures: Key slices (y, x, 3).
+
+    Returns:
+        The files, the segmentation first.
+    """
+    objects = {SEGMENTATION: segmentation(source, document, masks, lungs)}
+    objects[MEASUREMENTS] = measurements(source, document, objects[SEGMENTATION], list(masks))
+    objects |= {CAPTURES.format(i): capture(source, picture, i) for i, picture in enumerate(pictures, start=1)}
+    for name, content in objects.items():
+        with replacing(folder / name) as unfinished:
+            content.save_as(unfinished, enforce_file_format=True)
+    return [folder / name for name in objects]
+
+
+def _code(code: tuple[str, str, str]) -> Any:
+    return dicom_extra().sr.CodedConcept(*code)
+
+
+def _made_by(document: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "manufacturer": MANUFACTURER,
+        "manufacturer_model_name": document["model"]["name"][:64],
+        "software_versions": document["software"]["nnunet_covid"],
+        "device_serial_number": document["model"]["digest"],
+    }
+
+
+def finding_of(name: str) -> tuple[str, str, str]:
+    """The code of a class by its name."""
+    words = name.lower().replace("_", " ").replace("-", " ")
+    return next((code for word, code in FINDINGS.items() if word in words), LESION)
+
+
+def segmentation(
+    source: Source,
+    document: Mapping[str, Any],
+    masks: Mapping[str, NDArray[np.bool_]],
+    lungs: NDArray[np.bool_],
+) -> Any:
+    """A binary segmentation with one segment for each class that is not empty, and one for the lungs."""
+    hd = dicom_extra()
+    algorithm = hd.AlgorithmIdentificationSequence(
+        name=document["model"]["name"][:64],
+        family=_code(("123110", "DCM", "Artificial Intelligence")),
+        version=document["model"]["digest"],
+        source=MANUFACTURER,
+    )
+    segments = [(name, ABNORMAL, finding_of(name), mask) for name, mask in masks.items()]
+    segments.append(("lungs", ANATOMY, LUNG, lungs))
+    descriptions = [
+        hd.seg.SegmentDescription(
+            segment_number=number,
+            segment_label=name[:64],
+            segmented_property_category=_code(category),
+            segmented_property_type=_code(kind),
+            algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+            algorithm_identification=algorithm,
+            tracking_uid=hd.UID(),
+            tracking_id=name[:64],
+        )
+        for number, (name, category, kind, _) in enumerate(segments, start=1)
+    ]
+    pixels = np.stack([source.frames(mask) for *_, mask in segments], axis=-1).astype(np.uint8)
+    return hd.seg.Segmentation(
+        source_images=source.headers,
+        pixel_array=pixels,
+        segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
+        segment_descriptions=descriptions,
+        series_instance_uid=hd.UID(),
+        series_number=SERIES_NUMBERS["SEG"],
+        sop_instance_uid=hd.UID(),
+        instance_number=1,
+        series_description="Lung infection, label map",
+        content_description="Lung infection",
+        omit_empty_frames=True,
+        **_made_by(document),
+    )
+
+
+def measurements(source: Source, document: Mapping[str, Any], segments: Any, classes: Sequence[str]) -> Any:
+    """The numbers as a structured report by template 1500: one group per class, then one per region."""
+    hd = dicom_extra()
+    numbers = document["quantities"]
+    report = hd.sr.MeasurementReport(
+        observation_context=hd.sr.ObservationContext(
+            observer_device_context=hd.sr.ObserverContext(
+                observer_type=_code(("121007", "DCM", "Device")),
+                observer_identifying_attributes=hd.sr.DeviceObserverIdentifyingAttributes(
+                    uid=hd.UID(), name=MANUFACTURER, model_name=document["model"]["name"][:64]
+                ),
+            )
+        ),
+        procedure_reported=_code(("87858002", "SCT", "CT of chest")),
+        imaging_measurements=[
+            *(_class_group(number, name, numbers, segments) for number, name in enumerate(classes, start=1)
+              if numbers["classes_ml"][name] > 0),
+            *(_region_group(region) for region in numbers["regions"]),
+        ],
+        title=_code(("126000", "DCM", "Imaging Measurement Report")),
+    )  # fmt: skip
+    return hd.sr.Comprehensive3DSR(
+        evidence=[*source.headers, segments],
+        content=report,
+        series_instance_uid=hd.UID(),
+        series_number=SERIES_NUMBERS["SR"],
+        sop_instance_uid=hd.UID(),
+        instance_number=1,
+        is_complete=True,
+        is_final=False,
+        is_verified=False,
+        series_description="Lung infection, measurements",
+        manufacturer=MANUFACTURER,
+    )
+
+
+def _class_group(number: int, name: str, numbers: Mapping[str, Any], segments: Any) -> Any:
+    hd = dicom_extra()
+    described = segments.SegmentSequence[number - 1]
+    return hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
+        tracking_identifier=hd.sr.TrackingIdentifier(uid=described.TrackingUID, identifier=name),
+        referenced_segment=hd.sr.ReferencedSegment.from_segmentation(segments, segment_number=number),
+        finding_type=_code(finding_of(name)),
+        measurements=[_measured(VOLUME, numbers["classes_ml"][name], ML)],
+        finding_sites=[hd.sr.FindingSite(anatomic_location=_code(LUNG))],
+    )
+
+
+def _region_group(region: Mapping[str, Any]) -> Any:
+    hd = dicom_extra()
+    name = region["name"]
+    side = next((code for word, code in SIDES.items() if name.startswith(word)), None)
+    site = next((code for word, code in SITES.items() if name.endswith(word)), LUNG)
+    values = [_measured(VOLUME, region["volume_ml"], ML), _measured(AFFECTED, region["infection_ml"], ML)]
+    if region["infection_percent"] is not None:
+        values.append(_measured(SHARE, region["infection_percent"], PERCENT))
+    return hd.sr.MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=hd.sr.TrackingIdentifier(uid=hd.UID(), identifier=name),
+        measurements=values,
+        finding_sites=[hd.sr.FindingSite(anatomic_location=_code(site), laterality=_code(side) if side else None)],
+    )
+
+
+def _measured(what: tuple[str, str, str], value: float, unit: tuple[str, str, str]) -> Any:
+    return dicom_extra().sr.Measurement(name=_code(what), value=value, unit=_code(unit))
+
+
+def capture(source: Source, picture: NDArray[np.uint8], number: int) -> Any:
+    """A key slice as a secondary capture in colour."""
+    hd = dicom_extra()
+    first = source.headers[0]
+    image = hd.sc.SCImage(
+        pixel_array=picture,
+        photometric_interpretation=hd.PhotometricInterpretationValues.RGB,
+        bits_allocated=8,
+        coordinate_system=hd.CoordinateSystemNames.PATIENT,
+        study_instance_uid=first.StudyInstanceUID,
+        series_instance_uid=_series_of_captures(source),
+        series_number=SERIES_NUMBERS["SC"],
+        sop_instance_uid=hd.UID(),
+        instance_number=number,
+        manufacturer=MANUFACTURER,
+        patient_id=first.get("PatientID"),
+        patient_name=first.get("PatientName"),
+        patient_birth_date=first.get("PatientBirthDate") or None,
+        patient_sex=first.get("PatientSex") or None,
+        accession_number=first.get("AccessionNumber") or None,
+        study_id=first.get("StudyID") or None,
+        study_date=first.get("StudyDate") or None,
+        study_time=first.get("StudyTime") or None,
+        referring_physician_name=first.get("ReferringPhysicianName") or None,
+        patient_orientation=("L", "P"),
+        series_description="Lung infection, key slices",
+    )
+    image.Laterality = ""  # of type 2C: both lungs are shown
+    return image
+
+
+def _series_of_captures(source: Source) -> str:
+    """One UID for all captures of a series, by DICOM's UUID-derived root."""
+    return str(pydicom.uid.generate_uid(entropy_srcs=[source.headers[0].SeriesInstanceUID, "captures"]))

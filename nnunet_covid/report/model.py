@@ -1,0 +1,211 @@
+"""A trained model on one volume in memory: bring the volume into the directions and values it knows, label it, go back.
+
+The networks run through :class:`nnunet_covid.nnunet.predictor.TrainedModel`, that is, through nnU-Net's own predictor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+from numpy.typing import NDArray
+
+from nnunet_covid.dataset_json import foreground_values
+from nnunet_covid.errors import UserError
+from nnunet_covid.figures.scan_views import grey
+from nnunet_covid.files import digest_of, sha256_of
+from nnunet_covid.nnunet.encoder import find_encoder
+from nnunet_covid.nnunet.predictor import PreparedCase, TrainedModel
+from nnunet_covid.report.document import ModelFacts
+
+PICTURE_ENDINGS = (".png", ".bmp", ".jpg", ".jpeg", ".tif", ".tiff")
+TRAINED_AS = "LPS"
+"""Storage order that a volume is brought to where a model's profile does not say another."""
+PERCENTILES = (1, 25, 50, 75, 99)
+Piece = tuple[NDArray[np.float32], tuple[float, ...]]
+"""Values (1, z, y, x) and spacing in millimetres along z, y, x."""
+SLICE_SPACING = (999.0, 1.0, 1.0)  # what nnU-Net's reader of pictures gives
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What is seen of an image while it is labelled, for the flags.
+
+    Attributes:
+        intensities: Percentiles 1, 25, 50, 75 and 99 of the values that the model was given.
+        disagreement: Share, 0 to 1, of the voxels that any of several predictions calls infected on which they differ:
+            the folds', or with one fold that with mirroring and that without; None without infection or mirroring.
+        features: Mean of the deepest encoder stage over positions and passes (channels,); None without an encoder.
+    """
+
+    intensities: tuple[float, ...]
+    disagreement: float | None = None
+    features: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """What a model says of a volume.
+
+    Attributes:
+        labels: Label map on the volume's grid, in its storage order.
+        observed: On the way.
+        notes: What was done to the volume before the network saw it, one sentence each.
+    """
+
+    labels: sitk.Image
+    observed: Observed
+    notes: tuple[str, ...] = ()
+
+
+@dataclass
+class _Tally:
+    """Counts over the pieces of a volume."""
+
+    differing: int = 0
+    infected: int = 0
+    passes: int = 0
+    features: torch.Tensor | None = None
+
+    def add_features(self, deepest: torch.Tensor) -> None:
+        """The features (B, C, *spatial) of one pass."""
+        mean = deepest.detach().float().mean(dim=(0, *range(2, deepest.ndim))).cpu()
+        self.features = mean if self.features is None else self.features + mean
+        self.passes += 1
+
+
+class ReportModel:
+    """A model that labels volumes.
+
+    Args:
+        model: Loaded; needs one channel and no previous stage.
+        orientation: Storage order of its training images, three letters as in DICOM.
+
+    Raises:
+        UserError: If it needs more than a CT volume.
+    """
+
+    def __init__(self, model: TrainedModel, orientation: str = TRAINED_AS) -> None:
+        if model.channels != 1:
+            raise UserError(
+                f"{model.folder} was trained on {model.channels} channels, a report has the CT alone; "
+                "use a model of one channel"
+            )
+        if model.previous_stage is not None:
+            raise UserError(f"{model.folder} is the second stage of a cascade; use its full-resolution or 2d model")
+        self.model = model
+        self.orientation = orientation
+        self.takes_pictures = model.ending.lower() in PICTURE_ENDINGS
+
+    @property
+    def classes(self) -> dict[str, tuple[int, ...]]:
+        """Name of each foreground class or region to its label values."""
+        return foreground_values(self.model.dataset_json["labels"])
+
+    def facts(self) -> ModelFacts:
+        """What a report says of the model; the digest is of plans, data set and weights."""
+        folder = self.model.folder
+        weights = [folder / f"fold_{fold}" / self.model.checkpoint for fold in self.model.folds]
+        digests = [sha256_of(path) for path in (folder / "plans.json", folder / "dataset.json", *weights)]
+        return ModelFacts(
+            name=folder.name,
+            dataset=self.model.predictor.plans_manager.dataset_name,
+            folds=tuple(str(fold) for fold in self.model.folds),
+            classes=tuple(self.classes),
+            digest=digest_of(digests, 16),
+        )
+
+    def label(self, image: sitk.Image, progress: Callable[[list[Piece]], Iterable[Piece]] = iter) -> Labelled:
+        """Label a volume in Hounsfield units.
+
+        Args:
+            image: In any storage order.
+            progress: Wraps the list of pieces, slices or the one volume, as tqdm does.
+        """
+        oriented = sitk.DICOMOrient(image, self.orientation)
+        values = sitk.GetArrayFromImage(oriented).astype(np.float32)
+        notes: tuple[str, ...] = ()
+        if self.takes_pictures:
+            notes = ("The model was trained on pictures: it saw each slice alone, HU -1250 to 250 as grey 0 to 255.",)
+            shown = grey(values).astype(np.float32)
+            pieces: list[Piece] = [(shown[None, z : z + 1], SLICE_SPACING) for z in range(len(shown))]
+        else:
+            pieces = [(values[None], tuple(float(s) for s in oriented.GetSpacing()[::-1]))]
+        maps, observed = self.observe(pieces, progress)
+        labels = sitk.GetImageFromArray(np.concatenate(maps).astype(np.uint8))
+        labels.CopyInformation(oriented)
+        return Labelled(sitk.DICOMOrient(labels, storage_order(image)), observed, notes)
+
+    def observe(
+        self, pieces: list[Piece], progress: Callable[[list[Piece]], Iterable[Piece]] = iter
+    ) -> tuple[list[NDArray[Any]], Observed]:
+        """The label maps (z, y, x) of pieces of one image, and what was seen of them."""
+        tally = _Tally()
+        with _listening(self.model, tally.add_features):
+            maps = [self._label_piece(data, spacing, tally) for data, spacing in progress(pieces)]
+        values = np.concatenate([data.ravel() for data, _ in pieces])
+        return maps, Observed(
+            intensities=tuple(np.percentile(values, PERCENTILES).tolist()),
+            disagreement=tally.differing / tally.infected if self._compares and tally.infected else None,
+            features=None if tally.features is None else tuple((tally.features / tally.passes).tolist()),
+        )
+
+    @property
+    def _compares(self) -> bool:
+        """Whether there are several predictions of one image."""
+        return len(self.model.folds) > 1 or self.model.predictor.use_mirroring
+
+    def _label_piece(self, data: NDArray[np.float32], spacing: tuple[float, ...], tally: _Tally) -> NDArray[Any]:
+        """Label map (z, y, x) of a volume or slice (1, z, y, x)."""
+        case = self.model.prepare_image("scan", data, {"spacing": list(spacing)})
+        several = self.model.fold_logits(case)
+        mean = sum(several[1:], several[0]) / len(several)
+        if len(several) == 1 and self._compares:
+            several.append(self._without_mirroring(case))
+        infected = torch.stack([self._infected(logits) for logits in several])
+        union = infected.any(0)
+        tally.infected += int(union.sum())
+        tally.differing += int((union & ~infected.all(0)).sum())
+        labels, _ = self.model.label_map(case, mean)
+        return labels
+
+    def _without_mirroring(self, case: PreparedCase) -> torch.Tensor:
+        predictor = self.model.predictor
+        predictor.use_mirroring = False
+        try:
+            return self.model.predict_logits(case)
+        finally:
+            predictor.use_mirroring = True
+
+    def _infected(self, logits: torch.Tensor) -> torch.Tensor:
+        """Where any class is predicted, (*spatial)."""
+        return (logits > 0).any(0) if self.model.predictor.label_manager.has_regions else logits.argmax(0) > 0
+
+
+def storage_order(image: sitk.Image | sitk.ImageFileReader) -> str:
+    """Storage order of an image, three letters as in DICOM."""
+    return sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(image.GetDirection())
+
+
+@contextmanager
+def _listening(model: TrainedModel, hear: Callable[[torch.Tensor], None]) -> Iterator[None]:
+    """Context in which the deepest features of every pass are handed on; nothing where no encoder is found."""
+
+    def heard(_module: Any, _inputs: Any, output: Any) -> None:
+        hear(output if isinstance(output, torch.Tensor) else output[-1])
+
+    try:
+        encoder = find_encoder(model.network)
+    except UserError:
+        yield
+        return
+    handle = encoder.register_forward_hook(heard)
+    try:
+        yield
+    finally:
+        handle.remove()

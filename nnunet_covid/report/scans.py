@@ -1,0 +1,163 @@
+"""Where a report's scan comes from: a volume file, or the one CT series of a DICOM folder that is worth reporting.
+
+A folder as a scanner or an archive leaves it holds several series: the axial CT series with the most slices is taken,
+and what was passed over is said. Which series there are and whether one is a whole volume stands in
+:mod:`nnunet_covid.raw_dataset`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import SimpleITK as sitk
+
+from nnunet_covid.errors import UserError
+from nnunet_covid.raw_dataset import UnusableFile
+from nnunet_covid.raw_dataset.dicom import is_dicom
+from nnunet_covid.raw_dataset.dicom_folder import Series, dicom_folder
+from nnunet_covid.raw_dataset.dicom_series import read_series
+from nnunet_covid.raw_dataset.grey_scale import AIR_BELOW
+from nnunet_covid.raw_dataset.source import VOLUME_ENDINGS, ending_of, stem_of
+from nnunet_covid.raw_dataset.volumes import read_volume
+from nnunet_covid.report.document import ScanFacts
+
+AXIAL = 0.8
+"""Cosine between the normal of a slice and the body's axis from which on a series counts as axial."""
+FEWEST_SLICES = 3
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A CT volume and what is known of it.
+
+    Attributes:
+        image: Hounsfield units.
+        facts: For the document.
+        files: Of the DICOM series; empty for a volume file.
+    """
+
+    image: sitk.Image
+    facts: ScanFacts
+    files: tuple[Path, ...] = ()
+
+
+def read_scan(source: Path, series: str | None = None) -> Scan:
+    """The scan that a file or folder holds.
+
+    Args:
+        source: A NIfTI, NRRD or MetaImage file, or a folder of DICOM files at any depth.
+        series: Series Instance UID; the axial CT series with the most slices if not given.
+
+    Raises:
+        UserError: In one sentence, if there is no such scan or it cannot be used.
+    """
+    if not source.exists():
+        raise UserError(f"{source} does not exist; name a CT volume or a DICOM folder")
+    try:
+        if source.is_dir():
+            return _from_folder(source, series)
+        if series is not None:
+            raise UserError(f"{source} is a file; a series can only be chosen in a DICOM folder")
+        if ending_of(source, VOLUME_ENDINGS) is None and is_dicom(source):
+            return _from_folder(source.parent, pydicom.dcmread(source, stop_before_pixels=True).SeriesInstanceUID)
+        return _from_file(source)
+    except UnusableFile as e:
+        raise UserError(f"{e.path}: {e.reason}") from e
+
+
+def _from_file(path: Path) -> Scan:
+    image = read_volume(path)
+    _require_ct(image, path)
+    return Scan(image, ScanFacts(stem_of(path), image.GetSize(), _rounded(image.GetSpacing())))
+
+
+def _from_folder(folder: Path, wanted: str | None) -> Scan:
+    chosen, notes = _chosen(folder, wanted)
+    image = read_series(chosen)
+    _require_ct(image, folder)
+    header = pydicom.dcmread(chosen.files[0].path, stop_before_pixels=True)
+    facts = ScanFacts(
+        name=folder.name,
+        size=image.GetSize(),
+        spacing=_rounded(image.GetSpacing()),
+        study_date=_iso_date(str(header.get("StudyDate", ""))),
+        notes=(f"Reported on {_described(chosen, folder)}.", *notes),
+    )
+    return Scan(image, facts, tuple(file.path for file in chosen.files))
+
+
+def _chosen(folder: Path, wanted: str | None) -> tuple[Series, list[str]]:
+    """The series to report on, and a sentence for each that was passed over."""
+    content = dicom_folder(folder)
+    if not content.series:
+        raise UserError(
+            f"{folder} holds no DICOM image{content.other_than_series()}; name a CT series' folder or a volume file"
+        )
+    reasons = {_uid(one): _unfit(one) for one in content.series}
+    if wanted is not None:
+        found = next((one for one in content.series if _uid(one) == wanted), None)
+        if found is None:
+            raise UserError(f"{folder} holds no series {wanted}; it holds {', '.join(sorted(reasons))}")
+        if reasons[wanted]:
+            raise UserError(f"{folder}: {_described(found, folder)} cannot be reported on: {reasons[wanted]}")
+        return found, []
+    fit = [one for one in content.series if reasons[_uid(one)] is None]
+    if not fit:
+        listed = "; ".join(f"{_described(one, folder)}: {reasons[_uid(one)]}" for one in content.series)
+        raise UserError(f"{folder} holds no axial CT series ({listed}); name a folder with one")
+    best = max(fit, key=lambda one: (_slices(one), _uid(one)))
+    passed = [(one, reasons[_uid(one)] or "not more slices") for one in content.series if one is not best]
+    return best, [f"Passed over {_described(one, folder)}: {reason}." for one, reason in passed]
+
+
+def _uid(one: Series) -> str:
+    return one.files[0].series
+
+
+def _slices(one: Series) -> int:
+    return sum(len(file.frames) for file in one.files)
+
+
+def _described(one: Series, folder: Path) -> str:
+    """Where it lies, and what the scanner called it."""
+    header = pydicom.dcmread(one.files[0].path, stop_before_pixels=True, specific_tags=["SeriesDescription"])
+    named = str(header.get("SeriesDescription", "")).strip()
+    return f"{one.described(folder)}{f' {named!r}' if named else ''}"
+
+
+def _unfit(one: Series) -> str | None:
+    """Why a series is not reported on; None if it can be."""
+    first = one.files[0]
+    if first.modality != "CT":
+        return f"modality {first.modality or 'unknown'}, not CT"
+    if "LOCALIZER" in first.kinds:
+        return "a localizer"
+    if _slices(one) < FEWEST_SLICES:
+        return f"only {_slices(one)} slice{'s' * (_slices(one) > 1)}"
+    orientation = first.frames[0].orientation
+    if orientation is not None and abs(np.cross(orientation[:3], orientation[3:])[2]) < AXIAL:
+        return "not axial"
+    return None
+
+
+def _require_ct(image: sitk.Image, path: Path) -> None:
+    if image.GetDimension() != 3 or min(image.GetSize()) < 2:
+        raise UserError(f"{path} is flat ({' x '.join(map(str, image.GetSize()))} voxels); a report needs a volume")
+    values = sitk.GetArrayViewFromImage(image)
+    if not np.isfinite(values).all():
+        raise UserError(f"{path} holds voxels that are no finite numbers; export it again")
+    if values.min() >= AIR_BELOW:
+        found = f"{values.min():g} to {values.max():g}"
+        raise UserError(f"{path} holds values from {found}, no Hounsfield units of a chest; export it with them")
+
+
+def _iso_date(text: str) -> str:
+    return f"{text[:4]}-{text[4:6]}-{text[6:8]}" if len(text) == 8 and text.isdigit() else ""
+
+
+def _rounded(spacing: Iterable[float]) -> tuple[float, ...]:
+    return tuple(round(float(value), 6) for value in spacing)

@@ -1,0 +1,56 @@
+"""The profile of a model from its training images: read them, let the model see them, keep what was observed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+
+from nnunet_covid.errors import UserError
+from nnunet_covid.nnunet.cases import CaseFiles
+from nnunet_covid.nnunet.dataset import open_raw_dataset
+from nnunet_covid.report.confidence import Profile, profile_of
+from nnunet_covid.report.model import TRAINED_AS, Observed, ReportModel, storage_order
+
+
+def profile_training_images(
+    model: ReportModel, at_most: int, progress: Callable[[list[CaseFiles]], Iterable[CaseFiles]] = iter
+) -> Profile:
+    """Observe training images, evenly spread over the data set, in the storage order in which they lie.
+
+    Args:
+        model: Whose profile is made.
+        at_most: Number of images.
+        progress: Wraps the list of cases, as tqdm does.
+
+    Raises:
+        UserError: If the raw data set is not there or has too few cases.
+    """
+    name = model.facts().dataset
+    try:
+        cases = list(open_raw_dataset(name).cases.values())
+    except UserError as e:
+        raise UserError(f"the training images of {model.model.folder.name} are needed for its profile: {e}") from e
+    chosen = [cases[i] for i in np.unique(np.linspace(0, len(cases) - 1, min(at_most, len(cases))).round().astype(int))]
+    orders: Counter[str] = Counter()
+    observed: list[Observed] = []
+    for case in progress(chosen):
+        image, properties = model.model.read(case)
+        orders[_order_of(case)] += 1
+        spacing = tuple(float(value) for value in properties["spacing"])
+        observed.append(model.observe([(image, spacing)])[1])
+    return profile_of(observed, model.facts().digest, orders.most_common(1)[0][0])
+
+
+def _order_of(case: Any) -> str:
+    """Storage order of a case's first file; pictures, which have none, are stored as they are shown."""
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(case.files[0]))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError:
+        return TRAINED_AS
+    return storage_order(reader) if reader.GetDimension() == 3 else TRAINED_AS

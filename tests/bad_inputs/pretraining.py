@@ -1,0 +1,148 @@
+"""What ``nnunet-covid pretrain`` is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from image_files import grey, write_picture
+
+from bad_inputs.ingredients import Make, several, spoilt
+from bad_inputs.registry import BadInput, Kind
+from bad_inputs.trainers import slices
+from nnunet_covid.pretraining.options import PretrainingOptions
+
+COMMAND = "nnunet-covid pretrain 940 2d -i unlabelled -p testPlans -device cpu"
+RUN = Path("nnUNet_results/Dataset940_Tiny/pretraining/nnUNetTrainer__testPlans__2d/unlabelled")
+
+
+def all_but_one_gone(folder: Path) -> None:
+    for path in sorted((folder / "unlabelled").iterdir())[1:]:
+        path.unlink()
+
+
+def none_left(folder: Path) -> None:
+    for path in (folder / "unlabelled").iterdir():
+        path.unlink()
+
+
+def copied_in(source: str, name: str) -> Make:
+    """One of the data set's own images among the unlabelled ones."""
+
+    def make(folder: Path) -> None:
+        shutil.copy(folder / "nnUNet_raw/Dataset940_Tiny" / source, folder / "unlabelled" / name)
+
+    return make
+
+
+def a_picture_in_colour(folder: Path) -> None:
+    write_picture(folder / "unlabelled/un_9_0000.png", grey((40, 40, 3), 0))
+
+
+def begun(plans: str | None = None, **options: Any) -> Make:
+    """A killed run."""
+
+    def make(folder: Path) -> None:
+        context = {
+            "dataset": "Dataset940_Tiny",
+            "configuration": "2d",
+            "trainer": "nnUNetTrainer",
+            **({"plans": plans} if plans else {}),
+        }
+        (folder / RUN).mkdir(parents=True)
+        (folder / RUN / "lock").touch()
+        content = {"version": 1, "options": asdict(PretrainingOptions(**options)), "context": context, "units": {}}
+        (folder / RUN / "state.json").write_text(json.dumps(content))
+
+    return make
+
+
+def nothing(folder: Path) -> None:
+    pass
+
+
+BAD_INPUTS = [
+    BadInput(
+        "one_unlabelled_image",
+        Kind.OPTIONS,
+        "a single image to pre-train on",
+        COMMAND,
+        spoilt(slices, all_but_one_gone),
+        ("-i unlabelled: 1 image(s) to learn from; at least 2 are needed",),
+    ),
+    BadInput(
+        "no_unlabelled_image",
+        Kind.PLACES,
+        "an empty folder to pre-train on",
+        COMMAND,
+        spoilt(slices, none_left),
+        ("unlabelled holds no image that ends in .png",),
+    ),
+    BadInput(
+        "known_images_only",
+        Kind.UNUSED,
+        "nothing but one image is left without the known ones",
+        f"{COMMAND} --leave-out-duplicates",
+        spoilt(slices, several(all_but_one_gone, copied_in("imagesTr/case_5_0000.png", "x_0000.png"))),
+        ("-i unlabelled: 1 image(s) to learn from",),
+    ),
+    BadInput(
+        "colour_among_grey",
+        Kind.DAMAGED,
+        "a picture with three channels among those with one",
+        COMMAND,
+        spoilt(slices, a_picture_in_colour),
+        ("un_9_0000.png: has 3 channel(s), the data set's images have 1",),
+    ),
+    BadInput(
+        "validation_image_among_unlabelled",
+        Kind.UNUSED,
+        "a validation image, under another name, among those to pre-train on",
+        f"{COMMAND} -f 0",
+        spoilt(slices, copied_in("imagesTr/case_5_0000.png", "new_0000.png")),
+        ("-i unlabelled: 1 image(s) are known already (new = imagesTr/case_5)", "--leave-out-duplicates"),
+    ),
+    BadInput(
+        "nothing_hidden",
+        Kind.OPTIONS,
+        "a mask share of 0",
+        f"{COMMAND} --mask-share 0",
+        spoilt(slices, nothing),
+        ("--mask-share 0: must lie between 0 and 1",),
+    ),
+    BadInput(
+        "everything_hidden",
+        Kind.OPTIONS,
+        "a mask share of 1",
+        f"{COMMAND} --mask-share 1",
+        spoilt(slices, nothing),
+        ("--mask-share 1: must lie between 0 and 1",),
+    ),
+    BadInput(
+        "patch_of_one_block",
+        Kind.UNSUPPORTED,
+        "a planned patch no larger than the deepest stride of the trainer's encoder",
+        f"{COMMAND} -tr UNetPretrainedScratchTrainer",
+        spoilt(slices, nothing),
+        ("UNetPretrainedScratchTrainer", "the patch of 32×32 voxels is a single block", "plan a larger patch"),
+    ),
+    BadInput(
+        "pretraining_with_other_options",
+        Kind.STALE,
+        "a killed pre-training, begun with other options",
+        f"{COMMAND} --steps 20 --skips",
+        spoilt(slices, begun(steps=10)),
+        ("holds a run with other settings", "--steps was 10 and is 20; --skips was False and is True", "--name"),
+    ),
+    BadInput(
+        "pretraining_of_other_plans",
+        Kind.STALE,
+        "a killed pre-training of a data set that was planned again since",
+        COMMAND,
+        spoilt(slices, begun(plans="00000000")),
+        ("holds a run with other settings", "plans was '00000000' and is", "--name"),
+    ),
+]

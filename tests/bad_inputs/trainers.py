@@ -1,0 +1,107 @@
+"""What ``nnUNetv2_train`` is refused with our trainers, before it writes anything."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from unittest import mock
+
+from tiny_data_set import DATASET, make_tiny_data_set
+
+from bad_inputs.ingredients import spoilt
+from bad_inputs.registry import BadInput, Kind
+from nnunet_covid.cli import main
+from nnunet_covid.files import NNUNET_FOLDERS
+
+CONSISTENCY = "940 2d 0 -tr nnUNetTrainer_consistency -p testPlans -device cpu"
+
+
+def slices(folder: Path) -> None:
+    """The planned data set 940 of slices, and ``unlabelled``."""
+    make_tiny_data_set(folder)
+
+
+def volumes(folder: Path) -> None:
+    """The same of volumes, in 3D."""
+    make_tiny_data_set(folder, dims=3)
+
+
+def linked(folder: Path) -> None:
+    """The slices with their unlabelled images linked, a copy of a validation case among them."""
+    slices(folder)
+    shutil.copy(folder / f"nnUNet_raw/{DATASET}/imagesTr/case_4_0000.png", folder / "unlabelled/copy_0000.png")
+    _link(folder)
+
+
+def linked_to_one(folder: Path) -> None:
+    """The slices with one of the unlabelled images linked."""
+    slices(folder)
+    _link(folder, "--at-most", "1")
+
+
+def _link(folder: Path, *more: str) -> None:
+    command = ["link", "-d", "940", "-p", "testPlans", "-c", "2d", "-np", "1", "--unlabelled", f"{folder}/unlabelled"]
+    with mock.patch.dict(os.environ, {variable: str(folder / variable) for variable in NNUNET_FOLDERS}):
+        assert main([*command, *more]) == 0
+
+
+def second_channel(folder: Path) -> None:
+    """One of the unlabelled images gets one."""
+    shutil.copy(folder / "unlabelled/un_0_0000.png", folder / "unlabelled/un_0_0001.png")
+
+
+def as_it_is(folder: Path) -> None:
+    pass
+
+
+BAD_INPUTS = [
+    BadInput(
+        "timm_encoder_in_3d",
+        Kind.UNSUPPORTED,
+        "a 3D configuration with a trainer whose encoder works in 2D",
+        "nnUNetv2_train 940 3d_fullres 0 -tr InfNetPretrainedTrainer -p testPlans -device cpu",
+        spoilt(volumes, as_it_is),
+        ("cannot train configuration '3d_fullres' of testPlans: its network works in 2D only: train the 2d",),
+    ),
+    BadInput(
+        "collaborative_without_link",
+        Kind.UNSUPPORTED,
+        "collaborative training of a data set to which nothing is linked",
+        "nnUNetv2_train 940 2d 0 -tr CollaborativeTrainer -p testPlans -device cpu",
+        spoilt(slices, as_it_is),
+        ("CollaborativeTrainer", "nnunet-covid link"),
+    ),
+    BadInput(
+        "consistency_without_link",
+        Kind.UNSUPPORTED,
+        "training with unlabelled images where none are linked",
+        f"nnUNetv2_train {CONSISTENCY}",
+        spoilt(slices, as_it_is),
+        ("nnUNetTrainer_consistency: no folder of unlabelled images is linked", "nnunet-covid link", "--unlabelled"),
+    ),
+    BadInput(
+        "consistency_with_one_image",
+        Kind.UNSUPPORTED,
+        "training with one unlabelled image",
+        f"nnUNetv2_train {CONSISTENCY}",
+        spoilt(linked_to_one, as_it_is),
+        ("nnUNetTrainer_consistency: 1 unlabelled image", "needs two: link a folder with more"),
+    ),
+    BadInput(
+        "validation_image_unlabelled",
+        Kind.STALE,
+        "a copy of a validation case among the linked unlabelled images, under another name",
+        f"nnUNetv2_train {CONSISTENCY}",
+        spoilt(linked, as_it_is),
+        ("1 unlabelled image(s) are validation or test images (copy = imagesTr/case_4)", "nnunet-covid link"),
+    ),
+    BadInput(
+        "unlabelled_with_more_channels",
+        Kind.UNUSED,
+        "an unlabelled image with a channel more than the data set",
+        "nnunet-covid link -d 940 -p testPlans -c 2d -np 1 --unlabelled unlabelled",
+        spoilt(slices, second_channel),
+        ("unlabelled: case un_0 has channels 0000, 0001, but", "expected"),
+    ),
+]

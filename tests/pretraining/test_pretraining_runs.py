@@ -1,0 +1,160 @@
+"""Whole runs of the command: killed ones, what joins and what stays out, and what nnU-Net makes of the checkpoint."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from killable_pretraining import killed_at
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from tiny_data_set import TinyDataSet, make_tiny_data_set
+
+from nnunet_covid import cli
+from nnunet_covid.pretraining import steps
+
+
+def command(made: TinyDataSet, *more: str) -> list[str]:
+    given = ["pretrain", "940", made.configuration, "-i", str(made.unlabelled), "-p", "testPlans", "-device", "cpu"]
+    return [*given, *more]
+
+
+def folder(made: TinyDataSet, name: str = "unlabelled", trainer: str = "nnUNetTrainer") -> Path:
+    results = made.root / "nnUNet_results" / made.preprocessed.name
+    return results / "pretraining" / f"{trainer}__testPlans__{made.configuration}" / name
+
+
+def checkpoint(place: Path) -> dict[str, Any]:
+    return torch.load(place / "checkpoint_final.pth", weights_only=False)
+
+
+def state(place: Path) -> dict[str, Any]:
+    return json.loads((place / "state.json").read_text())["units"]
+
+
+def assert_equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
+    assert a.keys() == b.keys()
+    assert [name for name in a if not torch.equal(a[name], b[name])] == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
+def test_a_killed_run_goes_on_to_the_same_end(made, environment, tmp_path: Path, capsys, monkeypatch) -> None:
+    variables = environment(made)
+    assert cli.main(command(made, "--steps", "7", "--name", "undisturbed")) == 0
+    killed = command(made, "--steps", "7", "--name", "killed")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["killable_pretraining", "timm"])
+    process = context.Process(target=killed_at, args=(variables, tmp_path / "log", killed, 5, 3))
+    process.start()
+    process.join(300)
+    assert process.exitcode == -9, (tmp_path / "log").read_text()[-3000:]
+    place = folder(made, "killed")
+    assert torch.load(place / steps.LATEST)["done"] == 3
+    assert not (place / "checkpoint_final.pth").exists()
+    capsys.readouterr()
+    assert cli.main([*killed, "--mask-share", "0.6"]) == 2
+    assert "`mask_share`" not in (said := capsys.readouterr().err)
+    assert "--mask-share was 0.7 and is 0.6" in said
+    monkeypatch.setenv("nnUNet_n_proc_DA", "2")
+    assert cli.main(killed) == 0
+    assert not (place / steps.LATEST).exists()
+    both = [checkpoint(folder(made, name)) for name in ("undisturbed", "killed")]
+    assert_equal(*(one["network_weights"] for one in both))
+    losses = [state(folder(made, name))["learn"]["result"]["losses"] for name in ("undisturbed", "killed")]
+    assert [row[0] for row in losses[1]] == [1, 7]
+    assert losses[0][0] == losses[1][0]
+    written = (place / "checkpoint_final.pth").stat().st_mtime_ns
+    assert cli.main(killed) == 0
+    assert (place / "checkpoint_final.pth").stat().st_mtime_ns == written
+
+
+def test_own_images_join_only_as_training_images_of_the_fold(made, environment, tmp_path: Path, capsys) -> None:
+    environment(made)
+    mixed = tmp_path / "mixed"
+    shutil.copytree(made.unlabelled, mixed)
+    for source, name in (("imagesTr/case_5", "validation"), ("imagesTs/test_0", "test"), ("imagesTr/case_0", "train")):
+        shutil.copy(made.raw / f"{source}_0000.png", mixed / f"{name}_0000.png")
+    asked = [*command(made), "-i", str(mixed), "--steps", "1", "--name"]
+    assert cli.main([*asked, "mixed"]) == 2
+    said = capsys.readouterr().err
+    assert "test = imagesTs/test_0" in said
+    assert "validation = imagesTr/case_5" in said
+    assert "-i " in said
+    assert "--leave-out-duplicates" in said
+    assert not folder(made, "mixed").exists()
+    assert cli.main([*asked, "without", "--leave-out-duplicates"]) == 0
+    pool = state(folder(made, "without"))["pool"]["result"]
+    assert sorted(pool["cases"]) == ["un_0", "un_1", "un_2"]
+    assert sorted(pool["left_out"]) == ["test", "train", "validation"]
+    assert state(folder(made, "without"))["labelled cases"]["result"] == []
+    cases: list[list[str]] = []
+    original = steps.StepBatches.__getitem__
+
+    def watched(self: steps.StepBatches, step: int) -> Any:
+        cases.append(list(self.loader._data.identifiers))
+        return original(self, step)
+
+    steps.StepBatches.__getitem__ = watched  # type: ignore[method-assign]
+    try:
+        assert cli.main(command(made, "--steps", "1", "-f", "0")) == 0
+    finally:
+        steps.StepBatches.__getitem__ = original  # type: ignore[method-assign]
+    assert cases[0] == ["case_0", "case_1", "case_2", "case_3", "pseudo/un_0", "pseudo/un_1", "pseudo/un_2"]
+    assert folder(made, "fold0").is_dir()
+
+
+FAMILIES = {
+    "nnUNetTrainer": 2,
+    "InfNetTrainer": 2,
+    "SSANetTrainer": 2,
+    "UNetPretrainedScratchTrainer": 2,
+    "nnUNetTrainer, 3D": 3,
+    "InfNetTrainer, 3D": 3,
+}
+
+
+@pytest.fixture(scope="module")
+def data_sets(tmp_path_factory: pytest.TempPathFactory) -> dict[int, TinyDataSet]:
+    """Slices in patches that hold more than one block of stride 32, and volumes."""
+    slices = make_tiny_data_set(tmp_path_factory.mktemp("slices"), unlabelled=2, size=64)
+    plans = slices.preprocessed / "testPlans.json"
+    plans.write_text(plans.read_text().replace('"patch_size": [32, 32]', '"patch_size": [64, 64]'))
+    return {2: slices, 3: make_tiny_data_set(tmp_path_factory.mktemp("volumes"), unlabelled=2, dims=3, size=20)}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_nnunet_trains_from_the_checkpoint(family: str, data_sets, environment, monkeypatch) -> None:
+    from nnunetv2.run.run_training import run_training
+
+    made, trainer = data_sets[FAMILIES[family]], family.split(",")[0]
+    environment(made)
+    assert cli.main(command(made, "-tr", trainer, "--steps", "2")) == 0
+    place = folder(made, trainer=trainer)
+    weights = checkpoint(place)["network_weights"]
+    assert (place / "reconstructions.png").is_file()
+    begun: list[dict[str, torch.Tensor]] = []
+
+    def started(self: Any) -> None:
+        begun.append({name: value.clone() for name, value in self.network.state_dict().items()})
+
+    monkeypatch.setattr(nnUNetTrainer, "on_epoch_start", started)
+    monkeypatch.setattr(nnUNetTrainer, "on_epoch_end", lambda self: None)
+    monkeypatch.setattr(nnUNetTrainer, "perform_actual_validation", lambda self, *_: None)
+    run_training(
+        "940",
+        made.configuration,
+        "0",
+        f"{trainer}_1epochs_1its",
+        "testPlans",
+        pretrained_weights=str(place / "checkpoint_final.pth"),
+        device=torch.device("cpu"),
+    )
+    assert begun[0].keys() == weights.keys()
+    different = [name for name, value in begun[0].items() if not torch.equal(value, weights[name])]
+    assert all("seg_layers" in name for name in different)
+    assert {name.split(".")[0] for name in weights} >= {"encoder"}

@@ -1,0 +1,220 @@
+"""``nnunet-covid report`` through the real command on models with random weights: files, DICOM, batches, messages."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+import SimpleITK as sitk
+from box_chest import box_chest
+from reported import IDENTIFIERS, headers_of, saved, tiny_model, write_series
+
+from nnunet_covid.cli import main
+from nnunet_covid.geometry import Geometry, difference_of
+
+CPU = ["-device", "cpu", "--disable_tta"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model(tmp_path_factory.mktemp("model") / "nnUNetTrainer__nnUNetPlans__3d_fullres")
+
+
+@pytest.fixture(scope="module")
+def series(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_series(tmp_path_factory.mktemp("pacs") / "series", box_chest().image)
+
+
+@pytest.fixture(scope="module")
+def reported(model: Path, series: Path) -> Path:
+    output = series.parent / "report"
+    assert main(["report", str(series), "-m", str(model), "-o", str(output), *CPU]) == 0
+    return output
+
+
+def test_a_report_holds_page_document_maps_and_dicom(reported: Path) -> None:
+    assert sorted(path.name for path in reported.iterdir()) == [
+        "dicom", "labels.nii.gz", "lungs.nii.gz", "preview.nii.gz", "report.html", "report.json",
+    ]  # fmt: skip
+    content = json.loads((reported / "report.json").read_text())
+    labels = sitk.ReadImage(str(reported / "labels.nii.gz"))
+    chest = box_chest()
+    assert difference_of(Geometry.of_itk(labels), Geometry.of_itk(chest.image)) is None
+    voxel = float(np.prod(chest.image.GetSpacing())) / 1000
+    infected = int((sitk.GetArrayViewFromImage(labels) > 0).sum())
+    assert infected > 0
+    assert content["quantities"]["infection_ml"] == pytest.approx(infected * voxel)
+    assert content["scan"]["study_date"] == "2020-03-28"
+    assert any("no profile" in warning for warning in content["warnings"])
+    page = (reported / "report.html").read_text()
+    assert "Not a medical device" in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    assert "https://" not in page
+
+
+def test_the_segmentation_has_the_label_maps_voxels_in_their_place(reported: Path, series: Path) -> None:
+    hd = pytest.importorskip("highdicom")
+    labels = sitk.GetArrayFromImage(sitk.ReadImage(str(reported / "labels.nii.gz"))) > 0
+    segmentation = hd.seg.segread(str(reported / "dicom" / "segmentation.dcm"))
+    headers = sorted(headers_of(series), key=lambda one: one.ImagePositionPatient[2])
+    by_slice = segmentation.get_pixels_by_source_instance(
+        [one.SOPInstanceUID for one in headers], segment_numbers=[1], ignore_spatial_locations=True,
+        assert_missing_frames_are_empty=True,
+    )  # fmt: skip
+    np.testing.assert_array_equal(by_slice[..., 0] > 0, labels)
+    volume = segmentation.get_volume(segment_numbers=[1])
+    index = np.argwhere(np.asarray(volume.array)[..., 0] > 0)
+    places = volume.map_indices_to_reference(index)
+    image = box_chest().image
+    expected = [image.TransformIndexToPhysicalPoint((int(x), int(y), int(z))) for z, y, x in np.argwhere(labels)]
+    assert len(places) == len(expected)
+    np.testing.assert_allclose(
+        sorted(map(tuple, np.round(places, 3))), sorted(map(tuple, np.round(expected, 3))), atol=1e-2
+    )
+
+
+def test_the_structured_report_says_what_the_document_says(reported: Path) -> None:
+    content = json.loads((reported / "report.json").read_text())
+    found: dict[str, dict[str, float]] = {}
+
+    def walk(item: pydicom.Dataset, group: str) -> None:
+        children = list(item.get("ContentSequence", []))
+        name = next(
+            (
+                c.TextValue
+                for c in children
+                if c.ValueType == "TEXT" and c.ConceptNameCodeSequence[0].CodeValue == "112039"
+            ),
+            group,
+        )
+        for child in children:
+            if child.ValueType == "NUM":
+                value = float(child.MeasuredValueSequence[0].NumericValue)
+                found.setdefault(name, {})[child.ConceptNameCodeSequence[0].CodeMeaning] = value
+            walk(child, name)
+
+    walk(pydicom.dcmread(reported / "dicom" / "measurements.dcm"), "")
+    numbers = content["quantities"]
+    for region in numbers["regions"]:
+        assert found[region["name"]]["Volume"] == pytest.approx(region["volume_ml"], rel=1e-6)
+        assert found[region["name"]]["Infection volume inside the region"] == pytest.approx(
+            region["infection_ml"], rel=1e-6
+        )
+    for name, value in numbers["classes_ml"].items():
+        assert found[name]["Volume"] == pytest.approx(value, rel=1e-6)
+
+
+@pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="dciodvfy of Debian's dicom3tools is not installed")
+def test_the_dicom_objects_are_without_errors(reported: Path) -> None:
+    files = sorted((reported / "dicom").iterdir())
+    assert len(files) >= 3
+    for path in files:
+        done = subprocess.run(["dciodvfy", str(path)], capture_output=True, text=True, check=False)
+        assert "Error" not in done.stdout + done.stderr, f"{path.name}: {done.stdout}{done.stderr}"
+
+
+def test_pseudonymised_outputs_hold_no_identifier(model: Path, tmp_path: Path) -> None:
+    headers = {**IDENTIFIERS, "day": "20200328"}
+    key = tmp_path / "key"
+    key.write_text("0123456789abcdef0123456789abcdef")
+    dates, names = [], set()
+    for visit, day in enumerate(("20200328", "20200404")):
+        folder = write_series(tmp_path / "Mustermann" / f"visit{visit}", box_chest().image, day)
+        output = tmp_path / f"out{visit}"
+        command = ["report", str(folder), "-m", str(model), "-o", str(output), "--pseudonymise", str(key), *CPU]
+        assert main(command) == 0
+        uids = {
+            str(one.get(k))
+            for one in headers_of(folder)
+            for k in ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
+        }
+        for path in (path for path in output.rglob("*") if path.is_file()):
+            content = path.read_bytes()
+            if path.suffix == ".gz":
+                content = (
+                    sitk.GetArrayFromImage(sitk.ReadImage(str(path))).tobytes()
+                    + str(dict.fromkeys(sitk.ReadImage(str(path)).GetMetaDataKeys())).encode()
+                )
+            for text in (
+                *[v for k, v in headers.items() if k not in ("StudyTime",)],
+                day,
+                "2020-0",
+                "Mustermann",
+                "Erika",
+                "visit",
+                *uids,
+            ):
+                assert text.encode() not in content, f"{path.name} holds {text}"
+        document = json.loads((output / "report.json").read_text())
+        dates.append(np.datetime64(document["scan"]["study_date"]))
+        names.add(pydicom.dcmread(output / "dicom" / "segmentation.dcm").PatientID)
+    assert dates[1] - dates[0] == np.timedelta64(7, "D")
+    assert len(names) == 1
+
+
+def test_an_earlier_report_gives_the_change_and_a_picture(model: Path, reported: Path, tmp_path: Path) -> None:
+    folder = write_series(tmp_path / "later", box_chest().image, "20200411")
+    output = tmp_path / "out"
+    assert main(["report", str(folder), "-m", str(model), "-o", str(output), "--previous", str(reported), *CPU]) == 0
+    change = json.loads((output / "report.json").read_text())["change"]
+    assert change["days"] == 14
+    assert change["infection_ml"] == 0
+    assert "overlap of the registered lungs 1.00" in (output / "report.html").read_text()
+
+
+def test_the_series_with_most_axial_slices_is_taken_and_said(model: Path, tmp_path: Path) -> None:
+    image = box_chest().image
+    write_series(tmp_path / "scan" / "a", image[:, :, 10:20])
+    write_series(tmp_path / "scan" / "b", image)
+    write_series(tmp_path / "scan" / "scout", image[:, :, :1], ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
+    study = pydicom.dcmread(tmp_path / "scan" / "a" / "IM0000").StudyInstanceUID
+    for path in (tmp_path / "scan").rglob("IM*"):
+        ds = pydicom.dcmread(path)
+        ds.StudyInstanceUID = study
+        ds.save_as(path)
+    assert main(["report", str(tmp_path / "scan"), "-m", str(model), "-o", str(tmp_path / "out"), *CPU]) == 0
+    content = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert content["scan"]["size"] == list(image.GetSize())
+    assert any("scout" in note and "localizer" in note for note in content["scan"]["notes"])
+    assert any("not more slices" in note for note in content["scan"]["notes"])
+
+
+def test_a_batch_goes_on_past_a_damaged_scan_and_resumes(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scans = tmp_path / "scans"
+    saved(scans, box_chest()).rename(scans / "b.nii.gz")
+    shutil.copy(scans / "b.nii.gz", scans / "c.nii.gz")
+    (scans / "a.nii.gz").write_bytes((scans / "b.nii.gz").read_bytes()[:-200])
+    command = ["report", str(scans), "-m", str(model), "-o", str(tmp_path / "out"), *CPU]
+    assert main(command) == 1
+    assert "refused a.nii.gz" in capsys.readouterr().out
+    rows = (tmp_path / "out" / "reports.csv").read_text().splitlines()
+    assert [row.split(",")[:2] for row in rows[1:]] == [["a.nii.gz", "refused"], ["b", "reported"], ["c", "reported"]]
+    assert 'href="b/report.html"' in (tmp_path / "out" / "index.html").read_text()
+    before = (tmp_path / "out" / "b" / "report.json").stat().st_mtime_ns
+    shutil.rmtree(tmp_path / "out" / "c")
+    assert main(command) == 1
+    assert (tmp_path / "out" / "b" / "report.json").stat().st_mtime_ns == before
+    assert (tmp_path / "out" / "c" / "report.json").is_file()
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".png"])
+def test_two_dimensional_models_label_volumes_slice_by_slice_in_any_storage_order(tmp_path: Path, ending: str) -> None:
+    folder = tiny_model(tmp_path / "m" / "nnUNetTrainer__nnUNetPlans__2d", dims=2, folds=(0, 1), ending=ending)
+    found = []
+    for order in ("LPS", "ASL"):
+        path = tmp_path / f"{order}.nii.gz"
+        sitk.WriteImage(sitk.DICOMOrient(box_chest().image, order), str(path))
+        assert main(["report", str(path), "-m", str(folder), "-o", str(tmp_path / order), *CPU]) == 0
+        found.append(json.loads((tmp_path / order / "report.json").read_text()))
+    for key in ("infection_ml", "regions", "lung_hu", "severity", "lesions"):
+        assert found[0]["quantities"][key] == found[1]["quantities"][key]
+    assert found[0]["quantities"]["infection_ml"] > 0
+    flags = {flag["key"]: flag for flag in found[0]["flags"]}
+    assert 0 < flags["disagreement"]["value"] <= 100

@@ -1,0 +1,88 @@
+"""Two processes (gloo, CPU) learn from different images: one student, one teacher, one set of counts."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import planned
+import torch
+from torch import distributed, multiprocessing
+from torch.nn.parallel import DistributedDataParallel
+
+STEPS = 3
+
+
+def make_trainer(folder: Path) -> Any:
+    """A trainer with the same weights in every process, without any data."""
+    from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as stock
+
+    from nnunet_covid import trainers
+    from nnunet_covid.auxiliary_data.links import LinkedCases
+    from nnunet_covid.auxiliary_data.unlabelled import UnlabelledCases
+    from nnunet_covid.trainers import consistency
+
+    for name in ("raw", "preprocessed", "results"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        os.environ[f"nnUNet_{name}"] = str(folder / name)
+    stock.infer_dataset_class = lambda _: None
+    cases = UnlabelledCases(LinkedCases("images", "images", ("a", "b")), "link")
+    consistency.linked_unlabelled = lambda *_: cases
+    torch.manual_seed(0)
+    kind: Any = trainers.nnUNetTrainer_consistency_2epochs_3its
+    made = kind(
+        planned.plans(stages=3, patch=[16, 16], batch_size=4), "2d", 0, planned.dataset_json(), torch.device("cpu")
+    )
+    made.etas = [0.5, 0.5]
+    made.initialize()
+    return made
+
+
+def batch(rank: int, step: int) -> dict[str, Any]:
+    generator = torch.Generator().manual_seed(10 * step + rank)
+    images = torch.randn(2, 3, 16, 16, generator=generator)
+    target = torch.randint(0, 2, (2, 1, 16, 16), generator=generator).short()
+    return {"data": images[:, :1], "views": images[:, 1:], "target": [target, target[..., ::2, ::2]]}
+
+
+def work(rank: int, folder: Path) -> None:
+    """One of the processes."""
+    made = make_trainer(folder / str(rank))
+    distributed.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=2)
+    made.is_ddp, made.local_rank = True, rank
+    made.network = DistributedDataParallel(made.network)
+    made.loss = made._build_loss()
+    made.start_teacher()
+    made.draws = np.random.default_rng(rank)
+    made.on_train_epoch_start()
+    outputs = [made.train_step(batch(rank, step)) for step in range(STEPS)]
+    seen = made.sums.counts("seen")
+    made.on_train_epoch_end(outputs)
+    with torch.no_grad():
+        made.on_validation_epoch_start()
+        made.on_validation_epoch_end([made.validation_step(batch(rank, 99))])
+    found = {
+        "teacher": {key: value.clone() for key, value in made.network.module.state_dict().items()},
+        "student": {key: value.clone() for key, value in made._aside.state_dict().items()},
+        "counts": made.running_counts.counts,
+        "seen": seen,
+        "logged": {key: made.logger.get_value(key, step=-1) for key in ("agreement", "trusted", "student_fg_dice")},
+    }
+    torch.save(found, folder / f"{rank}.pth")
+    distributed.destroy_process_group()
+
+
+def test_every_process_has_the_same_teacher_student_and_counts(tmp_path: Path, monkeypatch: Any) -> None:
+    for name in ("raw", "preprocessed", "results"):
+        monkeypatch.setenv(f"nnUNet_{name}", "")  # restored afterwards
+    multiprocessing.spawn(work, args=(tmp_path,), nprocs=2)
+    first, second = (torch.load(tmp_path / f"{rank}.pth", weights_only=False) for rank in range(2))
+    for part in ("teacher", "student"):
+        for key, value in first[part].items():
+            assert torch.equal(value, second[part][key]), key
+    assert not torch.equal(*(next(iter(first[part].values())) for part in ("teacher", "student")))
+    assert first["seen"] != second["seen"], "each has images of its own"
+    assert first["counts"] == second["counts"] == {key: first["seen"][key] + second["seen"][key] for key in ("0", "1")}
+    assert first["logged"] == second["logged"]

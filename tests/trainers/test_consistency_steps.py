@@ -1,0 +1,209 @@
+"""Steps of ``TRAINER_consistency`` without data: the equations written out, every kind of trainer, checkpoints."""
+
+from __future__ import annotations
+
+import copy
+import math
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import planned
+import pytest
+import torch
+from PIL import Image
+
+from nnunet_covid import trainers
+from nnunet_covid.auxiliary_data.links import LinkedCases
+from nnunet_covid.auxiliary_data.unlabelled import UnlabelledCases
+from nnunet_covid.nnunet.training import unwrapped
+from nnunet_covid.semi_supervised.moving_average import states
+from nnunet_covid.trainers import consistency
+
+CPU = torch.device("cpu")
+REGIONS = {"background": 0, "infection": [1, 2], "consolidation": 2}
+
+
+@pytest.fixture
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """A trainer on a plan alone, at the beginning of its first epoch, with a teacher."""
+    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        (tmp_path / name).mkdir()
+        monkeypatch.setenv(name, str(tmp_path / name))
+    monkeypatch.setattr("nnunetv2.training.nnUNetTrainer.nnUNetTrainer.infer_dataset_class", lambda folder: None)
+    cases = UnlabelledCases(LinkedCases("images", "images", ("a", "b")), "link")
+    monkeypatch.setattr(consistency, "linked_unlabelled", lambda *_: cases)
+    no_link = {"usable_link": lambda *_: None, "general_checkpoint": lambda *_: None}
+
+    def build(name: str, labels: dict[str, Any] | None = None, *, plans: Any = None, **settings: Any) -> Any:
+        torch.manual_seed(0)
+        plans = {"stages": 6, "patch": [64, 64], **(plans or {})}
+        order = {"regions_class_order": [1, 2]} if labels == REGIONS else {}
+        description = planned.dataset_json(labels, **order)
+        configuration = "3d_fullres" if plans.get("dims") == 3 else "2d"
+        kind = type(name, (getattr(trainers, f"{name}_5epochs_4its"),), {**no_link, **settings})
+        trainer = kind(planned.plans(**plans), configuration, 0, description, CPU)
+        trainer.encoder_weights = None
+        trainer.initialize()
+        for loss in (trainer.loss, trainer.unlabelled_loss):
+            for module in loss.modules():
+                if hasattr(module, "set_counts"):
+                    module.set_counts([4, 1])
+        trainer.start_teacher()
+        trainer.draws = np.random.default_rng(0)
+        trainer.on_train_epoch_start()
+        return trainer
+
+    return build
+
+
+def batch(trainer: Any, *, labels: int = 2) -> dict[str, Any]:
+    """What the loaders give for this trainer: two labelled images and two views of two others."""
+    size = trainer.configuration_manager.patch_size
+    generator = torch.Generator().manual_seed(3)
+    found = torch.randint(0, labels, (2, *size), generator=generator).short()
+    target = consistency.loss_targets(found, trainer.label_manager, trainer._get_deep_supervision_scales())
+    images = torch.randn(2, 3, *size, generator=generator)
+    return {"data": images[:, :1], "target": target, consistency.KEY: images[:, 1:]}
+
+
+@pytest.mark.parametrize(("labels", "dims"), [(None, 2), (None, 3), (REGIONS, 2)], ids=["label maps", "3D", "regions"])
+def test_a_step_is_one_on_the_sum_of_both_losses(make: Callable[..., Any], labels: Any, dims: int) -> None:
+    """Against the equations written out: nnU-Net's own loss with an ignore label, gradients of the sum."""
+    plans = {"dims": dims, "stages": 3, "patch": [32] * dims}
+    trainer = make("nnUNetTrainer_consistency", labels, plans=plans, eta=0.6, cutmix_probability=0.0)
+    other = make("nnUNetTrainer_consistency", labels, plans=plans)
+    other.network.load_state_dict(trainer.network.state_dict())
+    data = batch(trainer, labels=3 if labels else 2)
+    teacher = copy.deepcopy(trainer._aside)
+    with torch.no_grad():  # a teacher that is not the student
+        for one in teacher.parameters():
+            one.add_(0.05 * torch.randn_like(one))
+    trainer._aside.load_state_dict(teacher.state_dict())
+    trainer._steps_seen = 3
+    weight = math.exp(-5 * (1 - 3 / 4) ** 2)  # a fifth of 20 steps is 4
+    assert trainer.weight_now == pytest.approx(weight)
+    trainer.train_step(data)
+
+    weak, strong = data[consistency.KEY][:, :1], data[consistency.KEY][:, 1:]
+    logits = teacher(weak)
+    ignored = 3 if labels else 2
+    if labels:
+        sigmoid = logits.sigmoid()
+        sure = ((sigmoid > 0.6) | (sigmoid < 0.4)).all(1)
+        found = torch.where(sigmoid[:, 1] > 0.5, 2, torch.where(sigmoid[:, 0] > 0.5, 1, 0))
+    else:
+        largest, found = logits.softmax(1).max(1)
+        sure = largest > 0.6
+    assert 0 < sure.float().mean() < 1
+    found = torch.where(sure, found, ignored).short()
+    target = consistency.loss_targets(found, trainer.classes.manager, other._get_deep_supervision_scales())
+    own, unlabelled = other.loss(other.network(data["data"]), data["target"]), other.unlabelled_loss
+    (own + weight * unlabelled(other.network(strong), target)).backward()
+    torch.nn.utils.clip_grad_norm_(other.network.parameters(), 12)
+    other.optimizer.step()
+    for (name, a), b in zip(trainer.network.named_parameters(), other.network.parameters(), strict=True):
+        torch.testing.assert_close(a, b, msg=name)
+    for a, b, student in zip(states(trainer._aside), states(teacher), states(unwrapped(trainer.network)), strict=True):
+        torch.testing.assert_close(a, 0.99 * b + 0.01 * student)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "InfNetTrainer",
+        "InfNetRes2NetScratchTrainer",
+        "SSANetReweightedTrainer",
+        "CollaborativeTrainerNoGeneralLoss",
+        "UNetPretrainedScratchTrainer",
+        "nnUNetTrainerNoDeepSupervision",
+    ],
+)
+def test_trainers_of_every_kind_take_a_step_and_validate(name: str, make: Callable[..., Any]) -> None:
+    trainer = make(f"{name}_consistency", eta=0.0, copy_paste=True)
+    before = [one.clone() for one in states(trainer._aside)]
+    result = trainer.train_step(batch(trainer))
+    assert np.isfinite(result["loss"])
+    assert trainer.sums.trusted() == 1.0
+    assert np.isfinite(trainer.sums.loss())
+    assert any(not torch.equal(a, b) for a, b in zip(before, states(trainer._aside), strict=True))
+    assert trainer._aside(torch.zeros(1, 1, 64, 64)).shape == (1, 2, 64, 64)
+    with torch.no_grad():
+        trainer.on_validation_epoch_start()
+        found = trainer.validation_step(batch(trainer))
+    assert found["tp_hard"].shape == found["student_tp_hard"].shape == (1,)
+
+
+def test_class_weights_are_those_of_running_counts_and_a_class_never_trusted_is_warned_of(
+    make: Callable[..., Any],
+) -> None:
+    trainer = make("nnUNetTrainer_consistency", eta=1.0)
+    said: list[str] = []
+    trainer.print_to_log_file = lambda *lines, **_: said.extend(map(str, lines))
+    data = batch(trainer)
+    trainer.on_train_epoch_end([trainer.train_step(data)])
+    assert any("WARNING: no voxel of infection was trusted" in line for line in said)
+    labels = data["target"][0]
+    shares = [float((labels == value).float().mean()) for value in (0, 1)]
+    trainer.current_epoch = 1
+    trainer.on_train_epoch_start()
+    (module,) = consistency.cross_entropies(trainer.unlabelled_loss)
+    torch.testing.assert_close(module.weight, torch.tensor([1 / (2 * share) for share in shares]))
+    assert consistency.cross_entropies(trainer.loss)[0].weight is None, "the labelled loss stays the trainer's own"
+
+
+def test_a_checkpoint_continues_with_teacher_student_counts_and_ramp(make: Callable[..., Any], tmp_path: Path) -> None:
+    trainer = make("nnUNetTrainer_consistency")
+    trainer.on_train_epoch_end([trainer.train_step(batch(trainer))])
+    teacher = copy.deepcopy(trainer._aside.state_dict())
+    student = copy.deepcopy(trainer.network.state_dict())
+    for value, other in zip(teacher.values(), student.values(), strict=True):
+        assert value.shape == other.shape
+    trainer.save_checkpoint(str(tmp_path / "checkpoint.pth"))
+    for key, value in student.items():
+        assert torch.equal(trainer.network.state_dict()[key], value), "saving changes nothing"
+    kept = torch.load(tmp_path / "checkpoint.pth", weights_only=False)
+    assert kept["trainer_name"] == "nnUNetTrainer"
+
+    again = make("nnUNetTrainer_consistency")
+    again._aside = None
+    again.load_checkpoint(str(tmp_path / "checkpoint.pth"))
+    for key, value in teacher.items():
+        assert torch.equal(again.network.state_dict()[key], value)
+    assert again.running_counts.counts == trainer.running_counts.counts
+    again.on_train_epoch_start()
+    for key, value in student.items():
+        assert torch.equal(again.network.state_dict()[key], value)
+        assert torch.equal(again._aside.state_dict()[key], teacher[key])
+    assert again.current_epoch == 1
+    assert again.weight_now == pytest.approx(1.0), "four of the four steps of the ramp-up are done"
+
+
+def test_the_picture_of_a_training_holds_nnunets_curves_and_ours(make: Callable[..., Any], tmp_path: Path) -> None:
+    trainer = make("nnUNetTrainer_consistency")
+    with torch.no_grad():
+        for epoch in range(2):
+            trainer.current_epoch = epoch
+            trainer.logger.log("mean_fg_dice", 0.5, epoch)
+            for key in consistency.LOGGED:
+                trainer.logger.log(key, [0.5] if key == "trusted_per_class" else float("nan"), epoch)
+    theirs = np.full((50, 660, 3), 9, np.uint8)
+    trainer._draw(lambda folder: Image.fromarray(theirs).save(Path(folder) / "progress.png"), str(tmp_path))
+    with Image.open(tmp_path / "progress.png") as whole:
+        pixels = np.asarray(whole)
+    assert np.array_equal(pixels[:50], theirs)
+    assert pixels.shape[1] == 660
+    assert len(np.unique(pixels[50:].reshape(-1, 3), axis=0)) > 3, "ours are drawn below"
+
+
+def test_the_suffix_stands_behind_the_name_and_before_lengths() -> None:
+    for base in ("nnUNetTrainer", "InfNetTrainer"):
+        kind = getattr(trainers, f"{base}_consistency_20epochs_50its_seed1")
+        assert issubclass(kind, getattr(trainers, f"{base}_consistency"))
+        assert kind.plain_name == base
+        for one in (kind, getattr(trainers, f"{base}_consistency")):
+            assert pickle.loads(pickle.dumps(one)) is one
+        with pytest.raises(AttributeError):
+            getattr(trainers, f"{base}_20epochs_consistency")
