@@ -66,7 +66,7 @@ def draw(found: dict[tuple[str, str], str], output: Path) -> None:
             axes.add_patch(square)
             axes.text(column + 0.47, row + 0.47, SIGNS[outcome], ha="center", va="center", fontsize=12)
     axes.set(xlim=(0, len(FAMILIES)), ylim=(len(FEATURES), 0))
-    names = [name.replace(", ", ",\n") for name in FAMILIES.values()]
+    names = [name.replace(" ", "\n") for name in FAMILIES.values()]
     axes.set_xticks([c + 0.47 for c in range(len(FAMILIES))], names)
     axes.set_yticks([r + 0.45 for r in range(len(FEATURES))], FEATURES)
     axes.xaxis.tick_top()
