@@ -6,8 +6,15 @@ machine does falls on all alike, and the median over rounds counts.
     python benchmarks/step_cost.py PLANS.json 2d --trainers nnUNetTrainer InfNetTrainer [--device cuda]
     python benchmarks/step_cost.py PLANS.json 2d --trainers CollaborativeTrainer [--unlabelled | --predict]
 
+    python benchmarks/step_cost.py PLANS.json 2d --trainers nnUNetTrainer_consistency [--device cuda]
+
+A step of `nnunet-covid pretrain` with a trainer's network is measured as pretrain:TRAINER, with masks drawn before, by
+the processes that load patches too:
+
+    python benchmarks/step_cost.py PLANS.json 2d --trainers nnUNetTrainer pretrain:nnUNetTrainer
+
 CollaborativeTrainer gets a batch of images of other diseases as large as the COVID batch, and with --unlabelled one of
-unlabelled images.
+unlabelled images. A trainer with ``_consistency`` gets both views of as many unlabelled images.
 """
 
 from __future__ import annotations
@@ -28,6 +35,7 @@ from pathlib import Path
 from typing import Any
 
 BASELINE = "nnUNetTrainer"
+PRETRAIN = "pretrain:"
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 DATASET = {"channel_names": {"0": "x"}, "labels": {"background": 0, "infection": 1}, "file_ending": ".png"}
 
@@ -38,13 +46,19 @@ def make_trainer(name: str, plans_file: Path, configuration: str, device_name: s
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
         os.environ[variable] = folder
+    import numpy as np
     import torch
     from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as stock
 
     from nnunet_covid import trainers
+    from nnunet_covid.auxiliary_data.links import LinkedCases
+    from nnunet_covid.auxiliary_data.unlabelled import UnlabelledCases
+    from nnunet_covid.trainers import consistency
 
     stock.infer_dataset_class = lambda folder: None
-    no_data = {"usable_link": lambda *_: None, "general_checkpoint": lambda *_: None}
+    cases = LinkedCases("images", "images", ("a", "b"))
+    consistency.linked_unlabelled = lambda *_: UnlabelledCases(cases, "link")
+    no_data = {"usable_link": lambda *_: None, "general_checkpoint": lambda *_: None, "unlabelled_images": cases}
     kind = type(name, (getattr(trainers, f"{name}_1epochs"),), no_data)
     plans = {**json.loads(plans_file.read_text()), "continue_training": False}
     trainer = kind(plans, configuration, 0, DATASET, torch.device(device_name))
@@ -52,6 +66,10 @@ def make_trainer(name: str, plans_file: Path, configuration: str, device_name: s
     trainer.initialize()
     if hasattr(trainer, "reweighted"):
         trainer.reweighted.set_counts([4, 1])
+    if isinstance(trainer, consistency.Consistency):
+        trainer.start_teacher()
+        trainer.draws = np.random.default_rng(0)
+        trainer.on_train_epoch_start()
     return trainer
 
 
@@ -78,7 +96,30 @@ def random_batch(trainer: Any, *, unlabelled: bool = False) -> Callable[[], dict
         batch["other"] = torch.randn(shape)
     if getattr(trainer, "uses_relations", False) and unlabelled:
         batch["unlabelled"] = torch.randn(shape)
+    if hasattr(trainer, "unlabelled_loss"):
+        batch["views"] = torch.randn(shape[0], 2, *shape[2:])
     return lambda: {**batch, "target": [t.clone() for t in target]}
+
+
+def pretraining_step(trainer: Any) -> Callable[[], Any]:
+    """A step of pre-training on random images."""
+    from types import SimpleNamespace
+
+    import torch
+
+    from nnunet_covid.pretraining.autoencoder import Autoencoder
+    from nnunet_covid.pretraining.masking import block_mask
+    from nnunet_covid.pretraining.options import PretrainingOptions
+    from nnunet_covid.pretraining.steps import Pretraining
+
+    options, manager = PretrainingOptions(), trainer.configuration_manager
+    images = random_batch(trainer)()["data"]
+    autoencoder = Autoencoder(bare_network(trainer), manager, 1, skips=options.skips).to(trainer.device)
+    mask = block_mask(len(images), manager.patch_size, autoencoder.stride, options.mask_share, torch.Generator())
+    batches: Any = SimpleNamespace(options=options)
+    compiled = trainer._do_i_compile()
+    learning = Pretraining(autoencoder, batches, [True], Path(), trainer.device, compiled=compiled)
+    return lambda: learning.step(images, mask)
 
 
 def measure(
@@ -93,7 +134,7 @@ def measure(
     """Seconds of each step, split into its parts, and peak memory in MiB beyond the idle trainer."""
     import torch
 
-    trainer = make_trainer(name, plans_file, configuration, device_name)
+    trainer = make_trainer(name.removeprefix(PRETRAIN), plans_file, configuration, device_name)
     device = trainer.device
     batch = random_batch(trainer, unlabelled=what == "unlabelled")
     trainer.network.train()
@@ -109,6 +150,8 @@ def measure(
         trainer.network.eval()
         trainer.set_deep_supervision_enabled(False)
     action = predict if what == "predict" else step
+    if name.startswith(PRETRAIN):
+        action = pretraining_step(trainer)
     idle = peak_memory(device)
     seconds = []
     for _ in range(steps + 1):

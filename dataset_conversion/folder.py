@@ -6,6 +6,7 @@ Which files belong together, which patient each image shows, and what the values
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -16,6 +17,7 @@ from typing import Any
 from nnunet_covid import raw_dataset as raw
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import some_of
+from nnunet_covid.label_maps import MOST_CLASSES, distinct_values, listed_values
 
 INFO = raw.DatasetInfo(
     number=599,
@@ -282,13 +284,26 @@ def _recognised_scheme(cases: Sequence[raw.SourceCase], source: Path) -> raw.Cla
 
     Masks that cannot be read are passed over: the conversion names them, together with the images.
     """
-    found: set[Any] = set()
+    files_of: dict[int, list[str]] = defaultdict(list)
     for mask in (case.mask for case in cases if case.mask is not None):
         with suppress(raw.UnusableFile):
-            voxels = raw.read_grey(mask) if raw.is_picture(mask) else raw.read_voxels(mask, is_mask=True)
-            found.update(raw.distinct_values(voxels))
-    foreground = sorted(found - {0})
-    if len(foreground) > 1:
-        message = f"the masks of {source} hold the values {raw.listed_values(foreground)}; name each class NAME=VALUE"
-        raise UserError(message, about="label")
-    return _scheme({"infection": int(foreground[0]) if foreground else 1})
+            values = raw.read_grey(mask) if raw.is_picture(mask) else raw.read_voxels(mask, is_mask=True)
+            for value in set(distinct_values(raw.whole_labels(values, mask))) - {0}:
+                files_of[value].append(mask.name)
+    if len(files_of) > 1:
+        raise UserError(_unnamed_values(files_of, source), about="label")
+    return _scheme({"infection": min(files_of, default=1)})
+
+
+def _unnamed_values(files_of: Mapping[int, Sequence[str]], source: Path) -> str:
+    """That the masks hold several values, and what to do; from values and the files that hold them."""
+    values = sorted(files_of)
+    message = f"the masks of {source} hold the values {listed_values(values)}"
+    if lossy := sorted({name for names in files_of.values() for name in names if raw.is_lossy(Path(name))}):
+        return f"{message}; JPEG changes values: export {some_of(lossy, 3)} as PNG, or name each class NAME=VALUE"
+    if len(values) > MOST_CLASSES:
+        return f"{message}, as images do; put the masks into masks, or name the folder that holds them"
+    if len({tuple(names) for names in files_of.values()}) > 1:
+        message += " (" + "; ".join(f"{value} in {some_of(files_of[value], 2)}" for value in values) + ")"
+    unlabelled = "; where -1 marks what is not labelled, ignore=-1" if -1 in values else ""
+    return f"{message}; name each class NAME=VALUE{unlabelled}"

@@ -7,15 +7,17 @@ label maps of a data set are listed and read in :mod:`nnunet_covid.nnunet.datase
 from __future__ import annotations
 
 import json
+import numbers
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from nnunet_covid.errors import UserError
-from nnunet_covid.files import stays_below
 
 BACKGROUND = "background"
 IGNORE = "ignore"
+IMAGES = ("channel_names", "file_ending")
+"""What the document says of images."""
 GUIDED_KEY = "nnunet_covid_guided"
 """Entry of a guided data set that says how its last channel, the infection map, was made."""
 UNTOUCHED = "nonorm"
@@ -25,24 +27,56 @@ Labels = Mapping[str, int | Sequence[int]]
 """The entry ``labels``: a value per name, or several for a region."""
 
 
-def read_dataset_json(path: Path) -> dict[str, Any]:
-    """The content of a dataset.json.
+def read_dataset_json(path: Path, *, needed: Sequence[str] = ()) -> dict[str, Any]:
+    """The content of a dataset.json, of which labels, channels and file ending are what nnU-Net expects.
+
+    Args:
+        path: The file.
+        needed: Entries that it must have beside the labels, ``channel_names`` or ``file_ending``.
 
     Raises:
-        UserError: If the file cannot be read, has no labels, or its ``file_ending`` would lead to other folders.
+        UserError: If the file cannot be read, an entry is missing or has another form.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as e:
         raise UserError(f"{path}: cannot be read ({e.strerror})") from e
     except ValueError as e:
-        raise UserError(f"{path}: is not valid JSON ({e})") from e
+        raise UserError(f"{path}: is not valid JSON ({e}); write it again") from e
     if not isinstance(content, dict) or not isinstance(content.get("labels"), dict):
-        raise UserError(f"{path}: has no 'labels'")
-    ending = content.get("file_ending", ".png")
-    if not stays_below(ending, one_name=True):
-        raise UserError(f"{path}: the 'file_ending' {ending!r} is none; write one such as .nii.gz or .png")
+        raise UserError(f"{path}: has no 'labels'; it must name each class and its value, as background and 0")
+    if fault := _fault_of(content, needed):
+        raise UserError(f"{path}: {fault}")
     return content
+
+
+def _fault_of(content: Mapping[str, Any], needed: Sequence[str]) -> str | None:
+    """What is wrong with the entries, with the remedy."""
+    present = {*content, *(["channel_names"] if "modality" in content else [])}
+    if missing := [name for name in needed if name not in present]:
+        return f"is incomplete, it has no {missing[0]!r}; convert the data set again, or write it there"
+    labels = content["labels"]
+    if labels and all(name.isdecimal() and isinstance(value, str) for name, value in labels.items()):
+        name, value = next(iter(labels.items()))
+        return f"names and values of 'labels' are swapped; write {json.dumps({value: int(name)})}, not the reverse"
+    try:
+        label_values(labels)
+        ignore_label(labels)
+    except UserError as e:
+        return str(e)
+    channels = content.get("channel_names", content.get("modality"))
+    if channels is not None and not _are_channels(channels):
+        return f'\'channel_names\' is {channels!r}; it must be {{"0": NAME, "1": NAME}} and so on, as {{"0": "CT"}}'
+    ending = content.get("file_ending", ".")
+    if not (isinstance(ending, str) and ending.startswith(".")):
+        return f"'file_ending' is {ending!r}; it must be the ending of the images with its dot, as \".nii.gz\""
+    return None
+
+
+def _are_channels(names: object) -> bool:
+    if not (isinstance(names, dict) and names and all(isinstance(name, str) for name in names.values())):
+        return False
+    return all(number.isdecimal() for number in names)
 
 
 def label_values(labels: Labels) -> dict[str, tuple[int, ...]]:
@@ -102,10 +136,8 @@ def lung_mask_channel(dataset_json: Mapping[str, Any]) -> int | None:
 
 def _as_values(name: str, value: object) -> tuple[int, ...]:
     parts: list[Any] = list(value) if isinstance(value, (list, tuple)) else [value]
-    try:
-        numbers = tuple(int(v) for v in parts)
-    except (TypeError, ValueError):
-        numbers = ()
-    if not numbers:
-        raise UserError(f"label '{name}': {value!r} is neither an integer nor a list of integers")
-    return numbers
+    if not parts or not all(isinstance(part, numbers.Integral) and not isinstance(part, bool) for part in parts):
+        raise UserError(
+            f"label '{name}' is {value!r}, but must be a whole number, or several in brackets; write it without quotes"
+        )
+    return tuple(int(part) for part in parts)

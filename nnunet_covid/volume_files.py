@@ -78,7 +78,9 @@ class Header:
 def data_files(path: Path) -> tuple[Path, ...]:
     """The files behind a header that lie beside it; empty for a file that holds its voxels itself."""
     header = _header(path)
-    return header.data if isinstance(header, Header) else ()
+    if isinstance(header, Header):
+        return header.data
+    return _image_of_pair(path) if header and path.name.lower().endswith(".hdr") else ()
 
 
 def header_fault(path: Path) -> str | None:
@@ -180,10 +182,7 @@ def _nifti(path: Path) -> Header | str | None:
     shown = min(count, 3)
     unit = {1: 1000.0, 3: 0.001}.get(raw[123] & 7, 1.0)  # metres, micrometres
     spacing = tuple(unit * size for size in struct.unpack_from(f"{order}3f", raw, 80)[:shown])
-    data: tuple[Path, ...] = ()
-    if magic == b"ni1":
-        images = [path.with_name(path.name[:-4] + ending) for ending in (".img", ".img.gz", ".IMG")]
-        data = tuple(image for image in images if image.exists())[:1] or (images[0],)
+    data = _image_of_pair(path) if magic == b"ni1" else ()
     plain = data and not data[0].name.lower().endswith(".gz")
     kind, bits = struct.unpack_from(f"{order}2h", raw, 70)
     if kind in NIFTI_COMPLEX:
@@ -201,6 +200,11 @@ def _nifti(path: Path) -> Header | str | None:
     begin = struct.unpack_from(f"{order}f", raw, 108)[0]
     floats = (order + NIFTI_FLOATS[kind], int(begin)) if kind in NIFTI_FLOATS and math.isfinite(begin) else None
     return Header("pixdim", spacing, axes, fields, data, size, NIFTI_SEVERAL.get(kind, 1), floats)
+
+
+def _image_of_pair(path: Path) -> tuple[Path, ...]:
+    images = [path.with_name(path.name[:-4] + ending) for ending in (".img", ".img.gz", ".IMG")]
+    return tuple(image for image in images if image.exists())[:1] or (images[0],)
 
 
 def _meta_image(path: Path) -> Header | str | None:

@@ -20,9 +20,9 @@ def test_labels_and_regions_keep_their_order_and_foreground_leaves_background_an
     assert not d.has_regions({"background": 0, "lesion": [2], "ignore": [3]})
 
 
-@pytest.mark.parametrize("value", ["two", [], None, ["a"]])
+@pytest.mark.parametrize("value", ["two", "1", [], None, ["a"], 1.5, True])
 def test_values_that_are_no_integers_are_refused(value: object) -> None:
-    with pytest.raises(UserError, match="neither an integer nor a list"):
+    with pytest.raises(UserError, match="must be a whole number"):
         d.label_values({"background": 0, "lesion": value})  # type: ignore[dict-item]
 
 

@@ -37,6 +37,7 @@ TRAINERS: dict[str, str] = {
     "UNetPretrainedSlowEncoderTrainer": "unet_timm",
     "UNetPretrainedLite1Trainer": "unet_timm",
     "UNetPretrainedLite2Trainer": "unet_timm",
+    "UNetWarmUpTrainer": "warm_up",
     "CollaborativeTrainer": "collaborative",
     "CollaborativeSumTrainer": "collaborative",
     "CollaborativeTrainerNoUnlabelled": "collaborative",

@@ -31,7 +31,7 @@ from nnunet_covid.dataset_json import foreground_values
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import remove_abandoned, writable_folder, write_json
 from nnunet_covid.nnunet.cases import CaseFiles, list_cases
-from nnunet_covid.nnunet.dataset import RawDataset, open_raw_dataset, read_images
+from nnunet_covid.nnunet.dataset import RawDataset, check_header, open_raw_dataset, read_images
 from nnunet_covid.nnunet.preprocess import VOXELS, Preprocessing, is_current, preprocess_cases
 
 SEED = 12345
@@ -73,7 +73,11 @@ def read_sources(
         UserError: If one of them cannot be linked.
     """
     sources = [_labelled_source(covid, open_raw_dataset(other), lesion_names) for other in others]
-    return sources if unlabelled is None else [*sources, _unlabelled_source(covid, unlabelled, at_most)]
+    if unlabelled is not None:
+        sources.append(_unlabelled_source(covid, unlabelled, at_most))
+    for path in (path for source in sources for case in source.cases for path in case.all_files):
+        check_header(path)
+    return sources
 
 
 def _labelled_source(covid: PlannedDataset, dataset: RawDataset, lesion_names: Sequence[str]) -> Source:

@@ -12,10 +12,11 @@ from typing import Any
 
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunet_covid.dataset_json import channel_names, read_dataset_json
+from nnunet_covid.dataset_json import IMAGES, channel_names, read_dataset_json
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import stays_below, write_json
 from nnunet_covid.nnunet.dataset import dataset_name, nnunet_folder
+from nnunet_covid.nnunet.models import read_plans
 from nnunet_covid.nnunet.preprocess import Preprocessing, is_preprocessed
 
 
@@ -80,8 +81,8 @@ def open_planned(number_or_name: str, plans_name: str) -> PlannedDataset:
         raise UserError(
             f"{plans} does not exist; run nnUNetv2_plan_and_preprocess -d {number} first, or name other plans"
         )
-    dataset_json = read_dataset_json(folder / "dataset.json")
-    return PlannedDataset(name, folder, PlansManager(str(plans)), dataset_json)
+    dataset_json = read_dataset_json(folder / "dataset.json", needed=IMAGES)
+    return PlannedDataset(name, folder, read_plans(plans), dataset_json)
 
 
 @dataclass(frozen=True)

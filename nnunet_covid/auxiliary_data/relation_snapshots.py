@@ -12,7 +12,7 @@ import torch
 
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import files_in, replacing
-from nnunet_covid.nnunet.dataset import fold_folders
+from nnunet_covid.nnunet.models import fold_folders
 
 FOLDER = "relations"
 _FILE = re.compile(r"epoch_(\d+)\.npz")

@@ -12,7 +12,6 @@ are dropped by whoever copies the tensors alone. A calibrated network refuses we
 
 from __future__ import annotations
 
-import json
 from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -22,7 +21,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from numpy.typing import NDArray
 
 from nnunet_covid.calibration.fit import Calibration
@@ -32,7 +30,8 @@ from nnunet_covid.errors import UserError
 from nnunet_covid.evaluation.labels import LabelScheme, scheme_of_labels
 from nnunet_covid.files import environment_folder, files_in, replacing, some_of
 from nnunet_covid.header_claims import read_probabilities
-from nnunet_covid.nnunet.dataset import Split, fold_folders, read_labels, read_splits, require_trained_model
+from nnunet_covid.nnunet.dataset import Split, read_labels, read_splits
+from nnunet_covid.nnunet.models import fold_folders, read_plans, require_trained_model
 
 SUFFIX = "_calibrated"
 """Of the trainer that a calibrated checkpoint names."""
@@ -107,8 +106,8 @@ def open_validation(
         UserError: If anything is missing, a case occurs twice, or a fold was trained on one of its cases.
     """
     folds = trained_folds(model, checkpoint)
-    plans = json.loads((model / "plans.json").read_text(encoding="utf-8"))
-    dataset_json = read_dataset_json(model / "dataset.json")
+    manager = read_plans(model / "plans.json")
+    plans, dataset_json = manager.plans, read_dataset_json(model / "dataset.json")
     preprocessed = environment_folder("nnUNet_preprocessed")
     if references is None:
         if preprocessed is None:
@@ -129,7 +128,6 @@ def open_validation(
     missing = [case.reference.name for case in found if not case.reference.is_file()]
     if missing:
         raise UserError(f"{references} lacks the references {some_of(missing)}")
-    manager = PlansManager(plans)
     return Validation(
         found,
         tuple(fold / checkpoint for fold in folds),

@@ -40,6 +40,7 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
     "link": ("collaborative", "link other diseases and unlabelled images to a COVID data set for CollaborativeTrainer"),
     "relations": ("collaborative", "draw the relation matrices that CollaborativeTrainer has kept"),
     "report": ("report", "report on CT scans: millilitres, per cent, severity, pictures, DICOM objects, change"),
+    "serve": ("serve", "receive CT series over DICOM, report on each, send the results back"),
     "profile": ("report", "tell what is usual for a model, so that reports can say what lies far from it"),
     "demo": ("demo", "run the whole pipeline on a synthetic data set"),
 }

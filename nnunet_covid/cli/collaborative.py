@@ -14,7 +14,7 @@ from nnunet_covid.errors import UserError
 from nnunet_covid.figures.relations import draw_relations
 from nnunet_covid.nnunet.dataset import dataset_name
 
-LINK = """Link data of other lung diseases, and unlabelled images, to a COVID data set for CollaborativeTrainer.
+LINK = """Link data of other lung diseases, and unlabelled images, to a COVID data set, for training.
 
 nnunet-covid link -d 501 -a 521 -c 2d               effusion slices beside COVID slices
 nnunet-covid link -d 501 -a 520 -a 521              two data sets, every pre-processed configuration
@@ -25,7 +25,8 @@ nnunet-covid link -d 501 --remove
 The linked images are pre-processed by nnU-Net with the COVID data set's plans, which are moved to the other data set
 under a name of their own (PLANS_from_DATASET): that data set's own plans and data stay as they are. An interrupted
 link goes on where it stopped; linking more adds to what is there. Then train with nnU-Net's own command:
-nnUNetv2_train 501 2d 0 -tr CollaborativeTrainer
+nnUNetv2_train 501 2d 0 -tr CollaborativeTrainer         (with data of another disease)
+nnUNetv2_train 501 2d 0 -tr nnUNetTrainer_consistency    (with unlabelled images alone, and any trainer's name)
 """
 RELATIONS = """\
 Draw the relation matrices that a training with CollaborativeTrainer has kept, and their differences over time.

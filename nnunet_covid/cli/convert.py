@@ -190,7 +190,7 @@ def _positive(text: str) -> int:
 
 def _label(text: str) -> tuple[str, int]:
     name, separator, value = text.partition("=")
-    if not (name and separator and value.isdigit()):
+    if not (name and separator and re.fullmatch(r"-?[0-9]+", value)):
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE with a whole number")
     return name, int(value)
 

@@ -2,6 +2,7 @@
 
 nnunet-covid demo                       in ./nnunet_covid_demo, on a GPU if there is one
 nnunet-covid demo -o FOLDER --seed 1    another folder, other slices
+nnunet-covid demo --report              volumes, and reports on a patient's two visits; needs nnunet_covid[dicom]
 
 Every step after the first is one of the commands of a real project, and is shown before it runs. A demo that was
 interrupted goes on where it stopped when it is started again with the same options.
@@ -15,6 +16,8 @@ from pathlib import Path
 
 from nnunet_covid.cli.arguments import add_device
 from nnunet_covid.demo.pipeline import Demo, Settings, StepFailed
+from nnunet_covid.demo.visits import ReportDemo, ReportSettings
+from nnunet_covid.report.dicom_objects import dicom_extra
 from nnunet_covid.startup import chosen_device
 
 NUMBERS = {
@@ -28,22 +31,27 @@ NUMBERS = {
 
 def add_demo_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of ``nnunet-covid demo``."""
-    add, default = parser.add_argument, Settings()
+    add, default, volumes = parser.add_argument, Settings(), ReportSettings()
+    add("--report", action="store_true", help="train on volumes and report on two visits")
     text = "where everything goes (default: ./%(default)s)"
     add("-o", "--output", type=Path, metavar="FOLDER", default=Path("nnunet_covid_demo"), help=text)
     add_device(parser)
     add("--seed", type=int, default=default.seed, help="other slices (default: %(default)s)")
-    for name, text in NUMBERS.items():
-        add(f"--{name}", type=int, default=getattr(default, name), metavar="N", help=f"{text} (default: %(default)s)")
-    add("--pixel", type=float, default=default.pixel, metavar="MM", help="size of a pixel (default: %(default)s mm)")
+    for name, text in {**NUMBERS, "pixel": "size of a pixel, mm"}.items():
+        usual, other = getattr(default, name), getattr(volumes, name)
+        text += f" (default: {usual}" + (f"; {other} with --report)" if other != usual else ")")
+        add(f"--{name}", type=type(usual), metavar="MM" if name == "pixel" else "N", help=text)
 
 
 def demo(args: argparse.Namespace) -> int:
     """Run the demo; status 1 if one of its steps failed."""
-    chosen = {name: getattr(args, name) for name in (*NUMBERS, "pixel", "seed")}
-    settings = Settings(**chosen, device=chosen_device(args.device))
+    given = {name: getattr(args, name) for name in (*NUMBERS, "pixel", "seed") if getattr(args, name) is not None}
+    kind, settings_of = (ReportDemo, ReportSettings) if args.report else (Demo, Settings)
+    if args.report:
+        dicom_extra()
+    settings = settings_of(**given, device=chosen_device(args.device))
     try:
-        Demo(args.output, settings, tell=lambda line: print(line, flush=True)).run()
+        kind(args.output, settings, tell=lambda line: print(line, flush=True)).run()
     except StepFailed as e:
         print("\n".join(e.last_lines), file=sys.stderr)
         print(f"error: {e}", file=sys.stderr)

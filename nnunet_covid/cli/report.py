@@ -76,7 +76,7 @@ def report(args: argparse.Namespace) -> int:
         raise UserError(f"{args.output} exists already; name a new folder or delete it")
     pseudonyms = Pseudonymiser.of_file(args.pseudonymise) if args.pseudonymise else None
     scan = read_scan(args.scan, args.series) if alone else None
-    model, profile = _open(args)
+    model, profile = open_model(args)
     extras = Extras(_volume(args.lungs), _volume(args.lobes), args.previous, profile, pseudonyms)
     bar = partial(tqdm, desc="label", unit="piece", leave=False, disable=None)
     if scan is not None:
@@ -104,7 +104,8 @@ def report(args: argparse.Namespace) -> int:
     return 1 if refused else 0
 
 
-def _open(args: argparse.Namespace) -> tuple[ReportModel, Profile | None]:
+def open_model(args: argparse.Namespace) -> tuple[ReportModel, Profile | None]:
+    """The model that the arguments name, and its profile."""
     use = {"folds": args.folds, "checkpoint": args.checkpoint, "device": args.device}
     trained = TrainedModel(args.model, **use, mirroring=not args.disable_tta)
     profile = read_profile(args.model, ReportModel(trained).facts().digest)

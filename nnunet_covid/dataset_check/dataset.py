@@ -12,7 +12,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from nnunet_covid.dataset_json import channel_names, label_values, read_dataset_json
+from nnunet_covid.dataset_json import IMAGES, channel_names, label_values, read_dataset_json
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import files_in
 from nnunet_covid.geometry import Turn
@@ -77,11 +77,8 @@ def open_dataset(number_or_name: str) -> CheckedDataset:
         UserError: If there is no such data set, or a document or the images are missing or damaged.
     """
     folder = raw_dataset_folder(number_or_name)
-    description = read_dataset_json(folder / "dataset.json")
-    try:
-        ending, names = description["file_ending"], channel_names(description)
-    except KeyError as e:
-        raise UserError(f"{folder / 'dataset.json'} is incomplete, it has no {e}; convert the data set again") from e
+    description = read_dataset_json(folder / "dataset.json", needed=IMAGES)
+    ending, names = description["file_ending"], channel_names(description)
     found = [(part, case) for part in Part for case in _cases(folder, part, ending, len(names))]
     if not found:
         raise UserError(f"{folder} holds no images named CASE_0000{ending}")

@@ -119,6 +119,11 @@ class Demo:
         self._done: dict[str, float] = {}
         self._mean_dice: float | None = None
 
+    @property
+    def dataset(self) -> int:
+        """Number of the data set."""
+        return DATASET
+
     def steps(self) -> list[Step]:
         """All steps in order."""
         s = self.settings
@@ -187,7 +192,7 @@ class Demo:
     def _plan(self) -> None:
         """Step 3: fingerprint, plans and pre-processed data."""
         processes = () if self.settings.device == "cuda" else ("-np", 1, "-npfp", 1)
-        arguments = ("-d", DATASET, "-c", "2d", "--verify_dataset_integrity", *processes)
+        arguments = ("-d", self.dataset, "-c", "2d", "--verify_dataset_integrity", *processes)
         self._run("plan", "nnUNetv2_plan_and_preprocess", *arguments)
         if self.settings.configuration != "2d":
             add_light_configuration(self.plans)
@@ -196,7 +201,7 @@ class Demo:
         """Step 4: fold 0, from the last checkpoint if there is one."""
         s = self.settings
         resume = ("--c",) if any(self.model.glob(f"fold_{FOLD}/checkpoint_*.pth")) else ()
-        arguments = (DATASET, s.configuration, FOLD, "-tr", s.trainer, "-device", s.device, *resume)
+        arguments = (self.dataset, s.configuration, FOLD, "-tr", s.trainer, "-device", s.device, *resume)
         # no worker processes: starting them takes longer than they save. The variable breaks planning, so only here
         extra = {} if s.device == "cuda" else {"nnUNet_n_proc_DA": "0"}
         lines = EpochLines(s.epochs, lambda line: self._tell(f"      {line}"))

@@ -184,7 +184,8 @@ def read_pair(source: EvaluationInput, case: str) -> tuple[Any, Any, Geometry | 
         if unknown := unknown_values(labels, source.scheme.known_values):
             listed = ", ".join(map(str, sorted(unknown)[:5]))
             known = ", ".join(map(str, sorted(source.scheme.known_values)))
-            raise UserError(f"{path}: holds the value(s) {listed}, which the labels do not name (known: {known})")
+            fault = f"holds the value(s) {listed}, which the labels do not name (known: {known})"
+            raise UserError(f"{path}: {fault}; save it with these values, or name its own")
     return prediction, reference, geometry
 
 

@@ -24,18 +24,16 @@ from nnunet_covid.errors import UserError, reason_of
 from nnunet_covid.files import is_whole
 from nnunet_covid.geometry import Geometry
 from nnunet_covid.header_claims import GZIP, false_claim, false_claim_of
+from nnunet_covid.label_maps import Labels, distinct_values, whole_numbers
 from nnunet_covid.volume_files import NOT_FINITE, header_fault, loses_values, one_volume, unreadable
 
 # The readers of the two commonest endings, so that nnunetv2 need not be imported for them. Tests hold this against it.
 COMMON_READERS = {".png": "NaturalImage2DIO", ".nii.gz": "SimpleITKIO"}
-FEW_VALUES = 16
 # A PNG begins with its signature, length and name of the first chunk, and that chunk's 13 bytes, which for the plainest
 # kind end with bit depth 8, colour type 0 (grey), the only compression and filter method there is, not interlaced (PNG
 # specification, §11.2.1).
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PLAIN_GREY = bytes([8, 0, 0, 0, 0])
-
-Labels = NDArray[np.integer]
 
 
 @dataclass(frozen=True)
@@ -133,16 +131,7 @@ def unknown_values(labels: Labels, known: frozenset[int]) -> frozenset[int]:
     low, high = min(known), max(known)
     if len(known) == high - low + 1 and low <= labels.min() and labels.max() <= high:
         return frozenset()  # the common case, without looking for each value
-    return present_values(labels) - known
-
-
-def present_values(labels: Labels) -> frozenset[int]:
-    """The values that occur in a label map."""
-    low, high = int(labels.min()), int(labels.max())
-    if high - low < FEW_VALUES:
-        # Looking for each of a few values is faster than counting or sorting.
-        return frozenset(value for value in range(low, high + 1) if (labels == value).any())
-    return frozenset(np.unique(labels).tolist())
+    return frozenset(distinct_values(labels)) - known
 
 
 def _read_with_itk(path: Path) -> tuple[Labels, Geometry]:
@@ -175,7 +164,8 @@ def _read_with_nnunet(path: Path, fmt: LabelFormat) -> tuple[Labels, Geometry | 
     with contextlib.redirect_stdout(io.StringIO()):  # the readers print their warnings
         array, properties = recursive_find_reader_writer_by_name(fmt.reader)().read_seg(str(path))
     if array.shape[0] != 1:
-        raise UserError(f"{path}: a label map must have one channel, this one has {array.shape[0]} (RGB or alpha?)")
+        found = f"a label map must have one channel, this one has {array.shape[0]} (RGB or alpha?)"
+        raise UserError(f"{path}: {found}; save it as a grey picture")
     labels = _integers(array[0], path)
     if fmt.reader == "NaturalImage2DIO":
         return labels[0], None
@@ -183,15 +173,10 @@ def _read_with_nnunet(path: Path, fmt: LabelFormat) -> tuple[Labels, Geometry | 
 
 
 def _integers(array: NDArray[Any], path: Path) -> Labels:
-    if np.issubdtype(array.dtype, np.integer):
-        return cast("Labels", array)
-    if array.dtype == np.bool_:
-        return cast("Labels", array.astype(np.uint8))
-    low, high = float(array.min()), float(array.max())
-    whole: Labels = array.astype(np.uint8 if low >= 0 and high <= 255 else np.int64)
-    if not np.array_equal(whole, array):
-        raise UserError(f"{path}: a label map must hold whole numbers, this one holds fractions")
-    return whole
+    try:
+        return whole_numbers(array)
+    except ValueError as e:
+        raise UserError(f"{path}: {e}") from e
 
 
 def _commonest_ending(folder: Path) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from nnunet_covid.dataset_json import GUIDED_KEY, channel_names, has_regions, read_dataset_json
+from nnunet_covid.dataset_json import GUIDED_KEY, IMAGES, channel_names, has_regions, read_dataset_json
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import environment_folders, replacing_folder, write_json
 from nnunet_covid.guided.maps import (
@@ -25,7 +25,8 @@ from nnunet_covid.guided.maps import (
     maps_of_folds,
 )
 from nnunet_covid.header_claims import read_probabilities
-from nnunet_covid.nnunet.dataset import RawDataset, copy_image, open_raw_dataset, write_channel
+from nnunet_covid.nnunet.dataset import RawDataset, open_raw_dataset
+from nnunet_covid.nnunet.written_images import copy_image, write_channel
 from nnunet_covid.raw_dataset.destination import (
     dataset_folder_name,
     is_environments_raw_folder,
@@ -99,7 +100,7 @@ def _checked_stage_one(raw: RawDataset, stage_one: Path | None) -> bool:
     path = stage_one / "dataset.json"
     if not path.is_file():
         raise UserError(f"{stage_one} is no trained model: it has no dataset.json")
-    first = read_dataset_json(path)
+    first = read_dataset_json(path, needed=IMAGES)
     if first["file_ending"] != raw.ending:
         raise UserError(f"stage 1 was trained on {first['file_ending']} images, {raw.folder} holds {raw.ending}")
     own, theirs = channel_names(raw.dataset_json), channel_names(first)

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import files_in, some_of
-from nnunet_covid.nnunet.dataset import Split, fold_folders, read_splits
+from nnunet_covid.nnunet.dataset import Split, read_splits
+from nnunet_covid.nnunet.models import fold_folders
 
 Map = tuple[int, Path]
 """The fold that made a case's map, and its file."""

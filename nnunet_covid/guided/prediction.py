@@ -13,8 +13,8 @@ from nnunet_covid.errors import UserError
 from nnunet_covid.files import remove_abandoned, replacing, writable_folder, write_json
 from nnunet_covid.guided.maps import MapKind, as_channel, from_labels, from_probabilities
 from nnunet_covid.nnunet.cases import CaseFiles, list_cases
-from nnunet_covid.nnunet.dataset import write_channel, write_labels
 from nnunet_covid.nnunet.predictor import TrainedModel
+from nnunet_covid.nnunet.written_images import write_channel, write_labels
 
 
 def predict_guided(

@@ -23,10 +23,14 @@ class CaseFiles:
     files: tuple[Path, ...]
     label: Path | None = None
 
+    @property
+    def all_files(self) -> list[Path]:
+        """Of the image and the label map."""
+        return [*self.files, *([self.label] if self.label else [])]
+
     def content(self) -> str:
         """A digest of all its files, those behind a header included; their times say nothing of what they hold."""
-        paths = [*self.files, *([self.label] if self.label else [])]
-        return digest_of([sha256_of(file) for path in paths for file in (path, *data_files(path))], 32)
+        return digest_of([sha256_of(file) for path in self.all_files for file in (path, *data_files(path))], 32)
 
 
 def list_cases(folder: Path, ending: str, channels: int, *, one_file_may_hold_all: bool = True) -> list[CaseFiles]:

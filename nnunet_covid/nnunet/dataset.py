@@ -1,8 +1,8 @@
 """nnU-Net's files on disk: a data set's name, cases and folds, images and label maps read and written, a model's folds.
 
 Which cases a folder holds stands in :mod:`nnunet_covid.nnunet.cases`, what dataset.json says in
-:mod:`nnunet_covid.dataset_json`, which needs no nnU-Net. Images are read with nnU-Net's own
-readers; label maps and maps are written in the format and geometry of the image that they belong to.
+:mod:`nnunet_covid.dataset_json`, which needs no nnU-Net. Images are read with nnU-Net's own readers; how label maps and
+maps are written stands in :mod:`nnunet_covid.nnunet.written_images`.
 """
 
 from __future__ import annotations
@@ -10,27 +10,22 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import re
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import SimpleITK as sitk
 from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 from numpy.typing import NDArray
-from PIL import Image
 
-from nnunet_covid.dataset_json import channel_names, ignore_label, read_dataset_json
+from nnunet_covid.dataset_json import IMAGES, channel_names, ignore_label, read_dataset_json
 from nnunet_covid.errors import UserError, reason_of
 from nnunet_covid.files import (
     environment_folder,
     environment_folders,
-    replacing,
     stays_below,
 )
 from nnunet_covid.header_claims import false_claim
@@ -38,8 +33,6 @@ from nnunet_covid.nnunet.cases import CaseFiles, list_cases
 from nnunet_covid.volume_files import NOT_FINITE, NOT_UPRIGHT, header_fault, loses_values
 
 NIFTI = ".nii.gz"
-SLICE_SPACING = 999
-"""nnU-Net's mark of a picture without a third axis."""
 Split = dict[str, list[str]]
 """One fold: ``train`` and ``val``, each a list of case names."""
 
@@ -150,7 +143,7 @@ def open_raw_dataset(text: str) -> RawDataset:
         UserError: If there is no such data set, or its images or labels are incomplete.
     """
     folder = raw_dataset_folder(text)
-    dataset_json = read_dataset_json(folder / "dataset.json")
+    dataset_json = read_dataset_json(folder / "dataset.json", needed=IMAGES)
     try:
         cases = _training_cases(folder, dataset_json)
     except (OSError, ValueError, KeyError) as e:
@@ -197,27 +190,6 @@ def read_splits(dataset: str, *places: Path) -> list[Split] | None:
         raise UserError(message) from e
 
 
-def fold_folders(model: Path, file: str = "") -> list[Path]:
-    """Folders of a model's folds that hold a file (or folder) of this name, by number; ``fold_all`` comes last."""
-    found = [path for path in model.glob("fold_*") if path.is_dir() and (path / file).exists()]
-    return sorted(found, key=lambda path: (not path.name[5:].isdecimal(), len(path.name), path.name))
-
-
-def require_trained_model(model: Path) -> None:
-    """Is this a folder of a trained model, as nnU-Net writes it?
-
-    Raises:
-        UserError: If not.
-    """
-    if not model.is_dir():
-        raise UserError(f"{model} is no folder; give a trained model, RESULTS/DATASET/TRAINER__PLANS__CONFIGURATION")
-    for name in ("plans.json", "dataset.json"):
-        if not (model / name).is_file():
-            raise UserError(
-                f"{model} is no trained model: it has no {name}; the folder is RESULTS/DATASET/TRAINER__PLANS__CONFIG"
-            )
-
-
 def read_images(reader: Any, files: Sequence[Path]) -> tuple[NDArray[Any], dict[str, Any]]:
     """The image (channels, z, y, x) of the files of one case and its properties, from one of nnU-Net's readers.
 
@@ -242,12 +214,21 @@ def read_labels(reader: Any, path: Path) -> tuple[NDArray[Any], dict[str, Any]]:
     return labels, properties
 
 
+def check_header(path: Path) -> None:
+    """Look at the header of an image or label map, which takes no time beside reading it.
+
+    Raises:
+        UserError: If it cannot be believed.
+    """
+    if fault := header_fault(path):
+        raise UserError(f"{path} cannot be used, {fault}")
+    if claim := false_claim(path):
+        raise UserError(f"{path} cannot be read: {claim}")
+
+
 def _read(read: Any, files: Any, paths: Sequence[Path]) -> tuple[NDArray[Any], dict[str, Any]]:
     for path in paths:
-        if fault := header_fault(path):
-            raise UserError(f"{path} cannot be used, {fault}")
-        if claim := false_claim(path):
-            raise UserError(f"{path} cannot be read: {claim}")
+        check_header(path)
     said = io.StringIO()
     try:
         with contextlib.redirect_stdout(said):
@@ -256,84 +237,3 @@ def _read(read: Any, files: Any, paths: Sequence[Path]) -> tuple[NDArray[Any], d
         lines = [line for line in said.getvalue().splitlines() if line.strip()]
         reason = NOT_UPRIGHT if "orthonormal" in str(e) else lines[0] if lines else reason_of(e)
         raise UserError(f"{paths[0]} cannot be read: {reason}") from e
-
-
-def copy_image(source: Path, target: Path) -> None:
-    """Copy an image or label map, with the file beside it in which a 3D TIFF has its spacing."""
-    shutil.copyfile(source, target)
-    spacing = _spacing_file(source)
-    if spacing.is_file():
-        shutil.copyfile(spacing, _spacing_file(target))
-
-
-def _spacing_file(path: Path) -> Path:
-    """``CASE.json`` of ``CASE_0000.tif`` and of ``CASE.tif``."""
-    return path.with_name(re.sub(r"_\d{4}$", "", path.stem) + ".json")
-
-
-def write_labels(path: Path, labels: NDArray[Any], properties: dict[str, Any], reader: Any) -> None:
-    """Write whole numbers (z, y, x) with nnU-Net's writer, under a temporary name, then renamed."""
-    with replacing(path) as unfinished:
-        reader.write_seg(labels, str(unfinished), properties)
-        spacing = unfinished.with_suffix(".json")  # nnU-Net's writer of 3D TIFF leaves it
-        if spacing.is_file():
-            spacing.replace(_spacing_file(path))
-
-
-def write_channel(path: Path, channel: NDArray[Any], properties: dict[str, Any], reader: Any) -> None:
-    """Write one channel (z, y, x) in the format and geometry of an image, under a temporary name, then renamed.
-
-    Whole numbers go into any format; fractions need one that ITK or nibabel reads.
-    """
-    if channel.dtype == np.uint8 and path.suffix == ".png":
-        with replacing(path) as unfinished:
-            Image.fromarray(channel[0]).save(unfinished, format="PNG")  # nnU-Net's writer turns 255 into 16 bits
-    elif channel.dtype.kind in "ui":
-        write_labels(path, channel, properties, reader)
-    else:
-        write_map(path, channel, properties)
-
-
-def write_map(path: Path, image_map: NDArray[np.float32], properties: dict[str, Any]) -> None:
-    """Write a map as NIfTI with spacing, origin and direction of the image that it was computed from.
-
-    A picture (PNG and the like) has no geometry but its pixels: it becomes a 2D NIfTI with spacing 1×1.
-
-    Args:
-        path: Ends in ``.nii.gz`` (or another ending of ITK's, where an ITK reader read the image); written under a
-            temporary name and renamed.
-        image_map: (z, y, x) as nnU-Net's reader orders the axes.
-        properties: What the reader returned beside the image.
-    """
-    with replacing(path) as unfinished:
-        if "nibabel_stuff" in properties:
-            _write_nibabel(unfinished, image_map, properties["nibabel_stuff"])
-        else:
-            sitk.WriteImage(_itk_image(image_map, properties), str(unfinished), useCompression=True)
-
-
-def _itk_image(image_map: NDArray[np.float32], properties: dict[str, Any]) -> sitk.Image:
-    geometry = properties.get("sitk_stuff")
-    if geometry is None:
-        spacing = [float(s) for s in properties["spacing"]][::-1]
-        geometry = {"spacing": spacing[:2] if image_map.shape[0] == 1 and spacing[2] == SLICE_SPACING else spacing}
-    image = sitk.GetImageFromArray(image_map[0] if len(geometry["spacing"]) == 2 else image_map)
-    image.SetSpacing(geometry["spacing"])
-    if "origin" in geometry:
-        image.SetOrigin(geometry["origin"])
-        image.SetDirection(geometry["direction"])
-    if "original_orientation" in geometry:  # a reader that turns every image the same way
-        image = sitk.DICOMOrient(image, geometry["original_orientation"])
-    return image
-
-
-def _write_nibabel(path: Path, image_map: NDArray[np.float32], geometry: dict[str, Any]) -> None:
-    import nibabel
-    from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
-
-    affine = geometry.get("reoriented_affine", geometry["original_affine"])
-    image = nibabel.Nifti1Image(image_map.transpose(2, 1, 0), affine=affine)
-    if "reoriented_affine" in geometry:
-        back = ornt_transform(axcodes2ornt("RAS"), io_orientation(geometry["original_affine"]))
-        image = image.as_reoriented(back)
-    nibabel.save(image, path)

@@ -29,7 +29,8 @@ from nnunet_covid.checkpoint import refusal_of, restricted
 from nnunet_covid.dataset_json import channel_names, foreground_values
 from nnunet_covid.errors import UserError
 from nnunet_covid.nnunet.cases import CaseFiles, list_cases
-from nnunet_covid.nnunet.dataset import fold_folders, read_images, read_labels, require_trained_model
+from nnunet_covid.nnunet.dataset import read_images, read_labels
+from nnunet_covid.nnunet.models import fold_folders, require_trained_model
 from nnunet_covid.startup import chosen_device, offer_trainers
 
 Position = tuple[Any, ...]

@@ -6,7 +6,7 @@ What is particular to one public data set (its folders, its label values, its li
 # ruff: noqa: F401
 
 from nnunet_covid.raw_dataset.case_folders import described, images_by_entry, is_one_series
-from nnunet_covid.raw_dataset.classes import ClassScheme, binary, distinct_values, listed_values, map_values
+from nnunet_covid.raw_dataset.classes import ClassScheme, binary, map_values, whole_labels
 from nnunet_covid.raw_dataset.convert import convert_dataset
 from nnunet_covid.raw_dataset.dicom import is_dicom
 from nnunet_covid.raw_dataset.dicom_folder import dicom_folder
@@ -24,6 +24,7 @@ from nnunet_covid.raw_dataset.source import (
     files_by_stem,
     find_files,
     find_root,
+    is_lossy,
     is_picture,
     pairs,
     read_patients,

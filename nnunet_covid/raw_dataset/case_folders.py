@@ -9,9 +9,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from nnunet_covid.files import files_in, some_of
-from nnunet_covid.raw_dataset.dicom import is_dicom, read_dicom
+from nnunet_covid.raw_dataset.dicom import ENDINGS, is_dicom, read_dicom
 from nnunet_covid.raw_dataset.dicom_folder import dicom_folder
-from nnunet_covid.raw_dataset.source import Problems, ending_of, visible
+from nnunet_covid.raw_dataset.recipe import SourceCase
+from nnunet_covid.raw_dataset.source import IMAGE_ENDINGS, Problems, ending_of, visible
 from nnunet_covid.volume_files import data_files, header_fault
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".gz", ".bz2", ".xz", ".7z", ".rar")
@@ -82,6 +83,16 @@ def described(images: Iterable[Path], entry: Path) -> str:
     series = [one.described(entry) for one in dicom_folder(entry).series]
     files = [path.relative_to(entry).as_posix() for path in images if path.is_file()]
     return some_of([*files, *series])
+
+
+def leave_out_unused(cases: Iterable[SourceCase], problems: Problems) -> None:
+    """Name the images and archives below the source that no case uses, in one note."""
+    used = {path for case in cases for path in (case.image, case.mask, case.lungs) if path is not None}
+    named = {problems.source / file for file, _ in problems.left_out}
+    told, kinds = used | named, (*IMAGE_ENDINGS, *ARCHIVES, *ENDINGS)
+    for path in files_in(problems.source, below=True):
+        if told.isdisjoint((path, *path.parents)) and ending_of(path, kinds) and not _is_data(path):
+            problems.leave_out(path, "no part of a case of this data set")
 
 
 def _images_below(entry: Path, problems: Problems) -> list[Path]:

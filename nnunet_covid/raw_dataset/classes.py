@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nnunet_covid.raw_dataset.source import UnusableFile
+from nnunet_covid.label_maps import MOST_CLASSES, Labels, distinct_values, listed_values, whole_numbers
+from nnunet_covid.raw_dataset.source import UnusableFile, is_lossy
 
 SNAP_DISTANCE = 40.0
 """Colours this close (Euclidean, 8-bit RGB) to one of the table are taken for it; half way between two of
@@ -51,38 +52,51 @@ def map_values(values: NDArray[Any], table: Mapping[int, int], path: Path) -> ND
     """Class index of every pixel.
 
     Args:
-        values: Source mask of any shape.
+        values: Source mask of any shape; nearly whole numbers count as whole.
         table: Source value to class index.
         path: The file, for the message.
 
     Raises:
-        UnusableFile: If the mask holds a value outside the table.
+        UnusableFile: If the mask holds a fraction or a value outside the table.
     """
-    found = distinct_values(values)
+    labels = whole_labels(values, path)
+    found = distinct_values(labels)
     if outside := [value for value in found if value not in table]:
+        allowed = ", ".join(map(str, table))
         reason = (
-            f"mask holds {len(outside)} values outside the label table ({listed_values(outside)}; "
-            f"allowed: {', '.join(map(str, table))}); export it without resizing, smoothing or JPEG compression"
+            f"mask holds {len(outside)} values outside the label table ({listed_values(outside)}; allowed: {allowed})"
         )
-        raise UnusableFile(path, reason)
-    classes = np.zeros(values.shape, dtype=np.uint8)
+        raise UnusableFile(path, f"{reason}; {_remedy(path, outside)}")
+    classes = np.zeros(labels.shape, dtype=np.uint8)
     for value in found:
-        if table[int(value)] != 0:
-            classes[values == value] = table[int(value)]
+        if table[value] != 0:
+            classes[labels == value] = table[value]
     return classes
 
 
-def distinct_values(values: NDArray[Any]) -> list[Any]:
-    """The values that occur, ascending; counting is much faster than sorting where the range is small."""
-    if values.dtype.kind in "iu" and values.size and int(np.ptp(values)) < 1 << 16:
-        low = int(values.min())
-        return (np.flatnonzero(np.bincount((values.ravel() - low).astype(np.intp))) + low).tolist()
-    return np.unique(values).tolist()
+def whole_labels(values: NDArray[Any], path: Path) -> Labels:
+    """The values of a mask as integers.
+
+    Raises:
+        UnusableFile: If any is a fraction.
+    """
+    try:
+        return whole_numbers(values)
+    except ValueError as e:
+        raise UnusableFile(path, f"mask {e}") from e
 
 
-def listed_values(values: list[Any]) -> str:
-    """The first eight, for a message."""
-    return ", ".join(f"{value:g}" for value in values[:8]) + (", …" if len(values) > 8 else "")
+def _remedy(path: Path, outside: Sequence[int]) -> str:
+    """What to do about values that no class has."""
+    if len(outside) > MOST_CLASSES and not is_lossy(path):
+        return (
+            "so many are those of an image: are image and mask exchanged? Else export it without resizing or smoothing"
+        )
+    if is_lossy(path):
+        return "JPEG changes values: export the mask as PNG"
+    if -1 in outside:
+        return "name them, too; -1, where it marks what is not labelled, as ignore=-1"
+    return "export it without resizing or smoothing, or name what these values mean"
 
 
 def map_colours(

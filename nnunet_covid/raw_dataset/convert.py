@@ -17,6 +17,8 @@ from tqdm import tqdm
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import map_in_processes, sha256_of, some_of
 from nnunet_covid.geometry import Turn
+from nnunet_covid.label_maps import listed_values, values_like_labels
+from nnunet_covid.raw_dataset.case_folders import leave_out_unused
 from nnunet_covid.raw_dataset.classes import ClassScheme
 from nnunet_covid.raw_dataset.destination import (
     CaseRecord,
@@ -108,6 +110,7 @@ def _checked_cases(recipe: Recipe, options: Options, source: Path, tell: Tell) -
                 case.image, f"would become the case {case.name}, as {other.image.name} does; rename one of them"
             )
     problems.raise_if_any()
+    leave_out_unused(cases, problems)
     for note in problems.notes():
         tell(note)
     if not options.unlabelled:
@@ -221,6 +224,7 @@ class CaseConversion:
         """Convert one case; a file that cannot be used is returned, not raised."""
         try:
             scan = self.read(case, self.scheme)
+            _refuse_label_map(scan, case)
             upright = Turn.upright(scan.geometry)(scan.image)
             values = grey_scale_of(upright, is_hu=scan.is_hu)
             scan = self._changed(scan, case)
@@ -278,6 +282,13 @@ class CaseConversion:
             (self.folder / file).parent.mkdir(parents=True, exist_ok=True)
             write_image(self.folder / file, array, scan.geometry)
         return {file: sha256_of(self.folder / file) for file in arrays}
+
+
+def _refuse_label_map(scan: Scan, case: SourceCase) -> None:
+    """An image that belongs to no mask may be a mask whose name was not understood."""
+    if case.mask is None and (values := values_like_labels(scan.image)):
+        reason = f"holds the values {listed_values(values)} alone, as a mask does; name it as the mask of its image"
+        raise UnusableFile(case.image, f"{reason}, NAME_mask, or take it out")
 
 
 def _training_cases(records: Sequence[CaseRecord]) -> list[TrainingCase]:

@@ -156,27 +156,24 @@ def is_dicom(path: Path) -> bool:
 @lru_cache(maxsize=1 << 16)
 def _read(path: Path, size: int, changed: int) -> DicomFile | None:
     pixel_bytes: list[int] = []
-    start = b""
 
     def at_pixels(tag: int, _: str | None, length: int) -> bool:
         if tag in PIXELS:
             pixel_bytes.extend((length, size - stream.tell()))
         return tag >= min(PIXELS)
 
-    try:
-        with path.open("rb") as stream, warnings.catch_warnings():
-            start = stream.read(132)
-            has_magic = start[128:] == b"DICM"
-            if not has_magic and start[:2] not in FIRST_GROUPS:
-                return None
-            stream.seek(0)
-            warnings.simplefilter("ignore")
+    with path.open("rb") as stream, warnings.catch_warnings():
+        start = stream.read(132)
+        has_magic = start[128:] == b"DICM"
+        if not has_magic and start[:2] not in FIRST_GROUPS:
+            return None
+        stream.seek(0)
+        warnings.simplefilter("ignore")
+        try:
             header = read_partial(stream, at_pixels, force=True, specific_tags=TAGS)
             found = _of_header(path, header, pixel_bytes)
-    except OSError:
-        raise
-    except Exception:  # pydicom has no exception of its own for the many ways in which a header can be damaged
-        return DicomFile(path, damaged=True) if start[128:] == b"DICM" else None
+        except Exception:  # pydicom has no exception of its own for the many ways in which a header can be damaged
+            return DicomFile(path, damaged=True) if has_magic else None
     is_image = UID(found.sop_class).name.endswith("Image Storage") or not (found.sop_class or found.modality)
     if is_image and found.size == (0, 0):
         return DicomFile(path, damaged=True) if has_magic else None

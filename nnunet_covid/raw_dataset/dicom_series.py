@@ -193,7 +193,11 @@ def _require_alike(series: Series, planes: Sequence[Plane]) -> None:
     if len(series.files) == 1 and len({plane.frame.rescale for plane in planes}) > 1:
         reason = "its frames have different scales (RescaleSlope, RescaleIntercept); export one file per slice"
         raise UnusableFile(series.files[0].path, reason)
-    spacing = planes[0].frame.spacing
+    first = planes[0].frame
+    if first.orientation is not None and abs(np.linalg.norm(_normal(first)) - 1) > ALIKE:
+        reason = f"its rows and columns, along {_shown(first.orientation)}, are not at right angles"
+        raise UnusableFile(planes[0].file.path, f"{reason} (ImageOrientationPatient); export the series again")
+    spacing = first.spacing
     if spacing is None or min(spacing) <= 0:
         said = "does not say how large a pixel is" if spacing is None else f"has pixels of {_shown(spacing)} mm"
         raise UnusableFile(planes[0].file.path, f"{said} (PixelSpacing); export the series again")
@@ -247,8 +251,6 @@ def _in_order(series: Series, planes: list[Plane]) -> list[Plane]:
         UnusableFile: If they are not.
     """
     normal = _normal(planes[0].frame)
-    if abs(np.linalg.norm(normal) - 1) > ALIKE:
-        raise UnusableFile(planes[0].file.path, "its rows and columns are not at right angles; export the series again")
     along = np.array([np.dot(plane.frame.position or (), normal) for plane in planes])
     order = np.argsort(along, kind="stable")
     ordered = [planes[index] for index in order]

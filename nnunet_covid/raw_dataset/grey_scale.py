@@ -91,9 +91,10 @@ def odd_ones(scales: Mapping[str, GreyScale]) -> tuple[list[str], str] | None:
         scales: Of each image by its name.
     """
     groups = {scale: [name for name in scales if scales[name] is scale] for scale in GreyScale}
-    usual, *odd = sorted((scale for scale in groups if groups[scale]), key=lambda scale: -len(groups[scale]))
-    if not odd:
+    present = sorted((scale for scale in groups if groups[scale]), key=lambda scale: -len(groups[scale]))
+    if len(present) < 2:
         return None
+    usual, *odd = present
     told = " and ".join(f"{scale.value} in {some_of(groups[scale])}" for scale in odd)
     remedy = "bring all to one scale, or convert them as two data sets"
     return [name for scale in odd for name in groups[scale]], f"{told}, but {usual.value} in the other images; {remedy}"

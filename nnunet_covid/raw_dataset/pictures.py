@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import ExifTags, Image
 
 from nnunet_covid.raw_dataset.classes import ClassScheme, map_colours, map_values
 from nnunet_covid.raw_dataset.dicom import is_dicom
@@ -21,6 +21,8 @@ from nnunet_covid.raw_dataset.source import Problems, UnusableFile
 def _opened(path: Path) -> Iterator[Image.Image]:
     try:
         with Image.open(path) as picture:
+            if fault := _fault_of(picture):
+                raise UnusableFile(path, fault)
             yield picture
     except UnusableFile:
         raise
@@ -32,6 +34,16 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             raise UnusableFile(path, "is DICOM under the name of a picture; name it .dcm in a folder per case") from e
         reason = f"not a readable picture ({type(e).__name__}); download or export it again"
         raise UnusableFile(path, reason) from e
+
+
+def _fault_of(picture: Image.Image) -> str | None:
+    """What a reader would silently pass over: further pages or frames, and that the picture is shown turned."""
+    if (pages := getattr(picture, "n_frames", 1)) > 1:
+        return f"holds {pages} pictures (pages or frames); export each as a picture of its own"
+    # of a PNG Pillow would decode all before it knows
+    if picture.format != "PNG" and picture.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+        return "is to be shown turned or mirrored (EXIF orientation), which not every program does; turn its pixels"
+    return None
 
 
 def picture_size(path: Path) -> tuple[int, int]:

@@ -19,6 +19,7 @@ from nnunet_covid.raw_dataset.names import composed
 SINGLE_FILE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
 VOLUME_ENDINGS = (*SINGLE_FILE_ENDINGS, ".mhd", ".nhdr", ".hdr")
 PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+JPEG_ENDINGS = (".jpg", ".jpeg")
 IMAGE_ENDINGS = (*VOLUME_ENDINGS, *PICTURE_ENDINGS)
 
 
@@ -106,6 +107,11 @@ def stem_of(path: Path) -> str:
 def is_picture(path: Path) -> bool:
     """Whether a path is a PNG or JPEG slice by its name, not a volume or a folder."""
     return ending_of(path, PICTURE_ENDINGS) is not None and not path.is_dir()
+
+
+def is_lossy(path: Path) -> bool:
+    """Whether a picture is a JPEG by its name, in which values are not what was saved."""
+    return ending_of(path, JPEG_ENDINGS) is not None
 
 
 def natural_key(text: str) -> list[tuple[int, str]]:

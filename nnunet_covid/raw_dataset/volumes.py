@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from nnunet_covid.files import is_whole
 from nnunet_covid.geometry import Geometry, difference_of
 from nnunet_covid.header_claims import false_claim_of
-from nnunet_covid.raw_dataset.classes import ClassScheme, map_values
+from nnunet_covid.raw_dataset.classes import ClassScheme, map_values, whole_labels
 from nnunet_covid.raw_dataset.dicom import read_dicom
 from nnunet_covid.raw_dataset.dicom_folder import Series, one_series
 from nnunet_covid.raw_dataset.dicom_series import read_series
@@ -195,7 +195,7 @@ def read_volume_pair(
         if is_hu:
             scan.notes["mean_hu"] = mean_by_class(scan.image, scan.label)
     if case.lungs is not None:
-        scan.lungs = read(case.lungs) > 0
+        scan.lungs = whole_labels(read(case.lungs), case.lungs) > 0
     return scan
 
 

@@ -17,9 +17,10 @@ from nnunet_covid.figures.sheets import write_heat_maps
 from nnunet_covid.figures.slices import scaled, shown_slice
 from nnunet_covid.files import writable_folder, write_json
 from nnunet_covid.losses.ssa_net import check_exponent
-from nnunet_covid.nnunet.dataset import NIFTI, write_map
+from nnunet_covid.nnunet.dataset import NIFTI
 from nnunet_covid.nnunet.encoder import feature_shapes, find_encoder
 from nnunet_covid.nnunet.predictor import PreparedCase, TrainedModel
+from nnunet_covid.nnunet.written_images import write_map
 from nnunet_covid.saliency.case_maps import CaseMaps, Evidence, Request, compute_case_maps
 
 REPORT = "saliency.json"

@@ -1,1 +1,1 @@
-"""Rounds of pseudo labels, with any trainer, on nnU-Net's own plans, data format, loaders and predictor."""
+"""Learning from unlabelled images: rounds of pseudo labels, and the parts of consistency inside a training."""

@@ -15,10 +15,11 @@ from nnunetv2.paths import nnUNet_preprocessed, nnUNet_results
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
-from nnunet_covid.dataset_json import read_dataset_json
+from nnunet_covid.dataset_json import IMAGES, read_dataset_json
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import digest_of, environment_folder
 from nnunet_covid.nnunet.dataset import dataset_name, read_splits
+from nnunet_covid.nnunet.models import read_plans
 
 OWN_FOLDS = 5
 """That nnU-Net makes where there is no split file."""
@@ -156,7 +157,8 @@ def find_experiment(
             f"`trainer` {trainer}: nnU-Net finds no such trainer; see 'nnunet-covid doctor' and nnUNet_extTrainer"
         ) from e
     number: int | str = fold if fold == "all" else int(fold)
-    chosen, described = plans.get_configuration(configuration), read_dataset_json(folder / "dataset.json")
+    chosen = plans.get_configuration(configuration)
+    described = read_dataset_json(folder / "dataset.json", needed=IMAGES)
     return Experiment(
         name, configuration, number, plans_name, trainer, trainer_class, tag, device, plans, chosen, described
     )
@@ -166,7 +168,7 @@ def _checked_plans(file: Path, configuration: str) -> PlansManager:
     """The plans, where the configuration can be trained in rounds and is pre-processed."""
     if not file.is_file():
         raise UserError(f"{file} does not exist: run nnUNetv2_plan_and_preprocess first")
-    plans = PlansManager(str(file))
+    plans = read_plans(file)
     known = list(plans.plans["configurations"])
     if configuration not in known:
         raise UserError(f"{file} has no configuration '{configuration}', but {', '.join(known)}")

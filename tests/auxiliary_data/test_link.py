@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -137,16 +138,29 @@ def test_an_interrupted_link_goes_on_where_it_stopped(work: Path, monkeypatch: p
     assert not list((work / "preprocessed" / EFFUSION / f"{LINKED}_2d").glob(".*"))
 
 
-def test_a_case_that_changed_is_processed_again(work: Path) -> None:
+@pytest.mark.parametrize("shift", [10, -10_000_000])
+def test_a_case_that_changed_is_processed_again(work: Path, shift: int) -> None:
+    """Whatever the time of the new file says; a backup that is put back is older than what was made since."""
     link("-a", "602")
     path = work / "raw" / EFFUSION / "imagesTr" / "case0_0000.png"
     io.imsave(path, np.rot90(io.imread(path)), check_contrast=False)
-    later = (work / "preprocessed" / EFFUSION / f"{LINKED}_2d" / "case0.pkl").stat().st_mtime + 10
-    os.utime(path, (later, later))
+    time = (work / "preprocessed" / EFFUSION / f"{LINKED}_2d" / "case0.pkl").stat().st_mtime + shift
+    os.utime(path, (time, time))
     before = load(work)[0], load(work, name="case1")[0]
     link("-a", "602")
     np.testing.assert_array_equal(load(work)[0], np.rot90(before[0], axes=(2, 3)))
     np.testing.assert_array_equal(load(work, name="case1")[0], before[1])
+
+
+def test_a_link_to_another_file_is_processed_again(work: Path) -> None:
+    folder = work / "raw" / EFFUSION / "imagesTr"
+    first, second = folder / "case0_0000.png", work / "other.png"
+    shutil.copy2(folder / "case1_0000.png", second)
+    link("-a", "602")
+    first.unlink()
+    first.symlink_to(second)
+    link("-a", "602")
+    np.testing.assert_array_equal(load(work)[0], load(work, name="case1")[0])
 
 
 def test_other_plans_process_everything_again(work: Path) -> None:

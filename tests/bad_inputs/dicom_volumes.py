@@ -121,6 +121,21 @@ BAD_INPUTS = [
         "export it as MONOCHROME2",
     ),
     entry(
+        "not_at_right_angles",
+        Kind.UNITS,
+        "slices whose rows and columns are not at right angles",
+        changed("a/*.dcm", ImageOrientationPatient=[1, 0, 0, 0.6, 0.8, 0]),
+        "images/a/000.dcm: its rows and columns, along 1×0×0×0.6×0.8×0, are not at right angles",
+        "export the series again",
+    ),
+    entry(
+        "no_direction",
+        Kind.DAMAGED,
+        "a single slice whose direction was set to zeros",
+        alone(ct_slice(VOLUME[0], 0, ImageOrientationPatient=[0] * 6)),
+        "images/a/image: its rows and columns, along 0×0×0×0×0×0, are not at right angles",
+    ),
+    entry(
         "position_of_one_missing",
         Kind.UNITS,
         "a slice without its position",

@@ -33,6 +33,9 @@ BAD_INPUTS = [
         "masks with two values, and no class named",
         "nnunet-covid convert folder source -o raw --workers 1",
         spoilt(volumes, several_values),
-        ("the masks of source hold the values 1, 2; name each class NAME=VALUE", "--label"),
+        (
+            "the masks of source hold the values 1, 2 (1 in b.nii.gz; 2 in a.nii.gz); name each class NAME=VALUE",
+            "--label",
+        ),
     ),
 ]

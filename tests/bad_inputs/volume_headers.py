@@ -33,7 +33,7 @@ def nrrd(array: Any = IMAGE, **lines: str | None) -> Callable[[Path], None]:
 
 def without_data(path: Path) -> None:
     odd_volumes.meta_image(path, IMAGE)
-    path.with_suffix(".raw").rename(path.with_name("other.raw"))
+    path.with_suffix(".raw").unlink()
 
 
 def cut_data(path: Path) -> None:
@@ -48,6 +48,7 @@ def data_of_another(path: Path) -> None:
 
 def one_of_a_list_missing(path: Path) -> None:
     odd_volumes.meta_image(path, IMAGE, ElementDataFile="LIST\n0.raw\n1.raw\n2.raw\n3.raw")
+    path.with_suffix(".raw").unlink()
     for index in (0, 1, 3):
         path.with_name(f"{index}.raw").write_bytes(IMAGE[index].tobytes())
 
@@ -297,7 +298,7 @@ BAD_INPUTS = [
     converted(
         "data_missing",
         Kind.STALE,
-        "a .mhd whose .raw was renamed",
+        "a .mhd without its .raw",
         "a.mhd",
         without_data,
         "its data file a.raw is missing; put it beside the header",

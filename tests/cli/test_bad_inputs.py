@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import re
 import shlex
 import sys
 from collections import Counter
@@ -65,6 +66,7 @@ def _status_of(command: str, monkeypatch: pytest.MonkeyPatch) -> int:
 
 def _assert_said(entry: BadInput, error: str) -> None:
     """The sentences in their order; where the command ended for it, once and as one error."""
+    error = re.sub(r"[^\n]*\r", "", error)  # what a progress bar has written over
     position = 0
     for part in entry.says:
         position = error.find(part, position)

@@ -247,3 +247,44 @@ def test_effusion_masks_copied_as_arrays_are_noticed(real_data: Path, tmp_path: 
     findings = run_checks(open_dataset(str(folder)))
     assert {f.check for f in findings} <= {"mirrored masks", "masks on air"}
     assert ["top to bottom" in f.message for f in findings if f.check == "mirrored masks"] == [True]
+
+
+def write_scales(root: Path, images: dict[str, np.ndarray], channel: str) -> Path:
+    """A raw data set of volumes or slices without labels."""
+    for name, image in images.items():
+        write_volume(root / f"imagesTs/{name}_0000.nii.gz", image[None] if image.ndim == 2 else image)
+    description = {"channel_names": {"0": channel}, "labels": {"background": 0, "lesion": 1}, "file_ending": ".nii.gz"}
+    (root / "dataset.json").write_text(json.dumps({**description, "numTraining": 0}))
+    return root
+
+
+GREY = {name: patient_slice(seed)[0] for seed, name in enumerate("abcdef")}
+HU = {name: image.astype(np.int16) * 6 - 1250 for name, image in GREY.items()}
+
+
+@pytest.mark.parametrize(
+    ("images", "channel", "message", "cases"),
+    [
+        (HU | {"b": GREY["b"]}, "CT", "grey values in b, but Hounsfield units in the other images", ("b",)),
+        (HU | {"b": HU["b"] + 1250}, "CT", "grey values in b, but Hounsfield units in the other images", ("b",)),
+        (GREY, "CT", "no image holds Hounsfield units, but dataset.json calls their channel CT", tuple("abcdef")),
+        (GREY | {"c": GREY["c"] / np.float32(255)}, "grey_ct", "less or more than 8 times apart in c", ("c",)),
+        (
+            GREY | {"d": 255 - GREY["d"]},
+            "grey_ct",
+            "runs the other way round than in the rest in d",
+            ("d",),
+        ),
+    ],
+)
+def test_images_in_another_unit(
+    tmp_path: Path, images: dict[str, np.ndarray], channel: str, message: str, cases: tuple[str, ...]
+) -> None:
+    found = run_checks(open_dataset(str(write_scales(tmp_path, images, channel))))
+    assert [one.cases for one in found if one.check == "grey scale" and message in one.message] == [cases]
+
+
+@pytest.mark.parametrize(("images", "channel"), [(HU, "CT"), (GREY, "grey_ct")])
+def test_images_in_one_unit(tmp_path: Path, images: dict[str, np.ndarray], channel: str) -> None:
+    found = run_checks(open_dataset(str(write_scales(tmp_path, images, channel))))
+    assert [one for one in found if one.check == "grey scale"] == []

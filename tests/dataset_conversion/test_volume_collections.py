@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from image_files import blob, hounsfield, read_array, write_volume
 
 from nnunet_covid.dataset_conversion import (
@@ -118,3 +119,27 @@ def test_522_names_every_file_without_partner(tmp_path: Path) -> None:
         convert_dataset(Dataset522_LiTS.RECIPE, tmp_path / "source", output=tmp_path / "raw")
     assert "volume-2.nii: has no mask" in str(e.value)
     assert "segmentation-30.nii: is a mask without a volume" in str(e.value)
+
+
+def test_522_takes_masks_with_a_blank_header_to_lie_on_their_volume(tmp_path: Path) -> None:
+    expected = lits(tmp_path / "source")
+    blank = {"spacing": (1.0, 1.0, 1.0), "origin": (0.0, 0.0, 0.0), "direction": (-1, 0, 0, 0, -1, 0, 0, 0, 1)}
+    path = next((tmp_path / "source").rglob("segmentation-*.nii*"))
+    write_volume(path, read_array(path), **blank)
+    said: list[str] = []
+    folder = convert_dataset(Dataset522_LiTS.RECIPE, tmp_path / "source", output=tmp_path / "raw", tell=said.append)
+    assert_arrays(folder, expected)
+    case = f"lits_{int(path.name.split('-')[1].split('.')[0]):03d}"
+    grids = [sitk.ReadImage(str(folder / file)) for file in (f"imagesTr/{case}_0000.nii.gz", f"labelsTr/{case}.nii.gz")]
+    assert grids[0].GetSpacing() == grids[1].GetSpacing() != (1.0, 1.0, 1.0)
+    assert grids[0].GetOrigin() == grids[1].GetOrigin()
+    assert f"note: the masks of {case} have a blank header and were taken to lie on their image's grid" in said
+
+
+def test_522_may_show_no_lungs(tmp_path: Path) -> None:
+    lits(tmp_path / "source")
+    said: list[str] = []
+    options = Options(lung_mask_channel=True, lung_method="threshold")
+    recipe = Dataset522_LiTS.RECIPE
+    convert_dataset(recipe, tmp_path / "source", output=tmp_path / "raw", options=options, tell=said.append)
+    assert any(line.startswith("note: no lungs were found in lits_") for line in said)

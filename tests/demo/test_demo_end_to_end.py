@@ -101,3 +101,15 @@ def test_a_step_that_fails_names_itself_and_its_log(finished):
     assert last.startswith("error: step 5 of 6 (predict): 'nnUNetv2_predict ")
     assert last.endswith("predict.log")
     assert "plans.json" in result.stderr
+
+
+def test_demo_with_reports_ends_in_two_pages_and_a_change(tmp_path):
+    result = demo(tmp_path / "reports", "--report")
+    assert result.returncode == 0, result.stdout + result.stderr
+    first, second = (tmp_path / "reports" / "reports" / day for day in ("2020-03-28", "2020-04-11"))
+    change = json.loads((second / "report.json").read_text())["change"]
+    assert change["days"] == 14
+    assert change["previous_scan"] == "2020-03-28"
+    assert (first / "report.html").is_file()
+    assert (second / "dicom" / "segmentation.dcm").is_file()
+    assert "report.html" in result.stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -57,6 +58,19 @@ def test_a_case_is_read_once_and_again_when_it_changes(
     after = count_labels(dataset, ["a", "b"], cache)
     assert read == ["a", "b", "b"]
     assert after == expected(folder, ["a", "b"]) != before
+
+
+def test_a_case_of_the_same_size_and_time_is_counted_again(folder: Path, tmp_path: Path) -> None:
+    dataset, cache = nnUNetDatasetBlosc2(str(folder)), tmp_path / "cache.json"
+    path = folder / "b_seg.b2nd"
+    count_labels(dataset, ["b"], cache)
+    before = path.stat()
+    write(folder, "b", np.full((2, 6, 5), 2))
+    content = path.read_bytes()
+    path.write_bytes(content + bytes(max(0, before.st_size - len(content))))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    assert count_labels(nnUNetDatasetBlosc2(str(folder)), ["b"], cache) == {2: 60}
 
 
 def test_a_damaged_cache_is_made_again(folder: Path, tmp_path: Path) -> None:

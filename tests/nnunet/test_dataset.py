@@ -4,12 +4,16 @@ import json
 from pathlib import Path
 
 import numpy as np
+import odd_volumes
 import pytest
+from image_files import write_volume
+from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from PIL import Image
 
 from nnunet_covid.errors import UserError
-from nnunet_covid.nnunet import dataset
+from nnunet_covid.nnunet import dataset, models
 from nnunet_covid.nnunet.cases import list_cases
+from nnunet_covid.nnunet.dataset import read_images, read_labels
 
 
 @pytest.fixture
@@ -124,6 +128,41 @@ def test_folds_of_a_model_come_by_number_and_the_fold_of_all_cases_last(tmp_path
         (tmp_path / name / "checkpoint_final.pth").touch()
     (tmp_path / "fold_2" / "checkpoint_final.pth").rename(tmp_path / "fold_2" / "checkpoint_best.pth")
     (tmp_path / "fold_7.png").touch()
-    assert [path.name for path in dataset.fold_folders(tmp_path)] == ["fold_0", "fold_2", "fold_10", "fold_all"]
-    found = dataset.fold_folders(tmp_path, "checkpoint_final.pth")
+    assert [path.name for path in models.fold_folders(tmp_path)] == ["fold_0", "fold_2", "fold_10", "fold_all"]
+    found = models.fold_folders(tmp_path, "checkpoint_final.pth")
     assert [path.name for path in found] == ["fold_0", "fold_10", "fold_all"]
+
+
+SITK = SimpleITKIO()
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"pixdim_3": 0.0}, r"a\.nii cannot be used, its header has the voxel size 0 \(field pixdim, axis 3\); write"),
+        ({"srow": (-6, 0, 0, 0, 0, -6, 1.6, 0, 0, 0, 6, 0)}, "its axes are not at right angles; resample"),
+        ({"datatype": 32, "bitpix": 64}, "holds complex numbers; export one real value"),
+    ],
+)
+def test_headers_are_believed_no_more_than_in_a_conversion(tmp_path: Path, fields: dict, message: str) -> None:
+    odd_volumes.nifti(tmp_path / "a.nii", np.zeros((4, 8, 8)), **fields)
+    for read in (lambda: read_images(SITK, [tmp_path / "a.nii"]), lambda: read_labels(SITK, tmp_path / "a.nii")):
+        with pytest.raises(UserError, match=message):
+            read()
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".mha"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_voxels_that_are_no_numbers_are_refused(tmp_path: Path, ending: str, value: float) -> None:
+    array = np.zeros((4, 8, 8), np.float32)
+    array[0, 0, 0] = value
+    write_volume(tmp_path / f"a{ending}", array)
+    with pytest.raises(UserError, match="holds voxels that are no finite numbers; replace them"):
+        read_images(SITK, [tmp_path / f"a{ending}"])
+
+
+def test_several_label_maps_in_one_file_are_refused(tmp_path: Path) -> None:
+    odd_volumes.meta_image(tmp_path / "a.mha", np.zeros((2, 4, 8, 8), np.uint8))
+    assert read_images(SITK, [tmp_path / "a.mha"])[0].shape == (2, 4, 8, 8), "of an image these are channels"
+    with pytest.raises(UserError, match=r"a\.mha holds 2 label maps; export one of them"):
+        read_labels(SITK, tmp_path / "a.mha")

@@ -114,7 +114,6 @@ FAMILIES = {
     "SSANetTrainer": 2,
     "UNetPretrainedScratchTrainer": 2,
     "nnUNetTrainer, 3D": 3,
-    "InfNetTrainer, 3D": 3,
 }
 
 

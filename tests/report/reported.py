@@ -14,6 +14,7 @@ from planned import dataset_json
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
+CPU = ["-device", "cpu", "--disable_tta"]
 IDENTIFIERS = {
     "PatientName": "Mustermann^Erika",
     "PatientID": "KH-4711-0815",

@@ -12,29 +12,10 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 from box_chest import box_chest
-from reported import IDENTIFIERS, headers_of, saved, tiny_model, write_series
+from reported import CPU, IDENTIFIERS, headers_of, saved, tiny_model, write_series
 
 from nnunet_covid.cli import main
 from nnunet_covid.geometry import Geometry, difference_of
-
-CPU = ["-device", "cpu", "--disable_tta"]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_model(tmp_path_factory.mktemp("model") / "nnUNetTrainer__nnUNetPlans__3d_fullres")
-
-
-@pytest.fixture(scope="module")
-def series(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_series(tmp_path_factory.mktemp("pacs") / "series", box_chest().image)
-
-
-@pytest.fixture(scope="module")
-def reported(model: Path, series: Path) -> Path:
-    output = series.parent / "report"
-    assert main(["report", str(series), "-m", str(model), "-o", str(output), *CPU]) == 0
-    return output
 
 
 def test_a_report_holds_page_document_maps_and_dicom(reported: Path) -> None:

@@ -17,8 +17,8 @@ from model_folders import complete_plans, write_model
 from numpy.typing import NDArray
 
 from nnunet_covid.cli import main
-from nnunet_covid.nnunet.dataset import write_map
 from nnunet_covid.nnunet.predictor import Tiles, TrainedModel, to_image_grid
+from nnunet_covid.nnunet.written_images import write_map
 
 TURNED = (0.0, -1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0)
 """Direction cosines of a volume that lies on its side."""
@@ -275,7 +275,7 @@ def test_a_model_whose_labels_are_no_numbers(
     dataset_json["labels"]["consolidation"] = "a"
     (folder / "dataset.json").write_text(json.dumps(dataset_json))
     assert saliency(folder, tmp_path, tmp_path / "out") == 2
-    assert "cannot be opened: " in capsys.readouterr().err
+    assert "dataset.json: label 'consolidation' is 'a', but must be a whole number" in capsys.readouterr().err
 
 
 def test_previous_stages_of_a_model_without_one_are_refused(

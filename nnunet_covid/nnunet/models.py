@@ -1,0 +1,49 @@
+"""A trained model's folder and the plans that stand in it, as nnU-Net writes them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from nnunet_covid.dataset_json import IMAGES, read_dataset_json
+from nnunet_covid.errors import UserError
+
+
+def fold_folders(model: Path, file: str = "") -> list[Path]:
+    """Folders of a model's folds that hold a file (or folder) of this name, by number; ``fold_all`` comes last."""
+    found = [path for path in model.glob("fold_*") if path.is_dir() and (path / file).exists()]
+    return sorted(found, key=lambda path: (not path.name[5:].isdecimal(), len(path.name), path.name))
+
+
+def require_trained_model(model: Path) -> None:
+    """Is this a folder of a trained model, as nnU-Net writes it?
+
+    Raises:
+        UserError: If not.
+    """
+    if not model.is_dir():
+        raise UserError(f"{model} is no folder; give a trained model, RESULTS/DATASET/TRAINER__PLANS__CONFIGURATION")
+    for name in ("plans.json", "dataset.json"):
+        if not (model / name).is_file():
+            raise UserError(
+                f"{model} is no trained model: it has no {name}; the folder is RESULTS/DATASET/TRAINER__PLANS__CONFIG"
+            )
+    read_plans(model / "plans.json")
+    read_dataset_json(model / "dataset.json", needed=IMAGES)
+
+
+def read_plans(path: Path) -> PlansManager:
+    """The plans that ``nnUNetv2_plan_experiment`` has written.
+
+    Raises:
+        UserError: If the file is damaged or holds something else.
+    """
+    try:
+        plans = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(plans["configurations"], dict):
+            raise TypeError
+        return PlansManager(plans)
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise UserError(f"{path} is damaged or holds no plans; copy it again, or plan the data set again") from e

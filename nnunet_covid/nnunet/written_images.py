@@ -1,0 +1,99 @@
+"""Label maps and maps, written in the format and geometry of the image that they belong to; images copied whole."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+from PIL import Image
+
+from nnunet_covid.files import replacing
+
+SLICE_SPACING = 999
+"""nnU-Net's mark of a picture without a third axis."""
+
+
+def copy_image(source: Path, target: Path) -> None:
+    """Copy an image or label map, with the file beside it in which a 3D TIFF has its spacing."""
+    shutil.copyfile(source, target)
+    spacing = _spacing_file(source)
+    if spacing.is_file():
+        shutil.copyfile(spacing, _spacing_file(target))
+
+
+def _spacing_file(path: Path) -> Path:
+    """``CASE.json`` of ``CASE_0000.tif`` and of ``CASE.tif``."""
+    return path.with_name(re.sub(r"_\d{4}$", "", path.stem) + ".json")
+
+
+def write_labels(path: Path, labels: NDArray[Any], properties: dict[str, Any], reader: Any) -> None:
+    """Write whole numbers (z, y, x) with nnU-Net's writer, under a temporary name, then renamed."""
+    with replacing(path) as unfinished:
+        reader.write_seg(labels, str(unfinished), properties)
+        spacing = unfinished.with_suffix(".json")  # nnU-Net's writer of 3D TIFF leaves it
+        if spacing.is_file():
+            spacing.replace(_spacing_file(path))
+
+
+def write_channel(path: Path, channel: NDArray[Any], properties: dict[str, Any], reader: Any) -> None:
+    """Write one channel (z, y, x) in the format and geometry of an image, under a temporary name, then renamed.
+
+    Whole numbers go into any format; fractions need one that ITK or nibabel reads.
+    """
+    if channel.dtype == np.uint8 and path.suffix == ".png":
+        with replacing(path) as unfinished:
+            Image.fromarray(channel[0]).save(unfinished, format="PNG")  # nnU-Net's writer turns 255 into 16 bits
+    elif channel.dtype.kind in "ui":
+        write_labels(path, channel, properties, reader)
+    else:
+        write_map(path, channel, properties)
+
+
+def write_map(path: Path, image_map: NDArray[np.float32], properties: dict[str, Any]) -> None:
+    """Write a map as NIfTI with spacing, origin and direction of the image that it was computed from.
+
+    A picture (PNG and the like) has no geometry but its pixels: it becomes a 2D NIfTI with spacing 1×1.
+
+    Args:
+        path: Ends in ``.nii.gz`` (or another ending of ITK's, where an ITK reader read the image); written under a
+            temporary name and renamed.
+        image_map: (z, y, x) as nnU-Net's reader orders the axes.
+        properties: What the reader returned beside the image.
+    """
+    with replacing(path) as unfinished:
+        if "nibabel_stuff" in properties:
+            _write_nibabel(unfinished, image_map, properties["nibabel_stuff"])
+        else:
+            sitk.WriteImage(_itk_image(image_map, properties), str(unfinished), useCompression=True)
+
+
+def _itk_image(image_map: NDArray[np.float32], properties: dict[str, Any]) -> sitk.Image:
+    geometry = properties.get("sitk_stuff")
+    if geometry is None:
+        spacing = [float(s) for s in properties["spacing"]][::-1]
+        geometry = {"spacing": spacing[:2] if image_map.shape[0] == 1 and spacing[2] == SLICE_SPACING else spacing}
+    image = sitk.GetImageFromArray(image_map[0] if len(geometry["spacing"]) == 2 else image_map)
+    image.SetSpacing(geometry["spacing"])
+    if "origin" in geometry:
+        image.SetOrigin(geometry["origin"])
+        image.SetDirection(geometry["direction"])
+    if "original_orientation" in geometry:  # a reader that turns every image the same way
+        image = sitk.DICOMOrient(image, geometry["original_orientation"])
+    return image
+
+
+def _write_nibabel(path: Path, image_map: NDArray[np.float32], geometry: dict[str, Any]) -> None:
+    import nibabel
+    from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
+
+    affine = geometry.get("reoriented_affine", geometry["original_affine"])
+    image = nibabel.Nifti1Image(image_map.transpose(2, 1, 0), affine=affine)
+    if "reoriented_affine" in geometry:
+        back = ornt_transform(axcodes2ornt("RAS"), io_orientation(geometry["original_affine"]))
+        image = image.as_reoriented(back)
+    nibabel.save(image, path)

@@ -1,0 +1,160 @@
+"""Series on disk while a service works on them: a folder for each, which moves from state to state by one rename.
+
+``incoming`` (slices arrive) → ``queue`` (complete, waits) → ``sending`` (reported, not yet delivered) → ``done``, or
+``refused`` with the reason in a file. A killed service finds every series where it was. Names are digests of UIDs:
+nothing that a sender writes into a header becomes a path.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from nnunet_covid.files import digest_of, files_in, replacing, write_text
+
+State = Literal["incoming", "queue", "sending", "done", "refused"]
+STATES: tuple[State, ...] = ("incoming", "queue", "sending", "done", "refused")
+SLICES, REPORT, INSTANCES, REASON, OPEN = "slices", "report", "instances.txt", "reason.txt", ".open"
+BROKEN_OFF = "the sender broke off before the series was complete; send it again"
+LATE = "slices arrived after the series had been reported; send it as a new series"
+
+
+@dataclass(frozen=True)
+class Series:
+    """A series in one of the states."""
+
+    folder: Path
+
+    @property
+    def slices(self) -> Path:
+        """Folder of its DICOM files."""
+        return self.folder / SLICES
+
+    @property
+    def report(self) -> Path:
+        """Folder of its report."""
+        return self.folder / REPORT
+
+
+class Inbox:
+    """The folder of a service.
+
+    Args:
+        folder: Holds the states; made where it is not there.
+        quiet: Seconds without a new slice after which a series counts as complete.
+        most_bytes: Of all slices that are kept; more are not taken.
+        reserve_bytes: Free space of the disk below which nothing is taken.
+    """
+
+    def __init__(self, folder: Path, *, quiet: float, most_bytes: int, reserve_bytes: int) -> None:
+        self.folder = folder
+        self.quiet = quiet
+        self.most_bytes = most_bytes
+        self.reserve_bytes = reserve_bytes
+        for state in STATES:
+            (folder / state).mkdir(parents=True, exist_ok=True)
+        for series in self.of("incoming"):
+            os.utime(series.slices)  # its quiet time starts anew
+        self._kept = sum(path.stat().st_size for state in STATES[:3] for path in self._files(state))
+
+    def _files(self, state: State) -> Iterator[Path]:
+        for series in self.of(state):
+            yield from files_in(series.slices)
+
+    def of(self, state: State) -> list[Series]:
+        """The series in a state, the first arrived first."""
+        folders = [path for path in (self.folder / state).iterdir() if path.is_dir() and not path.name.startswith(".")]
+        return [Series(path) for path in sorted(folders, key=lambda path: path.stat().st_ctime_ns)]
+
+    def has_room(self) -> bool:
+        """Whether another slice may be taken."""
+        return self._kept < self.most_bytes and shutil.disk_usage(self.folder).free > self.reserve_bytes
+
+    def store(self, series_uid: str, instance_uid: str, content: bytes) -> Series | None:
+        """Keep a slice; None where it is known already.
+
+        A slice of a series that has left ``incoming`` and was not in it goes to ``refused``.
+
+        Raises:
+            OSError: If it cannot be written, such as for a full disk; nothing of it is left.
+        """
+        name, instance = digest_of(series_uid, 16), digest_of(instance_uid, 24)
+        place = Series(self.folder / "incoming" / name)
+        for state in STATES[1:4]:
+            earlier = self.folder / state / name
+            if earlier.is_dir():
+                if instance in _instances(earlier):
+                    return None
+                late = self.folder / "refused" / f"{name}.late"
+                late.mkdir(exist_ok=True)
+                write_text(late / REASON, LATE + "\n")
+                return None
+        place.slices.mkdir(parents=True, exist_ok=True)
+        target = place.slices / f"{instance}.dcm"
+        if not target.exists():
+            with replacing(target) as unfinished, unfinished.open("wb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+            self._kept += len(content)
+        os.utime(place.slices)
+        return place
+
+    def opened(self, series: Series) -> None:
+        """A sender has begun; until :meth:`closed` the series counts as broken off."""
+        (series.folder / OPEN).touch()
+
+    def closed(self, series: Series) -> None:
+        """The sender has said that all is sent."""
+        (series.folder / OPEN).unlink(missing_ok=True)
+        if series.slices.is_dir():
+            os.utime(series.slices)
+
+    def complete_quiet_ones(self, busy: frozenset[Path] = frozenset()) -> None:
+        """Move series without a new slice for the quiet time on: to the queue, or to ``refused`` where broken off.
+
+        Args:
+            busy: Folders of series whose sender is still connected.
+        """
+        for series in self.of("incoming"):
+            if series.folder in busy or not series.slices.is_dir():
+                continue
+            if time.time() - series.slices.stat().st_mtime < self.quiet:
+                continue
+            write_text(series.folder / INSTANCES, "".join(f"{path.stem}\n" for path in files_in(series.slices)))
+            if (series.folder / OPEN).exists():
+                self.refuse(series, BROKEN_OFF)
+            else:
+                shutil.rmtree(self.folder / "refused" / series.folder.name, ignore_errors=True)  # sent again, in order
+                self.move(series, "queue")
+
+    def move(self, series: Series, state: State) -> Series:
+        """Change a series' state by one rename; an older one of that name gives way."""
+        target = self.folder / state / series.folder.name
+        if target.exists():
+            shutil.rmtree(target)
+        os.replace(series.folder, target)
+        return Series(target)
+
+    def refuse(self, series: Series, reason: str) -> Series:
+        """Put a series aside with a sentence; it may be sent again."""
+        write_text(series.folder / REASON, reason + "\n")
+        self._kept -= sum(path.stat().st_size for path in files_in(series.slices))
+        return self.move(series, "refused")
+
+    def finish(self, series: Series) -> Series:
+        """Keep the report and the names of the slices, not the slices."""
+        self._kept -= sum(path.stat().st_size for path in files_in(series.slices))
+        done = self.move(series, "done")
+        shutil.rmtree(done.slices, ignore_errors=True)
+        return done
+
+
+def _instances(folder: Path) -> set[str]:
+    file = folder / INSTANCES
+    return set(file.read_text(encoding="utf-8").split()) if file.is_file() else set()

@@ -1,0 +1,62 @@
+"""``report.html`` in a real browser: the slider moves, the overlay switches, nothing comes from outside, it prints."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+CHROMIUM = shutil.which("chromium")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Debian's chromium is not installed")
+QUIET = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+    "--disable-background-networking", "--disable-component-update",
+)  # fmt: skip
+PROBE = """<script>
+const seen = [], picture = document.getElementById("picture"), overlay = document.getElementById("overlay");
+const note = () => seen.push([picture.src.length, overlay.hidden, document.getElementById("number").textContent]);
+addEventListener("load", () => {
+  note();
+  slider.value = 3; slider.dispatchEvent(new Event("input")); note();
+  document.dispatchEvent(new KeyboardEvent("keydown", {key: "ArrowUp"})); note();
+  document.getElementById("switch").click(); note();
+  const outside = performance.getEntriesByType("resource").filter(entry => !entry.name.startsWith("data:")).length;
+  setTimeout(() => {
+    const drawn = [...document.images].every(image => image.complete && image.naturalWidth > 0);
+    document.title = JSON.stringify([seen, outside, drawn]);
+  }, 500);
+});
+</script>"""
+
+
+def browse(profile: Path, *arguments: str) -> str:
+    command = [str(CHROMIUM), *QUIET, f"--user-data-dir={profile}", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+
+
+def test_slider_keys_and_switch_work_and_nothing_is_loaded(reported: Path, tmp_path: Path) -> None:
+    probed = tmp_path / "probed.html"
+    probed.write_text((reported / "report.html").read_text().replace("</body>", PROBE + "</body>"))
+    title = re.search(
+        r"<title>(.*?)</title>", browse(tmp_path / "p", "--virtual-time-budget=5000", "--dump-dom", probed.as_uri())
+    )
+    assert title is not None
+    seen = re.findall(r'\[(\d+),(true|false),"slice (\d+)"\]', title.group(1))
+    assert len(seen) == 4, title.group(1)
+    assert [int(number) for _, _, number in seen[1:]] == [4, 5, 5]
+    assert all(int(length) > 200 for length, _, _ in seen)
+    assert [hidden for _, hidden, _ in seen] == ["false", "false", "false", "true"]
+    assert title.group(1).endswith(",0,true]")
+
+
+def test_it_prints_to_two_pages(reported: Path, tmp_path: Path) -> None:
+    browse(
+        tmp_path / "p",
+        "--no-pdf-header-footer",
+        f"--print-to-pdf={tmp_path / 'out.pdf'}",
+        (reported / "report.html").as_uri(),
+    )
+    assert len(re.findall(rb"/Type\s*/Page\b", (tmp_path / "out.pdf").read_bytes())) == 2
