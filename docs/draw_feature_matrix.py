@@ -40,6 +40,10 @@ Two plans of one trainer stand for two configurations where an ensemble is tried
 on the CPU in the place of NCCL. `torch.compile` runs on the CPU, through training, validation and prediction, without a
 graph break. bfloat16 is torch's autocast on the CPU.
 
+Contracts (`tests/nnunet/test_contracts.py`) and a part of the matrix also pass with the newest dependencies on Python
+3.13 (torch 2.15.0, numpy 2.5.5, scipy 1.18.1, timm 1.0.22). `.ci/versions` repeats that, and tries the lowest allowed
+ones and Python 3.10 to 3.12.
+
 `NNUNET_COVID_MATRIX=all pytest tests/matrix` tries every trainer with every feature, compiles with the inductor, and
 installs the zip in another virtual environment; it takes hours.
 """

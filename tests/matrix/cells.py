@@ -18,7 +18,7 @@ SIZE_VARIABLE, RESULTS_VARIABLE = "NNUNET_COVID_MATRIX", "NNUNET_COVID_MATRIX_RE
 EVERYTHING = os.environ.get(SIZE_VARIABLE) == "all"
 
 FAMILIES = {
-    "nnUNetTrainer": "nnU-Net itself",
+    "nnUNetTrainer": "nnU-Net's network",
     "InfNetTrainer": "Inf-Net, planned encoder",
     "InfNetPretrainedTrainer": "Inf-Net, timm encoder",
     "UNetPretrainedTrainer": "U-Net, timm encoder",
@@ -71,14 +71,11 @@ class Refusal:
 
 
 def family_of(trainer: str) -> str:
-    """The family's trainer; by the module that holds it, and the paper's own SSA-Net apart."""
-    if trainer in FAMILIES:
-        return trainer
-    module = TRAINERS[trainer]
+    """The family's trainer; by the module that holds it, the paper's own SSA-Net apart, and else nnU-Net's network."""
     if trainer.startswith("SSANetResNet34"):
         return "SSANetResNet34Trainer"
     modules = {TRAINERS[name]: name for name in FAMILIES if name in TRAINERS and name != "SSANetResNet34Trainer"}
-    return modules[module]
+    return modules.get(TRAINERS.get(trainer, ""), "nnUNetTrainer")
 
 
 ALL_TRAINERS = ("nnUNetTrainer", *TRAINERS)
