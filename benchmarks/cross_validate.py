@@ -7,6 +7,9 @@ Example, the CPU protocol on COVID-SemiSeg:
 
     python benchmarks/cross_validate.py 501 --half --folds 0 1 --seeds 0 \\
         --length 10epochs_50its --trainers nnUNetTrainer InfNetTrainer
+
+Trainings from a checkpoint of ``nnunet-covid pretrain`` have the names of those from random weights: give them another
+``nnUNet_results``.
 """
 
 from __future__ import annotations
@@ -77,6 +80,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--pretrained-weights", help="checkpoint that every training starts from")
     args = parser.parse_args()
 
     dataset = maybe_convert_to_dataset_name(int(args.dataset) if args.dataset.isdigit() else args.dataset)
@@ -92,13 +96,15 @@ def main() -> None:
         if (folder / "validation" / "summary.json").is_file():
             print(f"{name} fold {fold}: done")
             continue
+        begun = (folder / "checkpoint_latest.pth").is_file()
         run_training(
             dataset,
             configuration,
             fold,
             name,
             export_validation_probabilities=True,  # for the map-based metrics of the table
-            continue_training=(folder / "checkpoint_latest.pth").is_file(),
+            continue_training=begun,
+            pretrained_weights=None if begun else args.pretrained_weights,
             device=torch.device(args.device),
         )
 

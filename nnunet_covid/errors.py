@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class UserError(Exception):
     """A mistake in the input, told in one line that names the file and the remedy.
@@ -10,11 +13,55 @@ class UserError(Exception):
 
     Attributes:
         about: The argument or attribute that would put it right, where it is one; a command names its option.
+        exit_status: Of the command that ends with it.
     """
+
+    exit_status = 2
 
     def __init__(self, message: str, about: str | None = None) -> None:
         super().__init__(message)
         self.about = about
+
+
+class PartlyDoneError(UserError):
+    """Some images of a folder could not be used; everything else has been done."""
+
+    exit_status = 1
+
+
+class Unusable:
+    """The images of a folder that cannot be used, where the work goes on with the others."""
+
+    def __init__(self) -> None:
+        self._reasons: list[str] = []
+
+    @contextmanager
+    def going_on(self) -> Iterator[None]:
+        """Remember the ``UserError`` at which the work on one image ends."""
+        try:
+            yield
+        except UserError as e:
+            self._reasons.append(str(e))
+
+    def raise_if_any(self, images: int) -> None:
+        """End with what was remembered.
+
+        Args:
+            images: How many there were altogether.
+
+        Raises:
+            PartlyDoneError: If some of them could not be used.
+            UserError: If none could.
+        """
+        count = len(self._reasons)
+        if count == images == 1:
+            raise UserError(self._reasons[0])
+        if count == images and count:
+            raise UserError("\n  ".join([f"none of {images} images can be used:", *self._reasons]))
+        if count:
+            raise PartlyDoneError(
+                "\n  ".join([f"{count} of {images} images cannot be used, the others are done:", *self._reasons])
+            )
 
 
 def reason_of(error: BaseException) -> str:

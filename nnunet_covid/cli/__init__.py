@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return status
     except UserError as e:
         print(error_line(e), file=sys.stderr)
-        return 2
+        return e.exit_status
     except BrokenPipeError:  # the reader of a pipe, such as head, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from nnunet_covid.errors import UserError
+from nnunet_covid.errors import Unusable, UserError
 from nnunet_covid.figures.slices import BLUE, outlined, sheet
 from nnunet_covid.geometry import Turn
 from nnunet_covid.lung_mask import METHODS, MODELS, check_weights
@@ -41,21 +41,29 @@ def lung_mask(args: argparse.Namespace) -> None:
     pairs = images_and_masks(args.source, args.output, problems)
     for note in problems.notes():
         print(note, flush=True)
+    unusable = Unusable()
     for source, output in pairs:
-        try:
-            how = {"method": args.method, "model": args.model, "weights": args.weights}
-            scan = with_lungs(read_scan(source), source, **how)
-        except UnusableFile as e:
-            raise UserError(f"{e.path}: {e.reason}") from e
-        write_lung_mask(output, scan)
-        if args.overlay:
-            args.overlay.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(lung_overlay(scan)).save(args.overlay / f"{output.name}.png")
-        share = 0.0 if scan.lungs is None else scan.lungs.mean()
-        print(f"{output}: {share:.1%} of the image, by {scan.notes['lung_mask']}", flush=True)
-        if not share:
-            text = f"no lungs are found, the mask is empty; it holds {span_of(scan.image)}, look at it"
-            print(f"warning: {source}: {text}", file=sys.stderr, flush=True)
+        with unusable.going_on():
+            _segment(source, output, args)
+    unusable.raise_if_any(len(pairs))
+
+
+def _segment(source: Path, output: Path, args: argparse.Namespace) -> None:
+    """Segment one image, and tell how."""
+    try:
+        how = {"method": args.method, "model": args.model, "weights": args.weights}
+        scan = with_lungs(read_scan(source), source, **how)
+    except UnusableFile as e:
+        raise UserError(f"{e.path}: {e.reason}") from e
+    write_lung_mask(output, scan)
+    if args.overlay:
+        args.overlay.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(lung_overlay(scan)).save(args.overlay / f"{output.name}.png")
+    share = 0.0 if scan.lungs is None else scan.lungs.mean()
+    print(f"{output}: {share:.1%} of the image, by {scan.notes['lung_mask']}", flush=True)
+    if not share:
+        text = f"no lungs are found, the mask is empty; it holds {span_of(scan.image)}, look at it"
+        print(f"warning: {source}: {text}", file=sys.stderr, flush=True)
 
 
 def lung_overlay(scan: Scan, slices: int = 8) -> NDArray[np.uint8]:

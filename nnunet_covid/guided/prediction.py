@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from nnunet_covid.dataset_json import GUIDED_KEY, channel_names
-from nnunet_covid.errors import UserError
+from nnunet_covid.errors import Unusable, UserError
 from nnunet_covid.files import remove_abandoned, replacing, writable_folder, write_json
 from nnunet_covid.guided.maps import MapKind, as_channel, from_labels, from_probabilities
 from nnunet_covid.nnunet.cases import CaseFiles, list_cases
@@ -47,10 +49,10 @@ def predict_guided(
         The label maps, those that were there before included.
 
     Raises:
-        UserError: If the stages or images do not fit each other; before anything is written.
+        UserError: If the stages do not fit each other, or no image can be used; before anything is written.
+        PartlyDoneError: If some images could not be used, at the end.
     """
-    kind = _checked_kind(stage_one, stage_two)
-    ending, channels = stage_two.ending, stage_two.channels - 1
+    kind, ending = _checked_kind(stage_one, stage_two), stage_two.ending
 
     def files(case: CaseFiles) -> dict[str, Path]:
         """Everything a finished case has."""
@@ -58,10 +60,13 @@ def predict_guided(
         made |= {"probabilities": output / f"{case.name}.npz"} if save_probabilities else {}
         return made | ({"infection": output / "infection" / f"{case.name}{ending}"} if save_infection else {})
 
-    cases = list_cases(images, ending, channels)
+    cases = list_cases(images, ending, stage_two.channels - 1)
     missing = [case for case in cases if overwrite or not all(path.is_file() for path in files(case).values())]
-    if missing:
-        stage_two.read(missing[0], channels=channels)
+    unusable = Unusable()
+    usable = _images(stage_two, missing, unusable)
+    first = next(usable, None)
+    if first is None:
+        unusable.raise_if_any(len(missing))
     writable_folder(output)
     remove_abandoned(output, age=0)
     # nnU-Net and 'nnunet-covid evaluate' look for these beside predictions
@@ -69,16 +74,31 @@ def predict_guided(
     write_json(output / "plans.json", stage_two.predictor.plans_manager.plans)
     if len(missing) < len(cases):
         tell(f"{len(cases) - len(missing)} of {len(cases)} cases are there already")
-    for case in tqdm(missing, desc="predict-guided", unit="case", disable=None):
-        _predict_case(stage_one, stage_two, case, kind, files(case))
+    found = chain([first] if first else [], usable)
+    for case, *image in tqdm(found, desc="predict-guided", unit="case", total=len(missing), disable=None):
+        _predict_case(stage_one, stage_two, case, image, kind, files(case))
+    unusable.raise_if_any(len(missing))
     return [files(case)["labels"] for case in cases]
 
 
+def _images(stage_two: TrainedModel, cases: Sequence[CaseFiles], unusable: Unusable) -> Iterator[tuple[Any, ...]]:
+    """Case, image and properties of those that can be read."""
+    for case in cases:
+        with unusable.going_on():
+            image, properties = stage_two.read(case, channels=stage_two.channels - 1)
+            yield case, image, properties
+
+
 def _predict_case(
-    stage_one: TrainedModel, stage_two: TrainedModel, case: CaseFiles, kind: MapKind, paths: dict[str, Path]
+    stage_one: TrainedModel,
+    stage_two: TrainedModel,
+    case: CaseFiles,
+    image_and_properties: Sequence[Any],
+    kind: MapKind,
+    paths: dict[str, Path],
 ) -> None:
     """Stage 1's map as it is stored in the second stage's data set, and what stage 2 makes of image and map."""
-    image, properties = stage_two.read(case, channels=stage_two.channels - 1)
+    image, properties = image_and_properties
     first = stage_one.prepare_image(case.name, image[: stage_one.channels], properties)
     labels, probabilities = stage_one.label_map(first, stage_one.predict_logits(first))
     regions = stage_one.predictor.label_manager.has_regions

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from nnunet_covid.auxiliary_data.batches import ImageTransforms
+from nnunet_covid.checkpoint import refusal_of
 from nnunet_covid.errors import UserError
 from nnunet_covid.figures.reconstructions import FILE as PICTURE
 from nnunet_covid.figures.reconstructions import Reconstruction, draw_reconstructions
@@ -219,7 +220,7 @@ class Pretraining:
                 getattr(self, part).load_state_dict(state[part])
             self.done, self.losses = state["done"], [tuple(row) for row in state["losses"]]
         except Exception as e:  # torch's unpickler raises whatever the bytes lead it into
-            message = f"{path} cannot be read ({type(e).__name__}); delete {self.folder} to start afresh"
+            message = f"{path} cannot be read ({refusal_of(e)}); delete {self.folder} to start afresh"
             raise UserError(message) from e
 
     @torch.no_grad()

@@ -26,6 +26,8 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             yield picture
     except UnusableFile:
         raise
+    except FileNotFoundError as e:
+        raise UnusableFile(path, "is a link to a file that is not there; copy the file itself here") from e
     except Image.DecompressionBombError as e:
         reason = "its header promises more pixels than any slice has; export it again, or cut it into slices"
         raise UnusableFile(path, reason) from e

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from nnunet_covid.errors import UserError
+from nnunet_covid.errors import Unusable, UserError
 from nnunet_covid.figures.sheets import write_heat_maps
 from nnunet_covid.figures.slices import scaled, shown_slice
 from nnunet_covid.files import writable_folder, write_json
 from nnunet_covid.losses.ssa_net import check_exponent
+from nnunet_covid.nnunet.cases import CaseFiles
 from nnunet_covid.nnunet.dataset import NIFTI
 from nnunet_covid.nnunet.encoder import feature_shapes, find_encoder
 from nnunet_covid.nnunet.predictor import PreparedCase, TrainedModel
@@ -71,26 +73,41 @@ def export_saliency(
         The pictures.
 
     Raises:
-        UserError: If anything about model, images or settings is wrong; before anything is written, but for a file
-            that turns out to be unreadable.
+        UserError: If anything about model or settings is wrong, or no image can be used; before anything is written.
+        PartlyDoneError: If some images could not be used, at the end.
     """
     settings = settings or Settings()
     cases = model.cases(images, previous_stage_labels)
     encoder = find_encoder(model.network, settings.encoder)
-    first = model.prepare(cases[0], previous_stage_labels)
+    unusable = Unusable()
+    usable = _prepared(model, cases, previous_stage_labels, unusable)
+    first = next(usable, None)
+    if first is None:
+        unusable.raise_if_any(len(cases))
+    assert first is not None
     shapes = feature_shapes(model.network, encoder, (1, len(first.data), *model.patch_size), model.device)
     request = _request(model, settings, stages=len(shapes))
     writable_folder(output)
 
     pictures, entries = [], {}
-    for case in tqdm(cases, desc="saliency", unit="case", disable=None):
-        prepared = first if case is cases[0] else model.prepare(case, previous_stage_labels)
+    for prepared in tqdm(chain([first], usable), desc="saliency", unit="case", total=len(cases), disable=None):
         maps = compute_case_maps(model, prepared, encoder, request)
         _write_maps(output, prepared, maps, request, settings)
         pictures.append(_draw(output, prepared, maps, request))
-        entries[case.name] = _case_entry(maps, request)
+        entries[prepared.name] = _case_entry(maps, request)
     write_json(output / REPORT, _report(model, request, shapes, entries))
+    unusable.raise_if_any(len(cases))
     return pictures
+
+
+def _prepared(
+    model: TrainedModel, cases: Sequence[CaseFiles], previous_stage_labels: Path | None, unusable: Unusable
+) -> Iterator[PreparedCase]:
+    """The cases that can be read."""
+    for case in cases:
+        with unusable.going_on():
+            prepared = model.prepare(case, previous_stage_labels)
+            yield prepared
 
 
 def _request(model: TrainedModel, settings: Settings, stages: int) -> Request:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from dicom_files import (
@@ -160,14 +161,18 @@ BAD_INPUTS = [
         second_series,
         "images/a: holds 2 images or DICOM series (000.dcm (6 files, CT), soft0.dcm (6 files, CT))",
     ),
-    entry(
-        "series_per_slice",
-        Kind.UNUSED,
-        "an anonymiser gave every slice a series of its own",
-        series_per_slice,
-        "source/images/a: holds 6 DICOM series",
-        "every file names a series of its own: export a volume as one series, or as NIfTI",
-        command="nnunet-covid lung-mask source/images lungs --method threshold",
+    replace(
+        entry(
+            "series_per_slice",
+            Kind.UNUSED,
+            "an anonymiser gave every slice a series of its own",
+            series_per_slice,
+            "source/images/a: holds 6 DICOM series",
+            "every file names a series of its own: export a volume as one series, or as NIfTI",
+            command="nnunet-covid lung-mask source/images lungs --method threshold",
+        ),
+        exit_status=1,
+        leaves=("lungs/b.nii.gz",),
     ),
     entry(
         "dose_report",

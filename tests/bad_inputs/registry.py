@@ -106,9 +106,11 @@ def rooms() -> dict[str, list[BadInput]]:
 
 def page() -> str:
     """The reference page: the kinds with their answers, and every bad input by room."""
+    count = sum(map(len, rooms().values()))
     lines = [
         "# Bad inputs",
         "",
+        f"{count} wrong inputs, each of one command, and what it says.",
         "Made by `python docs/list_bad_inputs.py` from `tests/bad_inputs/`: a test tries each line as it stands.",
         "The message is one sentence on the error output; nothing is written unless the exit status is 1.",
         "",

@@ -289,3 +289,14 @@ def test_own_folds_with_a_patient_on_both_sides_are_noted(tmp_path: Path) -> Non
     assert [line for line in said if "fold " in line] == [
         "note: fold 1 has patients PA in train and in val; its score will be too good"
     ]
+
+
+def test_nearly_whole_values_are_rounded_and_minus_one_may_be_what_is_not_labelled(tmp_path: Path) -> None:
+    mask = blob((6, 20, 30), 0).astype(np.float32) * np.float32(0.99998)
+    mask[0] = -1
+    write_volume(tmp_path / "source/images/a.nii.gz", hounsfield((6, 20, 30), 0))
+    write_volume(tmp_path / "source/masks/a.nii.gz", mask)
+    folder = convert_folder(tmp_path / "source", labels={"lesion": 1, "ignore": -1}, output=tmp_path / "raw")
+    expected = np.rint(mask)
+    expected[0] = 2
+    np.testing.assert_array_equal(read_array(folder / "labelsTr/a.nii.gz"), expected)

@@ -16,6 +16,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from tiny_data_set import TinyDataSet, make_tiny_data_set
 
 from nnunet_covid import cli
+from nnunet_covid.checkpoint import read_checkpoint
 from nnunet_covid.pretraining import steps
 
 
@@ -30,7 +31,7 @@ def folder(made: TinyDataSet, name: str = "unlabelled", trainer: str = "nnUNetTr
 
 
 def checkpoint(place: Path) -> dict[str, Any]:
-    return torch.load(place / "checkpoint_final.pth", weights_only=False)
+    return read_checkpoint(place / "checkpoint_final.pth", needed=("trainer_name", "init_args", "pretraining"))
 
 
 def state(place: Path) -> dict[str, Any]:
@@ -157,3 +158,25 @@ def test_nnunet_trains_from_the_checkpoint(family: str, data_sets, environment, 
     different = [name for name, value in begun[0].items() if not torch.equal(value, weights[name])]
     assert all("seg_layers" in name for name in different)
     assert {name.split(".")[0] for name in weights} >= {"encoder"}
+
+
+def test_what_cannot_be_gone_on_from_is_told(made, environment, capsys, monkeypatch) -> None:
+    environment(made)
+    asked = command(made, "--steps", "2", "--name", "damaged")
+    monkeypatch.setattr(steps, "STEPS_BETWEEN_SAVES", 1)
+
+    def die(self: Any, checkpoint: Any) -> None:
+        self.save()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(steps.Pretraining, "run", die)
+        assert cli.main(asked) == 130
+    latest = folder(made, "damaged") / steps.LATEST
+    latest.write_bytes(latest.read_bytes()[:1000])
+    capsys.readouterr()
+    assert cli.main(asked) == 2
+    said = capsys.readouterr().err
+    assert f"{latest} cannot be read (" in said
+    assert "delete" in said
+    assert "Traceback" not in said

@@ -207,3 +207,13 @@ def test_the_suffix_stands_behind_the_name_and_before_lengths() -> None:
             assert pickle.loads(pickle.dumps(one)) is one
         with pytest.raises(AttributeError):
             getattr(trainers, f"{base}_20epochs_consistency")
+
+
+def test_half_precision_steps_stay_finite_and_trust_in_full_precision(make: Callable[..., Any]) -> None:
+    trainer = make("nnUNetTrainer_consistency", eta=0.5)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        result = trainer.train_step(batch(trainer))
+    assert np.isfinite(result["loss"])
+    assert all(torch.isfinite(one).all() for one in states(trainer.network))
+    assert all(one.dtype == torch.float32 for one in states(trainer._aside) if one.is_floating_point())
+    assert trainer.sums.trusted() > 0.9  # but for voxels whose probabilities are one half each
