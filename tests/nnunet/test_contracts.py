@@ -214,7 +214,7 @@ def test_numbers_are_these(stock: Any) -> None:
     from nnunetv2.imageio.reader_writer_registry import LIST_OF_IO_CLASSES
     from nnunetv2.utilities.crossval_split import generate_crossval_split
 
-    from nnunet_covid.nnunet.dataset import SLICE_SPACING
+    from nnunet_covid.nnunet.written_images import SLICE_SPACING
     from nnunet_covid.raw_dataset.splits import NNUNET_SEED
 
     expected = {"num_epochs": 1000, "num_iterations_per_epoch": 250, "num_val_iterations_per_epoch": 50,
@@ -233,7 +233,7 @@ def test_numbers_are_these(stock: Any) -> None:
     assert all(kind.supported_file_endings for kind in LIST_OF_IO_CLASSES)
     (pictures,) = [kind for kind in LIST_OF_IO_CLASSES if ".png" in kind.supported_file_endings]
     assert f"{SLICE_SPACING}, 1, 1" in inspect.getsource(pictures), (
-        moved("nnunetv2.imageio.natural_image_reader_writer", "marks pictures otherwise", "nnunet/dataset.py")
+        moved("nnunetv2.imageio.natural_image_reader_writer", "marks pictures otherwise", "nnunet/written_images.py")
     )  # fmt: skip
 
 
