@@ -22,6 +22,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 COLOURS = ("#dce6f2", "#e3eedd", "#f6ecd2", "#f3ded9", "#e6dff0", "#d9ecec", "#e8e8e8")
 WIDTH = 10.0
 HEIGHT = 0.4
+TYPE = 85.0
+"""Points of type that a letter has in a box one unit wide."""
 PITCH = 0.58
 MARGIN = 1.0
 
@@ -60,7 +62,14 @@ def _draw_row(axes: Axes, rooms: list[str], y: float, colour: str) -> None:
         left = MARGIN + column * width
         box = FancyBboxPatch((left, y), width - 0.15, HEIGHT, boxstyle="round,pad=0.02", fc=colour, ec="#666666")
         axes.add_patch(box)
-        axes.text(left + (width - 0.15) / 2, y + HEIGHT / 2, room, ha="center", va="center")
+        axes.text(
+            left + (width - 0.15) / 2,
+            y + HEIGHT / 2,
+            room,
+            ha="center",
+            va="center",
+            fontsize=min(10.0, TYPE * width / len(room)),
+        )
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import tempfile
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -76,16 +76,18 @@ def replacing(path: Path, endings: Sequence[str] = ("",)) -> Iterator[Path]:
             part.unlink(missing_ok=True)
 
 
-def remove_abandoned(folder: Path, age: float = 3600.0) -> None:
+def remove_abandoned(folder: Path, age: float = 3600.0, names: Collection[str] | None = None) -> None:
     """Delete the unfinished files of processes that were killed.
 
     Args:
         folder: Where :func:`replacing` wrote.
         age: Seconds since the last change after which a file is nobody's: another process may be at work in
             the same folder.
+        names: Only those that would have become these files, if given.
     """
     for path in folder.glob(f"{UNFINISHED}*"):
-        if path.stat().st_mtime <= time.time() - age:
+        final = path.name.removeprefix(UNFINISHED).partition(".")[2]
+        if (names is None or final in names) and path.stat().st_mtime <= time.time() - age:
             path.unlink(missing_ok=True)
 
 

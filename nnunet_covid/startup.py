@@ -88,6 +88,14 @@ def unregister(site_packages: Path | None = None) -> Path | None:
     return path
 
 
+def let_threads_sleep(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Threads of torch that wait for each other sleep; of no effect once torch is imported, or where it is settled.
+
+    They would wait in a loop that takes a whole core each, which on a shared machine keeps the others from being done.
+    """
+    environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
 def chosen_device(wish: str) -> str:
     """The device for ``auto`` (CUDA where there is one, else the CPU), or the wish itself.
 

@@ -10,6 +10,7 @@ from typing import Any
 import planned
 import torch
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_covid import trainers
@@ -55,7 +56,7 @@ def write_model(
         network = _trainer_class(trainer).build_network_architecture(
             PlansManager(plans),
             manager.get_configuration(configuration),
-            len(dataset_json["channel_names"]),
+            determine_num_input_channels(manager, configuration, dataset_json),
             heads,
             enable_deep_supervision=False,
         )

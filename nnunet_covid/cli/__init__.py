@@ -28,6 +28,7 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
     "check": ("check", "look for leaking patients, near-duplicates and misplaced masks in a data set"),
     "evaluate": ("evaluation", "score a folder of predictions against a folder of references"),
     "compare": ("evaluation", "say whether one method beats another on the same cases"),
+    "predict": ("predict", "predict a folder of images: nnUNetv2_predict's label maps, faster, and resumed"),
     "calibrate": (
         "trained_model",
         "fit temperature and threshold of a trained model and put them into its checkpoints",
@@ -51,8 +52,7 @@ def build_parser(selected: str | None = None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="nnunet-covid",
         description="Lung-infection segmentation on top of nnU-Net v2: what nnU-Net's own commands lack.",
-        epilog="Training and prediction are nnU-Net's own commands, for example: "
-        "nnUNetv2_train 501 2d 0 -tr InfNetTrainer",
+        epilog="Training is nnU-Net's own command, for example: nnUNetv2_train 501 2d 0 -tr InfNetTrainer",
     )
     parser.add_argument("--version", action="version", version=f"nnunet-covid {__version__}")
     subparsers = parser.add_subparsers(dest="subcommand", metavar="COMMAND", required=True)

@@ -33,7 +33,14 @@ class CaseFiles:
         return digest_of([sha256_of(file) for path in self.all_files for file in (path, *data_files(path))], 32)
 
 
-def list_cases(folder: Path, ending: str, channels: int, *, one_file_may_hold_all: bool = True) -> list[CaseFiles]:
+def list_cases(
+    folder: Path,
+    ending: str,
+    channels: int,
+    *,
+    one_file_may_hold_all: bool = True,
+    refused: dict[str, str] | None = None,
+) -> list[CaseFiles]:
     """Every case of a folder of images ``CASE_0000.ending``, ``CASE_0001.ending`` and so on, in the order of names.
 
     Args:
@@ -42,11 +49,18 @@ def list_cases(folder: Path, ending: str, channels: int, *, one_file_may_hold_al
         channels: Channels that are expected.
         one_file_may_hold_all: Take a case with channel 0000 alone for one file with all channels (an RGB picture); how
             many it really holds shows when it is read.
+        refused: Receives the reason for which a case, or what else is there, is left out, instead of an error.
 
     Raises:
         UserError: If there is no image, one would be passed over because it has another ending or lies in a folder, a
             name does not end in a channel number, or channels are missing or too many.
     """
+
+    def refuse(name: str, reason: str) -> None:
+        if refused is None:
+            raise UserError(reason)
+        refused[name] = reason
+
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder; give the folder that holds the images, CASE_0000{ending} and so on")
     pattern = re.compile(rf"(?P<case>.+)_(?P<channel>\d{{4}}){re.escape(ending)}")
@@ -54,38 +68,40 @@ def list_cases(folder: Path, ending: str, channels: int, *, one_file_may_hold_al
     for path in files_in(folder, ending):
         match = pattern.fullmatch(path.name)
         if match is None:
-            example = f"{path.name.removesuffix(ending)}_0000{ending}"
-            raise UserError(f"{path}: nnU-Net wants the channel in the name; rename it to {example}")
+            stem = path.name.removesuffix(ending)
+            refuse(stem, f"{path}: nnU-Net wants the channel in the name; rename it to {stem}_0000{ending}")
+            continue
         found.setdefault(match["case"], []).append(int(match["channel"]))
-    if not found:
+    if not found and not refused:
         raise UserError(
             f"{folder} holds no image that ends in {ending}, such as CASE_0000{ending}; dataset.json says so"
         )
-    _refuse_others(folder, ending)
+    if others := _others(folder, ending):
+        remedy = f"bring them to {ending} by nnunet-covid convert, or take them out"
+        listed = some_of(others)
+        refuse(listed, f"{folder}: images here end in {ending}, so {listed} would not be used; {remedy}")
     allowed = [list(range(channels)), *([[0]] if one_file_may_hold_all else [])]
     for case, numbers in found.items():
         if numbers not in allowed:
             listed = ", ".join(f"{number:04d}" for number in numbers)
             expected = "0000 is" if channels == 1 else f"0000 to {channels - 1:04d} are"
-            raise UserError(f"{folder}: case {case} has channels {listed}, but {expected} expected")
+            refuse(case, f"{folder}: case {case} has channels {listed}, but {expected} expected")
     return [
         CaseFiles(case, tuple(folder / f"{case}_{number:04d}{ending}" for number in numbers))
         for case, numbers in sorted(found.items())
+        if numbers in allowed
     ]
 
 
-def _refuse_others(folder: Path, ending: str) -> None:
-    """Images that nnU-Net would pass over without a word: of another kind, in folders, packed."""
+def _others(folder: Path, ending: str) -> list[str]:
+    """Names of images that nnU-Net would pass over without a word: of another kind, in folders, packed."""
     from nnunet_covid.raw_dataset.case_folders import ARCHIVES
     from nnunet_covid.raw_dataset.dicom import is_dicom
     from nnunet_covid.raw_dataset.source import IMAGE_ENDINGS, ending_of, visible
 
     kinds = (*IMAGE_ENDINGS, *ARCHIVES)
-    others = [
+    return [
         path.name
         for path in visible(folder)
         if not path.name.endswith(ending) and (path.is_dir() or ending_of(path, kinds) or is_dicom(path))
     ]
-    if others:
-        remedy = f"bring them to {ending} by nnunet-covid convert, or take them out"
-        raise UserError(f"{folder}: images here end in {ending}, so {some_of(others)} would not be used; {remedy}")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -214,6 +215,9 @@ def read_labels(reader: Any, path: Path) -> tuple[NDArray[Any], dict[str, Any]]:
     return labels, properties
 
 
+_CAUGHT_OUTPUT = threading.Lock()  # the output that is caught is that of the whole process
+
+
 def check_header(path: Path) -> None:
     """Look at the header of an image or label map, which takes no time beside reading it.
 
@@ -231,7 +235,7 @@ def _read(read: Any, files: Any, paths: Sequence[Path]) -> tuple[NDArray[Any], d
         check_header(path)
     said = io.StringIO()
     try:
-        with contextlib.redirect_stdout(said):
+        with _CAUGHT_OUTPUT, contextlib.redirect_stdout(said):
             return read(files)
     except Exception as e:  # every format has exceptions of its own
         lines = [line for line in said.getvalue().splitlines() if line.strip()]

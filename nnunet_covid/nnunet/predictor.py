@@ -8,35 +8,27 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from acvl_utils.cropping_and_padding.padding import pad_nd_image
 from nnunetv2.inference.data_iterators import PreprocessAdapterFromNpy
-from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
-from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-from nnunetv2.inference.sliding_window_prediction import compute_gaussian
-from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from numpy.typing import NDArray
 from torch import nn
-from torch._dynamo import OptimizedModule
 
 from nnunet_covid.checkpoint import refusal_of, restricted
 from nnunet_covid.dataset_json import channel_names, foreground_values
-from nnunet_covid.errors import UserError
+from nnunet_covid.errors import UserError, reason_of
+from nnunet_covid.files import is_whole
 from nnunet_covid.nnunet.cases import CaseFiles, list_cases
 from nnunet_covid.nnunet.dataset import read_images, read_labels
+from nnunet_covid.nnunet.export import label_map, label_map_and_probabilities
 from nnunet_covid.nnunet.models import fold_folders, require_trained_model
+from nnunet_covid.nnunet.sliding_window import BatchPredictor
 from nnunet_covid.startup import chosen_device, offer_trainers
-
-Position = tuple[Any, ...]
-"""Index of a tile in the padded image, channel axis first."""
-Resampling = Callable[..., Any]
-"""From (channels, *spatial), a shape, the present and the wanted spacing to the same in that shape."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +44,7 @@ class PreparedCase:
     """One case as its reader gave it and as nnU-Net pre-processes it.
 
     Attributes:
-        image: (channels, *axes) as read from the files.
+        image: (channels, *axes) as read from the files; without voxels where nobody wants them.
         data: (channels, *spatial) in the plan's spacing; with a previous stage its one-hot labels behind them.
         properties: What nnU-Net keeps in order to undo the pre-processing.
     """
@@ -67,7 +59,7 @@ class TrainedModel:
     """The networks of one model folder and everything nnU-Net does before and after them.
 
     Attributes:
-        predictor: nnU-Net's own.
+        predictor: nnU-Net's own, for patches of several images at once.
         folds: Whose weights are used.
         checkpoint: File name of the weights in every fold.
     """
@@ -80,6 +72,8 @@ class TrainedModel:
         checkpoint: str = "checkpoint_final.pth",
         device: str = "auto",
         mirroring: bool = True,
+        step_size: float = 0.5,
+        batch: int | None = None,
     ) -> None:
         """Load plans, networks and weights.
 
@@ -89,6 +83,8 @@ class TrainedModel:
             checkpoint: File name of the weights in every fold.
             device: One of :data:`nnunet_covid.startup.DEVICES`.
             mirroring: Predict the mirrored image too and average, as nnU-Net does by default.
+            step_size: Distance of patches as a share of their size, above 0 and at most 1.
+            batch: Patches in a forward pass; see :class:`nnunet_covid.nnunet.sliding_window.BatchPredictor`.
 
         Raises:
             UserError: If the folder, a fold, the checkpoint, the trainer or the device is not there.
@@ -101,25 +97,25 @@ class TrainedModel:
         said = io.StringIO()
         try:
             with contextlib.redirect_stdout(said), restricted():
-                self.predictor = nnUNetPredictor(
+                self.predictor = BatchPredictor(
+                    tile_step_size=step_size,
                     use_mirroring=mirroring,
                     perform_everything_on_device=self.device.type == "cuda",
                     device=self.device,
                     allow_tqdm=False,
                 )
                 self.predictor.initialize_from_trained_model_folder(str(folder), self.folds, checkpoint)
+                self.predictor.batch = batch
                 _ = self.predictor.label_manager.foreground_labels  # nnU-Net reads the labels only now
         except Exception as e:  # a foreign model leads nnU-Net and torch into whatever its files say
-            reason = refusal_of(e).split(" in nnunetv2.training")[0]
-            raise UserError(f"{folder} cannot be opened: {reason}") from e
+            raise UserError(f"{folder} cannot be opened: {_why_not_opened(e)}") from e
         # outside inference mode, or its weights could take no part in gradients
         self.predictor.network = self.predictor.network.to(self.device).eval()
 
     @property
     def network(self) -> nn.Module:
         """The network, without the wrapper of compilation."""
-        network = self.predictor.network
-        return network._orig_mod if isinstance(network, OptimizedModule) else network
+        return self.predictor.bare_network
 
     @property
     def dataset_json(self) -> dict[str, Any]:
@@ -153,7 +149,7 @@ class TrainedModel:
 
     def use_fold(self, index: int) -> None:
         """Load the weights of one of the folds, an index into ``folds``."""
-        self.network.load_state_dict(self.predictor.list_of_parameters[index])
+        self.predictor.use_weights(index)
 
     def foreground_classes(self) -> list[ForegroundClass]:
         """The classes (or regions) that the network has an output channel for, in its order, background left out."""
@@ -163,13 +159,20 @@ class TrainedModel:
             return [ForegroundClass(name, head) for head, name in enumerate(foreground)]
         return [ForegroundClass(name, manager.all_labels.index(values[0])) for name, values in foreground.items()]
 
-    def cases(self, images: Path, previous_stage_labels: Path | None = None) -> list[CaseFiles]:
+    def cases(
+        self, images: Path, previous_stage_labels: Path | None = None, refused: dict[str, str] | None = None
+    ) -> list[CaseFiles]:
         """The cases of a folder.
+
+        Args:
+            images: Folder in nnU-Net's naming.
+            previous_stage_labels: Folder of label maps, where the model is the second stage of a cascade.
+            refused: Receives the reason for which a case is left out, instead of an error.
 
         Raises:
             UserError: If there are none, names or channels are wrong, or a cascade's previous stage is missing.
         """
-        cases = list_cases(images, self.ending, self.channels)
+        cases = list_cases(images, self.ending, self.channels, refused=refused)
         if self.previous_stage is None:
             if previous_stage_labels is not None:
                 raise UserError(
@@ -181,11 +184,16 @@ class TrainedModel:
                 f"{self.folder} is the second stage of a cascade: predict the images with {self.previous_stage} first "
                 "and name that folder as the previous stage's predictions"
             )
+        missing = {}
         for case in cases:
             path = previous_stage_labels / f"{case.name}{self.ending}"
             if not path.is_file():
-                raise UserError(f"{path} is missing: {self.previous_stage}'s prediction of case {case.name}")
-        return cases
+                missing[case.name] = f"{path} is missing: {self.previous_stage}'s prediction of case {case.name}"
+        if refused is None and missing:
+            raise UserError(next(iter(missing.values())))
+        if refused is not None:
+            refused.update(missing)
+        return [case for case in cases if case.name not in missing]
 
     def read(self, case: CaseFiles, channels: int | None = None) -> tuple[NDArray[np.float32], dict[str, Any]]:
         """The image of a case (channels, *axes) and its properties, from nnU-Net's reader.
@@ -195,7 +203,7 @@ class TrainedModel:
             channels: How many the image must have; as many as the model was trained on if not given.
 
         Raises:
-            UserError: If a file cannot be read or the number of channels is another.
+            UserError: If a file cannot be read or is damaged, or the number of channels is another.
         """
         expected = self.channels if channels is None else channels
         image, properties = read_images(self.reader, case.files)
@@ -203,6 +211,9 @@ class TrainedModel:
             raise UserError(
                 f"{case.files[0]}: case {case.name} has {len(image)} channel(s), the model was trained on {expected}"
             )
+        for path in case.files:
+            if not is_whole(path, image):
+                raise UserError(f"{path} is cut short or damaged; copy it again")
         return image, properties
 
     def prepare(self, case: CaseFiles, previous_stage_labels: Path | None = None) -> PreparedCase:
@@ -235,13 +246,24 @@ class TrainedModel:
             predictor.dataset_json,
             predictor.configuration_manager,
         )
-        made = next(preprocessed)
+        try:
+            made = next(preprocessed)
+        except (OSError, RuntimeError, ValueError, AssertionError, KeyError, IndexError) as e:
+            raise UserError(f"case {name} cannot be pre-processed with the plans of the model ({reason_of(e)})") from e
         return PreparedCase(name, image, made["data"].to(torch.float32).contiguous(), made["data_properties"])
 
+    def logits_of(self, cases: Sequence[PreparedCase]) -> list[torch.Tensor]:
+        """Of each case, logits (heads, *spatial) in the plan's spacing, half precision: nnU-Net's, over all folds."""
+        return self.predictor.predict_logits_of([case.data for case in cases])
+
     def predict_logits(self, case: PreparedCase) -> torch.Tensor:
-        """Logits (heads, *spatial) in the plan's spacing: nnU-Net's sliding window, averaged over the folds."""
-        with contextlib.redirect_stdout(io.StringIO()):
-            return self.predictor.predict_logits_from_preprocessed_data(case.data).float()
+        """Logits (heads, *spatial) of one case in single precision."""
+        return self.logits_of([case])[0].float()
+
+    def labels(self, case: PreparedCase, logits: torch.Tensor) -> NDArray[Any]:
+        """The label map (*image axes) that nnU-Net exports where no probabilities are asked for."""
+        p = self.predictor
+        return label_map(logits, case.properties, p.plans_manager, p.configuration_manager, p.label_manager)
 
     def fold_logits(self, case: PreparedCase) -> list[torch.Tensor]:
         """As :meth:`predict_logits`, one for each fold."""
@@ -256,17 +278,17 @@ class TrainedModel:
             self.predictor.list_of_parameters = together
 
     def label_map(self, case: PreparedCase, logits: torch.Tensor) -> tuple[NDArray[Any], NDArray[np.float32]]:
-        """What nnU-Net exports: the label map (*image axes) and the probabilities (heads, *image axes)."""
-        predictor = self.predictor
-        return convert_predicted_logits_to_segmentation_with_correct_shape(
-            logits,
-            predictor.plans_manager,
-            predictor.configuration_manager,
-            predictor.label_manager,
-            case.properties,
-            return_probabilities=True,
-            num_threads_torch=torch.get_num_threads(),
+        """What nnU-Net exports with probabilities: the label map (*image axes) and (heads, *image axes)."""
+        p = self.predictor
+        return label_map_and_probabilities(
+            logits, case.properties, p.plans_manager, p.configuration_manager, p.label_manager
         )
+
+
+def _why_not_opened(error: Exception) -> str:
+    if str(error).startswith("Error(s) in loading state_dict"):
+        return "its weights do not fit the network that its trainer builds here; install the version that trained it"
+    return refusal_of(error).split(" in nnunetv2.training")[0]
 
 
 def _checked_folds(folder: Path, folds: Sequence[str] | None, checkpoint: str) -> tuple[str, ...]:
@@ -282,84 +304,3 @@ def _checked_folds(folder: Path, folds: Sequence[str] | None, checkpoint: str) -
     if missing:
         raise UserError(f"{folder} has no fold {missing[0]} with {checkpoint}; there are {', '.join(present)}")
     return tuple(folds)
-
-
-class Tiles:
-    """The tiles of one pre-processed image: nnU-Net's padding, positions and Gaussian weight.
-
-    Args:
-        predictor: Of the model; gives patch size and step.
-        data: (channels, *spatial), always three spatial axes.
-    """
-
-    def __init__(self, predictor: nnUNetPredictor, data: torch.Tensor) -> None:
-        patch = tuple(predictor.configuration_manager.patch_size)
-        self.data, self._inside = pad_nd_image(data, patch, "constant", {"value": 0}, True, None)
-        self.positions: list[Position] = predictor._internal_get_sliding_window_slicers(self.data.shape[1:])
-        # half precision as in nnU-Net: there the far corners of a patch weigh what the smallest half does
-        gaussian = compute_gaussian(
-            patch, sigma_scale=1.0 / 8, value_scaling_factor=10, dtype=torch.float16, device=torch.device("cpu")
-        )
-        self.weight = gaussian.float()
-        self.total = torch.zeros(self.data.shape[1:])
-        for position in self.positions:
-            self.total[position[1:]] += self.weight
-
-    def cut(self, position: Position) -> torch.Tensor:
-        """The image inside a tile, (1, channels, *patch)."""
-        return self.data[position][None].contiguous()
-
-    def share(self, position: Position) -> torch.Tensor:
-        """How much the tile contributes to the stitched value of each of its voxels, (*patch); sums to 1 over tiles."""
-        return self.weight / self.total[position[1:]]
-
-    def pad(self, mask: torch.Tensor) -> torch.Tensor:
-        """A mask of the image, (*spatial), on the padded grid, so that it can be indexed like the tiles."""
-        padded = torch.zeros(self.data.shape[1:], dtype=mask.dtype)
-        padded[self._inside[1:]] = mask
-        return padded
-
-    def canvas(self, channels: int) -> torch.Tensor:
-        """Zeros for :meth:`paint`, (channels, *padded)."""
-        return torch.zeros((channels, *self.data.shape[1:]))
-
-    def paint(self, canvas: torch.Tensor, position: Position, maps: torch.Tensor) -> None:
-        """Add the maps of one tile, (channels, *patch), with the tile's share."""
-        canvas[position] += maps.to(canvas) * self.share(position)
-
-    def unpad(self, canvas: torch.Tensor) -> torch.Tensor:
-        """The finished canvas without the padding, (channels, *spatial)."""
-        return canvas[(slice(None), *self._inside[1:])]
-
-
-def to_image_grid(
-    maps: NDArray[Any],
-    properties: dict[str, Any],
-    plans: PlansManager,
-    configuration: ConfigurationManager,
-    resample: Resampling | None = None,
-) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Undo nnU-Net's resampling, cropping and transposition.
-
-    Args:
-        maps: (channels, *spatial) on the pre-processed grid.
-        properties: Of the case, as the preprocessor returned them.
-        plans: Of the model.
-        configuration: Of the model.
-        resample: One of the configuration's; linear, as nnU-Net does it for logits, if not given.
-
-    Returns:
-        The maps (channels, *image axes), 0 where nnU-Net had cropped the image, and where it had not, (*image axes).
-    """
-    shape = properties["shape_after_cropping_and_before_resampling"]
-    spacing = [properties["spacing"][i] for i in plans.transpose_forward]
-    planned = list(configuration.spacing)
-    current = planned if len(planned) == len(shape) else [spacing[0], *planned]
-    resampled = np.asarray((resample or configuration.resampling_fn_probabilities)(maps, shape, current, spacing))
-    whole = np.zeros((len(maps), *properties["shape_before_cropping"]), resampled.dtype)
-    inside = np.zeros(properties["shape_before_cropping"], bool)
-    box = tuple(slice(low, high) for low, high in properties["bbox_used_for_cropping"])
-    whole[(slice(None), *box)] = resampled
-    inside[box] = True
-    back = list(plans.transpose_backward)
-    return whole.transpose([0, *(i + 1 for i in back)]), inside.transpose(back)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import shutil
 from pathlib import Path
@@ -12,7 +13,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 from PIL import Image
 
-from nnunet_covid.files import replacing
+from nnunet_covid.files import is_whole, replacing
 
 SLICE_SPACING = 999
 """nnU-Net's mark of a picture without a third axis."""
@@ -34,10 +35,21 @@ def _spacing_file(path: Path) -> Path:
 def write_labels(path: Path, labels: NDArray[Any], properties: dict[str, Any], reader: Any) -> None:
     """Write whole numbers (z, y, x) with nnU-Net's writer, under a temporary name, then renamed."""
     with replacing(path) as unfinished:
-        reader.write_seg(labels, str(unfinished), properties)
-        spacing = unfinished.with_suffix(".json")  # nnU-Net's writer of 3D TIFF leaves it
-        if spacing.is_file():
-            spacing.replace(_spacing_file(path))
+        fill_labels(unfinished, path, labels, properties, reader)
+
+
+def fill_labels(unfinished: Path, path: Path, labels: NDArray[Any], properties: dict[str, Any], reader: Any) -> None:
+    """Write whole numbers (z, y, x) with nnU-Net's writer under the name that :func:`files.replacing` gave for a path.
+
+    Raises:
+        OSError: If it could not be written as a whole; ITK does not tell when the disk is full.
+    """
+    reader.write_seg(labels, str(unfinished), properties)
+    if not unfinished.is_file() or not is_whole(unfinished, np.ascontiguousarray(labels)):
+        raise OSError(errno.EIO, "it could not be written as a whole: is the disk full?", str(path))
+    spacing = unfinished.with_suffix(".json")  # nnU-Net's writer of 3D TIFF leaves it
+    if spacing.is_file():
+        spacing.replace(_spacing_file(path))
 
 
 def write_channel(path: Path, channel: NDArray[Any], properties: dict[str, Any], reader: Any) -> None:

@@ -13,7 +13,9 @@ from torch import nn
 
 from nnunet_covid.losses.ssa_net import attention_map
 from nnunet_covid.nnunet.encoder import recorded_features
-from nnunet_covid.nnunet.predictor import ForegroundClass, PreparedCase, Tiles, TrainedModel, to_image_grid
+from nnunet_covid.nnunet.export import to_image_grid
+from nnunet_covid.nnunet.predictor import ForegroundClass, PreparedCase, TrainedModel
+from nnunet_covid.nnunet.sliding_window import Tiles
 from nnunet_covid.saliency.maps import (
     attribution,
     channel_weights,

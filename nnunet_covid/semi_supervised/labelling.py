@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from nnunet_covid.dataset_json import BACKGROUND, IGNORE, foreground_values, label_values
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import replacing, write_json
-from nnunet_covid.nnunet.predictor import to_image_grid
+from nnunet_covid.nnunet.export import to_image_grid
 from nnunet_covid.nnunet.preprocess import OUTSIDE
 from nnunet_covid.nnunet.written_images import write_labels
 from nnunet_covid.semi_supervised.experiment import Experiment

@@ -21,7 +21,6 @@ import numpy as np
 import torch
 from batchgenerators.utilities.file_and_folder_operations import load_json, save_json
 from matplotlib import rc_context
-from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.training.logging.nnunet_logger import LocalLogger
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from numpy.typing import NDArray
@@ -31,6 +30,7 @@ from nnunet_covid.checkpoint import read_checkpoint
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import remove_abandoned, replacing
 from nnunet_covid.losses.reweighted_cross_entropy import class_weights
+from nnunet_covid.nnunet.sliding_window import BatchPredictor
 from nnunet_covid.nnunet.training import unwrapped
 from nnunet_covid.semi_supervised.experiment import Experiment, quiet
 from nnunet_covid.semi_supervised.labelling import (
@@ -260,7 +260,7 @@ class CasePredictor:
         self._compare = options.confidence == "mirroring"
         axes = trainer.inference_allowed_mirroring_axes
         with quiet():
-            self._predictor = nnUNetPredictor(
+            self._predictor = BatchPredictor(
                 use_mirroring=options.mirroring and not self._compare,
                 perform_everything_on_device=trainer.device.type == "cuda",
                 device=trainer.device,

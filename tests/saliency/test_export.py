@@ -17,7 +17,9 @@ from model_folders import complete_plans, write_model
 from numpy.typing import NDArray
 
 from nnunet_covid.cli import main
-from nnunet_covid.nnunet.predictor import Tiles, TrainedModel, to_image_grid
+from nnunet_covid.nnunet.export import to_image_grid
+from nnunet_covid.nnunet.predictor import TrainedModel
+from nnunet_covid.nnunet.sliding_window import Tiles
 from nnunet_covid.nnunet.written_images import write_map
 
 TURNED = (0.0, -1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0)

@@ -1,0 +1,212 @@
+"""Prediction of a folder: the label maps of ``nnUNetv2_predict``, in one process, resumed where it was stopped."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from filelock import FileLock, Timeout
+from numpy.typing import NDArray
+
+from nnunet_covid.errors import UserError, reason_of
+from nnunet_covid.files import digest_of, remove_abandoned, replacing, sha256_of, writable_folder, write_json
+from nnunet_covid.nnunet.cases import CaseFiles
+from nnunet_covid.nnunet.predictor import PreparedCase, TrainedModel
+from nnunet_covid.nnunet.written_images import fill_labels
+from nnunet_covid.prediction.conveyor import Limits, Steps, convey
+from nnunet_covid.prediction.finished import Finished
+from nnunet_covid.prediction.memory import bytes_of
+from nnunet_covid.prediction.progress import Progress
+
+WITH_PROBABILITIES = (".npz", ".pkl")
+"""What nnU-Net writes beside a label map where probabilities are asked for."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a run over a folder may be told.
+
+    Attributes:
+        previous_stage_labels: Folder of label maps, where the model is the second stage of a cascade.
+        save_probabilities: Write ``CASE.npz`` and ``CASE.pkl`` as nnU-Net does.
+        overwrite: Predict again what is done.
+        keep_existing: Leave every label map that is there, whoever made it, as nnU-Net's ``--continue_prediction``.
+        part: Number of this part of the images, from 1, and how many parts there are.
+        limits: Memory and threads.
+    """
+
+    previous_stage_labels: Path | None = None
+    save_probabilities: bool = False
+    overwrite: bool = False
+    keep_existing: bool = False
+    part: tuple[int, int] = (1, 1)
+    limits: Limits = field(default_factory=Limits)
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What a run did: numbers of images, and why some were refused, by name."""
+
+    written: int
+    kept: int
+    refused: dict[str, str]
+
+
+def predict_folder(
+    model: TrainedModel,
+    images: Path,
+    output: Path,
+    options: Options | None = None,
+    *,
+    tell: Callable[[str], None] = print,
+    bar: bool | None = None,
+) -> Predicted:
+    """Write the label map of every image of a folder.
+
+    Args:
+        model: Opened model folder.
+        images: Folder in nnU-Net's naming.
+        output: Receives the label maps; made if need be.
+        options: Defaults if not given.
+        tell: Receives a line for each refused image, and what was done before.
+        bar: Whether to draw a bar of the progress; on a terminal if not given.
+
+    Raises:
+        UserError: If nothing can be predicted, before anything is written; if the output cannot be written any more, or
+            another run is at work on this part of it.
+    """
+    options = options or Options()
+    refused: dict[str, str] = {}
+    found = model.cases(images, options.previous_stage_labels, refused)
+    number, count = options.part
+    chosen = set(sorted({*refused, *(case.name for case in found)})[number - 1 :: count])
+    refused = {name: reason for name, reason in refused.items() if name in chosen}
+    job = _Job(model, output, options, [case for case in found if case.name in chosen])
+    for reason in refused.values():
+        tell(f"refused: {reason}")
+    if job.cases:
+        with job.alone():
+            job.predict(refused, tell, bar)
+    return Predicted(len(job.cases) - job.kept - job.refused, job.kept, refused)
+
+
+class _Job:
+    """One run over one part of a folder."""
+
+    def __init__(self, model: TrainedModel, output: Path, options: Options, cases: list[CaseFiles]) -> None:
+        self.model, self.output, self.options, self.cases = model, output, options, cases
+        self.endings = (*(WITH_PROBABILITIES if options.save_probabilities else ()), model.ending)
+        self.kept = self.refused = 0
+        self.inputs: dict[str, dict[str, int]] = {}
+        self.finished = Finished(output, digest_of_model(model), options.part)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """No other run works on this part of the folder meanwhile."""
+        number, count = self.options.part
+        writable_folder(self.output)
+        try:
+            with FileLock(self.output / f".predicting_{number}_of_{count}.lock", timeout=0):
+                yield
+        except Timeout as e:
+            raise UserError(f"{self.output}: another run is at work on part {number} of {count}; wait for it") from e
+
+    def predict(self, refused: dict[str, str], tell: Callable[[str], None], bar: bool | None) -> None:
+        """Everything that is not done yet."""
+        names = [f"{case.name}{ending}" for case in self.cases for ending in self.endings]
+        remove_abandoned(self.output, 0, None if self.options.part[1] == 1 else set(names))
+        self.inputs = {case.name: self._sizes(case) for case in self.cases}
+        missing = [case for case in self.cases if not self._is_done(case)]
+        self.kept = len(self.cases) - len(missing)
+        if self.kept:
+            tell(f"{self.kept} of {len(self.cases)} images are done already")
+        progress = Progress(len(missing), sum(map(self._work, missing)), tell, shown=bar)
+        steps = Steps(self._read, self._compute, self._write, lambda case: bytes_of(self.model, case))
+        try:
+            if missing:  # nnU-Net's ensembling and post-processing, and 'nnunet-covid evaluate', look for these
+                write_json(self.output / "dataset.json", self.model.dataset_json)
+                write_json(self.output / "plans.json", self.model.predictor.plans_manager.plans)
+            for case, error in convey(missing, steps, self.options.limits):
+                if error is not None:
+                    self.refused += 1
+                    refused[case.name] = str(error)
+                    tell(f"refused: {error}")
+                progress.advance(self._work(case))
+        except (OSError, RuntimeError) as e:
+            reason = e.strerror if isinstance(e, OSError) and e.strerror else reason_of(e)
+            raise UserError(
+                f"{self.output} cannot be written into any more ({reason}); make room and run the same command again"
+            ) from e
+        finally:
+            progress.close()
+
+    def _sizes(self, case: CaseFiles) -> dict[str, int]:
+        """Name to size of the files that a case is predicted from."""
+        labels = self.options.previous_stage_labels
+        files = [*case.files, *([] if labels is None else [labels / f"{case.name}{self.model.ending}"])]
+        return {path.name: path.stat().st_size for path in files}
+
+    def _work(self, case: CaseFiles) -> int:
+        return sum(self.inputs[case.name].values())
+
+    def _is_done(self, case: CaseFiles) -> bool:
+        if self.options.overwrite:
+            return False
+        if self.options.keep_existing and all((self.output / f"{case.name}{end}").is_file() for end in self.endings):
+            return True
+        return self.finished.has(case.name, self.inputs[case.name], self.endings)
+
+    def _read(self, case: CaseFiles) -> PreparedCase:
+        prepared = self.model.prepare(case, self.options.previous_stage_labels)
+        return replace(prepared, image=np.empty((0, 0, 0, 0), np.float32))  # not wanted any more, and large
+
+    def _compute(self, cases: Sequence[PreparedCase]) -> list[tuple[PreparedCase, torch.Tensor] | UserError]:
+        """Logits of several images; where that fails, of each alone, so that one image cannot stop the others."""
+        try:
+            logits = self.model.logits_of(cases)
+        except RuntimeError as e:
+            if len(cases) > 1:
+                return [result for case in cases for result in self._compute([case])]
+            return [UserError(f"case {cases[0].name} cannot be predicted ({reason_of(e)})")]
+        done = [replace(case, data=torch.empty(0)) for case in cases]
+        return list(zip(done, logits, strict=True))
+
+    def _write(self, case: CaseFiles, result: tuple[PreparedCase, torch.Tensor]) -> None:
+        """All results of a case under their temporary names, then the record, then their names."""
+        prepared, logits = result
+        with replacing(self.output / case.name, self.endings) as unfinished:
+            if self.options.save_probabilities:
+                labels, probabilities = self.model.label_map(prepared, logits)
+                _write_npz(Path(f"{unfinished}.npz"), probabilities)
+                Path(f"{unfinished}.pkl").write_bytes(pickle.dumps(prepared.properties))
+            else:
+                labels = self.model.labels(prepared, logits)
+            path = Path(f"{unfinished}{self.model.ending}")
+            final = self.output / f"{case.name}{self.model.ending}"
+            fill_labels(path, final, labels, prepared.properties, self.model.reader)
+            sizes = {ending: Path(f"{unfinished}{ending}").stat().st_size for ending in self.endings}
+            self.finished.record(case.name, self.inputs[case.name], sizes)
+
+
+def _write_npz(path: Path, probabilities: NDArray[np.float32]) -> None:
+    """As ``numpy.savez_compressed``, at zlib's fastest level: probabilities hardly shrink at a higher one."""
+    with (
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+        archive.open("probabilities.npy", "w", force_zip64=True) as stream,
+    ):
+        np.lib.format.write_array(stream, np.ascontiguousarray(probabilities), allow_pickle=False)
+
+
+def digest_of_model(model: TrainedModel) -> str:
+    """Sixteen digits of everything that decides a label map beside the image: plans, weights, mirroring and step."""
+    predictor = model.predictor
+    checkpoints = [f"fold_{fold}/{model.checkpoint}" for fold in model.folds]
+    files = {name: sha256_of(model.folder / name) for name in ("plans.json", "dataset.json", *checkpoints)}
+    settings = {"mirroring": predictor.use_mirroring, "step": predictor.tile_step_size}
+    return digest_of({"files": files, **settings}, 16)

@@ -1,0 +1,187 @@
+"""``predict``: images one by one, models, zip files of models, places."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import planned
+import torch
+from image_files import grey, hounsfield, write_picture, write_volume
+from model_folders import complete_plans, write_model
+
+from bad_inputs.ingredients import spoilt
+from bad_inputs.registry import BadInput, Kind
+
+MODEL = "nnUNetTrainer__testPlans__2d"
+WEIGHTS = f"{MODEL}/fold_0/checkpoint_final.pth"
+COMMAND = f"nnunet-covid predict -i images -o out -m {MODEL} -device cpu"
+ZIP = "nnunet-covid predict -i images -o out -m model.zip -device cpu"
+GOES_ON = ("out/dataset.json", "out/plans.json", "out/predicted.jsonl", "out/.predicting_1_of_1.lock")
+"""Beside the label maps of the other images."""
+
+
+def slices(folder: Path) -> None:
+    """A model of slices, and the images a and b."""
+    dataset = planned.dataset_json()
+    write_model(folder / MODEL, complete_plans(dataset, patch=[32, 32], stages=3), dataset)
+    for seed, name in enumerate("ab"):
+        write_picture(folder / f"images/{name}_0000.png", grey((30, 34), seed))
+
+
+def volumes(folder: Path) -> None:
+    """The same of volumes."""
+    dataset = planned.dataset_json(file_ending=".nii.gz")
+    plans = complete_plans(dataset, patch=[32, 32], stages=3) | {"image_reader_writer": "SimpleITKIO"}
+    write_model(folder / MODEL, plans, dataset)
+    for seed, name in enumerate("ab"):
+        write_volume(folder / f"images/{name}_0000.nii.gz", hounsfield((4, 30, 34), seed))
+
+
+def not_a_picture(folder: Path) -> None:
+    (folder / "images/a_0000.png").write_text("not a picture")
+
+
+def cut_short(folder: Path) -> None:
+    path = folder / "images/a_0000.nii.gz"
+    path.write_bytes(path.read_bytes()[:-2000])
+
+
+def not_finite(folder: Path) -> None:
+    image = hounsfield((4, 30, 34), 0).astype(np.float32)
+    image[1, 2, 3] = np.nan
+    write_volume(folder / "images/a_0000.nii.gz", image)
+
+
+def colours(folder: Path) -> None:
+    write_picture(folder / "images/a_0000.png", np.stack([grey((30, 34), n) for n in range(3)], -1))
+
+
+def second_channel(folder: Path) -> None:
+    write_picture(folder / "images/a_0001.png", grey((30, 34), 3))
+
+
+def no_channel_in_the_name(folder: Path) -> None:
+    (folder / "images/a_0000.png").rename(folder / "images/a.png")
+
+
+def file_in_the_way(folder: Path) -> None:
+    (folder / "out").write_text("in the way")
+
+
+def changed(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
+    """Something changed in the checkpoint."""
+
+    def spoil(folder: Path) -> None:
+        checkpoint = torch.load(folder / WEIGHTS, weights_only=False)
+        change(checkpoint)
+        torch.save(checkpoint, folder / WEIGHTS)
+
+    return spoil
+
+
+def lost_layer(checkpoint: dict[str, Any]) -> None:
+    checkpoint["network_weights"].popitem()
+
+
+def unknown_trainer(checkpoint: dict[str, Any]) -> None:
+    checkpoint["trainer_name"] = "nnUNetTrainerOfSomebodyElse"
+
+
+def damaged_weights(folder: Path) -> None:
+    (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes()[:5000])
+
+
+def zipped(*names: str) -> Callable[[Path], None]:
+    """The model in ``model.zip``, below each of these folders."""
+
+    def spoil(folder: Path) -> None:
+        with zipfile.ZipFile(folder / "model.zip", "w") as archive:
+            for name in names:
+                for path in (folder / MODEL).rglob("*.*"):
+                    archive.write(path, f"{name}/{path.relative_to(folder / MODEL).as_posix()}")
+
+    return spoil
+
+
+def escaping(folder: Path) -> None:
+    zipped("Dataset999_Test/a__b__2d")(folder)
+    with zipfile.ZipFile(folder / "model.zip", "a") as archive:
+        archive.writestr("../../escaped.txt", "outside")
+
+
+def damaged_zip(folder: Path) -> None:
+    zipped("Dataset999_Test/a__b__2d")(folder)
+    (folder / "model.zip").write_bytes((folder / "model.zip").read_bytes()[:-500])
+
+
+def zip_of_something_else(folder: Path) -> None:
+    with zipfile.ZipFile(folder / "model.zip", "w") as archive:
+        archive.writestr("holiday/photo.jpg", "sea")
+
+
+def image(name: str, situation: str, spoil: Callable[[Path], object], says: tuple[str, ...], good: Any) -> BadInput:
+    """One bad image beside a good one."""
+    kind = Kind.ONE_OF_MANY
+    ending = ".png" if good is slices else ".nii.gz"
+    return BadInput(
+        f"predict_{name}", kind, situation, COMMAND, spoilt(good, spoil), says, 1, (f"out/b{ending}", *GOES_ON)
+    )
+
+
+def model(name: str, situation: str, spoil: Callable[[Path], object], says: tuple[str, ...], kind: Kind) -> BadInput:
+    """A bad model."""
+    command = ZIP if "zip" in name else COMMAND
+    return BadInput(f"predict_{name}", kind, situation, command, spoilt(slices, spoil), says)
+
+
+def options(name: str, situation: str, command: str, *says: str) -> BadInput:
+    """A bad option."""
+    return BadInput(f"predict_{name}", Kind.OPTIONS, situation, command, spoilt(slices, lambda folder: None), says)
+
+
+BAD_INPUTS = [
+    image("no_picture", "a text under the name of a picture", not_a_picture, ("refused: images/a_0000.png",), slices),
+    image("cut_short", "a volume cut short", cut_short, ("refused: images/a_0000.nii.gz", "damaged; copy it"), volumes),
+    image("not_finite", "a voxel that is no number", not_finite, ("refused: images/a_0000.nii.gz", "finite"), volumes),
+    image("colours", "a picture in colours", colours, ("case a has 3 channel(s)", "on 1"), slices),
+    image("second_channel", "one channel too many", second_channel, ("case a has channels 0000, 0001",), slices),
+    image("no_channel", "no channel in the name", no_channel_in_the_name, ("rename it to a_0000.png",), slices),
+    model(
+        "unknown_trainer",
+        "a model of a trainer that is not installed",
+        changed(unknown_trainer),
+        ("cannot be opened", "nnUNetTrainerOfSomebodyElse"),
+        Kind.UNSUPPORTED,
+    ),
+    model(
+        "other_version",
+        "a model of another version of its trainer",
+        changed(lost_layer),
+        ("cannot be opened: its weights do not fit", "install the version that trained it"),
+        Kind.UNSUPPORTED,
+    ),
+    model("damaged_weights", "a damaged checkpoint", damaged_weights, ("cannot be opened",), Kind.DAMAGED),
+    model("zip_escapes", "a zip file with files outside its folder", escaping, ("../../escaped.txt",), Kind.DAMAGED),
+    model("zip_damaged", "a zip file cut short", damaged_zip, ("model.zip", "export it again"), Kind.DAMAGED),
+    model("zip_without_model", "a zip file of photos", zip_of_something_else, ("holds no model",), Kind.DAMAGED),
+    model(
+        "zip_of_two",
+        "a zip file of two models",
+        zipped("Dataset999_Test/a__b__2d", "Dataset999_Test/a__b__3d_fullres"),
+        ("holds the models a__b__2d, a__b__3d_fullres; choose one",),
+        Kind.OPTIONS,
+    ),
+    model(
+        "output_in_the_way", "a file in place of the output", file_in_the_way, ("out", "another folder"), Kind.PLACES
+    ),
+    options("no_model", "no model", "nnunet-covid predict -i images -o out", "name the model: -m"),
+    options("two_models", "two models", f"{COMMAND} -d 999", "-m and -d both name a model"),
+    options("step", "a step of 1.5 patches", f"{COMMAND} -step_size 1.5", "-step_size is above 0 and at most 1"),
+    options("part", "part 5 of 4", f"{COMMAND} --parts 5/4", "K from 1 to N"),
+    options("fold", "a fold that was not trained", f"{COMMAND} -f 3", "no fold 3", "there are 0"),
+    options("no_images", "a folder of no images", f"{COMMAND} -i {MODEL}", "holds no image that ends in .png"),
+]

@@ -1,0 +1,148 @@
+"""SIGKILL at any moment: the same command does the rest, no image is done twice and no file is ever half written."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from image_files import checksums, write_picture
+from killable_prediction import start
+from kinds_of_models import KINDS, write_kind
+
+from nnunet_covid.nnunet.predictor import TrainedModel
+from nnunet_covid.prediction.folder import Options, predict_folder
+
+IMAGES, KILLS = 60, 20
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_kind(KINDS["slices"], tmp_path_factory.mktemp("model"))[0]
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("images")
+    for index in range(IMAGES):
+        write_picture(folder / f"c{index:02d}_0000.png", noise(24 + index % 5, index))
+    return folder
+
+
+def noise(size: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(1, 256, (size, size), dtype=np.uint8)
+
+
+def label_maps(folder: Path) -> dict[str, tuple[int, int]]:
+    """Name to what changes when a file is written anew."""
+    return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in folder.glob("c*.png")}
+
+
+def test_killed_again_and_again(model: Path, images: Path, tmp_path: Path) -> None:
+    predict_folder(TrainedModel(model), images, tmp_path / "undisturbed")
+    expected = checksums(tmp_path / "undisturbed")
+    output, log = tmp_path / "out", tmp_path / "log"
+    output.mkdir()
+    command = ["predict", "-i", str(images), "-o", str(output), "-m", str(model), "-device", "cpu"]
+    chance, done = random.Random(3), {}
+    for _ in range(KILLS):
+        process = start(command, log)
+        _wait_for(len(done) + chance.randint(0, 4), output, process)
+        time.sleep(chance.uniform(0, 0.03))
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        now = label_maps(output)
+        assert {name: now.get(name) for name in done} == done, "what was done stays as it is"
+        for name in now:
+            assert checksums(output)[name] == expected[name], "a file with its name is complete"
+        done = now
+    process = start(command, log)
+    process.join(120)
+    assert process.exitcode == 0, log.read_text()
+    assert f"{len(done)} of {IMAGES} images are done already" in log.read_text() or not done
+    finished = label_maps(output)
+    assert {name: finished.get(name) for name in done} == done
+    assert {name: digest for name, digest in checksums(output).items() if name.startswith("c")} == {
+        name: digest for name, digest in expected.items() if name.startswith("c")
+    }
+    assert not list(output.glob(".partial*"))
+
+
+def _wait_for(count: int, output: Path, process: object) -> None:
+    """Until that many label maps are there, or the process has ended."""
+    until = time.monotonic() + 60
+    while len(label_maps(output)) < min(count, IMAGES) and time.monotonic() < until and process.is_alive():  # type: ignore[attr-defined]
+        time.sleep(0.002)
+
+
+def test_only_what_is_of_this_model_and_these_images_counts_as_done(model: Path, images: Path, tmp_path: Path) -> None:
+    output, said = tmp_path / "out", []
+    predict_folder(TrainedModel(model), images, output, tell=said.append)
+    before = label_maps(output)
+    again = predict_folder(TrainedModel(model), images, output, tell=said.append)
+    assert (again.written, again.kept) == (0, IMAGES)
+    assert label_maps(output) == before
+
+    (output / "c00.png").unlink()
+    (output / "c01.png").write_bytes(b"somebody else's")
+    changed = tmp_path / "images"
+    changed.mkdir()
+    for path in images.iterdir():
+        (changed / path.name).write_bytes(path.read_bytes())
+    write_picture(changed / "c02_0000.png", noise(50, 99))
+    third = predict_folder(TrainedModel(model), changed, output, tell=said.append)
+    assert (third.written, third.kept) == (3, IMAGES - 3)
+    assert {name for name, stamp in label_maps(output).items() if stamp != before[name]} == {
+        "c00.png",
+        "c01.png",
+        "c02.png",
+    }
+
+    other = predict_folder(TrainedModel(model, mirroring=False), changed, output, Options(), tell=said.append)
+    assert (other.written, other.kept) == (IMAGES, 0), "another setting gives other label maps"
+    kept = predict_folder(TrainedModel(model), changed, output, Options(keep_existing=True), tell=said.append)
+    assert (kept.written, kept.kept) == (0, IMAGES)
+    forced = predict_folder(TrainedModel(model, mirroring=False), changed, output, Options(overwrite=True))
+    assert (forced.written, forced.kept) == (IMAGES, 0)
+
+
+def test_parts_make_the_whole_and_share_the_record(model: Path, images: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    opened = TrainedModel(model)
+    parts = [predict_folder(opened, images, output, Options(part=(number, 7))) for number in range(1, 8)]
+    assert sum(part.written for part in parts) == IMAGES == len(label_maps(output))
+    assert max(part.written for part in parts) - min(part.written for part in parts) <= 1
+    whole = predict_folder(opened, images, output)
+    assert (whole.written, whole.kept) == (0, IMAGES)
+
+
+@pytest.mark.parametrize("kind", ["slices", "slices of thin volumes"])
+def test_a_full_disk_is_told_and_nothing_half_written_stays(kind: str, tmp_path: Path) -> None:
+    """PNG writers raise; ITK writes what fits and says nothing."""
+    model, images, _ = write_kind(KINDS[kind], tmp_path)
+    ending = KINDS[kind].ending
+    (images / f"a_0000{ending}").write_bytes((images / f"case_0_0000{ending}").read_bytes())
+    predict_folder(TrainedModel(model), images, tmp_path / "expected")
+    sizes = [path.stat().st_size for path in (tmp_path / "expected").glob(f"*{ending}")]
+    limit = max(sizes) - 1
+    output, log = tmp_path / "out", tmp_path / "log"
+    output.mkdir()
+    for name in ("dataset.json", "plans.json"):  # larger than the label maps of such small images
+        (output / name).write_bytes((tmp_path / "expected" / name).read_bytes())
+    command = ["predict", "-i", str(images), "-o", str(output), "-m", str(model), "-device", "cpu"]
+    process = start(command, log, limit)
+    process.join(120)
+    assert process.exitcode == 2, log.read_text()
+    assert "cannot be written into any more" in log.read_text()
+    assert "make room and run the same command again" in log.read_text()
+    assert "Traceback" not in log.read_text()
+    assert not list(output.glob(".partial*"))
+    process = start(command, log)
+    process.join(120)
+    assert process.exitcode == 0, log.read_text()
+    maps = {name: digest for name, digest in checksums(tmp_path / "expected").items() if name.endswith(ending)}
+    assert {name: checksums(output)[name] for name in maps} == maps
