@@ -102,13 +102,28 @@ def calls() -> list[Call]:
 
 
 def attributes_of(*names: str) -> dict[str, set[str]]:
-    """Attributes that our source reads from variables (or attributes) of these names, to the files that do."""
+    """Attributes that our source reads from variables (or attributes) of these names, to the files that do.
+
+    Left out is what a class of ours brings: one that stands in the place of theirs, or another thing of that name.
+    """
     found: dict[str, set[str]] = {}
+    brought = {name for _, tree in sources() for node in ast.walk(tree) for name in _brought_by(node)}
     for file, tree in sources():
         for node in ast.walk(tree):
-            if isinstance(node, ast.Attribute) and _last_name(node.value) in names:
+            if isinstance(node, ast.Attribute) and _last_name(node.value) in names and node.attr not in brought:
                 found.setdefault(node.attr, set()).add(file)
     return found
+
+
+def _brought_by(node: ast.AST) -> list[str]:
+    """Methods and declared fields of a class that derives from a class under contract (by its name, nnUNet…)."""
+    if not isinstance(node, ast.ClassDef) or not any((_last_name(b) or "").startswith("nnUNet") for b in node.bases):
+        return []
+    fields = [s.target.id for s in node.body if isinstance(s, ast.AnnAssign) and isinstance(s.target, ast.Name)]
+    stored = [n.attr for n in ast.walk(node) if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store)]
+    methods = [s.name for s in node.body if isinstance(s, ast.FunctionDef)]
+    plain = [t.id for s in node.body if isinstance(s, ast.Assign) for t in s.targets if isinstance(t, ast.Name)]
+    return [*fields, *stored, *methods, *plain]
 
 
 def _last_name(node: ast.expr) -> str | None:
