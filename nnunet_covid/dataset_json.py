@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_covid.errors import UserError
+from nnunet_covid.files import stays_below
 
 BACKGROUND = "background"
 IGNORE = "ignore"
@@ -41,7 +42,7 @@ def read_dataset_json(path: Path, *, needed: Sequence[str] = ()) -> dict[str, An
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as e:
         raise UserError(f"{path}: cannot be read ({e.strerror})") from e
-    except ValueError as e:
+    except (ValueError, RecursionError) as e:
         raise UserError(f"{path}: is not valid JSON ({e}); write it again") from e
     if not isinstance(content, dict) or not isinstance(content.get("labels"), dict):
         raise UserError(f"{path}: has no 'labels'; it must name each class and its value, as background and 0")
@@ -68,7 +69,7 @@ def _fault_of(content: Mapping[str, Any], needed: Sequence[str]) -> str | None:
     if channels is not None and not _are_channels(channels):
         return f'\'channel_names\' is {channels!r}; it must be {{"0": NAME, "1": NAME}} and so on, as {{"0": "CT"}}'
     ending = content.get("file_ending", ".")
-    if not (isinstance(ending, str) and ending.startswith(".")):
+    if not (isinstance(ending, str) and ending.startswith(".") and stays_below(f"a{ending}", one_name=True)):
         return f"'file_ending' is {ending!r}; it must be the ending of the images with its dot, as \".nii.gz\""
     return None
 

@@ -6,6 +6,7 @@ stands in :mod:`nnunet_covid.nnunet.dataset`.
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import json
@@ -13,6 +14,7 @@ import math
 import multiprocessing
 import os
 import shutil
+import socket
 import struct
 import tempfile
 import threading
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
+MACHINE = f"{zlib.crc32(socket.gethostname().encode()):08x}"
+"""In the names of unfinished files: numbers of processes mean something on their machine only."""
 UNFINISHED = ".partial."
 """In front of the names of unfinished files: hidden, so that nobody takes one for a case."""
 CLUTTER = frozenset({"Thumbs.db", "desktop.ini"})
@@ -63,7 +67,7 @@ def replacing(path: Path, endings: Sequence[str] = ("",)) -> Iterator[Path]:
     Yields:
         What to write in its stead, without the ``endings``.
     """
-    unfinished = path.with_name(f"{UNFINISHED}{os.getpid()}.{path.name}")
+    unfinished = path.with_name(f"{UNFINISHED}{MACHINE}-{os.getpid()}.{path.name}")
     parts = [(unfinished.with_name(unfinished.name + end), path.with_name(path.name + end)) for end in endings]
     for part, _ in parts:
         part.unlink(missing_ok=True)  # of a killed process that had the same number
@@ -81,14 +85,30 @@ def remove_abandoned(folder: Path, age: float = 3600.0, names: Collection[str] |
 
     Args:
         folder: Where :func:`replacing` wrote.
-        age: Seconds since the last change after which a file is nobody's: another process may be at work in
-            the same folder.
+        age: Seconds since the last change after which a file is nobody's, although its process may run on another
+            machine: another process may be at work in the same folder.
         names: Only those that would have become these files, if given.
     """
     for path in folder.glob(f"{UNFINISHED}*"):
-        final = path.name.removeprefix(UNFINISHED).partition(".")[2]
-        if (names is None or final in names) and path.stat().st_mtime <= time.time() - age:
-            path.unlink(missing_ok=True)
+        if names is not None and path.name.removeprefix(UNFINISHED).partition(".")[2] not in names:
+            continue
+        with contextlib.suppress(FileNotFoundError):  # its process has just finished it
+            if _process_has_ended(path) or path.stat().st_mtime <= time.time() - age:
+                path.unlink()
+
+
+def _process_has_ended(unfinished: Path) -> bool:
+    """Whether the process of an unfinished file ran on this machine and is no more."""
+    machine, _, number = unfinished.name.removeprefix(UNFINISHED).partition(".")[0].partition("-")
+    if machine != MACHINE or not number.isdecimal() or os.name != "posix":  # elsewhere the signal would end it
+        return False
+    try:
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        pass  # it belongs to somebody else
+    return False
 
 
 def unfinished_folder(folder: Path) -> Path:
@@ -257,6 +277,7 @@ def writable_folder(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
+            remove_abandoned(folder)
             return folder
     except OSError as e:
         raise UserError(f"{folder} cannot be written into ({e.strerror}); name another folder") from e

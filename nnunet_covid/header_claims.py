@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 import re
+import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nnunet_covid.errors import UserError, reason_of
-from nnunet_covid.volume_files import data_files
+from nnunet_covid.volume_files import data_files, fault_of_number_of_axes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,6 +40,8 @@ def false_claim(path: Path) -> str | None:
     """
     if path.name.lower().endswith((".tif", ".tiff")):
         return _false_claim_of_tiff(path)
+    if fault := fault_of_number_of_axes(path):
+        return fault
     import SimpleITK as sitk
 
     header = sitk.ImageFileReader()
@@ -100,15 +103,45 @@ def _stored(path: Path) -> tuple[int, int]:
 
 
 def _compared(lengths: Any, components: int, size: int, most: int) -> str | None:
+    if math.prod(lengths) * components <= 0:
+        return "its header promises no voxels at all; export it again"
     if math.prod(lengths) * components <= size * most:
         return None
     times = "×".join(str(length) for length in lengths)
     return f"its header promises {times} voxels, but the file has only {size} bytes; copy or export it again"
 
 
+def _fault_of_directories(path: Path) -> str | None:
+    """Whether the chain of a TIFF's directories, one a page, ends, and none is larger than the file.
+
+    Readers follow it to its end, which takes hours in some damaged files. Layout: TIFF 6.0, section 2.
+    """
+    content = path.read_bytes()
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(content[:4])
+    if order is None:
+        return None  # BigTIFF, or no TIFF at all
+    seen: set[int] = set()
+    offset = struct.unpack_from(f"{order}I", content, 4)[0] if len(content) >= 8 else 0
+    while offset:
+        damaged = "its directory of pages is damaged; export it again"
+        if offset in seen or offset + 2 > len(content):
+            return damaged
+        end = offset + 2 + 12 * struct.unpack_from(f"{order}H", content, offset)[0]
+        if end + 4 > len(content):
+            return damaged
+        counts = [struct.unpack_from(f"{order}I", content, at + 4)[0] for at in range(offset + 2, end, 12)]
+        if any(count > len(content) for count in counts):
+            return damaged
+        seen.add(offset)
+        offset = struct.unpack_from(f"{order}I", content, end)[0]
+    return None
+
+
 def _false_claim_of_tiff(path: Path) -> str | None:
     import tifffile
 
+    if fault := _fault_of_directories(path):
+        return fault
     try:
         with tifffile.TiffFile(path) as file:
             series = file.series[0]

@@ -143,12 +143,25 @@ def fault_of_kind(size: tuple[int, ...], components: int, pixel: str) -> str | N
     return COMPLEX if "complex" in pixel else None
 
 
+def fault_of_number_of_axes(path: Path) -> str | None:
+    """Why ITK must not even see the header of a MetaImage: it crashes at a number of axes that it has no room for."""
+    if not path.name.lower().endswith(META_ENDINGS):
+        return None
+    with path.open("rb") as stream:
+        found = re.search(rb"NDims *= *([^\r\n]*)", stream.read(LONGEST_TEXT))
+    if found is None or re.fullmatch(rb" *([1-9]|10) *", found[1]):
+        return None
+    return f"its header announces {found[1][:20].decode('latin-1')!r} axes; export it again"
+
+
 def _header(path: Path) -> Header | str | None:
     """The header, why it cannot be used, or ``None`` where it is none that is known."""
     name = path.name.lower()
     try:
         if name.endswith(NIFTI_ENDINGS):
             return _nifti(path)
+        if fault := fault_of_number_of_axes(path):
+            return fault
         if name.endswith(META_ENDINGS):
             return _meta_image(path)
         if name.endswith(NRRD_ENDINGS):

@@ -35,7 +35,7 @@ def test_what_stays_in_it() -> None:
 def test_file_ending_of_a_data_set(ending: object, tmp_path: Path) -> None:
     path = tmp_path / "dataset.json"
     path.write_text(json.dumps({"labels": {"background": 0}, "file_ending": ending}))
-    with pytest.raises(UserError, match=r"dataset\.json: the 'file_ending' .* is none; write one such as \.nii\.gz"):
+    with pytest.raises(UserError, match=r"dataset\.json: 'file_ending' is .*; it must be the ending of the images"):
         read_dataset_json(path)
 
 

@@ -23,6 +23,9 @@ from torch import nn
 from nnunet_covid.auxiliary_data.batches import ImageTransforms, LinkedDataset, linked_loader
 from nnunet_covid.auxiliary_data.links import LinkedCases
 from nnunet_covid.checkpoint import restrict_process
+from nnunet_covid.disturbances import SAME_COMMAND, alone, full_disk_told
+from nnunet_covid.errors import UserError
+from nnunet_covid.files import remove_abandoned, replacing
 from nnunet_covid.networks.timm_encoder import load_encoder_weights
 from nnunet_covid.nnunet.architecture import record_label_kind
 from nnunet_covid.nnunet.training import EpochSchedule, poly, spare_channels, step_decay, unwrapped, warmed_up
@@ -177,6 +180,28 @@ class LungInfectionTrainer(nnUNetTrainer):
         """
         torch._dynamo.config.automatic_dynamic_shapes = False
         super().initialize()
+
+    def run_training(self) -> None:
+        """nnU-Net's, by one process at a time; a full disk ends it with one line."""
+        if self.local_rank != 0:
+            super().run_training()
+            return
+        folder = Path(self.output_folder)
+        try:
+            told = full_disk_told(folder, then=f"{SAME_COMMAND}, with --c")
+            with told, alone(folder / ".lock", f"the training in {folder}", "train another fold"):
+                remove_abandoned(folder)
+                super().run_training()
+        except UserError as e:
+            stop_training(str(e))
+
+    def save_checkpoint(self, filename: str) -> None:
+        """nnU-Net's, under another name first: a process that is killed here leaves the checkpoint before it."""
+        if self.local_rank != 0 or self.disable_checkpointing:
+            super().save_checkpoint(filename)
+            return
+        with replacing(Path(filename)) as unfinished:
+            super().save_checkpoint(str(unfinished))
 
     @property
     def bare_network(self) -> nn.Module:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from nnunet_covid.auxiliary_data.links import (
     write_links,
 )
 from nnunet_covid.dataset_json import foreground_values
+from nnunet_covid.disturbances import alone, full_disk_told
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import remove_abandoned, writable_folder, write_json
 from nnunet_covid.nnunet.cases import CaseFiles, list_cases
@@ -170,9 +172,15 @@ def make_link(
 ) -> None:
     """Pre-process what is to be linked and record it; what is there already is kept."""
     writable_folder(covid.folder)
-    for configuration in configurations:
-        for source in sources:
-            _record(covid, configuration, _preprocessed(covid, configuration, source, processes))
+    with full_disk_told(covid.folder), _alone(covid):
+        for configuration in configurations:
+            for source in sources:
+                _record(covid, configuration, _preprocessed(covid, configuration, source, processes))
+
+
+def _alone(covid: PlannedDataset) -> AbstractContextManager[None]:
+    lock = covid.folder / f".{covid.record.name}.lock"
+    return alone(lock, f"the links of {covid.name}", "link to another data set")
 
 
 def _preprocessed(covid: PlannedDataset, configuration: str, source: Source, processes: int) -> LinkedCases:
@@ -233,6 +241,11 @@ def remove_links(covid: PlannedDataset, configurations: Sequence[str] = (), othe
     Returns:
         The folders that were deleted, relative to ``nnUNet_preprocessed``.
     """
+    with _alone(covid):
+        return _removed(covid, configurations, others)
+
+
+def _removed(covid: PlannedDataset, configurations: Sequence[str], others: Sequence[str]) -> list[str]:
     links = read_links(covid.record)
     wanted = {covid.identifier(name) for name in configurations} or set(links)
     removed: list[str] = []

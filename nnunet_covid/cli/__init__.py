@@ -13,8 +13,10 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from nnunet_covid import __version__
+from nnunet_covid.disturbances import FULL, SAME_COMMAND
 from nnunet_covid.errors import UserError
 
 # name on the command line -> (module in this package, one line of help)
@@ -90,6 +92,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as e:
+        if e.errno in FULL:
+            print(
+                f"error: the disk of {e.filename or Path.cwd()} is full; make room and {SAME_COMMAND}", file=sys.stderr
+            )
+            return 2
         if e.filename is None:
             raise
         print(f"error: {e.filename}: {e.strerror}", file=sys.stderr)

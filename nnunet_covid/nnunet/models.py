@@ -9,6 +9,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_covid.dataset_json import IMAGES, read_dataset_json
 from nnunet_covid.errors import UserError
+from nnunet_covid.nnunet.plans import fault_of_plans
 
 
 def fold_folders(model: Path, file: str = "") -> list[Path]:
@@ -42,8 +43,9 @@ def read_plans(path: Path) -> PlansManager:
     """
     try:
         plans = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(plans["configurations"], dict):
-            raise TypeError
-        return PlansManager(plans)
-    except (OSError, ValueError, KeyError, TypeError) as e:
+        fault = fault_of_plans(plans)
+    except (OSError, ValueError, RecursionError) as e:
         raise UserError(f"{path} is damaged or holds no plans; copy it again, or plan the data set again") from e
+    if fault:
+        raise UserError(f"{path} is damaged or holds no plans, {fault}; copy it again, or plan the data set again")
+    return PlansManager(plans)

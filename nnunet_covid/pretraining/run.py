@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from nnunetv2.paths import nnUNet_results
 
+from nnunet_covid.disturbances import full_disk_told
 from nnunet_covid.errors import UserError
 from nnunet_covid.figures.reconstructions import FILE as PICTURE
 from nnunet_covid.files import remove_abandoned, writable_folder
@@ -19,7 +20,7 @@ from nnunet_covid.pretraining.options import PretrainingOptions
 from nnunet_covid.pretraining.steps import FINAL, LATEST, ZERO_MEAN, Pretraining, StepBatches
 from nnunet_covid.semi_supervised.experiment import Experiment, quiet
 from nnunet_covid.semi_supervised.learner import labelled_cases
-from nnunet_covid.semi_supervised.pseudo_label_run import Pool, UnlabelledImages, full_disk_told, locked
+from nnunet_covid.semi_supervised.pseudo_label_run import Pool, UnlabelledImages, locked
 from nnunet_covid.semi_supervised.rounds import seed_for
 from nnunet_covid.semi_supervised.state import RunState
 from nnunet_covid.semi_supervised.training import InAnotherFolder, LabelledAndPseudo, initialised

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from nnunet_covid.disturbances import FULL, alone, full_disk_told
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import map_in_processes, sha256_of, some_of
 from nnunet_covid.geometry import Turn
@@ -139,10 +140,18 @@ class _Conversion:
             UserError: If files cannot be used, or nothing can be written.
         """
         try:
-            staging = Staging(self.folder, self.request)
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
+            lock = self.folder.with_name(f".{self.folder.name}.lock")
+            with full_disk_told(self.folder.parent), alone(lock, str(self.folder), "name another output"):
+                if self.folder.is_dir() and any(self.folder.iterdir()):
+                    raise UserError(f"another process has just written {self.folder}; run the same command again")
+                return self._run(Staging(self.folder, self.request), workers)
         except OSError as e:
-            message = f"cannot write {self.folder} ({e.strerror}); name a folder of yours, or set nnUNet_raw"
+            reason = "Not a directory" if isinstance(e, FileExistsError) else e.strerror
+            message = f"cannot write {self.folder} ({reason}); name a folder of yours, or set nnUNet_raw"
             raise UserError(message, about="output") from e
+
+    def _run(self, staging: Staging, workers: int) -> tuple[list[CaseRecord], list[Split]]:
         try:
             self._forget_changed(staging)
             self._convert_missing(staging, workers)
@@ -152,6 +161,8 @@ class _Conversion:
                 staging.discard()
             raise
         except OSError as e:
+            if e.errno in FULL:
+                raise
             reason = f"{e.filename or self.folder}: {e.strerror or e}"
             raise UserError(f"{reason}; put this right and run the same command to go on") from e
 

@@ -6,18 +6,17 @@ What is in the folder of unlabelled images, and whether any of it is known alrea
 from __future__ import annotations
 
 import contextlib
-import errno
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from tqdm import tqdm
 
 from nnunet_covid.dataset_json import channel_names
+from nnunet_covid.disturbances import alone, full_disk_told
 from nnunet_covid.errors import UserError
 from nnunet_covid.figures.progress import draw_progress
 from nnunet_covid.files import map_in_processes, remove_abandoned, sha256_of, some_of, writable_folder
@@ -34,9 +33,6 @@ from nnunet_covid.semi_supervised.state import FILE, RunState, history
 DIGITS = 24
 """Of a checksum, in file names."""
 AS_BEFORE = "Put them back as they were, or start beside it with another `name`"
-FULL = (errno.ENOSPC, errno.EDQUOT)
-LITTLE_SPACE = 32 * 2**20
-"""Bytes; below this a failed write is put down to a full disk whatever the library called it."""
 
 Pool = dict[str, dict[str, str]]
 """``cases``: the checksum of each case that may be labelled; ``left_out``: the others, and where else each is."""
@@ -225,36 +221,6 @@ def _context(experiment: Experiment, folder: Path, start_from: Path | None) -> d
 
 
 @contextlib.contextmanager
-def full_disk_told(*places: Path) -> Iterator[None]:
-    """Turn the many errors of a full disk into one line.
-
-    Args:
-        places: Folders that are written into; the first is named where the error names none.
-
-    Raises:
-        UserError: If it is full.
-    """
-    try:
-        yield
-    except (OSError, RuntimeError) as e:
-        place = _full_place(e, places)
-        if place is None:
-            raise
-        raise UserError(
-            f"the disk of {place} is full; nothing is lost: make room and give the same command again"
-        ) from e
-
-
-def _full_place(error: Exception, places: Sequence[Path]) -> Path | None:
-    if isinstance(error, OSError) and error.errno in FULL:
-        return Path(error.filename) if error.filename else places[0]
-    for place in places:
-        if place.exists() and shutil.disk_usage(place).free < LITTLE_SPACE:
-            return place
-    return None
-
-
-@contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Keep a second process away from a run; the lock ends with the process, however it ends.
 
@@ -263,15 +229,10 @@ def locked(folder: Path) -> Iterator[None]:
     """
     made = [place for place in (folder, *folder.parents) if not place.exists()]
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / "lock", blocking=False)
     try:
-        try:
-            lock.acquire()
-        except Timeout as e:
-            raise UserError(f"another process is at work on {folder}; wait for it, or use another `name`") from e
-        yield
+        with alone(folder / "lock", str(folder), "use another `name`"):
+            yield
     finally:
-        lock.release()
         if made and not (folder / FILE).exists():  # refused before there was a run
             shutil.rmtree(folder)
             for empty in made[1:]:

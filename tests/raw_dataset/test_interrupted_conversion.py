@@ -110,7 +110,7 @@ def test_a_case_with_another_patient_is_converted_again(tmp_path: Path) -> None:
     partial = tmp_path / "raw/.Dataset599_Folder.partial"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Staging, "finish", fails)
-        with pytest.raises(UserError, match="to go on"):
+        with pytest.raises(UserError, match="nothing is lost: make room and give the same command again"):
             convert_folder(source, output=tmp_path / "raw")
     assert len(list((partial / "labelsTr").iterdir())) == 3
     converted = convert_folder(source, output=tmp_path / "raw", layout=FolderLayout(patient_pattern="^p"))

@@ -1,0 +1,1 @@
+"""Commands killed at random moments and given again until they are done."""
