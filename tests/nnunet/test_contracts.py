@@ -38,6 +38,7 @@ OVERRIDDEN = {
     "get_dataloaders", "get_tr_and_val_datasets", "get_training_transforms", "initialize", "load_checkpoint",
     "on_train_end", "on_train_epoch_end", "on_train_epoch_start", "on_train_start", "print_to_log_file",
     "set_deep_supervision_enabled", "train_step", "validation_step", "run_training",
+    "save_checkpoint",
 }  # fmt: skip
 """Methods of nnU-Net's trainer that ours are called in place of."""
 
