@@ -10,6 +10,8 @@ import pytest
 # several test processes share the cores; read by torch when it is first imported
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# read by nnU-Net when it is first imported
+os.environ.setdefault("nnUNet_def_n_proc", "1")
 
 
 @pytest.fixture(scope="session")

@@ -66,6 +66,7 @@ class LungInfectionTrainer(nnUNetTrainer):
         encoder_rate: The encoder learns at this multiple of the learning rate.
         epochs: Length of the training; ``None`` keeps nnU-Net's 1000.
         dimensions: Spatial dimensions that the network works in.
+        otherwise: The trainer to use where it does not.
         trained_before: Whether whoever made the trainer loads the weights of an earlier training into it, as
             pseudo-label rounds do: then no start weights are read, and nothing waits for a later epoch.
     """
@@ -78,6 +79,7 @@ class LungInfectionTrainer(nnUNetTrainer):
     encoder_rate: float = 1.0
     epochs: int | None = None
     dimensions: tuple[int, ...] = (2, 3)
+    otherwise: str = "nnUNetTrainer"
     trained_before: bool = False
 
     def __init__(
@@ -157,7 +159,8 @@ class LungInfectionTrainer(nnUNetTrainer):
         one_of("schedule", self.schedule, SCHEDULES)
         dims = len(configuration.patch_size)
         if dims not in self.dimensions:
-            msg = f"its network works in {self.dimensions[0]}D only: train the 2d configuration, or use InfNetTrainer"
+            only = self.dimensions[0]
+            msg = f"its network works in {only}D only: train the {only}d configuration, or use {self.otherwise}"
             raise ValueError(msg)
 
     def check_data_set(

@@ -25,6 +25,7 @@ class InfNetTimmTrainer(TimmWeightsTrainer, InfNetTrainer):
     """
 
     encoder_name = "res2net50d"
+    otherwise = "InfNetTrainer"
     norm_on_logits: bool = True
 
     def check_encoder(self, configuration: ConfigurationManager) -> None:

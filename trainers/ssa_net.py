@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
@@ -312,6 +311,7 @@ class SSANetResNet34Trainer(TimmWeightsTrainer, SSANetTrainer):
     """
 
     encoder_name = "resnet34"
+    otherwise = "SSANetTrainer"
     segmentation_loss = "dice"
     optimizer_name = "adam"
     learning_rate = 1e-4
@@ -319,8 +319,7 @@ class SSANetResNet34Trainer(TimmWeightsTrainer, SSANetTrainer):
     epochs = 150
 
     def check_encoder(self, configuration: ConfigurationManager) -> None:
-        with torch.device("meta"):
-            SSANetPaper(TimmEncoder(self.encoder_name, 1), 1, kernel=None)
+        SSANetPaper(TimmEncoder(self.encoder_name, 1), 1, kernel=None)  # on torch's meta device timm's RegNets fail
 
     @classmethod
     def build_network(

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
-import sys
-import venv
 from pathlib import Path
 
 import pytest
+from wheel_environment import install_wheel, run_there
 
 from nnunet_covid import startup
 from nnunet_covid.errors import UserError
-
-REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def test_the_folder_is_appended_once_and_others_are_kept() -> None:
@@ -46,39 +41,7 @@ def test_a_folder_that_cannot_be_written_is_said_so(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def wheel_environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fresh virtual environment with our wheel; its other packages are those of this environment."""
-    root = tmp_path_factory.mktemp("wheel")
-    source = root / "source"  # a copy, so that nothing is built inside the repository
-    shutil.copytree(REPOSITORY, source, ignore=shutil.ignore_patterns(".*", "build", "*.egg-info", "tests", "docs"))
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
-    subprocess.run([*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", root, source], check=True, cwd=root)
-    venv.create(root / "env", with_pip=False)
-    python = root / "env" / "bin" / "python"
-    (wheel,) = root.glob("nnunet_covid-*.whl")
-    subprocess.run([*pip, "--python", python, "install", "--no-deps", "--no-index", wheel], check=True, cwd=root)
-    found = subprocess.run(
-        [python, "-c", "import sysconfig; print(sysconfig.get_paths()['purelib'])"],
-        check=True, capture_output=True, encoding="utf-8", errors="replace",
-    )  # fmt: skip
-    site_packages = Path(found.stdout.strip())
-    others = [p for p in sys.path if p.endswith("site-packages")]
-    (site_packages / "others.pth").write_text("\n".join(others) + "\n")
-    return root / "env"
-
-
-def run(environment: Path, *command: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run a command of that environment in a world where nothing of ours is exported."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("nnUNet", "NNUNET", "PYTHONPATH"))}
-    program = [str(environment / "bin" / command[0]), *command[1:]]
-    return subprocess.run(
-        program,
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        env={**kept, **variables},
-        cwd=environment,
-        timeout=300,
-    )
+    return install_wheel(tmp_path_factory.mktemp("wheel"))
 
 
 LOOK_UP = """
@@ -100,44 +63,44 @@ if __name__ == "__main__":
 def test_a_registered_wheel_is_found_by_nnunet_and_its_children(wheel_environment: Path, tmp_path: Path) -> None:
     script = tmp_path / "look_up.py"
     script.write_text(LOOK_UP)
-    assert "Could not find requested nnunet trainer" in run(wheel_environment, "python", str(script)).stderr
+    assert "Could not find requested nnunet trainer" in run_there(wheel_environment, "python", str(script)).stderr
 
-    registered = run(wheel_environment, "nnunet-covid", "register")
+    registered = run_there(wheel_environment, "nnunet-covid", "register")
     assert registered.returncode == 0, registered.stderr
-    found = run(wheel_environment, "python", str(script))
+    found = run_there(wheel_environment, "python", str(script))
     assert f"FOUND in {wheel_environment}" in found.stdout, found.stderr
 
-    switched_off = run(wheel_environment, "python", str(script), NNUNET_COVID_NO_STARTUP="1")
+    switched_off = run_there(wheel_environment, "python", str(script), NNUNET_COVID_NO_STARTUP="1")
     assert "Could not find requested nnunet trainer" in switched_off.stderr
 
     for module in wheel_environment.rglob("site-packages/nnunet_covid/startup.py"):
         module.rename(module.with_suffix(".gone"))
-        left_behind = run(wheel_environment, "python", "-c", "print('fine')")
+        left_behind = run_there(wheel_environment, "python", "-c", "print('fine')")
         assert (left_behind.stdout, left_behind.stderr) == ("fine\n", "")
         module.with_suffix(".gone").rename(module)
 
 
 @pytest.mark.e2e
 def test_doctor_says_what_to_do_and_then_that_all_is_well(wheel_environment: Path, tmp_path: Path) -> None:
-    run(wheel_environment, "nnunet-covid", "unregister")
-    sick = run(wheel_environment, "nnunet-covid", "doctor")
+    run_there(wheel_environment, "nnunet-covid", "unregister")
+    sick = run_there(wheel_environment, "nnunet-covid", "doctor")
     assert sick.returncode == 1
     for remedy in ("nnunet-covid register", "export nnUNet_raw=", "export nnUNet_results="):
         assert remedy in sick.stdout
 
-    run(wheel_environment, "nnunet-covid", "register")
+    run_there(wheel_environment, "nnunet-covid", "register")
     folders = {name: str(tmp_path / name) for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
-    missing = run(wheel_environment, "nnunet-covid", "doctor", **folders)
+    missing = run_there(wheel_environment, "nnunet-covid", "doctor", **folders)
     assert missing.returncode == 1
     assert f"mkdir -p {folders['nnUNet_raw']}" in missing.stdout
     for folder in folders.values():
         Path(folder).mkdir()
-    well = run(wheel_environment, "nnunet-covid", "doctor", **folders)
+    well = run_there(wheel_environment, "nnunet-covid", "doctor", **folders)
     assert well.returncode == 0, well.stdout
     assert "All is well" in well.stdout
 
 
 @pytest.mark.e2e
 def test_where_prints_the_folder_and_nothing_else(wheel_environment: Path) -> None:
-    printed = run(wheel_environment, "nnunet-covid", "where")
+    printed = run_there(wheel_environment, "nnunet-covid", "where")
     assert [p.name for p in Path(printed.stdout.strip()).glob("*.py")] == ["nnunet_covid_trainers.py"]

@@ -1,7 +1,6 @@
 """Two processes (gloo, CPU) with a share of the batch each have the loss of one process with the whole batch.
 
-torch's SyncBatchNorm works on GPUs alone, so its forward pass is written out here, with sums over the processes; what
-is tested is that nnU-Net's conversion keeps the network and that the trainer's loss is a mean over images.
+What is tested is that nnU-Net's conversion keeps the network and that the trainer's loss is a mean over images.
 """
 
 from __future__ import annotations
@@ -14,8 +13,8 @@ import planned
 import pytest
 import torch
 from torch import distributed, multiprocessing, nn
-from torch.distributed.nn.functional import all_reduce
 from torch.nn.parallel import DistributedDataParallel
+from two_processes import synchronised
 
 SHARES = ((0, 2), (2, 4))
 
@@ -46,17 +45,6 @@ def batch(first: int, last: int) -> dict[str, Any]:
     for i in range(4):
         target[i, :, 10 : 20 + 8 * i, 12 : 30 + 6 * i] = 1
     return {"data": data, "target": [target[first:last].short()]}
-
-
-def synchronised(self: nn.SyncBatchNorm, x: torch.Tensor) -> torch.Tensor:
-    """Batch norm with the mean and variance of all processes' images."""
-    axes = (0, 2, 3)
-    count = x.numel() / x.shape[1] * distributed.get_world_size()
-    mean = all_reduce(x.sum(axes)) / count
-    centred = x - mean[:, None, None]
-    variance = all_reduce(centred.square().sum(axes)) / count
-    scaled = centred / (variance[:, None, None] + self.eps).sqrt()
-    return scaled * self.weight[:, None, None] + self.bias[:, None, None]
 
 
 def work(rank: int, name: str, folder: Path) -> None:
