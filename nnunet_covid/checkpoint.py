@@ -17,6 +17,8 @@ from nnunet_covid.errors import UserError, reason_of
 
 RESTRICTED = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 """With this variable torch reads restrictedly even where its caller, such as nnU-Net, asks for all of pickle."""
+OURS = "true"
+"""As good as 1 to torch; tells what this module has set from what the user has."""
 NUMPY_MODULES = ("numpy._core.multiarray", "numpy.core.multiarray")
 """The second name stands in what numpy 1 wrote."""
 KINDS = ("Bool", *(f"{s}Int{n}" for s in ("", "U") for n in (8, 16, 32, 64)), "Float16", "Float32", "Float64", "Str")
@@ -36,14 +38,21 @@ def plain_values() -> list[Any]:
 
 
 def restrict_process() -> None:
-    """From now on every ``torch.load`` of this process and its children is restricted; for trainings.
+    """Until :func:`release_process` every ``torch.load`` of this process is restricted, as a training starts.
 
     Whoever must read another kind of checkpoint, and trusts it, sets ``TORCH_FORCE_WEIGHTS_ONLY_LOAD=0`` before.
     """
     import torch
 
-    os.environ.setdefault(RESTRICTED, "1")
+    if RESTRICTED not in os.environ:
+        os.environ[RESTRICTED] = OURS
     torch.serialization.add_safe_globals(plain_values())
+
+
+def release_process() -> None:
+    """Take back what :func:`restrict_process` set: commands started from here, such as nnU-Net's own, read as usual."""
+    if os.environ.get(RESTRICTED) == OURS:
+        del os.environ[RESTRICTED]
 
 
 @contextmanager

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from nnunet_covid.checkpoint import release_process
 
 # several test processes share the cores; read by torch when it is first imported
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -22,3 +25,10 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data: {folder} does not exist, set NNUNET_COVID_TEST_DATA")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _released() -> Iterator[None]:
+    """A trainer that was made and never trained leaves this process reading checkpoints restrictedly."""
+    yield
+    release_process()

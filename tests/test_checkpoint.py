@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from nnunet_covid.checkpoint import RESTRICTED, read_checkpoint, restrict_process, restricted
+from nnunet_covid.checkpoint import RESTRICTED, read_checkpoint, release_process, restrict_process, restricted
 from nnunet_covid.errors import UserError
 
 WEIGHTS = {"conv.weight": torch.ones(2, 1, 3, 3)}
@@ -134,3 +134,16 @@ def test_reading_one_checkpoint_takes_nothing_away_from_a_restricted_training(
     path = saved(tmp_path / "c.pth", extra=np.float32(0.5))
     read_checkpoint(path)
     assert torch.load(path, weights_only=False)["extra"] == 0.5
+
+
+def test_the_restriction_ends_where_a_training_starts_and_leaves_the_users_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(RESTRICTED, "")
+    monkeypatch.delenv(RESTRICTED)
+    restrict_process()
+    assert RESTRICTED in os.environ
+    release_process()
+    assert RESTRICTED not in os.environ
+    monkeypatch.setenv(RESTRICTED, "0")
+    restrict_process()
+    release_process()
+    assert os.environ[RESTRICTED] == "0"

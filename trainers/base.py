@@ -22,7 +22,7 @@ from torch import nn
 
 from nnunet_covid.auxiliary_data.batches import ImageTransforms, LinkedDataset, linked_loader
 from nnunet_covid.auxiliary_data.links import LinkedCases
-from nnunet_covid.checkpoint import restrict_process
+from nnunet_covid.checkpoint import release_process, restrict_process
 from nnunet_covid.disturbances import SAME_COMMAND, alone, full_disk_told
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import remove_abandoned, replacing
@@ -171,6 +171,11 @@ class LungInfectionTrainer(nnUNetTrainer):
         Raises:
             ValueError: With what is wrong and what to do.
         """
+
+    def on_train_start(self) -> None:
+        """nnU-Net's; what the training starts from has been read by now."""
+        release_process()
+        super().on_train_start()
 
     def initialize(self) -> None:
         """nnU-Net's, with compilation for the few sizes that a training has, each by itself.

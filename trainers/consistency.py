@@ -23,7 +23,7 @@ from torch.nn import functional
 from nnunet_covid.auxiliary_data.batches import OwnRandomness, TwoViews, put_beside
 from nnunet_covid.auxiliary_data.links import LinkedCases
 from nnunet_covid.auxiliary_data.unlabelled import linked_unlabelled, validation_cases
-from nnunet_covid.checkpoint import read_checkpoint, restrict_process
+from nnunet_covid.checkpoint import read_checkpoint, release_process, restrict_process
 from nnunet_covid.errors import UserError
 from nnunet_covid.figures.consistency import append_to_progress
 from nnunet_covid.files import replacing
@@ -190,6 +190,7 @@ class Consistency(nnUNetTrainer):
             self._network_is_teacher = teacher
 
     def on_train_start(self) -> None:
+        release_process()
         if not self.was_initialized:
             self.initialize()
         if self._aside is None:

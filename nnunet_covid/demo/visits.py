@@ -108,7 +108,10 @@ class ReportDemo(Demo):
 
     def _report(self) -> float:
         """The infection of both visits; returns that of the second, ml."""
-        volumes = [json.loads((r / "report.json").read_text())["quantities"]["infection_ml"] for r in self.reports]
+        volumes = [
+            json.loads((r / "report.json").read_text(encoding="utf-8"))["quantities"]["infection_ml"]
+            for r in self.reports
+        ]
         minutes = sum(self._done.values()) / 60.0
         found = ", ".join(f"{volume:.0f} ml on {day}" for volume, day in zip(volumes, VISITS, strict=True))
         self._tell(f"Infection {found}, after {minutes:.1f} minutes.")

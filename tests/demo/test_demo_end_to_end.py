@@ -107,7 +107,7 @@ def test_demo_with_reports_ends_in_two_pages_and_a_change(tmp_path):
     result = demo(tmp_path / "reports", "--report")
     assert result.returncode == 0, result.stdout + result.stderr
     first, second = (tmp_path / "reports" / "reports" / day for day in ("2020-03-28", "2020-04-11"))
-    change = json.loads((second / "report.json").read_text())["change"]
+    change = json.loads((second / "report.json").read_text(encoding="utf-8"))["change"]
     assert change["days"] == 14
     assert change["previous_scan"] == "2020-03-28"
     assert (first / "report.html").is_file()

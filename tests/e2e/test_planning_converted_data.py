@@ -23,9 +23,9 @@ def test_nnunet_accepts_slices_with_lung_masks(tmp_path: Path, monkeypatch: pyte
         (tmp_path / name).mkdir()
         monkeypatch.setenv(f"nnUNet_{name}", str(tmp_path / name))
     for seed in range(2):
-        image, lungs = chest_volume(depth=6, size=64)
+        image, lungs = chest_volume(depth=36, size=256)
         write_volume(tmp_path / f"volumes/imagesTr/lung_00{seed}.nii.gz", image.astype("int16") + seed)
-        lesion = lungs & ellipse(64, 0.5, 0.3, 0.1, 0.1)
+        lesion = lungs & ellipse(256, 0.5, 0.3, 0.1, 0.1)
         write_volume(tmp_path / f"volumes/labelsTr/lung_00{seed}.nii.gz", lesion.astype("uint8"))
     slices = Options(lung_mask_channel=True, lung_method="threshold", slices=SliceSelection(), window=(-1250, 250))
     raw = convert_dataset(Dataset520_MSDLung.RECIPE, tmp_path / "volumes", options=slices)

@@ -57,9 +57,9 @@ def test_channels_agree_with_nnunet(labels):
         ({"background": 1, "infection": 2}, "must declare 'background': 0"),
         ({"background": 0, "ignore": 1}, "no class besides"),
         ({"background": 0, "x": 1, "ignore": [2, 3]}, "single value"),
-        ({"background": 0, "x": "one"}, "neither an integer nor a list"),
-        ({"background": 0, "x": []}, "neither an integer nor a list"),
-        ({"background": 0, "x": None}, "neither an integer nor a list"),
+        ({"background": 0, "x": "one"}, "label 'x' is .*, but must be a whole number"),
+        ({"background": 0, "x": []}, "label 'x' is .*, but must be a whole number"),
+        ({"background": 0, "x": None}, "label 'x' is .*, but must be a whole number"),
     ],
 )
 def test_labels_that_make_no_sense_are_refused(labels, complaint):

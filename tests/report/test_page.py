@@ -39,7 +39,9 @@ def browse(profile: Path, *arguments: str) -> str:
 
 def test_slider_keys_and_switch_work_and_nothing_is_loaded(reported: Path, tmp_path: Path) -> None:
     probed = tmp_path / "probed.html"
-    probed.write_text((reported / "report.html").read_text().replace("</body>", PROBE + "</body>"))
+    probed.write_text(
+        (reported / "report.html").read_text(encoding="utf-8").replace("</body>", PROBE + "</body>"), encoding="utf-8"
+    )
     title = re.search(
         r"<title>(.*?)</title>", browse(tmp_path / "p", "--virtual-time-budget=5000", "--dump-dom", probed.as_uri())
     )

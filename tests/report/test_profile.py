@@ -80,13 +80,13 @@ def test_the_command_makes_a_profile_that_reports_use(tmp_path: Path, monkeypatc
         )
         sitk.WriteImage(sitk.DICOMOrient(noisy, "RAS"), str(raw / "imagesTr" / f"c{index}_0000.nii.gz"))
         sitk.WriteImage(box_chest().labels, str(raw / "labelsTr" / f"c{index}.nii.gz"))
-    (raw / "dataset.json").write_text((model / "dataset.json").read_text())
+    (raw / "dataset.json").write_text((model / "dataset.json").read_text(encoding="utf-8"))
     monkeypatch.setenv("nnUNet_raw", str(tmp_path / "raw"))
     assert main(["profile", str(model), *CPU]) == 0
-    assert json.loads((model / "nnunet_covid_profile.json").read_text())["orientation"] == "RAS"
+    assert json.loads((model / "nnunet_covid_profile.json").read_text(encoding="utf-8"))["orientation"] == "RAS"
     scan = tmp_path / "scan.nii.gz"
     sitk.WriteImage(box_chest().image, str(scan))
     assert main(["report", str(scan), "-m", str(model), "-o", str(tmp_path / "out"), *CPU]) == 0
-    content = json.loads((tmp_path / "out" / "report.json").read_text())
+    content = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
     assert {"intensity_distance", "feature_distance"} <= {flag["key"] for flag in content["flags"]}
     assert not any("no profile" in warning for warning in content["warnings"])

@@ -22,7 +22,7 @@ def test_a_report_holds_page_document_maps_and_dicom(reported: Path) -> None:
     assert sorted(path.name for path in reported.iterdir()) == [
         "dicom", "labels.nii.gz", "lungs.nii.gz", "preview.nii.gz", "report.html", "report.json",
     ]  # fmt: skip
-    content = json.loads((reported / "report.json").read_text())
+    content = json.loads((reported / "report.json").read_text(encoding="utf-8"))
     labels = sitk.ReadImage(str(reported / "labels.nii.gz"))
     chest = box_chest()
     assert difference_of(Geometry.of_itk(labels), Geometry.of_itk(chest.image)) is None
@@ -32,7 +32,7 @@ def test_a_report_holds_page_document_maps_and_dicom(reported: Path) -> None:
     assert content["quantities"]["infection_ml"] == pytest.approx(infected * voxel)
     assert content["scan"]["study_date"] == "2020-03-28"
     assert any("no profile" in warning for warning in content["warnings"])
-    page = (reported / "report.html").read_text()
+    page = (reported / "report.html").read_text(encoding="utf-8")
     assert "Not a medical device" in page
     assert "http://" not in page.replace("http://www.w3.org", "")
     assert "https://" not in page
@@ -60,7 +60,7 @@ def test_the_segmentation_has_the_label_maps_voxels_in_their_place(reported: Pat
 
 
 def test_the_structured_report_says_what_the_document_says(reported: Path) -> None:
-    content = json.loads((reported / "report.json").read_text())
+    content = json.loads((reported / "report.json").read_text(encoding="utf-8"))
     found: dict[str, dict[str, float]] = {}
 
     def walk(item: pydicom.Dataset, group: str) -> None:
@@ -131,7 +131,7 @@ def test_pseudonymised_outputs_hold_no_identifier(model: Path, tmp_path: Path) -
                 *uids,
             ):
                 assert text.encode() not in content, f"{path.name} holds {text}"
-        document = json.loads((output / "report.json").read_text())
+        document = json.loads((output / "report.json").read_text(encoding="utf-8"))
         dates.append(np.datetime64(document["scan"]["study_date"]))
         names.add(pydicom.dcmread(output / "dicom" / "segmentation.dcm").PatientID)
     assert dates[1] - dates[0] == np.timedelta64(7, "D")
@@ -142,10 +142,10 @@ def test_an_earlier_report_gives_the_change_and_a_picture(model: Path, reported:
     folder = write_series(tmp_path / "later", box_chest().image, "20200411")
     output = tmp_path / "out"
     assert main(["report", str(folder), "-m", str(model), "-o", str(output), "--previous", str(reported), *CPU]) == 0
-    change = json.loads((output / "report.json").read_text())["change"]
+    change = json.loads((output / "report.json").read_text(encoding="utf-8"))["change"]
     assert change["days"] == 14
     assert change["infection_ml"] == 0
-    assert "overlap of the registered lungs 1.00" in (output / "report.html").read_text()
+    assert "overlap of the registered lungs 1.00" in (output / "report.html").read_text(encoding="utf-8")
 
 
 def test_the_series_with_most_axial_slices_is_taken_and_said(model: Path, tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_the_series_with_most_axial_slices_is_taken_and_said(model: Path, tmp_pa
         ds.StudyInstanceUID = study
         ds.save_as(path)
     assert main(["report", str(tmp_path / "scan"), "-m", str(model), "-o", str(tmp_path / "out"), *CPU]) == 0
-    content = json.loads((tmp_path / "out" / "report.json").read_text())
+    content = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
     assert content["scan"]["size"] == list(image.GetSize())
     assert any("scout" in note and "localizer" in note for note in content["scan"]["notes"])
     assert any("not more slices" in note for note in content["scan"]["notes"])
@@ -175,9 +175,9 @@ def test_a_batch_goes_on_past_a_damaged_scan_and_resumes(
     command = ["report", str(scans), "-m", str(model), "-o", str(tmp_path / "out"), *CPU]
     assert main(command) == 1
     assert "refused a.nii.gz" in capsys.readouterr().out
-    rows = (tmp_path / "out" / "reports.csv").read_text().splitlines()
+    rows = (tmp_path / "out" / "reports.csv").read_text(encoding="utf-8").splitlines()
     assert [row.split(",")[:2] for row in rows[1:]] == [["a.nii.gz", "refused"], ["b", "reported"], ["c", "reported"]]
-    assert 'href="b/report.html"' in (tmp_path / "out" / "index.html").read_text()
+    assert 'href="b/report.html"' in (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
     before = (tmp_path / "out" / "b" / "report.json").stat().st_mtime_ns
     shutil.rmtree(tmp_path / "out" / "c")
     assert main(command) == 1
@@ -193,7 +193,7 @@ def test_two_dimensional_models_label_volumes_slice_by_slice_in_any_storage_orde
         path = tmp_path / f"{order}.nii.gz"
         sitk.WriteImage(sitk.DICOMOrient(box_chest().image, order), str(path))
         assert main(["report", str(path), "-m", str(folder), "-o", str(tmp_path / order), *CPU]) == 0
-        found.append(json.loads((tmp_path / order / "report.json").read_text()))
+        found.append(json.loads((tmp_path / order / "report.json").read_text(encoding="utf-8")))
     for key in ("infection_ml", "regions", "lung_hu", "severity", "lesions"):
         assert found[0]["quantities"][key] == found[1]["quantities"][key]
     assert found[0]["quantities"]["infection_ml"] > 0

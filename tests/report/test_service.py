@@ -113,9 +113,11 @@ def test_every_good_series_is_reported_once_whatever_is_killed(tmp_path: Path, a
     wait_for(lambda: kinds(inbox)["done"] == len(series) and kinds(inbox)["refused"] == 1)
     assert kinds(inbox) == {"incoming": 0, "queue": 0, "sending": 0, "done": len(series), "refused": 1}
     assert len(archive.received) == len(series)
-    assert {(path / "report" / "slices.txt").read_text() for path in (inbox / "done").iterdir()} == {"6"}
+    assert {(path / "report" / "slices.txt").read_text(encoding="utf-8") for path in (inbox / "done").iterdir()} == {
+        "6"
+    }
     (reason,) = [path / "reason.txt" for path in (inbox / "refused").iterdir()]
-    assert "one slice" in reason.read_text()
+    assert "one slice" in reason.read_text(encoding="utf-8")
     assert not list(inbox.rglob(".partial*"))
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
