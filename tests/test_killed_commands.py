@@ -56,7 +56,7 @@ def told(run: Run, zygote: Zygote, folder: Path, *, user: int | None = None) -> 
     log.unlink(missing_ok=True)
     zygote.start(run, folder, user=user)
     status = zygote.ended(300)
-    said = log.read_text()
+    said = log.read_text(encoding="utf-8")
     assert status == 2, said
     assert "Traceback" not in said
     (line,) = [line for line in said.splitlines() if line.startswith("error: ")]

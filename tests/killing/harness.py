@@ -161,7 +161,7 @@ def _live(run: Run, zygote: Zygote, folder: Path, count: Count, rng: random.Rand
 
 
 def _log(folder: Path) -> str:
-    return folder.with_name(folder.name + ".log").read_text(errors="replace")[-4000:]
+    return folder.with_name(folder.name + ".log").read_text(encoding="utf-8", errors="replace")[-4000:]
 
 
 def _difference(found: object, expected: object) -> str:

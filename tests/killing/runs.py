@@ -101,14 +101,16 @@ def _trained(folder: Path) -> dict[str, Any]:
         "epochs": final["current_epoch"],
         "trainer": final["trainer_name"],
         "losses": logged.get("train_losses"),
-        "validated": sorted(json.loads((fold / "validation/summary.json").read_text())["foreground_mean"]),
+        "validated": sorted(
+            json.loads((fold / "validation/summary.json").read_text(encoding="utf-8"))["foreground_mean"]
+        ),
     }
 
 
 def _rounds(folder: Path) -> dict[str, Any]:
     """Models, drawn images, Dice and pseudo labels of the rounds; times left out."""
     (report,) = (folder / "nnUNet_results" / DATASET).glob("*_pseudo*/fold_0/pseudo_labels")
-    units = json.loads((report / "state.json").read_text())["units"]
+    units = json.loads((report / "state.json").read_text(encoding="utf-8"))["units"]
     results = {name: unit["result"] for name, unit in units.items()}
     models = {
         name: result["model"] for name, result in results.items() if isinstance(result, dict) and "model" in result
@@ -121,7 +123,7 @@ def _rounds(folder: Path) -> dict[str, Any]:
 
 def _pretrained(folder: Path) -> dict[str, Any]:
     (place,) = (folder / "nnUNet_results" / DATASET / "pretraining").glob("*/*")
-    units = json.loads((place / "state.json").read_text())["units"]
+    units = json.loads((place / "state.json").read_text(encoding="utf-8"))["units"]
     weights = read_checkpoint(place / "checkpoint_final.pth")["network_weights"]
     sums = {name: float(value.double().sum()) for name, value in weights.items()}
     return {"losses": units["learn"]["result"]["losses"], **sums}

@@ -34,7 +34,9 @@ addEventListener("load", () => {
 
 def browse(profile: Path, *arguments: str) -> str:
     command = [str(CHROMIUM), *QUIET, f"--user-data-dir={profile}", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+    return subprocess.run(
+        command, capture_output=True, encoding="utf-8", errors="replace", check=True, timeout=120
+    ).stdout
 
 
 def test_slider_keys_and_switch_work_and_nothing_is_loaded(reported: Path, tmp_path: Path) -> None:

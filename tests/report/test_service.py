@@ -58,7 +58,9 @@ def archive() -> Iterator[SimpleNamespace]:
 
 def start(folder: Path, port: int, to: str) -> subprocess.Popen[str]:
     command = [sys.executable, str(Path(__file__).with_name("served.py")), str(folder), str(port), to]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, encoding="utf-8", errors="replace", start_new_session=True
+    )
     assert process.stdout is not None
     assert process.stdout.readline().strip() == "ready"
     return process
