@@ -17,7 +17,7 @@ from nnunet_covid.nnunet.predictor import TrainedModel
 from nnunet_covid.raw_dataset import UnusableFile
 from nnunet_covid.raw_dataset.volumes import read_volume
 from nnunet_covid.report.assemble import PAGE, Extras, report_scan
-from nnunet_covid.report.batch import is_finished, one_name, report_batch, scans_of
+from nnunet_covid.report.batch import is_finished, report_batch, scans_of
 from nnunet_covid.report.confidence import Profile, read_profile
 from nnunet_covid.report.model import TRAINED_AS, ReportModel
 from nnunet_covid.report.pseudonyms import Pseudonymiser
@@ -90,13 +90,13 @@ def report(args: argparse.Namespace) -> int:
     digest = model.facts().digest
     writable_folder(args.output)
 
-    def one(source: Path) -> Path:
-        folder = args.output / (pseudonyms.name(source.name) if pseudonyms else one_name(source))
+    def one(source: Path, folder: Path) -> None:
         if not is_finished(folder, digest):
             report_scan(read_scan(source), model, folder, extras=extras, progress=bar, replace_old=True)
-        return folder
 
-    rows = report_batch(tqdm(scans, desc="reports", unit="scan", disable=None), args.output, one, tqdm.write)
+    shown = tqdm(scans, desc="reports", unit="scan", disable=None)
+    name_of = (lambda source: pseudonyms.name(source.name)) if pseudonyms else None
+    rows = report_batch(shown, args.output, one, tqdm.write, name_of)
     refused = [row for row in rows if row.status == "refused"]
     print(
         f"{args.output}: {len(rows) - len(refused)} reports, {len(refused)} refused; see {args.output / 'index.html'}"

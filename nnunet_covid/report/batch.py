@@ -72,22 +72,32 @@ def _studies(folder: Path) -> set[str]:
 
 
 def report_batch(
-    sources: Iterable[Path], output: Path, one: Callable[[Path], Path], tell: Callable[[str], None]
+    sources: Iterable[Path],
+    output: Path,
+    one: Callable[[Path, Path], object],
+    tell: Callable[[str], None],
+    name_of: Callable[[Path], str] | None = None,
 ) -> list[Row]:
     """Report on every scan and write table and index after each; a scan that cannot be used becomes a row.
 
     Args:
         sources: The scans.
         output: Folder of all reports.
-        one: Reports on a scan and returns its folder; a ``UserError`` refuses the scan.
+        one: Reports on a scan into a folder; a ``UserError`` refuses the scan.
         tell: Prints a line.
+        name_of: Of a scan in every output, a pseudonym; its own name if not given.
     """
+    named = name_of or one_name
     rows: list[Row] = []
     for source in sources:
         try:
-            rows.append(row_of(read_document(one(source)), one_name(source)))
+            one(source, output / named(source))
+            rows.append(row_of(read_document(output / named(source)), named(source)))
         except UserError as e:
-            rows.append(Row(source.name, "refused", reason=str(e)))
+            reason = str(e)
+            if name_of is not None:  # the sentence names the file, and may name the person
+                reason = "refused; the sentence printed when it was told says why"
+            rows.append(Row(named(source) if name_of else source.name, "refused", reason=reason))
             tell(f"refused {source.name}: {e}")
         write_table(output, rows)
     return rows

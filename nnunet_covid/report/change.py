@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
+from nnunet_covid.errors import UserError
 from nnunet_covid.report.document import days_between
 
 WORKING_MM = 6.0
@@ -31,7 +32,12 @@ def changes(previous: Mapping[str, Any], current: Mapping[str, Any]) -> dict[str
         ``days`` (None if a date is missing), ``infection_ml``, ``regions`` (name to ``infection_ml`` and
         ``infection_percent``, the latter in points of per cent), ``severity_points`` (None unless both have the same
         score), ``notes``.
+
+    Raises:
+        UserError: If one of both is pseudonymised: the other's names would go into it, and its dates are moved.
     """
+    if previous["scan"]["pseudonymous"] != current["scan"]["pseudonymous"]:
+        raise UserError("one of both reports is pseudonymised and the other is not; compare two of a kind")
     before, after = previous["quantities"], current["quantities"]
     earlier = {region["name"]: region for region in before["regions"]}
     notes = []

@@ -36,6 +36,7 @@ class ScanFacts:
         study_date: ISO 8601; empty where the file does not say.
         identifiers: DICOM's, by keyword, only those that were asked for.
         notes: What was chosen or passed over while reading, one sentence each.
+        pseudonymous: Whether name and date stand for others.
     """
 
     name: str
@@ -44,6 +45,7 @@ class ScanFacts:
     study_date: str = ""
     identifiers: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    pseudonymous: bool = False
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,7 @@ class Pseudonymiser:
         """What a report says of a scan, without names: of files, folders and series neither."""
         patient = _patient(header) if header is not None else facts.name
         day = self.moved(facts.study_date, patient)
-        return replace(facts, name=self.name(patient), study_date=day, identifiers={}, notes=())
+        return replace(facts, name=self.name(patient), study_date=day, identifiers={}, notes=(), pseudonymous=True)
 
     def header(self, header: Any) -> Any:
         """A header of the same slice with nothing of the person in it."""

@@ -201,3 +201,29 @@ def test_two_dimensional_models_label_volumes_slice_by_slice_in_any_storage_orde
     assert found[0]["quantities"]["infection_ml"] > 0
     flags = {flag["key"]: flag for flag in found[0]["flags"]}
     assert 0 < flags["disagreement"]["value"] <= 100
+
+
+def test_a_pseudonymised_batch_names_no_scan_and_links_to_its_reports(model: Path, tmp_path: Path) -> None:
+    scans, key = tmp_path / "scans", tmp_path / "key"
+    key.write_text("0123456789abcdef0123456789abcdef", encoding="utf-8")
+    saved(scans, box_chest()).rename(scans / "Mustermann_Erika.nii.gz")
+    (scans / "Mustermann_Max.nii.gz").write_bytes(b"no image")
+    command = ["report", str(scans), "-m", str(model), "-o", str(tmp_path / "out"), "--pseudonymise", str(key), *CPU]
+    assert main(command) == 1
+    for path in (path for path in (tmp_path / "out").rglob("*") if path.is_file()):
+        assert b"Mustermann" not in path.read_bytes(), path.name
+        assert "Mustermann" not in str(path.relative_to(tmp_path))
+    (report,) = [path.name for path in (tmp_path / "out").iterdir() if path.is_dir()]
+    assert f'href="{report}/report.html"' in (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+
+
+def test_a_pseudonymised_report_is_not_compared_with_a_named_one(
+    model: Path, reported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key = tmp_path / "key"
+    key.write_text("0123456789abcdef0123456789abcdef", encoding="utf-8")
+    scan = saved(tmp_path, box_chest())
+    command = ["report", str(scan), "-m", str(model), "-o", str(tmp_path / "out"), "--previous", str(reported)]
+    assert main([*command, "--pseudonymise", str(key), *CPU]) == 2
+    assert "compare two of a kind" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
