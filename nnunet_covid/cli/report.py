@@ -19,7 +19,7 @@ from nnunet_covid.raw_dataset.volumes import read_volume
 from nnunet_covid.report.assemble import PAGE, Extras, report_scan
 from nnunet_covid.report.batch import is_finished, report_batch, scans_of
 from nnunet_covid.report.confidence import Profile, read_profile
-from nnunet_covid.report.model import TRAINED_AS, ReportModel
+from nnunet_covid.report.model import ReportModel
 from nnunet_covid.report.pseudonyms import Pseudonymiser
 from nnunet_covid.report.scans import read_scan
 from nnunet_covid.report.training_profile import profile_training_images
@@ -87,7 +87,7 @@ def report(args: argparse.Namespace) -> int:
             )
         print(f"{args.output / PAGE}: {document.quantities['infection_ml']:.1f} ml of infection")
         return 0
-    digest = model.facts().digest
+    digest = model.facts.digest
     writable_folder(args.output)
 
     def one(source: Path, folder: Path) -> None:
@@ -108,8 +108,11 @@ def open_model(args: argparse.Namespace) -> tuple[ReportModel, Profile | None]:
     """The model that the arguments name, and its profile."""
     use = {"folds": args.folds, "checkpoint": args.checkpoint, "device": args.device}
     trained = TrainedModel(args.model, **use, mirroring=not args.disable_tta)
-    profile = read_profile(args.model, ReportModel(trained).facts().digest)
-    return ReportModel(trained, profile.orientation if profile else TRAINED_AS), profile
+    model = ReportModel(trained)
+    profile = read_profile(args.model, model.facts.digest)
+    if profile is not None:
+        model.orientation = profile.orientation
+    return model, profile
 
 
 def _volume(path: Path | None) -> sitk.Image | None:

@@ -44,7 +44,11 @@ def synthetic_volume(seed: int, *, size: int = 160, thickness: float = 5.0, pixe
         thickness: From slice to slice, mm.
         pixel: Size of a pixel, mm.
     """
-    chest = Chest(seed)
+    return volume_of(Chest(seed), size=size, thickness=thickness, pixel=pixel)
+
+
+def volume_of(chest: Chest, *, size: int, thickness: float, pixel: float) -> SyntheticCT:
+    """The whole chest of a person; see :func:`synthetic_volume`."""
     x, y = grid(size, pixel), grid(size, pixel, 8.0)
     slices = [chest.slice(x, y, float(z)) for z in np.arange(0.5 * thickness, chest.height, thickness)]
     return SyntheticCT(

@@ -16,9 +16,9 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from nnunet_covid.demo.chest import Array, Chest, SyntheticCT
+from nnunet_covid.demo.chest import Chest, SyntheticCT
 from nnunet_covid.demo.pipeline import PLANS, Demo, Settings, Step
-from nnunet_covid.demo.synthetic import grid
+from nnunet_covid.demo.synthetic import volume_of
 from nnunet_covid.files import replacing_folder
 
 NUMBER, NAME = 510, "DemoCT"
@@ -87,12 +87,8 @@ class ReportDemo(Demo):
             patient.lesions = patient.lesions[: max(1, round(len(patient.lesions) * (1 - HEALED)))]
 
     def _volume(self, chest: Chest) -> SyntheticCT:
-        size, pixel = round(WIDTH / self.settings.pixel), self.settings.pixel
-        x, y = grid(size, pixel), grid(size, pixel, 8.0)
-        heights: Array = np.arange(0.5 * THICKNESS, chest.height, THICKNESS)
-        slices = [chest.slice(x, y, float(z)) for z in heights]
-        hounsfield, labels = (np.stack([getattr(s, name) for s in slices]) for name in ("hounsfield", "labels"))
-        return SyntheticCT(hounsfield, labels, np.stack([s.lungs for s in slices]), (THICKNESS, pixel, pixel))
+        pixel = self.settings.pixel
+        return volume_of(chest, size=round(WIDTH / pixel), thickness=THICKNESS, pixel=pixel)
 
     def _convert(self) -> None:
         """Step 2: the converter for one's own images."""

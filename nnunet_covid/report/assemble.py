@@ -173,4 +173,4 @@ def _document(
     if "lungs" in numbers.missing:
         warnings.append("No lungs were found: shares, zones and severity are not available.")
     raised = flags(numbers, labelled.observed, extras.profile)
-    return Document.of(facts, model.facts(), numbers, flags=raised, warnings=tuple(warnings))
+    return Document.of(facts, model.facts, numbers, flags=raised, warnings=tuple(warnings))

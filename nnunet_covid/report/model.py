@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -107,8 +108,9 @@ class ReportModel:
         """Name of each foreground class or region to its label values."""
         return foreground_values(self.model.dataset_json["labels"])
 
+    @cached_property
     def facts(self) -> ModelFacts:
-        """What a report says of the model; the digest is of plans, data set and weights."""
+        """What a report says of the model; the digest, of plans, data set and weights, is computed once."""
         folder = self.model.folder
         weights = [folder / f"fold_{fold}" / self.model.checkpoint for fold in self.model.folds]
         digests = [sha256_of(path) for path in (folder / "plans.json", folder / "dataset.json", *weights)]

@@ -29,7 +29,7 @@ def profile_training_images(
     Raises:
         UserError: If the raw data set is not there or has too few cases.
     """
-    name = model.facts().dataset
+    name = model.facts.dataset
     try:
         cases = list(open_raw_dataset(name).cases.values())
     except UserError as e:
@@ -42,7 +42,7 @@ def profile_training_images(
         orders[_order_of(case)] += 1
         spacing = tuple(float(value) for value in properties["spacing"])
         observed.append(model.observe([(image, spacing)])[1])
-    return profile_of(observed, model.facts().digest, orders.most_common(1)[0][0])
+    return profile_of(observed, model.facts.digest, orders.most_common(1)[0][0])
 
 
 def _order_of(case: Any) -> str:

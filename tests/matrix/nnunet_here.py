@@ -14,9 +14,10 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from pathlib import Path
 from typing import Any
 from unittest import mock
+
+from workspace import Workspace
 
 from nnunet_covid.startup import TRAINERS_FOLDER, VARIABLE
 
@@ -45,26 +46,12 @@ def one_process(processes: int) -> Any:
 
 
 @dataclass(frozen=True)
-class World:
-    """nnU-Net's three folders."""
-
-    root: Path
+class World(Workspace):
+    """nnU-Net's three folders, made."""
 
     def __post_init__(self) -> None:
         for folder in (self.raw, self.preprocessed, self.results):
             folder.mkdir(parents=True, exist_ok=True)
-
-    @property
-    def raw(self) -> Path:
-        return self.root / "raw"
-
-    @property
-    def preprocessed(self) -> Path:
-        return self.root / "preprocessed"
-
-    @property
-    def results(self) -> Path:
-        return self.root / "results"
 
     @property
     def environment(self) -> dict[str, str]:
