@@ -17,17 +17,15 @@ import SimpleITK as sitk
 
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import replacing_folder, write_text
-from nnunet_covid.lung_mask import segment_lungs
 from nnunet_covid.report.change import changes
 from nnunet_covid.report.confidence import Profile, flags
 from nnunet_covid.report.dicom_objects import Source, dicom_extra, write_objects
 from nnunet_covid.report.document import Document, read_document
 from nnunet_covid.report.drawing import LABELS, LUNGS, PREVIEW, Drawn, preview
-from nnunet_covid.report.model import Labelled, Piece, ReportModel, storage_order
+from nnunet_covid.report.model import Labelled, Piece, ReportModel
 from nnunet_covid.report.page import page
 from nnunet_covid.report.pseudonyms import Pseudonymiser
-from nnunet_covid.report.quantify import Quantities, Settings, quantify
-from nnunet_covid.report.regions import LOBES, as_patient
+from nnunet_covid.report.quantify import Quantities, Settings, lungs_of, quantify
 from nnunet_covid.report.scans import Scan
 
 PAGE = "report.html"
@@ -83,12 +81,11 @@ def report_scan(
     earlier = read_document(extras.previous) if extras.previous else None
     source = source_of(scan, extras.pseudonyms)
     labelled = model.label(scan.image, progress)
-    lungs = extras.lungs or lungs_of(scan.image, extras.lobes)
+    lungs, lungs_by = lungs_of(scan.image, extras.lungs, extras.lobes)
     numbers = quantify(
         scan.image, labelled.labels, model.classes, lungs=lungs, lobes=extras.lobes, settings=extras.settings
     )
-    if extras.lungs is None:
-        numbers = replace(numbers, lungs_by=lungs.GetMetaData("made by"))
+    numbers = replace(numbers, lungs_by=lungs_by)
     document = _document(scan, source, model, labelled, numbers, extras)
     if earlier is not None:
         document = replace(document, change=changes(earlier, document.as_json()))
@@ -142,21 +139,6 @@ def _without_metadata(image: sitk.Image) -> sitk.Image:
     for key in plain.GetMetaDataKeys():
         plain.EraseMetaData(key)
     return plain
-
-
-def lungs_of(image: sitk.Image, lobes: sitk.Image | None) -> sitk.Image:
-    """The lung mask on the image's grid, from the lobes where there are, else segmented; ``made by`` says how."""
-    oriented = as_patient(image)
-    if lobes is not None:
-        mask, how = np.isin(sitk.GetArrayFromImage(as_patient(lobes)), list(LOBES.values())), "lobes"
-    else:
-        made = segment_lungs(sitk.GetArrayFromImage(oriented), is_hu=True, spacing=oriented.GetSpacing())
-        mask, how = made.mask, made.method
-    found = sitk.GetImageFromArray(mask.astype(np.uint8))
-    found.CopyInformation(oriented)
-    found = sitk.DICOMOrient(found, storage_order(image))
-    found.SetMetaData("made by", how)
-    return found
 
 
 def _document(

@@ -23,6 +23,7 @@ from nnunet_covid.files import digest_of, sha256_of
 from nnunet_covid.nnunet.encoder import find_encoder
 from nnunet_covid.nnunet.predictor import PreparedCase, TrainedModel
 from nnunet_covid.report.document import ModelFacts
+from nnunet_covid.report.regions import storage_order
 
 PICTURE_ENDINGS = (".png", ".bmp", ".jpg", ".jpeg", ".tif", ".tiff")
 TRAINED_AS = "LPS"
@@ -187,11 +188,6 @@ class ReportModel:
     def _infected(self, logits: torch.Tensor) -> torch.Tensor:
         """Where any class is predicted, (*spatial)."""
         return (logits > 0).any(0) if self.model.predictor.label_manager.has_regions else logits.argmax(0) > 0
-
-
-def storage_order(image: sitk.Image | sitk.ImageFileReader) -> str:
-    """Storage order of an image, three letters as in DICOM."""
-    return sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(image.GetDirection())
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from scipy.spatial.distance import pdist
 from nnunet_covid.errors import UserError
 from nnunet_covid.geometry import Geometry, difference_of
 from nnunet_covid.lung_mask import segment_lungs
-from nnunet_covid.report.regions import LOBES, NO_SIDES, Mask, as_patient, lobes_of, sides, zones_of
+from nnunet_covid.report.regions import LOBES, NO_SIDES, Mask, as_patient, lobes_of, sides, storage_order, zones_of
 
 MM3_PER_ML = 1000.0
 TOUCHING = np.ones((3, 3, 3), dtype=bool)  # voxels of one lesion share a face, an edge or a corner
@@ -174,7 +174,8 @@ def quantify(
     hu = sitk.GetArrayFromImage(oriented).astype(np.float32)
     by_class = _class_masks(_array(labels), classes)
     infection = np.logical_or.reduce(list(by_class.values()))
-    lung_mask, lungs_by = _lungs(hu, (x, y, z), lungs, lobes)
+    lung_image, lungs_by = lungs_of(image, lungs, lobes)
+    lung_mask = _array(lung_image) != 0
     missing: dict[str, str] = {}
     parts = _parts(lung_mask, None if lobes is None else _array(lobes), hu, (x, y, z), missing)
     ml = x * y * z / MM3_PER_ML
@@ -220,16 +221,19 @@ def _class_masks(labels: NDArray[Any], classes: Mapping[str, int | tuple[int, ..
     return {name: np.isin(labels, np.atleast_1d(values)) for name, values in classes.items()}
 
 
-def _lungs(
-    hu: NDArray[np.float32], spacing: tuple[float, float, float], lungs: sitk.Image | None, lobes: sitk.Image | None
-) -> tuple[Mask, str]:
-    """The lung mask: the one given, else the lobes together, else segmented."""
-    if lungs is not None:
-        return _array(lungs) != 0, "given"
+def lungs_of(image: sitk.Image, given: sitk.Image | None, lobes: sitk.Image | None) -> tuple[sitk.Image, str]:
+    """The lung mask on the image's grid, and what it is from: the one given, else all lobes, else the image itself."""
+    if given is not None:
+        return given, "given"
+    oriented = as_patient(image)
     if lobes is not None:
-        return np.isin(_array(lobes), list(LOBES.values())), "lobes"
-    made = segment_lungs(hu, is_hu=True, spacing=spacing)
-    return made.mask, made.method
+        mask, how = np.isin(_array(lobes), list(LOBES.values())), "lobes"
+    else:
+        made = segment_lungs(sitk.GetArrayFromImage(oriented), is_hu=True, spacing=oriented.GetSpacing())
+        mask, how = made.mask, made.method
+    found = sitk.GetImageFromArray(mask.astype(np.uint8))
+    found.CopyInformation(oriented)
+    return sitk.DICOMOrient(found, storage_order(image)), how
 
 
 def _parts(

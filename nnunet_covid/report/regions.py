@@ -38,6 +38,11 @@ def as_patient(image: sitk.Image) -> sitk.Image:
     return sitk.DICOMOrient(image, "LPS")
 
 
+def storage_order(image: sitk.Image | sitk.ImageFileReader) -> str:
+    """Storage order of an image, three letters as in DICOM."""
+    return sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(image.GetDirection())
+
+
 def sides(lungs: Mask, image: NDArray[np.floating], spacing: tuple[float, float, float]) -> dict[str, Mask]:
     """Right and left lung.
 

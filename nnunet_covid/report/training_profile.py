@@ -13,7 +13,8 @@ from nnunet_covid.errors import UserError
 from nnunet_covid.nnunet.cases import CaseFiles
 from nnunet_covid.nnunet.dataset import open_raw_dataset
 from nnunet_covid.report.confidence import Profile, profile_of
-from nnunet_covid.report.model import TRAINED_AS, Observed, ReportModel, storage_order
+from nnunet_covid.report.model import TRAINED_AS, Observed, ReportModel
+from nnunet_covid.report.regions import storage_order
 
 
 def profile_training_images(
