@@ -14,6 +14,7 @@ from nnunet_covid.cli.arguments import add_checkpoint, add_device
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import writable_folder
 from nnunet_covid.nnunet.predictor import TrainedModel
+from nnunet_covid.prediction.model_source import model_folder
 from nnunet_covid.raw_dataset import UnusableFile
 from nnunet_covid.raw_dataset.volumes import read_volume
 from nnunet_covid.report.assemble import PAGE, Extras, report_scan
@@ -39,6 +40,7 @@ index.html, the least certain first; scans that cannot be used are listed and th
 on where it was.
 Not a medical device.
 """
+MODEL = "model folder TRAINER__PLANS__CONFIGURATION, or a zip file of nnUNetv2_export_model_to_zip"
 PROFILE = """\
 Tell what is usual for a model's training images, so that reports can say which scans lie far from them.
 
@@ -50,7 +52,7 @@ def add_report_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of ``nnunet-covid report``."""
     add = parser.add_argument
     add("scan", type=Path, metavar="SCAN", help="DICOM folder, volume, or folder of several of them")
-    add("-m", "--model", type=Path, required=True, metavar="MODEL", help="TRAINER__PLANS__CONFIGURATION")
+    add("-m", "--model", type=Path, required=True, metavar="MODEL", help=MODEL)
     add("-o", "--output", type=Path, required=True, metavar="OUT", help="new folder for the report or reports")
     add("--series", metavar="UID", help="Series Instance UID (default: the axial CT series with the most slices)")
     add("--previous", type=Path, metavar="REPORT", help="folder of an earlier report of the same patient")
@@ -107,9 +109,9 @@ def report(args: argparse.Namespace) -> int:
 def open_model(args: argparse.Namespace) -> tuple[ReportModel, Profile | None]:
     """The model that the arguments name, and its profile."""
     use = {"folds": args.folds, "checkpoint": args.checkpoint, "device": args.device}
-    trained = TrainedModel(args.model, **use, mirroring=not args.disable_tta)
-    model = ReportModel(trained)
-    profile = read_profile(args.model, model.facts.digest)
+    with model_folder(args.model, args.checkpoint) as folder:
+        model = ReportModel(TrainedModel(folder, **use, mirroring=not args.disable_tta))
+        profile = read_profile(folder, model.facts.digest)
     if profile is not None:
         model.orientation = profile.orientation
     return model, profile

@@ -19,7 +19,7 @@ from types import FrameType
 from filelock import FileLock, Timeout
 
 from nnunet_covid.cli.arguments import add_checkpoint, add_device
-from nnunet_covid.cli.report import open_model
+from nnunet_covid.cli.report import MODEL, open_model
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import writable_folder
 from nnunet_covid.report.assemble import Extras, report_scan
@@ -34,7 +34,7 @@ GIB = 1 << 30
 def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of ``nnunet-covid serve``."""
     add = parser.add_argument
-    add("model", type=Path, metavar="MODEL", help="TRAINER__PLANS__CONFIGURATION")
+    add("model", type=Path, metavar="MODEL", help=MODEL)
     add("--folder", type=Path, required=True, metavar="DIR", help="for series in work, reports and refused series")
     add("--aet", default="NNUNETCOVID", metavar="NAME", help="own application entity title (default: %(default)s)")
     add("--accept", nargs="+", required=True, metavar="AET", help="titles of the senders that are heard")

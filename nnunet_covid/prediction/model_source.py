@@ -7,10 +7,10 @@ import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath
 
 from nnunet_covid.errors import UserError
-from nnunet_covid.files import some_of
+from nnunet_covid.files import some_of, stays_below
 
 NEEDED = ("plans.json", "dataset.json")
 
@@ -38,7 +38,7 @@ def _unpacked(source: Path, place: Path, checkpoint: str, configuration: str | N
     try:
         with zipfile.ZipFile(source) as archive:
             members = [name for name in archive.namelist() if not name.endswith("/")]
-            outside = [name for name in members if not _stays_inside(name)]
+            outside = [name for name in members if not stays_below(name)]
             if outside:
                 raise UserError(f"{source} names {outside[0]}, a file outside its folder: it is no export of nnU-Net's")
             model = _chosen(source, members, configuration)
@@ -53,11 +53,6 @@ def _unpacked(source: Path, place: Path, checkpoint: str, configuration: str | N
     except OSError as e:
         raise UserError(f"{source} cannot be unpacked into {place} ({e.strerror or e}); make room there") from e
     return place / model.name
-
-
-def _stays_inside(name: str) -> bool:
-    absolute = PurePosixPath(name).is_absolute() or PureWindowsPath(name).drive or name.startswith("\\")
-    return not absolute and ".." not in PurePosixPath(name).parts and ".." not in PureWindowsPath(name).parts
 
 
 def _chosen(source: Path, members: list[str], configuration: str | None) -> PurePosixPath:

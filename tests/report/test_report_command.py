@@ -227,3 +227,13 @@ def test_a_pseudonymised_report_is_not_compared_with_a_named_one(
     assert main([*command, "--pseudonymise", str(key), *CPU]) == 2
     assert "compare two of a kind" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_zipped_model_reports_the_same(model: Path, reported: Path, series: Path, tmp_path: Path) -> None:
+    archive = shutil.make_archive(str(tmp_path / "model"), "zip", model.parent, model.name)
+    assert main(["report", str(series), "-m", archive, "-o", str(tmp_path / "out"), *CPU]) == 0
+    first, second = (
+        json.loads((folder / "report.json").read_text(encoding="utf-8")) for folder in (reported, tmp_path / "out")
+    )
+    assert first["model"] == second["model"]
+    assert first["quantities"] == second["quantities"]
