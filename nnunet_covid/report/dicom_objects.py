@@ -5,6 +5,7 @@ highdicom, an optional extra, writes them; what they are about is taken from the
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,9 +109,11 @@ def write_objects(
     Returns:
         The files, the segmentation first.
     """
-    objects = {SEGMENTATION: segmentation(source, document, masks, lungs)}
-    objects[MEASUREMENTS] = measurements(source, document, objects[SEGMENTATION], list(masks))
-    objects |= {CAPTURES.format(i): capture(source, picture, i) for i, picture in enumerate(pictures, start=1)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # highdicom prints a patient's name that it finds unusual
+        objects = {SEGMENTATION: segmentation(source, document, masks, lungs)}
+        objects[MEASUREMENTS] = measurements(source, document, objects[SEGMENTATION], list(masks))
+        objects |= {CAPTURES.format(i): capture(source, picture, i) for i, picture in enumerate(pictures, start=1)}
     for name, content in objects.items():
         with replacing(folder / name) as unfinished:
             content.save_as(unfinished, enforce_file_format=True)

@@ -104,14 +104,24 @@ def _chosen(folder: Path, wanted: str | None) -> tuple[Series, list[str]]:
             raise UserError(f"{folder} holds no series {wanted}; it holds {', '.join(sorted(reasons))}")
         if reasons[wanted]:
             raise UserError(f"{folder}: {_described(found, folder)} cannot be reported on: {reasons[wanted]}")
+        _require_whole(found, content.unusable)
         return found, []
     fit = [one for one in content.series if reasons[_uid(one)] is None]
     if not fit:
         listed = "; ".join(f"{_described(one, folder)}: {reasons[_uid(one)]}" for one in content.series)
         raise UserError(f"{folder} holds no axial CT series ({listed}); name a folder with one")
     best = max(fit, key=lambda one: (_slices(one), _uid(one)))
+    _require_whole(best, content.unusable)
     passed = [(one, reasons[_uid(one)] or "not more slices") for one in content.series if one is not best]
     return best, [f"Passed over {_described(one, folder)}: {reason}." for one, reason in passed]
+
+
+def _require_whole(one: Series, unusable: Iterable[tuple[Path, str]]) -> None:
+    """Tell a file beside the slices that cannot be read: it may be the last of them, which no gap shows."""
+    folders = {file.path.parent for file in one.files}
+    for path, reason in unusable:
+        if path.parent in folders:
+            raise UserError(f"{path}: {reason}")
 
 
 def _uid(one: Series) -> str:

@@ -237,3 +237,21 @@ def test_a_zipped_model_reports_the_same(model: Path, reported: Path, series: Pa
     )
     assert first["model"] == second["model"]
     assert first["quantities"] == second["quantities"]
+
+
+def test_a_damaged_last_slice_is_told_although_no_gap_shows(
+    model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_series(tmp_path / "series", box_chest().image)
+    last = max(folder.iterdir())
+    last.write_bytes(last.read_bytes()[:300])
+    assert main(["report", str(folder), "-m", str(model), "-o", str(tmp_path / "out"), *CPU]) == 2
+    assert last.name in capfd.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_name_is_printed(model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    folder = write_series(tmp_path / "series", box_chest().image, PatientName="SINGLE-NAME")
+    assert main(["report", str(folder), "-m", str(model), "-o", str(tmp_path / "out"), *CPU]) == 0
+    printed = capfd.readouterr()
+    assert "SINGLE-NAME" not in printed.out + printed.err

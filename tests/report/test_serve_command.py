@@ -39,25 +39,16 @@ def test_a_series_comes_in_and_its_objects_go_out(model: Path, series: Path, tmp
     to, port = free_port(), free_port()
     server = archive.start_server(("127.0.0.1", to), block=False, evt_handlers=[(pynetdicom.evt.EVT_C_STORE, stored)])
     command = [sys.executable, "-m", "nnunet_covid.cli", "serve", str(model), "--folder", str(tmp_path / "inbox"),
-               "--accept", "CT1", "--to", f"127.0.0.1:{to}:ARCHIVE", "--port", str(port), "--quiet", "1", "--reserve", "0",
-               *CPU]  # fmt: skip
+               "--accept", "CT1", "--to", f"127.0.0.1:{to}:ARCHIVE", "--port", str(port), "--quiet", "1",
+               "--reserve", "0", *CPU]  # fmt: skip
     process = subprocess.Popen(command, stdout=subprocess.PIPE, encoding="utf-8", env=dict(os.environ))
     try:
         assert process.stdout is not None
         assert "listens on" in process.stdout.readline()
         again = main(["serve", str(model), "--folder", str(tmp_path / "inbox"), "--accept", "CT1", *CPU])
         assert again == 2, "a second service on the same folder is refused"
-        sent = [
-            str(STORESCU),
-            "-aet",
-            "CT1",
-            "-aec",
-            "NNUNETCOVID",
-            "--scan-directories",
-            "127.0.0.1",
-            str(port),
-            str(series),
-        ]
+        sent = [str(STORESCU), "-aet", "CT1", "-aec", "NNUNETCOVID", "--scan-directories"]
+        sent += ["127.0.0.1", str(port), str(series)]
         assert subprocess.run(sent, capture_output=True, check=False, timeout=60).returncode == 0
         done = tmp_path / "inbox" / "done"
         end = time.monotonic() + 120
