@@ -80,7 +80,7 @@ def report(args: argparse.Namespace) -> int:
     scan = read_scan(args.scan, args.series) if alone else None
     model, profile = open_model(args)
     extras = Extras(_volume(args.lungs), _volume(args.lobes), args.previous, profile, pseudonyms)
-    bar = partial(tqdm, desc="label", unit="piece", leave=False, disable=None)
+    bar = partial(tqdm, desc="label", unit="group", leave=False, disable=None)
     if scan is not None:
         document = report_scan(scan, model, args.output, extras=extras, progress=bar)
         for flag in (flag for flag in document.flags if flag.raised):

@@ -265,14 +265,14 @@ class TrainedModel:
         p = self.predictor
         return label_map(logits, case.properties, p.plans_manager, p.configuration_manager, p.label_manager)
 
-    def fold_logits(self, case: PreparedCase) -> list[torch.Tensor]:
-        """As :meth:`predict_logits`, one for each fold."""
+    def fold_logits(self, cases: Sequence[PreparedCase]) -> list[list[torch.Tensor]]:
+        """Logits (heads, *spatial) of each case in single precision, for each fold; its weights are loaded once."""
         together = self.predictor.list_of_parameters
         try:
             found = []
             for parameters in together:
                 self.predictor.list_of_parameters = [parameters]
-                found.append(self.predict_logits(case))
+                found.append([logits.float() for logits in self.logits_of(cases)])
             return found
         finally:
             self.predictor.list_of_parameters = together

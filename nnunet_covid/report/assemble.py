@@ -22,7 +22,7 @@ from nnunet_covid.report.confidence import Profile, flags
 from nnunet_covid.report.dicom_objects import Source, dicom_extra, write_objects
 from nnunet_covid.report.document import Document, read_document
 from nnunet_covid.report.drawing import LABELS, LUNGS, PREVIEW, Drawn, preview
-from nnunet_covid.report.model import Labelled, Piece, ReportModel
+from nnunet_covid.report.model import Group, Labelled, ReportModel
 from nnunet_covid.report.page import page
 from nnunet_covid.report.pseudonyms import Pseudonymiser
 from nnunet_covid.report.quantify import Quantities, Settings, lungs_of, quantify
@@ -59,7 +59,7 @@ def report_scan(
     output: Path,
     *,
     extras: Extras | None = None,
-    progress: Callable[[list[Piece]], Iterable[Piece]] = iter,
+    progress: Callable[[list[Group]], Iterable[Group]] = iter,
     replace_old: bool = False,
 ) -> Document:
     """Report on one scan into a new folder, which appears when it is complete.

@@ -31,6 +31,9 @@ TRAINED_AS = "LPS"
 PERCENTILES = (1, 25, 50, 75, 99)
 Piece = tuple[NDArray[np.float32], tuple[float, ...]]
 """Values (1, z, y, x) and spacing in millimetres along z, y, x."""
+Group = list[Piece]
+TOGETHER = 16
+"""Slices between two changes of a fold's weights."""
 SLICE_SPACING = (999.0, 1.0, 1.0)  # what nnU-Net's reader of pictures gives
 
 
@@ -123,12 +126,12 @@ class ReportModel:
             digest=digest_of(digests, 16),
         )
 
-    def label(self, image: sitk.Image, progress: Callable[[list[Piece]], Iterable[Piece]] = iter) -> Labelled:
+    def label(self, image: sitk.Image, progress: Callable[[list[Group]], Iterable[Group]] = iter) -> Labelled:
         """Label a volume in Hounsfield units.
 
         Args:
             image: In any storage order.
-            progress: Wraps the list of pieces, slices or the one volume, as tqdm does.
+            progress: Wraps the list of groups of slices, or of the one volume, as tqdm does.
         """
         oriented = sitk.DICOMOrient(image, self.orientation)
         values = sitk.GetArrayFromImage(oriented).astype(np.float32)
@@ -145,12 +148,13 @@ class ReportModel:
         return Labelled(sitk.DICOMOrient(labels, storage_order(image)), observed, notes)
 
     def observe(
-        self, pieces: list[Piece], progress: Callable[[list[Piece]], Iterable[Piece]] = iter
+        self, pieces: list[Piece], progress: Callable[[list[Group]], Iterable[Group]] = iter
     ) -> tuple[list[NDArray[Any]], Observed]:
         """The label maps (z, y, x) of pieces of one image, and what was seen of them."""
         tally = _Tally()
         with _listening(self.model, tally.add_features):
-            maps = [self._label_piece(data, spacing, tally) for data, spacing in progress(pieces)]
+            groups = [pieces[i : i + TOGETHER] for i in range(0, len(pieces), TOGETHER)]
+            maps = [labels for group in progress(groups) for labels in self._label_group(group, tally)]
         values = np.concatenate([data.ravel() for data, _ in pieces])
         return maps, Observed(
             intensities=tuple(np.percentile(values, PERCENTILES).tolist()),
@@ -163,25 +167,25 @@ class ReportModel:
         """Whether there are several predictions of one image."""
         return len(self.model.folds) > 1 or self.model.predictor.use_mirroring
 
-    def _label_piece(self, data: NDArray[np.float32], spacing: tuple[float, ...], tally: _Tally) -> NDArray[Any]:
-        """Label map (z, y, x) of a volume or slice (1, z, y, x)."""
-        case = self.model.prepare_image("scan", data, {"spacing": list(spacing)})
-        several = self.model.fold_logits(case)
-        mean = sum(several[1:], several[0]) / len(several)
+    def _label_group(self, group: Group, tally: _Tally) -> list[NDArray[Any]]:
+        """Label maps (z, y, x) of volumes or slices (1, z, y, x)."""
+        cases = [self.model.prepare_image("scan", data, {"spacing": list(spacing)}) for data, spacing in group]
+        several = self.model.fold_logits(cases)
+        means = [sum(folds[1:], folds[0]) / len(folds) for folds in zip(*several, strict=True)]
         if len(several) == 1 and self._compares:
-            several.append(self._without_mirroring(case))
-        infected = torch.stack([self._infected(logits) for logits in several])
-        union = infected.any(0)
-        tally.infected += int(union.sum())
-        tally.differing += int((union & ~infected.all(0)).sum())
-        labels, _ = self.model.label_map(case, mean)
-        return labels
+            several.append(self._without_mirroring(cases))
+        for predictions in zip(*several, strict=True):
+            infected = torch.stack([self._infected(logits) for logits in predictions])
+            union = infected.any(0)
+            tally.infected += int(union.sum())
+            tally.differing += int((union & ~infected.all(0)).sum())
+        return [self.model.labels(case, mean) for case, mean in zip(cases, means, strict=True)]
 
-    def _without_mirroring(self, case: PreparedCase) -> torch.Tensor:
+    def _without_mirroring(self, cases: list[PreparedCase]) -> list[torch.Tensor]:
         predictor = self.model.predictor
         predictor.use_mirroring = False
         try:
-            return self.model.predict_logits(case)
+            return self.model.fold_logits(cases)[0]
         finally:
             predictor.use_mirroring = True
 
