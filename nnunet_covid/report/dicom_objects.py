@@ -20,6 +20,7 @@ from nnunet_covid.errors import UserError
 from nnunet_covid.files import replacing
 
 MANUFACTURER = "nnunet_covid"
+NOT_STATED = "not stated in the source series"
 SEGMENTATION, MEASUREMENTS, CAPTURES = "segmentation.dcm", "measurements.dcm", "capture_{:02d}.dcm"
 SERIES_NUMBERS = {"SEG": 9001, "SR": 9002, "SC": 9003}
 FINDINGS = {
@@ -60,6 +61,9 @@ class Source:
     def read(cls, files: Sequence[Path], image: sitk.Image) -> Source:
         """Headers of a series, sorted as the volume's third axis runs."""
         headers = [pydicom.dcmread(path, stop_before_pixels=True) for path in files]
+        for header in headers:
+            if header.get("PatientIdentityRemoved") == "YES" and not _says_how(header):
+                header.DeidentificationMethod = NOT_STATED  # of type 1C: objects that inherit the first need it
         normal = np.reshape(image.GetDirection(), (3, 3))[:, 2]
         if len(headers) > 1:
             return cls(sorted(headers, key=lambda one: float(np.dot(one.ImagePositionPatient, normal))))
@@ -70,6 +74,11 @@ class Source:
     def frames(self, volume: NDArray[Any]) -> NDArray[Any]:
         """A volume (z, y, x) with its slices in the order of the files or frames."""
         return volume if self.frame_order is None else volume[np.argsort(self.frame_order)]
+
+
+def _says_how(header: Any) -> bool:
+    """Whether a header says how identities were removed."""
+    return any(header.get(keyword) for keyword in ("DeidentificationMethod", "DeidentificationMethodCodeSequence"))
 
 
 def dicom_extra() -> Any:

@@ -19,6 +19,7 @@ from nnunet_covid.errors import UserError
 from nnunet_covid.report.document import ScanFacts
 
 SHORTEST_KEY = 16  # bytes
+METHOD = "nnunet_covid: keyed digests, moved dates, geometry kept"
 DIGITS = 12
 MOST_DAYS = 3650
 KEPT = (
@@ -103,6 +104,7 @@ class Pseudonymiser:
         patient = _patient(header)
         clean.PatientID = self.name(patient)
         clean.PatientName = f"{clean.PatientID}^"
+        clean.PatientIdentityRemoved, clean.DeidentificationMethod = "YES", METHOD
         clean.PatientBirthDate = clean.PatientSex = clean.AccessionNumber = clean.StudyID = clean.StudyTime = ""
         clean.ReferringPhysicianName = clean.PositionReferenceIndicator = ""
         clean.StudyDate = self.moved(str(header.get("StudyDate", "")), patient)

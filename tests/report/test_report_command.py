@@ -101,6 +101,18 @@ def test_the_dicom_objects_are_without_errors(reported: Path) -> None:
         assert "Error" not in done.stdout + done.stderr, f"{path.name}: {done.stdout}{done.stderr}"
 
 
+@pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="dciodvfy of Debian's dicom3tools is not installed")
+def test_objects_of_a_series_without_names_say_how_they_were_removed(model: Path, tmp_path: Path) -> None:
+    """Public series often say that identities were removed, and not how."""
+    folder = write_series(tmp_path / "series", box_chest().image, PatientIdentityRemoved="YES")
+    assert main(["report", str(folder), "-m", str(model), "-o", str(tmp_path / "out"), *CPU]) == 0
+    for path in sorted((tmp_path / "out" / "dicom").iterdir()):
+        done = subprocess.run(
+            ["dciodvfy", str(path)], capture_output=True, encoding="utf-8", errors="replace", check=False
+        )
+        assert "Error" not in done.stdout + done.stderr, f"{path.name}: {done.stdout}{done.stderr}"
+
+
 def test_pseudonymised_outputs_hold_no_identifier(model: Path, tmp_path: Path) -> None:
     headers = {**IDENTIFIERS, "day": "20200328"}
     key = tmp_path / "key"
