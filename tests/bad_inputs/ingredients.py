@@ -52,8 +52,8 @@ def pictures(folder: Path) -> None:
         write_picture(folder / f"source/masks/{name}.png", blob((20, 30), seed, 255))
 
 
-def volumes(folder: Path) -> None:
+def volumes(folder: Path, size: tuple[int, int, int] = (6, 20, 30)) -> None:
     """``source/images`` and ``source/masks``: volumes a and b in Hounsfield units with masks of 0 and 1."""
     for seed, name in enumerate("ab"):
-        write_volume(folder / f"source/images/{name}.nii.gz", hounsfield((6, 20, 30), seed))
-        write_volume(folder / f"source/masks/{name}.nii.gz", blob((6, 20, 30), seed))
+        write_volume(folder / f"source/images/{name}.nii.gz", hounsfield(size, seed))
+        write_volume(folder / f"source/masks/{name}.nii.gz", blob(size, seed))

@@ -17,7 +17,8 @@ import planned
 import SimpleITK as sitk
 import tifffile
 import torch
-from image_files import blob, grey, hounsfield, write_dicom_series, write_picture, write_volume
+from bad_inputs.ingredients import pictures, volumes
+from image_files import blob, grey, hounsfield, write_dicom_series, write_picture
 from model_folders import complete_plans, write_model
 
 from nnunet_covid.auxiliary_data.links import open_planned, read_links
@@ -108,18 +109,6 @@ def _command(*arguments: str) -> Callable[[Path], object]:
         return status
 
     return run
-
-
-def _pictures_to_convert(folder: Path) -> None:
-    for seed, name in enumerate("ab"):
-        write_picture(folder / f"source/images/{name}.png", grey((20, 30), seed))
-        write_picture(folder / f"source/masks/{name}.png", blob((20, 30), seed, 255))
-
-
-def _volumes_to_convert(folder: Path) -> None:
-    for seed, name in enumerate("ab"):
-        write_volume(folder / f"source/images/{name}.nii.gz", hounsfield((4, 10, 12), seed))
-        write_volume(folder / f"source/masks/{name}.nii.gz", blob((4, 10, 12), seed))
 
 
 def _to_evaluate(folder: Path, ending: str = ".png") -> None:
@@ -243,9 +232,9 @@ TARGETS: dict[str, Target] = {
         "a.tif",
         (lambda folder: nnunet_files.read_images(_reader("Tiff3DIO"), [folder / "a.tif"]),),
     ),
-    "convert picture": Target(_pictures_to_convert, "source/images/a.png", (CONVERT,), packing="png"),
-    "convert mask": Target(_pictures_to_convert, "source/masks/a.png", (CONVERT,), packing="png"),
-    "convert volume": Target(_volumes_to_convert, "source/images/a.nii.gz", (CONVERT,), packing="gzip"),
+    "convert picture": Target(pictures, "source/images/a.png", (CONVERT,), packing="png"),
+    "convert mask": Target(pictures, "source/masks/a.png", (CONVERT,), packing="png"),
+    "convert volume": Target(partial(volumes, size=(4, 10, 12)), "source/images/a.nii.gz", (CONVERT,), packing="gzip"),
     "evaluate": Target(_to_evaluate, "predicted/a.png", (EVALUATE,), packing="png"),
     "evaluate labels": Target(_to_evaluate, "predicted/dataset.json", (EVALUATE,), "json"),
     "dataset.json": Target(_raw_data_set, "Dataset501_A/dataset.json", (_read_raw,), "json"),
