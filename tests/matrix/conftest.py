@@ -12,9 +12,16 @@ from nnunet_here import World
 
 
 @pytest.fixture(scope="session")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
+def all_models(tmp_path_factory: pytest.TempPathFactory) -> Models:
     """Data sets and models, each made when it is first asked for."""
     return Models(World(tmp_path_factory.mktemp("matrix")))
+
+
+@pytest.fixture
+def models(all_models: Models) -> Iterator[Models]:
+    """The same, and the disk does not fill up with weights."""
+    yield all_models
+    all_models.forget()
 
 
 @pytest.hookimpl(hookwrapper=True)

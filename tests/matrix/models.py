@@ -12,8 +12,8 @@ import pytest
 import SimpleITK as sitk
 import timm
 import torch
-from cells import LATE, TRAINERS, Cell
-from data_sets import FOLDS, PLANS, RESIDUAL_PLANS, TEST, DataSets, Kind
+from cells import EVERYTHING, FAMILIES, LATE, TRAINERS, Cell
+from data_sets import FOLDS, KINDS, PLANS, RESIDUAL_PLANS, TEST, DataSets, Kind
 from nnunet_here import World
 from skimage import io
 
@@ -21,6 +21,7 @@ import nnunet_covid.trainers as ours
 from nnunet_covid.trainers import base, collaborative
 
 ON_CPU = ("-device", "cpu")
+DISTILLED = "SSANetTrainerSA"
 QUICK = (*ON_CPU, "-npp", 1, "-nps", 1, "--disable_progress_bar")
 
 
@@ -94,6 +95,17 @@ class Models:
             self._predicted[model] = output
         return self._predicted[model]
 
+    def forget(self) -> None:
+        """Delete the weights, gigabytes, that no later test asks for; a model is made anew when it is asked for."""
+        for path in self.world.results.rglob("checkpoint_*.pth"):
+            fold = path.parent
+            trainer = fold.parent.name.split("_")[0]
+            again = EVERYTHING or trainer in {*FAMILIES, DISTILLED}
+            on_slices = fold.parent.parent.name == KINDS["slices"].name and fold.name == "fold_0"
+            if path.name != "checkpoint_final.pth" or not (trainer == "nnUNetTrainer" or (again and on_slices)):
+                path.unlink()
+                self._trained.pop((str(fold.parent), fold.name.removeprefix("fold_")), None)
+
     def start_weights(self, trainer: str, kind: Kind, configuration: str) -> dict[str, str]:
         """Where the weights come from that cannot be had from a hub here, or that the trainer asks the user for."""
         written = getattr(ours, trainer, None)  # none for nnU-Net's own
@@ -112,7 +124,7 @@ class Models:
         """A training with distillation from an epoch on is refused below that, and goes on from a checkpoint there."""
         command = ("nnUNetv2_train", kind.number, configuration, 0, "-tr", f"{trainer}_1epochs_1its", *ON_CPU)
         assert f"distils from epoch {LATE[trainer]} on" in one_line(self.world.call(*command, status=2))
-        source = self.trained("SSANetTrainerSA", name_of(kind), configuration) / "fold_0" / "checkpoint_final.pth"
+        source = self.trained(DISTILLED, name_of(kind), configuration) / "fold_0" / "checkpoint_final.pth"
         checkpoint = torch.load(source, weights_only=False)
         folder = self.model(trainer, kind, configuration) / "fold_0"
         folder.mkdir(parents=True)
@@ -127,8 +139,6 @@ def short(trainer: str, epochs: int = 1) -> str:
 
 
 def name_of(kind: Kind) -> str:
-    from data_sets import KINDS
-
     return next(name for name, known in KINDS.items() if known == kind)
 
 
