@@ -103,7 +103,7 @@ def sweep(args: argparse.Namespace) -> int:
         ended = cancel(Controller(described, places))
         print(f"stopped: {len(ended)} runs" if ended else "nothing was at work")
         return 0
-    _check_trainers(described)
+    _check_runnable(described)
     if args.executor == "slurm":
         given = {name: value for name in SLURM_FLAGS if (value := getattr(args, name)) is not None}
         described = replace(described, slurm=replace(described.slurm, **given))
@@ -157,8 +157,13 @@ def _places() -> Places:
     return Places(folders["nnUNet_results"], folders["nnUNet_preprocessed"])
 
 
-def _check_trainers(described: Sweep) -> None:
-    """Before anything is handed over: does nnU-Net find every trainer?"""
+def _check_runnable(described: Sweep) -> None:
+    """Before anything is handed over: are images and start weights there, does nnU-Net find every trainer?"""
+    for run in described.runs:
+        if run.images and not Path(run.images).is_dir():
+            raise UserError(f"{described.name}: images {run.images}: there is no such folder")
+        if run.start.endswith(".pth") and not Path(run.start).is_file():
+            raise UserError(f"{described.name}: pretrained {run.start}: there is no such file")
     from nnunet_covid.startup import offer_trainers
     from nnunet_covid.sweep.scores import labels_of
     from nnunet_covid.trainers import TRAINERS

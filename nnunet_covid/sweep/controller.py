@@ -22,7 +22,7 @@ from filelock import FileLock
 from nnunet_covid.errors import UserError, reason_of
 from nnunet_covid.files import read_json, writable_folder
 from nnunet_covid.startup import offer_trainers
-from nnunet_covid.sweep.claims import SUBMISSION, Queue, submitted, this_machine
+from nnunet_covid.sweep.claims import SUBMISSION, Queue, attempts, submitted, this_machine
 from nnunet_covid.sweep.job import STATE, Job, records
 from nnunet_covid.sweep.plan import Slurm, Sweep, start_of
 from nnunet_covid.sweep.runs import Run
@@ -109,7 +109,8 @@ class Controller:
         awaited = any(run.key in other.needs for other in self.sweep.runs)
         start = start_of(run, self.sweep, self.places.results)
         places = (self.places.results, self.places.preprocessed)
-        return Job(run, *places, {**variables, **environment}, start, awaited)
+        known = len(attempts(records(self.places.results, run)))
+        return Job(run, *places, {**variables, **environment}, start, awaited, known)
 
 
 @dataclass

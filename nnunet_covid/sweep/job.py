@@ -20,7 +20,7 @@ from typing import Any
 
 from nnunet_covid.errors import UserError
 from nnunet_covid.startup import console_command
-from nnunet_covid.sweep.claims import HEARTBEAT, OUTPUT, Claim, Queue, claim, last_line
+from nnunet_covid.sweep.claims import HEARTBEAT, OUTPUT, Claim, Queue, attempts, claim, end_of, last_line
 from nnunet_covid.sweep.runs import Run, put_damaged_aside
 
 STATE = ".sweep"
@@ -49,6 +49,7 @@ class Job:
         environment: Variables to set.
         start: The checkpoint to start from.
         awaited: Whether other jobs wait for this one to end: then it ends only when the run is finished.
+        known: Attempts when the job was handed over; a failure since then is not tried again.
     """
 
     run: Run
@@ -57,6 +58,7 @@ class Job:
     environment: dict[str, str]
     start: Path | None = None
     awaited: bool = False
+    known: int = 0
 
     @property
     def folder(self) -> Path:
@@ -74,6 +76,10 @@ class Job:
             RunFailed: If the command fails or is killed.
         """
         while not self.finished():
+            later = attempts(self.folder)[self.known :]
+            end = end_of(later[-1]) if later else None
+            if end is not None and end["status"] == "failed":
+                raise RunFailed(f"another job has found: {end['line']}")
             held = claim(self.folder, _slurm_job(), Queue())
             if held is not None:
                 if self.finished():  # by whoever had just let go

@@ -113,7 +113,6 @@ def make_sweep(name: str, content: Mapping[str, Any]) -> Sweep:
     if not grids:
         raise UserError(f'{name}: names no trainers; for example trainers = ["nnUNetTrainer"]')
     runs = list(itertools.chain.from_iterable(_grid(name, table, grid) for table, grid in grids))
-    _check_images(name, runs)
     runs = _with_needs(name, list(dict.fromkeys(runs)), content)
     slurm = _slurm(name, content.get("slurm", {}))
     return Sweep(name, tuple(runs), str(content.get("baseline", Sweep.baseline)), slurm)
@@ -199,12 +198,6 @@ def start_of(run: Run, sweep: Sweep, results: Path) -> Path | None:
     if run.start.endswith(".pth"):
         return Path(run.start).absolute()
     return _pretraining_of(sweep.name, run, sweep.runs).checkpoint(results)
-
-
-def _check_images(name: str, runs: Iterable[Run]) -> None:
-    for folder in sorted({run.images for run in runs if run.images}):
-        if not Path(folder).is_dir():
-            raise UserError(f'{name}: images = "{folder}" is no folder, seen from {Path.cwd()}')
 
 
 def _slurm(name: str, content: Any) -> Slurm:
