@@ -20,12 +20,15 @@ The table of what is finished: nnunet-covid table FILE.toml
 from __future__ import annotations
 
 import argparse
+import os
 from dataclasses import fields, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import environment_folder
+from nnunet_covid.startup import VARIABLE, offer_trainers
 from nnunet_covid.sweep.plan import Slurm, Sweep, make_sweep, read_sweep
 from nnunet_covid.sweep.status import Places, status_table, survey
 
@@ -112,7 +115,7 @@ def sweep(args: argparse.Namespace) -> int:
         local = LocalController(described, places, jobs=args.jobs, gpus=args.gpus or visible_gpus())
         standings = local.run(retry_failed=args.retry_failed)
     print(status_table(standings, places.results))
-    return int(any(one.state == "failed" for one in standings))
+    return int(args.executor == "local" and any(one.state == "failed" for one in standings))
 
 
 def table(args: argparse.Namespace) -> None:
@@ -164,14 +167,24 @@ def _check_runnable(described: Sweep) -> None:
             raise UserError(f"{described.name}: images {run.images}: there is no such folder")
         if run.start.endswith(".pth") and not Path(run.start).is_file():
             raise UserError(f"{described.name}: pretrained {run.start}: there is no such file")
-    from nnunet_covid.startup import offer_trainers
     from nnunet_covid.sweep.scores import labels_of
     from nnunet_covid.trainers import TRAINERS
 
     offer_trainers()
     bases = {run.trainer: labels_of(run).trainer.removesuffix("_consistency") for run in described.runs if run.trainer}
-    for name in (name for name, base in bases.items() if base not in ("nnUNetTrainer", *TRAINERS)):
+    for name in (name for name, base in bases.items() if base not in TRAINERS and not _stands_written(base)):
         from nnunet_covid.trainers.on_demand import found_by_nnunet  # takes seconds
 
         if found_by_nnunet(name) is None:
             raise UserError(f"trainer {name}: nnU-Net finds no such trainer; see 'nnunet-covid doctor'")
+
+
+def _stands_written(trainer: str) -> bool:
+    """Whether a class of this name stands where nnU-Net looks; to import all of these files takes seconds."""
+    spec = find_spec("nnunetv2")
+    own = [
+        Path(place, "training", "nnUNetTrainer") for place in (spec.submodule_search_locations or [] if spec else [])
+    ]
+    folders = [*own, *(Path(part) for part in os.environ.get(VARIABLE, "").split(os.pathsep) if part)]
+    files = (path for folder in folders for path in folder.rglob("*.py"))
+    return any(f"class {trainer}(" in path.read_text(encoding="utf-8", errors="ignore") for path in files)

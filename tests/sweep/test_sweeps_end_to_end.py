@@ -143,7 +143,7 @@ def test_on_slurm(
         _kill(made.attempts(HELD[0])[-1][0]["pid"])
         (made.results / "hold").unlink()
         _wait_for_jobs(made)
-        made.call(*words, status=1)
+        made.call(*words)
         _wait_for_jobs(made)
         _check_end(made, undisturbed)
         assert made.statuses(HELD[0]) == ["interrupted", "killed", "done"]
