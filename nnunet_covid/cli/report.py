@@ -104,7 +104,7 @@ def report(args: argparse.Namespace) -> int:
 
     shown = tqdm(scans, desc="reports", unit="scan", disable=None)
     name_of = (lambda source: pseudonyms.name(source.name)) if pseudonyms else None
-    rows = report_batch(shown, args.output, one, tqdm.write, name_of)
+    rows = report_batch(shown, args.output, one, partial(tqdm.write, file=sys.stderr), name_of)
     refused = [row for row in rows if row.status == "refused"]
     print(
         f"{args.output}: {len(rows) - len(refused)} reports, {len(refused)} refused; see {args.output / 'index.html'}"
@@ -124,6 +124,8 @@ def open_model(args: argparse.Namespace) -> tuple[ReportModel, Profile | None]:
 
 
 def _volume(path: Path | None) -> sitk.Image | None:
+    if path is not None and not path.is_file():
+        raise UserError(f"{path} does not exist; name a volume file")
     try:
         return None if path is None else read_volume(path)
     except UnusableFile as e:

@@ -25,7 +25,7 @@ from nnunet_covid.report.drawing import LABELS, LUNGS, PREVIEW, Drawn, preview
 from nnunet_covid.report.model import Group, Labelled, ReportModel
 from nnunet_covid.report.page import page
 from nnunet_covid.report.pseudonyms import Pseudonymiser
-from nnunet_covid.report.quantify import Quantities, Settings, lungs_of, quantify
+from nnunet_covid.report.quantify import LOBE_MAP, Quantities, Settings, lungs_of, quantify, require_fitting
 from nnunet_covid.report.scans import Scan
 
 PAGE = "report.html"
@@ -83,6 +83,7 @@ def report_scan(
     extras = extras or Extras()
     if output.exists() and not replace_old:
         raise UserError(f"{output} exists already; name a new folder or delete it")
+    require_fitting(scan.image, {"lung mask": extras.lungs, LOBE_MAP: extras.lobes})
     source = source_of(scan, extras.pseudonyms)
     previous = extras.previous
     if isinstance(previous, Path):
@@ -92,7 +93,7 @@ def report_scan(
             own = replace(extras, previous=None, lungs=None, lobes=None)
             report_scan(previous, model, folder / EARLIER, extras=own, progress=progress)
             previous = folder / EARLIER
-        document = _report_into(folder, scan, source, model, replace(extras, previous=previous), progress)
+        document = _report_into(folder, scan, source, model, extras, previous, progress)
         if output.exists():
             shutil.rmtree(output)
     return document
@@ -104,9 +105,10 @@ def _report_into(
     source: Source | None,
     model: ReportModel,
     extras: Extras,
+    previous: Path | None,
     progress: Callable[[list[Group]], Iterable[Group]],
 ) -> Document:
-    """All files of a report; an earlier scan has been reported on."""
+    """All files of a report; an earlier scan has been reported on, into ``previous``."""
     with scan.clock.on("labels"):
         labelled = model.label(scan.image, progress, scan.clock)
     with scan.clock.on("numbers"):
@@ -115,11 +117,11 @@ def _report_into(
             scan.image, labelled.labels, model.classes, lungs=lungs, lobes=extras.lobes, settings=extras.settings
         )
         document = _document(scan, source, model, labelled, replace(numbers, lungs_by=lungs_by), extras)
-    if isinstance(extras.previous, Path):
-        document = replace(document, change=_change(extras.previous, document, source))
+    if previous is not None:
+        document = replace(document, change=_change(previous, document, source))
     with scan.clock.on("pictures and files"):
         drawn = Drawn.of(scan.image, labelled.labels, lungs, extras.lobes, model.classes)
-        pictures = drawn.pictures(scan.image, lungs, extras.previous, model.classes)
+        pictures = drawn.pictures(scan.image, lungs, previous, model.classes)
         write_text(folder / PAGE, page(document.as_json(), pictures))
         for image, name in ((labelled.labels, LABELS), (lungs, LUNGS), (preview(scan.image), PREVIEW)):
             sitk.WriteImage(_without_metadata(image), str(folder / name), useCompression=True)

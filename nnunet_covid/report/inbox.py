@@ -62,9 +62,11 @@ class Inbox:
         for state in STATES:
             (folder / state).mkdir(parents=True, exist_ok=True)
         self.working: Path | None = None  # the series of the queue that is being reported on
+        for series in (one for state in STATES[:3] for one in self.of(state)):
+            for written in (series.folder, series.slices):
+                remove_abandoned(written, 0)
         for series in self.of("incoming"):
             series.slices.mkdir(exist_ok=True)
-            remove_abandoned(series.slices, 0)
             os.utime(series.slices)  # its quiet time starts anew
         for series in self.of("done"):
             shutil.rmtree(series.slices, ignore_errors=True)  # of a service that was killed while it tidied up

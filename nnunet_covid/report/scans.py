@@ -132,7 +132,8 @@ def _chosen(folder: Path, wanted: str | None) -> tuple[Series, list[str]]:
     best = max(fit, key=lambda one: (_slices(one), _uid(one)))
     _require_whole(best, content.unusable)
     passed = [(one, reasons[_uid(one)] or "not more slices") for one in content.series if one is not best]
-    return best, [f"Passed over {_described(one, folder)}: {reason}." for one, reason in passed]
+    notes = [f"Passed over {_described(one, folder)}: {reason}." for one, reason in passed]
+    return best, notes + [f"Passed over {path.relative_to(folder)}: {reason}." for path, reason in content.unusable]
 
 
 def _require_whole(one: Series, unusable: Iterable[tuple[Path, str]]) -> None:

@@ -219,7 +219,7 @@ def test_a_batch_goes_on_past_a_damaged_scan_and_resumes(
     (scans / "a.nii.gz").write_bytes((scans / "b.nii.gz").read_bytes()[:-200])
     command = ["report", str(scans), "-m", str(model), "-o", str(tmp_path / "out"), *CPU]
     assert main(command) == 1
-    assert "refused a.nii.gz" in capsys.readouterr().out
+    assert "refused a.nii.gz" in capsys.readouterr().err
     rows = (tmp_path / "out" / "reports.csv").read_text(encoding="utf-8").splitlines()
     assert [row.split(",")[:2] for row in rows[1:]] == [["a.nii.gz", "refused"], ["b", "reported"], ["c", "reported"]]
     assert 'href="b/report.html"' in (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
