@@ -30,7 +30,7 @@ def real_data() -> Path:
 
 @pytest.fixture(autouse=True)
 def _released() -> Iterator[None]:
-    """What a test leaves behind in its process: a trainer never trained, restricted reading; ``predict``, its threads."""
+    """A trainer never trained leaves this process reading checkpoints restrictedly, ``predict`` with other threads."""
     yield
     release_process()
     if torch := sys.modules.get("torch"):
