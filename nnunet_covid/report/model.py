@@ -5,8 +5,7 @@ The networks run through :class:`nnunet_covid.nnunet.predictor.TrainedModel`, th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -20,7 +19,7 @@ from nnunet_covid.dataset_json import foreground_values
 from nnunet_covid.errors import UserError
 from nnunet_covid.figures.scan_views import grey
 from nnunet_covid.files import digest_of, sha256_of
-from nnunet_covid.nnunet.encoder import find_encoder
+from nnunet_covid.nnunet.encoder import deepest_features, mean_over_positions
 from nnunet_covid.nnunet.predictor import PreparedCase, TrainedModel
 from nnunet_covid.report.clock import Clock
 from nnunet_covid.report.document import ModelFacts
@@ -81,7 +80,7 @@ class _Tally:
 
     def add_features(self, deepest: torch.Tensor) -> None:
         """The features (B, C, *spatial) of one pass."""
-        mean = deepest.detach().float().mean(dim=(0, *range(2, deepest.ndim))).cpu()
+        mean = mean_over_positions(deepest)
         self.features = mean if self.features is None else self.features + mean
         self.passes += 1
 
@@ -163,7 +162,7 @@ class ReportModel:
     ) -> tuple[list[NDArray[Any]], Observed]:
         """The label maps (z, y, x) of pieces of one image, and what was seen of them."""
         tally = _Tally(clock or Clock())
-        with _listening(self.model, tally.add_features):
+        with deepest_features(self.model.network, tally.add_features):
             groups = [pieces[i : i + TOGETHER] for i in range(0, len(pieces), TOGETHER)]
             maps = [labels for group in progress(groups) for labels in self._label_group(group, tally)]
         values = np.concatenate([data.ravel() for data, _ in pieces])
@@ -205,22 +204,3 @@ class ReportModel:
     def _infected(self, logits: torch.Tensor) -> torch.Tensor:
         """Where any class is predicted, (*spatial)."""
         return (logits > 0).any(0) if self.model.predictor.label_manager.has_regions else logits.argmax(0) > 0
-
-
-@contextmanager
-def _listening(model: TrainedModel, hear: Callable[[torch.Tensor], None]) -> Iterator[None]:
-    """Context in which the deepest features of every pass are handed on; nothing where no encoder is found."""
-
-    def heard(_module: Any, _inputs: Any, output: Any) -> None:
-        hear(output if isinstance(output, torch.Tensor) else output[-1])
-
-    try:
-        encoder = find_encoder(model.network)
-    except UserError:
-        yield
-        return
-    handle = encoder.register_forward_hook(heard)
-    try:
-        yield
-    finally:
-        handle.remove()
