@@ -241,7 +241,7 @@ BAD_INPUTS = [
           "scan holds 2 scans", "belong to one"),
     given("profile_damaged", Kind.DAMAGED, "a damaged profile", written(PROFILE_FILE, "{"), "",
           PROFILE_FILE, "make the profile anew"),
-    of_profile("no_data", Kind.PLACES, "a model without its raw data set", same, "needed for its profile", "nnUNet_raw"),
+    of_profile("no_data", Kind.PLACES, "a model without its data set", same, "needed for its profile", "nnUNet_raw"),
     of_profile("few", Kind.UNUSED, "a data set of two cases", raw_data(2), "at least 5 training images, there are 2"),
     of_service("title", Kind.OPTIONS, "a title of 17 letters", f"--aet {'A' * 17}", "no application entity title"),
     of_service("to", Kind.OPTIONS, "an archive without its title", "--to 127.0.0.1:4242", "HOST:PORT:AET"),
