@@ -12,6 +12,7 @@ import importlib
 import io
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -81,6 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")  # a terminal without ± still gets its table
     arguments = list(sys.argv[1:] if argv is None else argv)
     selected = next((a for a in arguments if not a.startswith("-")), None)
+    _silence_libraries()
     args = build_parser(selected).parse_args(arguments)
     try:
         status = int(args.run(args) or 0)
@@ -105,6 +107,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+
+
+def _silence_libraries() -> None:
+    """Leave out what libraries warn their own users of; ``python -W`` or ``PYTHONWARNINGS`` shows it."""
+    if not sys.warnoptions:
+        for category in (FutureWarning, DeprecationWarning, PendingDeprecationWarning, UserWarning):
+            warnings.simplefilter("ignore", category)
 
 
 def error_line(error: UserError) -> str:
