@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,6 +30,8 @@ def real_data() -> Path:
 
 @pytest.fixture(autouse=True)
 def _released() -> Iterator[None]:
-    """A trainer that was made and never trained leaves this process reading checkpoints restrictedly."""
+    """A trainer never trained leaves this process reading checkpoints restrictedly, ``predict`` with other threads."""
     yield
     release_process()
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))

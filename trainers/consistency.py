@@ -30,7 +30,14 @@ from nnunet_covid.files import replacing
 from nnunet_covid.losses.relation import ramp_up
 from nnunet_covid.losses.reweighted_cross_entropy import ReweightedCrossEntropy
 from nnunet_covid.nnunet.training import unwrapped
-from nnunet_covid.semi_supervised.consistency import EpochSums, JoinedLoss, RunningCounts, label_maps, loss_targets
+from nnunet_covid.semi_supervised.consistency import (
+    ENTRY,
+    EpochSums,
+    JoinedLoss,
+    RunningCounts,
+    label_maps,
+    loss_targets,
+)
 from nnunet_covid.semi_supervised.labelling import Classes
 from nnunet_covid.semi_supervised.mixing import copy_paste, cut_mix
 from nnunet_covid.semi_supervised.moving_average import decay_at, exchange, move_towards
@@ -39,8 +46,6 @@ from nnunet_covid.trainers.base import loader_of_linked, stop_training, training
 
 KEY = "views"
 """Of the unlabelled images in a batch: weak and strong view beside each other, (B, 2·C, *spatial)."""
-ENTRY = "consistency"
-"""Of a checkpoint: the student and the running counts, for continuing."""
 MODES = {2: "bilinear", 3: "trilinear"}
 LOGGED = ("unlabelled_weight", "unlabelled_losses", "trusted", "trusted_per_class", "agreement", "student_fg_dice")
 

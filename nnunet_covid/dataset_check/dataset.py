@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +16,7 @@ from nnunet_covid.geometry import Turn
 from nnunet_covid.nnunet.cases import CaseFiles, list_cases
 from nnunet_covid.nnunet.dataset import Split, raw_dataset_folder, read_splits
 from nnunet_covid.raw_dataset import Part, Scan, UnusableFile, read_scan
+from nnunet_covid.raw_dataset.patients import guessed_patients, recorded_patients
 
 
 @dataclass(frozen=True)
@@ -82,8 +80,8 @@ def open_dataset(number_or_name: str) -> CheckedDataset:
     found = [(part, case) for part in Part for case in _cases(folder, part, ending, len(names))]
     if not found:
         raise UserError(f"{folder} holds no images named CASE_0000{ending}")
-    recorded = _recorded_patients(folder)
-    patients = recorded or _guessed_patients([case.name for _, case in found])
+    recorded = recorded_patients(folder)
+    patients = recorded or guessed_patients([case.name for _, case in found])
     cases = tuple(
         CheckedCase(case.name, part, case.files[0], case.label, patients.get(case.name) or case.name)
         for part, case in found
@@ -99,22 +97,3 @@ def _cases(folder: Path, part: Part, ending: str, channels: int) -> list[CaseFil
     labels = {path.name: path for path in files_in(folder / part.label_folder, ending)}
     cases = list_cases(folder / part.value, ending, channels)
     return [replace(case, label=labels.get(f"{case.name}{ending}")) for case in cases]
-
-
-def _recorded_patients(folder: Path) -> dict[str, str]:
-    """Case to patient from the ``conversion.json`` that our converters write."""
-    path = folder / "conversion.json"
-    if not path.is_file():
-        return {}
-    try:
-        records = json.loads(path.read_text(encoding="utf-8"))["cases"]
-        return {name: record["patient"] for record in records for name in record["outputs"]}
-    except (ValueError, KeyError, TypeError) as e:
-        raise UserError(f"{path} is damaged; convert the data set again, or delete the file") from e
-
-
-def _guessed_patients(names: list[str]) -> dict[str, str]:
-    """``a_b_017`` belongs to ``a_b`` where more than one but not all cases do."""
-    stems = {name: re.sub(r"[_-](slice|s)?\d+$", "", name) for name in names}
-    counts = Counter(stems.values())
-    return {name: stem for name, stem in stems.items() if 1 < counts[stem] < len(names)}

@@ -55,7 +55,7 @@ def axial_views(
         pixel: Millimetres along x and y, so that round things are drawn round.
         at_most: Number of slices.
     """
-    shape = _drawn_shape(hu.shape[1:], pixel[::-1])
+    shape = drawn_shape(hu.shape[1:], pixel[::-1])
     indices = np.unique(np.linspace(0, len(hu) - 1, min(at_most, len(hu))).round().astype(int))
     views = []
     for index in indices:
@@ -91,7 +91,7 @@ def coronal_view(
     """
     whole = np.logical_or.reduce(list(parts.values())) if parts else hu < -500
     y = int(whole.sum(axis=(0, 2)).argmax())
-    shape = _drawn_shape((hu.shape[0], hu.shape[2]), (spacing[2], spacing[0]))
+    shape = drawn_shape((hu.shape[0], hu.shape[2]), (spacing[2], spacing[0]))
     picture = np.asarray(Image.fromarray(grey(hu[::-1, y])).resize(shape[::-1], Image.Resampling.BILINEAR))
     shown = as_rgb(picture)
     for position, mask in enumerate(classes.values()):
@@ -122,10 +122,10 @@ def _overlay(masks: Mapping[str, Mask], lungs: Mask) -> Image.Image:
     return Image.fromarray(picture)
 
 
-def _drawn_shape(shape: tuple[int, int], size: tuple[float, float]) -> tuple[int, int]:
-    """Height and width in square pixels, the longer side at most ``LARGEST_SIDE``."""
+def drawn_shape(shape: tuple[int, int], size: tuple[float, float], largest_side: int = LARGEST_SIDE) -> tuple[int, int]:
+    """Height and width in square pixels of a slice, the longer side at most ``largest_side``."""
     extent = np.asarray(shape) * np.asarray(size)
-    scale = min(LARGEST_SIDE, max(shape)) / extent.max()
+    scale = min(largest_side, max(shape)) / extent.max()
     height, width = np.maximum(1, (extent * scale).round().astype(int))
     return int(height), int(width)
 

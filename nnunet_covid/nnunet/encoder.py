@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -59,6 +59,34 @@ def recorded_features(encoder: nn.Module) -> Iterator[list[torch.Tensor]]:
         yield features
     finally:
         handle.remove()
+
+
+@contextmanager
+def deepest_features(network: nn.Module, hear: Callable[[torch.Tensor], None]) -> Iterator[bool]:
+    """While this lasts, the deepest features (B, C, *spatial) of every pass of a network are handed on.
+
+    Yields:
+        Whether an encoder was found; without one nothing is handed on.
+    """
+
+    def heard(_module: nn.Module, _inputs: Any, output: Any) -> None:
+        hear(output if isinstance(output, torch.Tensor) else output[-1])
+
+    try:
+        encoder = find_encoder(network)
+    except UserError:
+        yield False
+        return
+    handle = encoder.register_forward_hook(heard)
+    try:
+        yield True
+    finally:
+        handle.remove()
+
+
+def mean_over_positions(features: torch.Tensor) -> torch.Tensor:
+    """Features (B, C, *spatial) as one vector (C,) in main memory."""
+    return features.detach().float().mean(dim=(0, *range(2, features.ndim))).cpu()
 
 
 def feature_shapes(

@@ -88,3 +88,19 @@ def known_voxels(
         found = checksums(cases, plans, dataset_json, folder.name)
         seen |= {one.voxels: f"{folder.name}/{case}" for case, one in found.items()}
     return seen
+
+
+def known_among(own: dict[str, str], seen: dict[str, str]) -> dict[str, str]:
+    """The cases of a folder that are known already or twice in it, and where else each is.
+
+    Args:
+        own: Case to the checksum of its voxels.
+        seen: As :func:`known_voxels` gives it.
+    """
+    places, known = dict(seen), {}
+    for case, voxels in sorted(own.items()):
+        if voxels in places:
+            known[case] = places[voxels]
+        else:
+            places[voxels] = f"{case} of the same folder"
+    return known

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -267,13 +267,19 @@ class TrainedModel:
 
     def fold_logits(self, cases: Sequence[PreparedCase]) -> list[list[torch.Tensor]]:
         """Logits (heads, *spatial) of each case in single precision, for each fold; its weights are loaded once."""
-        together = self.predictor.list_of_parameters
-        try:
-            found = []
-            for parameters in together:
-                self.predictor.list_of_parameters = [parameters]
+        found = []
+        for parameters in self.predictor.list_of_parameters:
+            with self.alone(parameters):
                 found.append([logits.float() for logits in self.logits_of(cases)])
-            return found
+        return found
+
+    @contextlib.contextmanager
+    def alone(self, parameters: Any) -> Iterator[None]:
+        """While this lasts, the network with these weights predicts alone instead of all folds."""
+        together = self.predictor.list_of_parameters
+        self.predictor.list_of_parameters = [parameters]
+        try:
+            yield
         finally:
             self.predictor.list_of_parameters = together
 

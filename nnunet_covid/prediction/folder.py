@@ -19,7 +19,7 @@ from nnunet_covid.files import digest_of, remove_abandoned, replacing, sha256_of
 from nnunet_covid.nnunet.cases import CaseFiles
 from nnunet_covid.nnunet.predictor import PreparedCase, TrainedModel
 from nnunet_covid.nnunet.written_images import fill_labels
-from nnunet_covid.prediction.conveyor import Limits, Steps, convey
+from nnunet_covid.prediction.conveyor import Limits, Result, Steps, convey
 from nnunet_covid.prediction.finished import Finished
 from nnunet_covid.prediction.memory import bytes_of
 from nnunet_covid.prediction.progress import Progress
@@ -167,15 +167,11 @@ class _Job:
         return replace(prepared, image=np.empty((0, 0, 0, 0), np.float32))  # not wanted any more, and large
 
     def _compute(self, cases: Sequence[PreparedCase]) -> list[tuple[PreparedCase, torch.Tensor] | UserError]:
-        """Logits of several images; where that fails, of each alone, so that one image cannot stop the others."""
-        try:
-            logits = self.model.logits_of(cases)
-        except RuntimeError as e:
-            if len(cases) > 1:
-                return [result for case in cases for result in self._compute([case])]
-            return [UserError(f"case {cases[0].name} cannot be predicted ({reason_of(e)})")]
-        done = [replace(case, data=torch.empty(0)) for case in cases]
-        return list(zip(done, logits, strict=True))
+        def logits_of(some: Sequence[PreparedCase]) -> list[tuple[PreparedCase, torch.Tensor]]:
+            logits = self.model.logits_of(some)
+            return list(zip([replace(case, data=torch.empty(0)) for case in some], logits, strict=True))
+
+        return together_or_alone(logits_of, cases)
 
     def _write(self, case: CaseFiles, result: tuple[PreparedCase, torch.Tensor]) -> None:
         """All results of a case under their temporary names, then the record, then their names."""
@@ -192,6 +188,18 @@ class _Job:
             fill_labels(path, final, labels, prepared.properties, self.model.reader)
             sizes = {ending: Path(f"{unfinished}{ending}").stat().st_size for ending in self.endings}
             self.finished.record(case.name, self.inputs[case.name], sizes)
+
+
+def together_or_alone(
+    predict: Callable[[Sequence[PreparedCase]], Sequence[Result]], cases: Sequence[PreparedCase]
+) -> list[Result | UserError]:
+    """What is predicted of several images; where that fails, of each alone: one image cannot stop the others."""
+    try:
+        return list(predict(cases))
+    except RuntimeError as e:
+        if len(cases) > 1:
+            return [result for case in cases for result in together_or_alone(predict, [case])]
+        return [UserError(f"case {cases[0].name} cannot be predicted ({reason_of(e)})")]
 
 
 def _write_npz(path: Path, probabilities: NDArray[np.float32]) -> None:

@@ -5,8 +5,7 @@ The networks run through :class:`nnunet_covid.nnunet.predictor.TrainedModel`, th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -20,8 +19,9 @@ from nnunet_covid.dataset_json import foreground_values
 from nnunet_covid.errors import UserError
 from nnunet_covid.figures.scan_views import grey
 from nnunet_covid.files import digest_of, sha256_of
-from nnunet_covid.nnunet.encoder import find_encoder
+from nnunet_covid.nnunet.encoder import deepest_features, mean_over_positions
 from nnunet_covid.nnunet.predictor import PreparedCase, TrainedModel
+from nnunet_covid.report.clock import Clock
 from nnunet_covid.report.document import ModelFacts
 from nnunet_covid.report.regions import storage_order
 
@@ -72,6 +72,7 @@ class Labelled:
 class _Tally:
     """Counts over the pieces of a volume."""
 
+    clock: Clock
     differing: int = 0
     infected: int = 0
     passes: int = 0
@@ -79,7 +80,7 @@ class _Tally:
 
     def add_features(self, deepest: torch.Tensor) -> None:
         """The features (B, C, *spatial) of one pass."""
-        mean = deepest.detach().float().mean(dim=(0, *range(2, deepest.ndim))).cpu()
+        mean = mean_over_positions(deepest)
         self.features = mean if self.features is None else self.features + mean
         self.passes += 1
 
@@ -126,12 +127,18 @@ class ReportModel:
             digest=digest_of(digests, 16),
         )
 
-    def label(self, image: sitk.Image, progress: Callable[[list[Group]], Iterable[Group]] = iter) -> Labelled:
+    def label(
+        self,
+        image: sitk.Image,
+        progress: Callable[[list[Group]], Iterable[Group]] = iter,
+        clock: Clock | None = None,
+    ) -> Labelled:
         """Label a volume in Hounsfield units.
 
         Args:
             image: In any storage order.
             progress: Wraps the list of groups of slices, or of the one volume, as tqdm does.
+            clock: Told what the network takes.
         """
         oriented = sitk.DICOMOrient(image, self.orientation)
         values = sitk.GetArrayFromImage(oriented).astype(np.float32)
@@ -142,17 +149,20 @@ class ReportModel:
             pieces: list[Piece] = [(shown[None, z : z + 1], SLICE_SPACING) for z in range(len(shown))]
         else:
             pieces = [(values[None], tuple(float(s) for s in oriented.GetSpacing()[::-1]))]
-        maps, observed = self.observe(pieces, progress)
+        maps, observed = self.observe(pieces, progress, clock)
         labels = sitk.GetImageFromArray(np.concatenate(maps).astype(np.uint8))
         labels.CopyInformation(oriented)
         return Labelled(sitk.DICOMOrient(labels, storage_order(image)), observed, notes)
 
     def observe(
-        self, pieces: list[Piece], progress: Callable[[list[Group]], Iterable[Group]] = iter
+        self,
+        pieces: list[Piece],
+        progress: Callable[[list[Group]], Iterable[Group]] = iter,
+        clock: Clock | None = None,
     ) -> tuple[list[NDArray[Any]], Observed]:
         """The label maps (z, y, x) of pieces of one image, and what was seen of them."""
-        tally = _Tally()
-        with _listening(self.model, tally.add_features):
+        tally = _Tally(clock or Clock())
+        with deepest_features(self.model.network, tally.add_features):
             groups = [pieces[i : i + TOGETHER] for i in range(0, len(pieces), TOGETHER)]
             maps = [labels for group in progress(groups) for labels in self._label_group(group, tally)]
         values = np.concatenate([data.ravel() for data, _ in pieces])
@@ -170,10 +180,12 @@ class ReportModel:
     def _label_group(self, group: Group, tally: _Tally) -> list[NDArray[Any]]:
         """Label maps (z, y, x) of volumes or slices (1, z, y, x)."""
         cases = [self.model.prepare_image("scan", data, {"spacing": list(spacing)}) for data, spacing in group]
-        several = self.model.fold_logits(cases)
+        with tally.clock.on("network"):
+            several = self.model.fold_logits(cases)
         means = [sum(folds[1:], folds[0]) / len(folds) for folds in zip(*several, strict=True)]
         if len(several) == 1 and self._compares:
-            several.append(self._without_mirroring(cases))
+            with tally.clock.on("network"):
+                several.append(self._without_mirroring(cases))
         for predictions in zip(*several, strict=True):
             infected = torch.stack([self._infected(logits) for logits in predictions])
             union = infected.any(0)
@@ -192,22 +204,3 @@ class ReportModel:
     def _infected(self, logits: torch.Tensor) -> torch.Tensor:
         """Where any class is predicted, (*spatial)."""
         return (logits > 0).any(0) if self.model.predictor.label_manager.has_regions else logits.argmax(0) > 0
-
-
-@contextmanager
-def _listening(model: TrainedModel, hear: Callable[[torch.Tensor], None]) -> Iterator[None]:
-    """Context in which the deepest features of every pass are handed on; nothing where no encoder is found."""
-
-    def heard(_module: Any, _inputs: Any, output: Any) -> None:
-        hear(output if isinstance(output, torch.Tensor) else output[-1])
-
-    try:
-        encoder = find_encoder(model.network)
-    except UserError:
-        yield
-        return
-    handle = encoder.register_forward_hook(heard)
-    try:
-        yield
-    finally:
-        handle.remove()

@@ -17,6 +17,8 @@ from torch import distributed
 from nnunet_covid.losses.reweighted_cross_entropy import class_weights
 from nnunet_covid.semi_supervised.labelling import Classes
 
+ENTRY = "consistency"
+"""Of a checkpoint: the student and the running counts, for continuing."""
 FORGETTING = 0.5
 """What earlier epochs count in the running class counts, by epoch."""
 

@@ -22,7 +22,7 @@ from nnunet_covid.figures.progress import draw_progress
 from nnunet_covid.files import map_in_processes, remove_abandoned, sha256_of, some_of, writable_folder
 from nnunet_covid.nnunet.cases import CaseFiles, list_cases
 from nnunet_covid.nnunet.dataset import read_images
-from nnunet_covid.nnunet.known_images import Checksum, checksum, checksums, known_voxels
+from nnunet_covid.nnunet.known_images import Checksum, checksum, checksums, known_among, known_voxels
 from nnunet_covid.nnunet.preprocess import Preprocessing, is_preprocessed, preprocess_image
 from nnunet_covid.semi_supervised.experiment import Experiment
 from nnunet_covid.semi_supervised.learner import Learner, checked_trainer, labelled_cases
@@ -95,13 +95,7 @@ class UnlabelledImages:
         """Cases that are also labelled or test cases of the data set, or twice in the folder, and where else."""
         experiment = self.experiment
         seen = known_voxels(experiment.raw_folder, experiment.plans_manager, experiment.dataset_json)
-        known: dict[str, str] = {}
-        for case, voxels in sorted(own.items()):
-            if voxels in seen:
-                known[case] = seen[voxels]
-            else:
-                seen[voxels] = f"{case} of the same folder"
-        return known
+        return known_among(own, seen)
 
     def preprocess(self, pool: Pool, workers: int = 1) -> dict[str, Path]:
         """Pre-process what is not pre-processed yet, beside the data set's own cases.

@@ -99,12 +99,13 @@ class Models:
         """Delete the weights, gigabytes, that no later test asks for; a model is made anew when it is asked for."""
         for path in self.world.results.rglob("checkpoint_*.pth"):
             fold = path.parent
-            trainer = fold.parent.name.split("_")[0]
-            again = EVERYTHING or trainer in {*FAMILIES, DISTILLED}
-            on_slices = fold.parent.parent.name == KINDS["slices"].name and fold.name == "fold_0"
-            if path.name != "checkpoint_final.pth" or not (trainer == "nnUNetTrainer" or (again and on_slices)):
-                path.unlink()
+            if path.name == "checkpoint_final.pth":
+                trainer = fold.parent.name.split("_")[0]
+                on_slices = fold.parent.parent.name == KINDS["slices"].name and fold.name == "fold_0"
+                if trainer == "nnUNetTrainer" or (on_slices and (EVERYTHING or trainer in {*FAMILIES, DISTILLED})):
+                    continue
                 self._trained.pop((str(fold.parent), fold.name.removeprefix("fold_")), None)
+            path.unlink()
 
     def start_weights(self, trainer: str, kind: Kind, configuration: str) -> dict[str, str]:
         """Where the weights come from that cannot be had from a hub here, or that the trainer asks the user for."""

@@ -185,6 +185,12 @@ def test_a_killed_training_goes_on_from_its_last_epoch_and_predicts_without_this
         patch = image[:, :, :32, :32]
         torch.testing.assert_close(predictor.network.eval()(patch), again.network(patch))
 
+    where = ["-i", str(made.unlabelled), "-o", str(made.root / "next"), "-device", "cpu"]
+    assert main(["suggest", str(made.model(name)), *where, "-n", "2"]) == 0
+    heading, *rows = (made.root / "next/suggestions.csv").read_text().splitlines()
+    column = heading.split(",").index("teacher_student")
+    assert [float(row.split(",")[column]) > 0 for row in rows] == [True, True]
+
 
 # --- refusals
 

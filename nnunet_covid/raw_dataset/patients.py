@@ -1,0 +1,34 @@
+"""Which cases are of one patient: as our converters record it, else as far as the names tell."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+from nnunet_covid.errors import UserError
+
+
+def recorded_patients(folder: Path) -> dict[str, str]:
+    """Case to patient from the ``conversion.json`` that our converters write into a raw data set.
+
+    Raises:
+        UserError: If it is damaged.
+    """
+    path = folder / "conversion.json"
+    if not path.is_file():
+        return {}
+    try:
+        records = json.loads(path.read_text(encoding="utf-8"))["cases"]
+        return {name: record["patient"] for record in records for name in record["outputs"]}
+    except (ValueError, KeyError, TypeError) as e:
+        raise UserError(f"{path} is damaged; convert the data set again, or delete the file") from e
+
+
+def guessed_patients(names: Iterable[str]) -> dict[str, str]:
+    """``a_b_017`` belongs to ``a_b`` where more than one but not all cases do; the others are left out."""
+    stems = {name: re.sub(r"[_-](slice|s)?\d+$", "", name) for name in names}
+    counts = Counter(stems.values())
+    return {name: stem for name, stem in stems.items() if 1 < counts[stem] < len(stems)}

@@ -1,0 +1,227 @@
+"""A folder of unlabelled images to a list of those to label next, with a contact sheet."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from nnunet_covid.errors import Unusable, UserError
+from nnunet_covid.figures.suggestions import write_suggestions
+from nnunet_covid.files import environment_folder, some_of, writable_folder, write_text
+from nnunet_covid.nnunet.cases import CaseFiles, list_cases
+from nnunet_covid.nnunet.known_images import checksums, known_among
+from nnunet_covid.nnunet.predictor import TrainedModel
+from nnunet_covid.prediction.conveyor import Limits, Steps, convey
+from nnunet_covid.prediction.folder import together_or_alone
+from nnunet_covid.prediction.memory import bytes_of
+from nnunet_covid.raw_dataset.patients import guessed_patients, recorded_patients
+from nnunet_covid.suggestion.disagreement import PARTS
+from nnunet_covid.suggestion.look import Look, Observer, Sight, pictured
+from nnunet_covid.suggestion.spread import Choice, Labelled, spread_out
+
+TABLE, SHEET = "suggestions.csv", "suggestions.png"
+COLUMNS = ("rank", "image", "patient", "score", *PARTS, "distance")
+IMAGES_TOGETHER = 16
+"""Slices between two changes of a network's weights."""
+COST = 4
+"""Memory that the comparison of an image takes, by that which its prediction takes."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to choose from.
+
+    Attributes:
+        images: Folder in nnU-Net's naming.
+        number: Of images to choose.
+        output: Folder for the table and the sheet.
+        leave_out: Folders of images that are labelled already, known by their content; they count as chosen.
+        mirroring: Whether the predictions of mirrored images are compared too.
+        random: Draw without looking, instead.
+        seed: Of the draw.
+    """
+
+    images: Path
+    number: int
+    output: Path
+    leave_out: tuple[Path, ...] = ()
+    mirroring: bool = True
+    random: bool = False
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """One image to label; without a look where it was drawn."""
+
+    image: str
+    patient: str
+    look: Look | None = None
+    distance: float | None = None
+
+
+def suggest(model: TrainedModel, request: Request, tell: Callable[[str], None] = print) -> list[Suggestion]:
+    """Choose images and write ``suggestions.csv`` and ``suggestions.png``.
+
+    Args:
+        model: Opened without mirroring.
+        request: What to choose from.
+        tell: Receives each line for the person.
+
+    Returns:
+        The images, the first to label first.
+
+    Raises:
+        UserError: If the model or the images do not fit, or there are fewer images than asked for.
+        PartlyDoneError: If some images could not be used, at the end.
+    """
+    if request.number < 1:
+        raise UserError(f"{request.number} images are none to choose; ask for at least 1")
+    if model.previous_stage is not None:
+        raise UserError(f"{model.folder} is the second stage of a cascade; use its full-resolution or 2d model")
+    candidates, labelled = _candidates(model, request, tell)
+    if request.number > len(candidates):
+        raise UserError(f"{request.images}: {request.number} images are asked for, {len(candidates)} are there")
+    patients = _patients(request.images, [case.name for case in [*candidates, *labelled]])
+    observer = None if request.random else Observer(model, mirroring=request.mirroring)
+    writable_folder(request.output)
+    unusable = Unusable()
+    if observer is None:
+        chosen = _drawn(candidates, patients, request)
+        pictures = [pictured(*model.read(_named(candidates, one.image))) for one in chosen]
+    else:
+        chosen = _compared(observer, request, candidates, labelled, patients, unusable, tell)
+        pictures = [one.look.thumbnail for one in chosen if one.look is not None]
+    write_text(request.output / TABLE, _table(chosen))
+    how = "by disagreement and distance; right: where the predictions disagree"
+    how = f"drawn at random, seed {request.seed}" if request.random else how
+    headings = [
+        f"{rank}. {one.image}" + (f", {one.look.score:.4f}" if one.look else "") for rank, one in enumerate(chosen, 1)
+    ]
+    tiles = list(zip(headings, pictures, strict=True))
+    write_suggestions(request.output / SHEET, tiles, title=f"Images to label next, {how}")
+    unusable.raise_if_any(len(candidates))
+    return chosen
+
+
+def _candidates(
+    model: TrainedModel, request: Request, tell: Callable[[str], None]
+) -> tuple[list[CaseFiles], list[CaseFiles]]:
+    """The images that nobody has labelled as far as is known, and those that are labelled."""
+    plans, description = model.predictor.plans_manager, model.dataset_json
+
+    def voxels(cases: Sequence[CaseFiles], shown: str) -> dict[str, str]:
+        return {name: one.voxels for name, one in checksums(cases, plans, description, shown).items()}
+
+    cases = model.cases(request.images)
+    raw = environment_folder("nnUNet_raw")
+    own = raw / plans.dataset_name if raw is not None else None
+    places = [own / part for part in ("imagesTr", "imagesTs") if (own / part).is_dir()] if own is not None else []
+    if not places:
+        tell("nnUNet_raw does not hold the model's data set: its labelled images may be among the suggestions")
+    labelled: list[CaseFiles] = []
+    seen: dict[str, str] = {}
+    for place in [*places, *request.leave_out]:
+        found = {case.name: case for case in list_cases(place, model.ending, model.channels)}
+        for name, digest in voxels(list(found.values()), place.name).items():
+            if digest not in seen and place.name != "imagesTs":  # test images stay unseen
+                labelled.append(found[name])
+            seen.setdefault(digest, f"{place.name}/{name}")
+    known = known_among(voxels(cases, "unlabelled images"), seen)
+    if known:
+        pairs = some_of(f"{case} = {other}" for case, other in known.items())
+        tell(f"{len(known)} image(s) are left out because they are known already ({pairs})")
+    return [case for case in cases if case.name not in known], labelled
+
+
+def _patients(images: Path, names: Sequence[str]) -> dict[str, str]:
+    """Case to patient: as recorded beside the folder, else as the names tell, else each its own."""
+    found = {**guessed_patients(names), **recorded_patients(images.resolve().parent)}
+    return {name: found.get(name) or name for name in names}
+
+
+def _named(cases: Sequence[CaseFiles], name: str) -> CaseFiles:
+    return next(case for case in cases if case.name == name)
+
+
+def _drawn(candidates: Sequence[CaseFiles], patients: dict[str, str], request: Request) -> list[Suggestion]:
+    order = np.random.default_rng(request.seed).permutation(len(candidates))[: request.number]
+    return [Suggestion(candidates[i].name, patients[candidates[i].name]) for i in order]
+
+
+def _compared(
+    observer: Observer,
+    request: Request,
+    candidates: Sequence[CaseFiles],
+    labelled: Sequence[CaseFiles],
+    patients: dict[str, str],
+    unusable: Unusable,
+    tell: Callable[[str], None],
+) -> list[Suggestion]:
+    tell(observer.described())
+    looks = _looks(observer, candidates, unusable)
+    if request.number > len(looks):
+        unusable.raise_if_any(len(looks))
+        raise UserError(f"{request.images}: {request.number} images are asked for, {len(looks)} can be used")
+    names = list(looks)
+    features, known = None, Labelled([patients[case.name] for case in labelled])
+    if observer.has_encoder:
+        features = np.stack([np.asarray(looks[name].features) for name in names])
+        known = Labelled(known.patients, _features_of(observer, labelled))
+    else:
+        tell("the network has no part named encoder: images are spread over patients, not over looks")
+    scores = [looks[name].score for name in names]
+    choices = spread_out(scores, [patients[name] for name in names], features, request.number, known)
+    return [_suggestion(names[one.index], one, looks, patients) for one in choices]
+
+
+def _suggestion(name: str, choice: Choice, looks: dict[str, Look], patients: dict[str, str]) -> Suggestion:
+    return Suggestion(name, patients[name], looks[name], choice.distance)
+
+
+def _looks(observer: Observer, candidates: Sequence[CaseFiles], unusable: Unusable) -> dict[str, Look]:
+    """Every image that can be predicted, in the order of their names."""
+    model, looks = observer.model, {}
+
+    def keep(case: CaseFiles, sight: Sight) -> None:
+        looks[case.name] = observer.look(sight)
+
+    slices = len(model.patch_size) == 2 and model.device.type != "cpu"
+    limits = Limits(at_once=IMAGES_TOGETHER if slices else 1)
+    steps = Steps(
+        model.prepare,
+        lambda cases: together_or_alone(observer.observe, cases),
+        keep,
+        lambda case: COST * bytes_of(model, case),
+    )
+    bar = tqdm(convey(candidates, steps, limits), desc="compare", unit="image", total=len(candidates), disable=None)
+    for _, error in bar:
+        if error is not None:
+            with unusable.going_on():
+                raise error
+    return dict(sorted(looks.items()))
+
+
+def _features_of(observer: Observer, labelled: Sequence[CaseFiles]) -> np.ndarray:
+    bar = tqdm(labelled, desc="labelled images", unit="image", leave=False, disable=None if labelled else True)
+    rows = [observer.features(observer.model.prepare(case)) for case in bar]
+    return np.stack([np.asarray(row) for row in rows]) if rows else np.empty((0, 0))
+
+
+def _table(chosen: Sequence[Suggestion]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for rank, one in enumerate(chosen, 1):
+        numbers: list[float | None] = [None] * (len(PARTS) + 1)
+        if one.look is not None:
+            numbers = [one.look.score, *(one.look.parts[part] for part in PARTS)]
+        cells = ["" if number is None else f"{number:.6g}" for number in [*numbers, one.distance]]
+        writer.writerow([rank, one.image, one.patient, *cells])
+    return text.getvalue()
