@@ -282,7 +282,7 @@ def cancel(controller: Controller) -> list[Run]:
     """End the controllers and the jobs of a sweep; the runs that were at work or queued."""
     writable_folder(controller.state)
     controller.cancelled.touch()
-    ended = []
+    ended, jobs = [], []
     for one in survey(controller.sweep, controller.places, Queue()):
         if one.state not in ("running", "queued"):
             continue
@@ -291,8 +291,10 @@ def cancel(controller: Controller) -> list[Run]:
         job = read_json(records(controller.places.results, one.run) / SUBMISSION) or {}
         number = (claim or {}).get("job") or (job["job"] if job.get("executor") == "slurm" else "")
         if number:
-            subprocess.run(["scancel", number], check=False, timeout=60)
+            jobs.append(number)
         elif claim is not None and claim["machine"] == this_machine():
             with suppress(ProcessLookupError):
                 os.kill(claim["pid"], signal.SIGINT)
+    for first in range(0, len(jobs), ARRAY):
+        subprocess.run(["scancel", *jobs[first : first + ARRAY]], check=False, timeout=60)
     return ended

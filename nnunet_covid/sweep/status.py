@@ -101,7 +101,8 @@ def _left_aligned(rows: list[list[str]]) -> list[str]:
     """The last column is text of any length: it is not padded to the right."""
     lines = aligned(HEAD[:-1], [row[:-1] for row in rows])
     notes = ["", "", *(row[-1] for row in rows)]
-    return [f"{line}  {note}".rstrip() for line, note in zip(lines, notes, strict=True)]
+    width = max(map(len, lines))
+    return [f"{line:{width}}  {note}".rstrip() for line, note in zip(lines, notes, strict=True)]
 
 
 def _shown(run: Run) -> str:
