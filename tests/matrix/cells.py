@@ -91,6 +91,17 @@ ALL_TRAINERS = ("nnUNetTrainer", *TRAINERS)
 TIMM = frozenset(name for name in TRAINERS if TRAINERS[name].endswith("_timm") or "ResNet34" in name)
 ROWS = frozenset(name for name in TRAINERS if name.startswith("AllInOne")) - frozenset(FAMILIES)
 """Trainers that are another family's with parts switched off: tried where everything is, and by their own tests."""
+SELDOM = {
+    "AllInOnePretrainedTrainer": (
+        "2D",
+        "not square",
+        "regions",
+        "--c after SIGKILL",
+        "-num_gpus 2",
+        "3D full resolution",
+    )
+}
+"""A family on the same encoder as another and of the same parts as a third: tried with these alone by default."""
 LATE = {f"SSANetTrainerSA{epoch}": epoch for epoch in range(10, 70, 10)}
 """Trainers that do something new from an epoch on, and are refused where they end before it; all else is as in SA."""
 REFUSALS = (
@@ -146,5 +157,7 @@ def cells_of(*features: str) -> list[Cell]:
         Cell(trainer, feature)
         for feature in features
         for trainer in ALL_TRAINERS
-        if trainer in FAMILIES or (EVERYTHING and trainer not in LATE) or (feature == "2D" and trainer not in ROWS)
+        if (trainer in FAMILIES and (EVERYTHING or feature in SELDOM.get(trainer, FEATURES)))
+        or (EVERYTHING and trainer not in LATE)
+        or (feature == "2D" and trainer not in ROWS)
     ]
