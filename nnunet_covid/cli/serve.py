@@ -59,14 +59,19 @@ def serve(args: argparse.Namespace) -> None:
     for title in (args.aet, *args.accept):
         if not 0 < len(title.strip()) <= 16:
             raise UserError(f"{title!r} is no application entity title: it has 1 to 16 characters")
+    if not 0 < args.port < 65536:
+        raise UserError(f"the port is a number from 1 to 65535, not {args.port}", about="port")
+    for name in ("quiet", "most", "reserve"):
+        if getattr(args, name) < 0:
+            raise UserError(f"{getattr(args, name):g} is below 0", about=name)
     to = Peer.of(args.to) if args.to else None
     pseudonyms = Pseudonymiser.of_file(args.pseudonymise) if args.pseudonymise else None
+    model, profile = open_model(args)
     lock = FileLock(writable_folder(args.folder) / ".lock")
     try:
         lock.acquire(timeout=0)
     except Timeout as e:
         raise UserError(f"{args.folder} is in use by another service; name another folder") from e
-    model, profile = open_model(args)
     extras = Extras(profile=profile, pseudonyms=pseudonyms)
 
     def one(slices: Path, output: Path) -> None:

@@ -16,7 +16,7 @@ import pydicom
 import SimpleITK as sitk
 
 from nnunet_covid.errors import UserError
-from nnunet_covid.files import replacing_folder, write_text
+from nnunet_covid.files import files_in, replacing_folder, write_text
 from nnunet_covid.report.change import changes
 from nnunet_covid.report.confidence import Profile, flags
 from nnunet_covid.report.dicom_objects import Source, dicom_extra, write_objects
@@ -25,11 +25,13 @@ from nnunet_covid.report.drawing import LABELS, LUNGS, PREVIEW, Drawn, preview
 from nnunet_covid.report.model import Group, Labelled, ReportModel
 from nnunet_covid.report.page import page
 from nnunet_covid.report.pseudonyms import Pseudonymiser
-from nnunet_covid.report.quantify import Quantities, Settings, lungs_of, quantify
+from nnunet_covid.report.quantify import LOBE_MAP, Quantities, Settings, lungs_of, quantify, require_fitting
 from nnunet_covid.report.scans import Scan
 
 PAGE = "report.html"
 DICOM = "dicom"
+EARLIER = "previous"
+IDENTIFIERS = ("PatientName", "PatientID", "PatientBirthDate")
 
 
 @dataclass(frozen=True)
@@ -39,17 +41,20 @@ class Extras:
     Attributes:
         lungs: Lung mask on the scan's grid.
         lobes: Lobe map on the scan's grid.
-        previous: Folder of an earlier report of the same patient.
+        previous: An earlier report of the same patient, its folder or ``report.json``; or an earlier scan, which is
+            reported on first, into the folder ``previous`` of the report.
         profile: Of the model; None says that the model has none.
         pseudonyms: Replaces identifiers in every output.
+        identify: Whether page and document name the patient, as the series' headers do.
         settings: Of the numbers.
     """
 
     lungs: sitk.Image | None = None
     lobes: sitk.Image | None = None
-    previous: Path | None = None
+    previous: Path | Scan | None = None
     profile: Profile | None = None
     pseudonyms: Pseudonymiser | None = None
+    identify: bool = False
     settings: Settings = field(default_factory=Settings)
 
 
@@ -78,29 +83,65 @@ def report_scan(
     extras = extras or Extras()
     if output.exists() and not replace_old:
         raise UserError(f"{output} exists already; name a new folder or delete it")
-    earlier = read_document(extras.previous) if extras.previous else None
+    require_fitting(scan.image, {"lung mask": extras.lungs, LOBE_MAP: extras.lobes})
     source = source_of(scan, extras.pseudonyms)
-    labelled = model.label(scan.image, progress)
-    lungs, lungs_by = lungs_of(scan.image, extras.lungs, extras.lobes)
-    numbers = quantify(
-        scan.image, labelled.labels, model.classes, lungs=lungs, lobes=extras.lobes, settings=extras.settings
-    )
-    numbers = replace(numbers, lungs_by=lungs_by)
-    document = _document(scan, source, model, labelled, numbers, extras)
-    if earlier is not None:
-        document = replace(document, change=changes(earlier, document.as_json()))
-    drawn = Drawn.of(scan.image, labelled.labels, lungs, extras.lobes, model.classes)
+    previous = extras.previous
+    if isinstance(previous, Path):
+        read_document(previous)  # what is wrong with it is told before the network works
     with replacing_folder(output) as folder:
-        document.write(folder)
-        pictures = drawn.pictures(scan.image, lungs, extras.previous, model.classes)
+        if isinstance(previous, Scan):
+            own = replace(extras, previous=None, lungs=None, lobes=None)
+            report_scan(previous, model, folder / EARLIER, extras=own, progress=progress)
+            previous = folder / EARLIER
+        document = _report_into(folder, scan, source, model, extras, previous, progress)
+        if output.exists():
+            shutil.rmtree(output)
+    return document
+
+
+def _report_into(
+    folder: Path,
+    scan: Scan,
+    source: Source | None,
+    model: ReportModel,
+    extras: Extras,
+    previous: Path | None,
+    progress: Callable[[list[Group]], Iterable[Group]],
+) -> Document:
+    """All files of a report; an earlier scan has been reported on, into ``previous``."""
+    with scan.clock.on("labels"):
+        labelled = model.label(scan.image, progress, scan.clock)
+    with scan.clock.on("numbers"):
+        lungs, lungs_by = lungs_of(scan.image, extras.lungs, extras.lobes)
+        numbers = quantify(
+            scan.image, labelled.labels, model.classes, lungs=lungs, lobes=extras.lobes, settings=extras.settings
+        )
+        document = _document(scan, source, model, labelled, replace(numbers, lungs_by=lungs_by), extras)
+    if previous is not None:
+        document = replace(document, change=_change(previous, document, source))
+    with scan.clock.on("pictures and files"):
+        drawn = Drawn.of(scan.image, labelled.labels, lungs, extras.lobes, model.classes)
+        pictures = drawn.pictures(scan.image, lungs, previous, model.classes)
         write_text(folder / PAGE, page(document.as_json(), pictures))
         for image, name in ((labelled.labels, LABELS), (lungs, LUNGS), (preview(scan.image), PREVIEW)):
             sitk.WriteImage(_without_metadata(image), str(folder / name), useCompression=True)
         if source is not None:
             _write_dicom(folder / DICOM, source, document, labelled.labels, lungs, drawn, model.classes)
-        if output.exists():
-            shutil.rmtree(output)
+    document = replace(document, seconds=scan.clock.rounded())
+    document.write(folder)
     return document
+
+
+def _change(previous: Path, document: Document, source: Source | None) -> dict[str, Any]:
+    """The change since an earlier report, and whether it names another patient."""
+    change = changes(read_document(previous), document.as_json())
+    folder = previous if previous.is_dir() else previous.parent
+    earlier = next(iter(files_in(folder / DICOM, ".dcm")), None)
+    if earlier is not None and source is not None:
+        then = pydicom.dcmread(earlier, stop_before_pixels=True, specific_tags=["PatientID"]).get("PatientID")
+        if then and source.headers[0].get("PatientID") and then != source.headers[0].PatientID:
+            change["notes"].append("The earlier report has another patient identifier: check that it is one patient.")
+    return change
 
 
 def source_of(scan: Scan, pseudonyms: Pseudonymiser | None) -> Source | None:
@@ -148,6 +189,9 @@ def _document(
     if extras.pseudonyms is not None:
         header = pydicom.dcmread(scan.files[0], stop_before_pixels=True) if source is not None else None
         facts = extras.pseudonyms.facts(facts, header)
+    elif extras.identify and source is not None:
+        known = {keyword: str(source.headers[0].get(keyword, "")) for keyword in IDENTIFIERS}
+        facts = replace(facts, identifiers={keyword: value for keyword, value in known.items() if value})
     facts = replace(facts, notes=(*facts.notes, *labelled.notes))
     warnings = []
     if extras.profile is None:

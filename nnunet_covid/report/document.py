@@ -81,7 +81,10 @@ class Flag:
 
 @dataclass(frozen=True)
 class Document:
-    """Everything that stands in ``report.json``, ``report.html`` and the DICOM objects."""
+    """Everything that stands in ``report.json``, ``report.html`` and the DICOM objects.
+
+    ``seconds`` is of :class:`nnunet_covid.report.clock.Clock`.
+    """
 
     scan: ScanFacts
     model: ModelFacts
@@ -91,6 +94,7 @@ class Document:
     change: Mapping[str, Any] | None = None
     created: str = field(default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds"))
     software: Mapping[str, str] = field(default_factory=lambda: software_versions())
+    seconds: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, scan: ScanFacts, model: ModelFacts, quantities: Quantities, **more: Any) -> Document:

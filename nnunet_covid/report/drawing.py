@@ -104,7 +104,7 @@ def _beside(
     index = drawn.key_slices()[len(drawn.key_slices()) // 2]
     masks = [np.isin(moved[1][index], values) for values in classes.values()]
     then = axial_picture(moved[0][index], masks, moved[2][index] > 0)
-    pair = np.concatenate([then, np.full((len(then), 8, 3), 255, np.uint8), drawn.axial(index)], axis=1)
+    pair = np.concatenate([then, np.zeros((len(then), 8, 3), np.uint8), drawn.axial(index)], axis=1)
     if found is None:
         return data_uri(
             pair

@@ -1,8 +1,9 @@
 """Series on disk while a service works on them: a folder for each, which moves from state to state by one rename.
 
 ``incoming`` (slices arrive) → ``queue`` (complete, waits) → ``sending`` (reported, not yet delivered) → ``done``, or
-``refused`` with the reason in a file. A killed service finds every series where it was. Names are digests of UIDs:
-nothing that a sender writes into a header becomes a path.
+``refused`` with the reason in a file. A killed service finds every series where it was. No slice that was taken is
+dropped: those that come late join a series that waits or was refused, and are put aside where it has been reported on.
+Names are digests of UIDs: nothing that a sender writes into a header becomes a path.
 """
 
 from __future__ import annotations
@@ -10,18 +11,20 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from nnunet_covid.files import digest_of, files_in, replacing, write_text
+from nnunet_covid.files import digest_of, files_in, remove_abandoned, replacing, write_text
 
 State = Literal["incoming", "queue", "sending", "done", "refused"]
 STATES: tuple[State, ...] = ("incoming", "queue", "sending", "done", "refused")
 SLICES, REPORT, INSTANCES, REASON, OPEN = "slices", "report", "instances.txt", "reason.txt", ".open"
 BROKEN_OFF = "the sender broke off before the series was complete; send it again"
-LATE = "slices arrived after the series had been reported; send it as a new series"
+LATE = "these slices arrived after the series had been reported on; send all of it as a new series"
+COUNT_AGAIN = 10.0
+"""Seconds between two looks at the disk while there is no room: somebody may have emptied ``refused``."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class Inbox:
     Args:
         folder: Holds the states; made where it is not there.
         quiet: Seconds without a new slice after which a series counts as complete.
-        most_bytes: Of all slices that are kept; more are not taken.
+        most_bytes: Of all slices that are kept, refused ones too; more are not taken.
         reserve_bytes: Free space of the disk below which nothing is taken.
     """
 
@@ -58,13 +61,20 @@ class Inbox:
         self.reserve_bytes = reserve_bytes
         for state in STATES:
             (folder / state).mkdir(parents=True, exist_ok=True)
+        self.working: Path | None = None  # the series of the queue that is being reported on
+        for series in (one for state in STATES[:3] for one in self.of(state)):
+            for written in (series.folder, series.slices):
+                remove_abandoned(written, 0)
         for series in self.of("incoming"):
+            series.slices.mkdir(exist_ok=True)
             os.utime(series.slices)  # its quiet time starts anew
-        self._kept = sum(path.stat().st_size for state in STATES[:3] for path in self._files(state))
+        for series in self.of("done"):
+            shutil.rmtree(series.slices, ignore_errors=True)  # of a service that was killed while it tidied up
+        self._kept, self._counted = self._bytes(), time.monotonic()
 
-    def _files(self, state: State) -> Iterator[Path]:
-        for series in self.of(state):
-            yield from files_in(series.slices)
+    def _bytes(self) -> int:
+        every = (path for state in STATES for series in self.of(state) for path in files_in(series.slices))
+        return sum(path.stat().st_size for path in every)
 
     def of(self, state: State) -> list[Series]:
         """The series in a state, the first arrived first."""
@@ -73,41 +83,58 @@ class Inbox:
 
     def has_room(self) -> bool:
         """Whether another slice may be taken."""
+        if self._kept >= self.most_bytes and time.monotonic() > self._counted + COUNT_AGAIN:
+            self._kept, self._counted = self._bytes(), time.monotonic()
         return self._kept < self.most_bytes and shutil.disk_usage(self.folder).free > self.reserve_bytes
 
     def store(self, series_uid: str, instance_uid: str, content: bytes) -> Series | None:
-        """Keep a slice; None where it is known already.
-
-        A slice of a series that has left ``incoming`` and was not in it goes to ``refused``.
+        """Keep a slice of a series whose sender has not said yet that all is sent; None where it changes nothing.
 
         Raises:
             OSError: If it cannot be written, such as for a full disk; nothing of it is left.
         """
         name, instance = digest_of(series_uid, 16), digest_of(instance_uid, 24)
-        place = Series(self.folder / "incoming" / name)
         for state in STATES[1:4]:
-            earlier = self.folder / state / name
-            if earlier.is_dir():
-                if instance in _instances(earlier):
-                    return None
-                late = self.folder / "refused" / f"{name}.late"
-                late.mkdir(exist_ok=True)
-                write_text(late / REASON, LATE + "\n")
+            earlier = Series(self.folder / state / name)
+            if not earlier.folder.is_dir():
+                continue
+            if instance in _instances(earlier.folder):
                 return None
+            if state == "queue" and earlier.folder != self.working and not earlier.report.is_dir():
+                self.move(earlier, "incoming")
+                continue
+            late = Series(self.folder / "refused" / f"{name}.late")
+            late.slices.mkdir(parents=True, exist_ok=True)
+            self._write(late.slices / f"{instance}.dcm", content)
+            write_text(late.folder / REASON, LATE + "\n")
+            return None
+        place, refused = (Series(self.folder / state / name) for state in ("incoming", "refused"))
+        if refused.slices.is_dir() and not place.folder.exists():
+            self.move(refused, "incoming")
+            (place.folder / REASON).unlink(missing_ok=True)
         place.slices.mkdir(parents=True, exist_ok=True)
         target = place.slices / f"{instance}.dcm"
-        if not target.exists():
-            with replacing(target) as unfinished, unfinished.open("wb") as stream:
-                stream.write(content)
-                stream.flush()
-                os.fsync(stream.fileno())
-            self._kept += len(content)
+        if not target.exists() or target.read_bytes() != content:
+            (place.folder / OPEN).touch()  # until its sender says that all is sent, the series counts as broken off
+            self._write(target, content)
         os.utime(place.slices)
         return place
 
-    def opened(self, series: Series) -> None:
-        """A sender has begun; until :meth:`closed` the series counts as broken off."""
-        (series.folder / OPEN).touch()
+    def _write(self, target: Path, content: bytes) -> None:
+        before = target.stat().st_size if target.exists() else 0
+        with replacing(target) as unfinished, unfinished.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        self._kept += len(content) - before
+
+    def broken(self, series_uid: str) -> Series:
+        """A slice of a series could not be taken: it counts as broken off until its sender has sent it again."""
+        place = Series(self.folder / "incoming" / digest_of(series_uid, 16))
+        if place.folder.is_dir():
+            with suppress(OSError):
+                (place.folder / OPEN).touch()
+        return place
 
     def closed(self, series: Series) -> None:
         """The sender has said that all is sent."""
@@ -126,11 +153,14 @@ class Inbox:
                 continue
             if time.time() - series.slices.stat().st_mtime < self.quiet:
                 continue
-            write_text(series.folder / INSTANCES, "".join(f"{path.stem}\n" for path in files_in(series.slices)))
+            kept = files_in(series.slices)
+            if not kept:  # no slice could be written
+                shutil.rmtree(series.folder)
+                continue
+            write_text(series.folder / INSTANCES, "".join(f"{path.stem}\n" for path in kept), durable=True)
             if (series.folder / OPEN).exists():
                 self.refuse(series, BROKEN_OFF)
             else:
-                shutil.rmtree(self.folder / "refused" / series.folder.name, ignore_errors=True)  # sent again, in order
                 self.move(series, "queue")
 
     def move(self, series: Series, state: State) -> Series:
@@ -142,9 +172,8 @@ class Inbox:
         return Series(target)
 
     def refuse(self, series: Series, reason: str) -> Series:
-        """Put a series aside with a sentence; it may be sent again."""
+        """Put a series aside with a sentence; slices that are sent again join it, and it is tried again."""
         write_text(series.folder / REASON, reason + "\n")
-        self._kept -= sum(path.stat().st_size for path in files_in(series.slices))
         return self.move(series, "refused")
 
     def finish(self, series: Series) -> Series:

@@ -21,6 +21,7 @@ from nnunet_covid.figures.scan_views import grey
 from nnunet_covid.files import digest_of, sha256_of
 from nnunet_covid.nnunet.encoder import deepest_features, mean_over_positions
 from nnunet_covid.nnunet.predictor import PreparedCase, TrainedModel
+from nnunet_covid.report.clock import Clock
 from nnunet_covid.report.document import ModelFacts
 from nnunet_covid.report.regions import storage_order
 
@@ -71,6 +72,7 @@ class Labelled:
 class _Tally:
     """Counts over the pieces of a volume."""
 
+    clock: Clock
     differing: int = 0
     infected: int = 0
     passes: int = 0
@@ -125,12 +127,18 @@ class ReportModel:
             digest=digest_of(digests, 16),
         )
 
-    def label(self, image: sitk.Image, progress: Callable[[list[Group]], Iterable[Group]] = iter) -> Labelled:
+    def label(
+        self,
+        image: sitk.Image,
+        progress: Callable[[list[Group]], Iterable[Group]] = iter,
+        clock: Clock | None = None,
+    ) -> Labelled:
         """Label a volume in Hounsfield units.
 
         Args:
             image: In any storage order.
             progress: Wraps the list of groups of slices, or of the one volume, as tqdm does.
+            clock: Told what the network takes.
         """
         oriented = sitk.DICOMOrient(image, self.orientation)
         values = sitk.GetArrayFromImage(oriented).astype(np.float32)
@@ -141,16 +149,19 @@ class ReportModel:
             pieces: list[Piece] = [(shown[None, z : z + 1], SLICE_SPACING) for z in range(len(shown))]
         else:
             pieces = [(values[None], tuple(float(s) for s in oriented.GetSpacing()[::-1]))]
-        maps, observed = self.observe(pieces, progress)
+        maps, observed = self.observe(pieces, progress, clock)
         labels = sitk.GetImageFromArray(np.concatenate(maps).astype(np.uint8))
         labels.CopyInformation(oriented)
         return Labelled(sitk.DICOMOrient(labels, storage_order(image)), observed, notes)
 
     def observe(
-        self, pieces: list[Piece], progress: Callable[[list[Group]], Iterable[Group]] = iter
+        self,
+        pieces: list[Piece],
+        progress: Callable[[list[Group]], Iterable[Group]] = iter,
+        clock: Clock | None = None,
     ) -> tuple[list[NDArray[Any]], Observed]:
         """The label maps (z, y, x) of pieces of one image, and what was seen of them."""
-        tally = _Tally()
+        tally = _Tally(clock or Clock())
         with deepest_features(self.model.network, tally.add_features):
             groups = [pieces[i : i + TOGETHER] for i in range(0, len(pieces), TOGETHER)]
             maps = [labels for group in progress(groups) for labels in self._label_group(group, tally)]
@@ -169,10 +180,12 @@ class ReportModel:
     def _label_group(self, group: Group, tally: _Tally) -> list[NDArray[Any]]:
         """Label maps (z, y, x) of volumes or slices (1, z, y, x)."""
         cases = [self.model.prepare_image("scan", data, {"spacing": list(spacing)}) for data, spacing in group]
-        several = self.model.fold_logits(cases)
+        with tally.clock.on("network"):
+            several = self.model.fold_logits(cases)
         means = [sum(folds[1:], folds[0]) / len(folds) for folds in zip(*several, strict=True)]
         if len(several) == 1 and self._compares:
-            several.append(self._without_mirroring(cases))
+            with tally.clock.on("network"):
+                several.append(self._without_mirroring(cases))
         for predictions in zip(*several, strict=True):
             infected = torch.stack([self._infected(logits) for logits in predictions])
             union = infected.any(0)

@@ -8,6 +8,7 @@ from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
+from pydicom.datadict import dictionary_description
 
 from nnunet_covid.figures.scan_views import SliceView, rgb_of
 from nnunet_covid.report.document import NOTICE
@@ -46,6 +47,7 @@ def page(document: Mapping[str, Any], pictures: Pictures) -> str:
         "percent": _number(" %", 1),
         "hu": _number("", 0),
         "change": _change,
+        "described": dictionary_description,
     }
     template = environment.from_string(files(__package__).joinpath("page.html").read_text(encoding="utf-8"))
     infected = [position for position, view in enumerate(pictures.slices) if view.infected]

@@ -18,6 +18,7 @@ from scipy.spatial import ConvexHull
 from scipy.spatial.distance import pdist
 
 from nnunet_covid.errors import UserError
+from nnunet_covid.files import some_of
 from nnunet_covid.geometry import Geometry, difference_of
 from nnunet_covid.lung_mask import segment_lungs
 from nnunet_covid.report.regions import LOBES, NO_SIDES, Mask, as_patient, lobes_of, sides, storage_order, zones_of
@@ -25,6 +26,7 @@ from nnunet_covid.report.regions import LOBES, NO_SIDES, Mask, as_patient, lobes
 MM3_PER_ML = 1000.0
 TOUCHING = np.ones((3, 3, 3), dtype=bool)  # voxels of one lesion share a face, an edge or a corner
 FEW_POINTS = 500
+LOBE_MAP = "lobe map"
 
 
 @dataclass(frozen=True)
@@ -168,7 +170,7 @@ def quantify(
         UserError: If the image has not three axes or a map lies on another grid.
     """
     settings = settings or Settings()
-    _require_same_grid(image, {"label map": labels, "lung mask": lungs, "lobe map": lobes})
+    require_fitting(image, {"label map": labels, "lung mask": lungs, LOBE_MAP: lobes})
     oriented = as_patient(image)
     x, y, z = oriented.GetSpacing()
     hu = sitk.GetArrayFromImage(oriented).astype(np.float32)
@@ -196,7 +198,16 @@ def quantify(
     )
 
 
-def _require_same_grid(image: sitk.Image, maps: Mapping[str, sitk.Image | None]) -> None:
+def require_fitting(image: sitk.Image, maps: Mapping[str, sitk.Image | None]) -> None:
+    """Check that maps lie on the grid of their image, and that a lobe map holds lobes.
+
+    Args:
+        image: With three axes.
+        maps: By what they are called.
+
+    Raises:
+        UserError: If one does not.
+    """
     if image.GetDimension() != 3:
         raise UserError(f"the image has {image.GetDimension()} axes; a report needs a volume")
     for name, other in maps.items():
@@ -209,6 +220,14 @@ def _require_same_grid(image: sitk.Image, maps: Mapping[str, sitk.Image | None])
         aspect = difference_of(Geometry.of_itk(other), Geometry.of_itk(image))
         if aspect:
             raise UserError(f"the {name} has another {aspect} than the image: resample it to the image's grid")
+    lobes = maps.get(LOBE_MAP)
+    if lobes is None:
+        return
+    values = set(np.unique(sitk.GetArrayViewFromImage(lobes)).tolist())
+    if not values & set(LOBES.values()) or values - {0, *LOBES.values()}:
+        found = some_of(f"{value:g}" for value in values)
+        known = ", ".join(f"{value} {name}" for name, value in LOBES.items())
+        raise UserError(f"the lobe map holds {found}; its values are 0 and {known}")
 
 
 def _array(labels: sitk.Image) -> NDArray[Any]:

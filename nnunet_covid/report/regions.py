@@ -86,9 +86,10 @@ def sides(lungs: Mask, image: NDArray[np.floating], spacing: tuple[float, float,
 def _parts(mask: Mask) -> tuple[NDArray[np.int32], NDArray[np.floating], NDArray[np.floating]]:
     """Connected parts (labels from 1), the centre of each along x, and its number of voxels."""
     parts, count = ndimage.label(mask)
-    centres = ndimage.center_of_mass(mask, parts, range(1, count + 1))
-    volumes = np.bincount(parts.ravel(), minlength=count + 1)[1:]
-    return parts, np.array([centre[-1] for centre in centres]), volumes.astype(float)
+    inside = np.flatnonzero(parts)
+    labels, x = parts.ravel()[inside] - 1, inside % mask.shape[-1]
+    volumes = np.bincount(labels, minlength=count).astype(float)
+    return parts, np.bincount(labels, weights=x, minlength=count) / volumes, volumes
 
 
 def _straddles(

@@ -8,7 +8,7 @@ and what was passed over is said. Which series there are and whether one is a wh
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,8 @@ from nnunet_covid.raw_dataset.dicom_series import read_series
 from nnunet_covid.raw_dataset.grey_scale import AIR_BELOW
 from nnunet_covid.raw_dataset.source import VOLUME_ENDINGS, ending_of, stem_of
 from nnunet_covid.raw_dataset.volumes import read_volume
-from nnunet_covid.report.document import ScanFacts
+from nnunet_covid.report.clock import Clock
+from nnunet_covid.report.document import FILE, ScanFacts
 
 AXIAL = 0.8
 """Cosine between the normal of a slice and the body's axis from which on a series counts as axial."""
@@ -38,11 +39,13 @@ class Scan:
         image: Hounsfield units.
         facts: For the document.
         files: Of the DICOM series; empty for a volume file.
+        clock: Of the report on it.
     """
 
     image: sitk.Image
     facts: ScanFacts
     files: tuple[Path, ...] = ()
+    clock: Clock = field(default_factory=Clock)
 
 
 def read_scan(source: Path, series: str | None = None) -> Scan:
@@ -57,16 +60,32 @@ def read_scan(source: Path, series: str | None = None) -> Scan:
     """
     if not source.exists():
         raise UserError(f"{source} does not exist; name a CT volume or a DICOM folder")
+    clock = Clock()
     try:
-        if source.is_dir():
-            return _from_folder(source, series)
-        if series is not None:
-            raise UserError(f"{source} is a file; a series can only be chosen in a DICOM folder")
-        if ending_of(source, VOLUME_ENDINGS) is None and is_dicom(source):
-            return _from_folder(source.parent, pydicom.dcmread(source, stop_before_pixels=True).SeriesInstanceUID)
-        return _from_file(source)
+        with clock.on("reading"):
+            return replace(_read(source, series), clock=clock)
     except UnusableFile as e:
         raise UserError(f"{e.path}: {e.reason}") from e
+
+
+def report_or_scan(path: Path) -> Path | Scan:
+    """An earlier report as it is, by its folder or ``report.json``; anything else is read as a scan.
+
+    Raises:
+        UserError: As of :func:`read_scan`.
+    """
+    is_report = (path / FILE).exists() if path.is_dir() else path.suffix == ".json"
+    return path if is_report else read_scan(path)
+
+
+def _read(source: Path, series: str | None) -> Scan:
+    if source.is_dir():
+        return _from_folder(source, series)
+    if series is not None:
+        raise UserError(f"{source} is a file; a series can only be chosen in a DICOM folder")
+    if ending_of(source, VOLUME_ENDINGS) is None and is_dicom(source):
+        return _from_folder(source.parent, pydicom.dcmread(source, stop_before_pixels=True).SeriesInstanceUID)
+    return _from_file(source)
 
 
 def _from_file(path: Path) -> Scan:
@@ -113,7 +132,8 @@ def _chosen(folder: Path, wanted: str | None) -> tuple[Series, list[str]]:
     best = max(fit, key=lambda one: (_slices(one), _uid(one)))
     _require_whole(best, content.unusable)
     passed = [(one, reasons[_uid(one)] or "not more slices") for one in content.series if one is not best]
-    return best, [f"Passed over {_described(one, folder)}: {reason}." for one, reason in passed]
+    notes = [f"Passed over {_described(one, folder)}: {reason}." for one, reason in passed]
+    return best, notes + [f"Passed over {path.relative_to(folder)}: {reason}." for path, reason in content.unusable]
 
 
 def _require_whole(one: Series, unusable: Iterable[tuple[Path, str]]) -> None:

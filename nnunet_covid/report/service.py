@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,15 +18,22 @@ from typing import Any
 
 import pydicom
 
-from nnunet_covid.errors import UserError
-from nnunet_covid.files import files_in
+from nnunet_covid.disturbances import full_place
+from nnunet_covid.errors import UserError, reason_of
+from nnunet_covid.files import files_in, write_text
 from nnunet_covid.report.inbox import Inbox, Series
 
 CT_CLASSES = ("1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.2.1")
 """CT and Enhanced CT Image Storage."""
 VERIFICATION = "1.2.840.10008.1.1"
 SUCCESS, OUT_OF_RESOURCES, CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xC000
+DUPLICATE = 0x0111
+"""Answer to an object that is there already: a service that was killed sends it again."""
+WARNINGS = range(0xB000, 0xC000)
+"""Answers to an object that was stored with a remark (PS3.4, table B.2-1)."""
 FIRST_WAIT, LONGEST_WAIT = 1.0, 300.0  # seconds before another try to deliver
+FULL_WAIT = 10.0  # seconds before another try to write
+ERROR = "error.txt"
 
 
 @dataclass(frozen=True)
@@ -91,8 +99,9 @@ class Service:
         self.to = to
         self.tell = tell
         self.stopping = Event()
-        self._wait, self._next_delivery = FIRST_WAIT, 0.0
-        self._open: dict[Any, set[Path]] = {}
+        self._later: dict[Path, tuple[float, float]] = {}  # series to when it is delivered again, and the wait
+        self._has_room = True
+        self._open: dict[Any, dict[Path, set[str]]] = {}  # association to its series and their slices not taken
         self._lock = Lock()
 
     def start(self, host: str, port: int) -> Any:
@@ -110,7 +119,7 @@ class Service:
             entity.add_supported_context(uid, library.ALL_TRANSFER_SYNTAXES)
         handlers = [
             (library.evt.EVT_C_STORE, self._stored),
-            (library.evt.EVT_RELEASED, self._released),
+            (library.evt.EVT_PDU_RECV, self._heard),
             (library.evt.EVT_CONN_CLOSE, self._ended),
         ]
         try:
@@ -120,28 +129,42 @@ class Service:
 
     def _stored(self, event: Any) -> int:
         """Answer to one slice: kept, no room, or not understood."""
-        if not self.inbox.has_room():
-            return OUT_OF_RESOURCES
         try:
             header = pydicom.dcmread(io.BytesIO(event.encoded_dataset()), stop_before_pixels=True)
             series, instance = str(header.SeriesInstanceUID), str(header.SOPInstanceUID)
         except Exception:  # whatever a sender's bytes do to the parser
             return CANNOT_UNDERSTAND
-        try:
-            with self._lock:
-                place = self.inbox.store(series, instance, event.encoded_dataset())
-                if place is not None:
-                    self.inbox.opened(place)
-                    self._open.setdefault(event.assoc, set()).add(place.folder)
-        except OSError:
-            return OUT_OF_RESOURCES
-        return SUCCESS
-
-    def _released(self, event: Any) -> None:
-        """The sender has ended in order: its series are complete as far as it goes."""
+        if not (series and instance):
+            return CANNOT_UNDERSTAND
         with self._lock:
-            for folder in self._open.pop(event.assoc, ()):
-                self.inbox.closed(Series(folder))
+            try:
+                place = self.inbox.store(series, instance, event.encoded_dataset()) if self._room() else None
+                answer = SUCCESS if self._has_room else OUT_OF_RESOURCES
+            except OSError:
+                place, answer = None, OUT_OF_RESOURCES
+            missing = self._open.setdefault(event.assoc, {})
+            if answer != SUCCESS:
+                missing.setdefault(self.inbox.broken(series).folder, set()).add(instance)
+            elif place is not None:
+                missing.setdefault(place.folder, set()).discard(instance)
+        return answer
+
+    def _room(self) -> bool:
+        """Whether another slice may be taken; a change is told."""
+        room = self.inbox.has_room()
+        if room != self._has_room:
+            self._has_room = room
+            self.tell("takes slices again" if room else "takes no more slices: too many are kept, or the disk is full")
+        return room
+
+    def _heard(self, event: Any) -> None:
+        """A sender ends in order: its series are complete as far as it goes. Noted before the sender is answered."""
+        if type(event.pdu).__name__ != "A_RELEASE_RQ":
+            return
+        with self._lock:
+            for folder, missing in self._open.pop(event.assoc, {}).items():
+                if not missing:
+                    self.inbox.closed(Series(folder))
 
     def _ended(self, event: Any) -> None:
         """The connection is gone; what was not released stays marked as broken off."""
@@ -157,37 +180,60 @@ class Service:
     def run(self, pause: float = 0.5) -> None:
         """Work until :attr:`stopping` is set."""
         while not self.stopping.is_set():
-            if not self.work():
+            try:
+                busy = self.work()
+            except (OSError, RuntimeError) as e:
+                if full_place(e, [self.inbox.folder]) is None:
+                    raise
+                self.tell(f"the disk of {self.inbox.folder} is full; trying again in {FULL_WAIT:g} s")
+                self.stopping.wait(FULL_WAIT)
+                continue
+            if not busy:
                 self.stopping.wait(pause)
 
     def _report_next(self) -> bool:
-        waiting = self.inbox.of("queue")
+        with self._lock:
+            waiting = self.inbox.of("queue")
+            self.inbox.working = waiting[0].folder if waiting else None
         if not waiting:
             return False
         series = waiting[0]
-        if not series.report.is_dir():
-            try:
+        try:
+            if not series.report.is_dir():
                 self.one(series.slices, series.report)
-            except UserError as e:
-                self.inbox.refuse(series, str(e))
-                self.tell(f"refused {series.folder.name}: {e}")
-                return True
-        self.inbox.move(series, "sending")
-        self.tell(f"reported {series.folder.name}")
+        except UserError as e:
+            self._refuse(series, str(e))
+        except Exception as e:  # one series must not end the service: its folder tells what happened
+            if full_place(e, [self.inbox.folder]) is not None:
+                raise
+            write_text(series.folder / ERROR, traceback.format_exc())
+            self._refuse(series, f"it cannot be reported on ({reason_of(e)}); {ERROR} beside this file says where")
+        else:
+            with self._lock:
+                self.inbox.move(series, "sending")
+            self.tell(f"reported {series.folder.name}")
         return True
 
+    def _refuse(self, series: Series, reason: str) -> None:
+        with self._lock:
+            self.inbox.refuse(series, reason)
+        self.tell(f"refused {series.folder.name}: {reason}")
+
     def _deliver_next(self) -> bool:
-        waiting = self.inbox.of("sending")
-        if not waiting or time.monotonic() < self._next_delivery:
+        """Deliver the first report whose time it is; one that cannot be delivered does not keep back the others."""
+        now = time.monotonic()
+        due = (one for one in self.inbox.of("sending") if self._later.get(one.folder, (0.0, 0.0))[0] <= now)
+        series = next(due, None)
+        if series is None:
             return False
-        series = waiting[0]
         if self.to is not None and (problem := self._send(files_in(series.report, ".dcm", below=True))):
-            self.tell(f"cannot deliver {series.folder.name} ({problem}); trying again in {self._wait:g} s")
-            self._next_delivery = time.monotonic() + self._wait
-            self._wait = min(2 * self._wait, LONGEST_WAIT)
-            return False
-        self._wait = FIRST_WAIT
-        self.inbox.finish(series)
+            wait = min(2 * self._later.get(series.folder, (0.0, FIRST_WAIT / 2))[1], LONGEST_WAIT)
+            self._later[series.folder] = time.monotonic() + wait, wait
+            self.tell(f"cannot deliver {series.folder.name} ({problem}); trying again in {wait:g} s")
+            return True
+        self._later.pop(series.folder, None)
+        with self._lock:
+            self.inbox.finish(series)
         return True
 
     def _send(self, files: Sequence[Path]) -> str | None:
@@ -204,7 +250,8 @@ class Service:
         try:
             for one in objects:
                 status = association.send_c_store(one)
-                if not status or status.Status != SUCCESS:
+                taken = bool(status) and (status.Status in (SUCCESS, DUPLICATE) or status.Status in WARNINGS)
+                if not taken:
                     code = f"status {status.Status:04x}" if status else "no answer"
                     return f"{self.to.title} did not take {one.SOPClassUID.name}: {code}"
         except (ValueError, RuntimeError) as e:

@@ -39,6 +39,10 @@ class Kind(enum.Enum):
         "damaged and odd files",
         "The file is named, and whether to copy, export or download it again; there is no traceback.",
     )
+    HOSTILE = (
+        "files made to do harm",
+        "No memory is asked for by the word of a header, no code of a file is run, no name leads to another folder.",
+    )
     STALE = (
         "files that were changed since",
         "What belongs to other files than before is told, or done anew.",

@@ -9,6 +9,7 @@ import os
 import pickle
 import random
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -118,6 +119,7 @@ def kill_and_go_on(run: Run, zygote: Zygote, home: Path, kills: int = KILLS, see
         assert found == expected, f"{folder}: another end\n{_difference(found, expected)}"
         left = [str(path) for path in folder.rglob(f"{UNFINISHED}*")]
         assert left == [], f"{folder}: left half-written"
+        shutil.rmtree(folder)
         count.lives += 1
     return count
 

@@ -33,6 +33,10 @@ IMPORTED = (
     "nnunet_covid.cli.pretrain",
     "nnunet_covid.cli.pseudo_label",
     "nnunet_covid.evaluation.plots",
+    "nnunet_covid.pretraining.run",
+    "nnunet_covid.semi_supervised.pseudo_label_run",
+    "nnunet_covid.trainers.inf_net",
+    "nnunetv2.training.nnUNetTrainer.primus.primus_trainers",
 )
 
 

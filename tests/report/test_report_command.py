@@ -162,6 +162,37 @@ def test_an_earlier_report_gives_the_change_and_a_picture(model: Path, reported:
     assert "overlap of the registered lungs 1.00" in (output / "report.html").read_text(encoding="utf-8")
 
 
+def test_an_earlier_series_is_reported_on_first(model: Path, series: Path, reported: Path, tmp_path: Path) -> None:
+    folder = write_series(tmp_path / "later", box_chest().image, "20200411", PatientID="somebody else")
+    output = tmp_path / "out"
+    assert main(["report", str(folder), "-m", str(model), "-o", str(output), "--previous", str(series), *CPU]) == 0
+    content = json.loads((output / "report.json").read_text(encoding="utf-8"))
+    assert content["change"]["days"] == 14
+    assert any("another patient identifier" in note for note in content["change"]["notes"])
+    earlier = json.loads((output / "previous" / "report.json").read_text(encoding="utf-8"))
+    alone = json.loads((reported / "report.json").read_text(encoding="utf-8"))
+    assert earlier["quantities"] == alone["quantities"]
+    assert (output / "previous" / "dicom" / "segmentation.dcm").is_file()
+    assert "overlap of the registered lungs 1.00" in (output / "report.html").read_text(encoding="utf-8")
+
+
+def test_names_stand_in_the_page_where_asked_for_alone(
+    model: Path, series: Path, reported: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    assert main(["report", str(series), "-m", str(model), "-o", str(output), "--identify", *CPU]) == 0
+    for folder, named in ((output, True), (reported, False)):
+        for name in ("report.html", "report.json"):
+            text = (folder / name).read_text(encoding="utf-8")
+            assert all((IDENTIFIERS[key] in text) is named for key in ("PatientName", "PatientID", "PatientBirthDate"))
+
+
+def test_the_seconds_of_the_network_are_told_apart(reported: Path) -> None:
+    seconds = json.loads((reported / "report.json").read_text(encoding="utf-8"))["seconds"]
+    assert list(seconds) == ["reading", "network", "labels", "numbers", "pictures and files"]
+    assert 0 < seconds["network"]["wall"] <= seconds["labels"]["wall"]
+
+
 def test_the_series_with_most_axial_slices_is_taken_and_said(model: Path, tmp_path: Path) -> None:
     image = box_chest().image
     write_series(tmp_path / "scan" / "a", image[:, :, 10:20])
@@ -188,7 +219,7 @@ def test_a_batch_goes_on_past_a_damaged_scan_and_resumes(
     (scans / "a.nii.gz").write_bytes((scans / "b.nii.gz").read_bytes()[:-200])
     command = ["report", str(scans), "-m", str(model), "-o", str(tmp_path / "out"), *CPU]
     assert main(command) == 1
-    assert "refused a.nii.gz" in capsys.readouterr().out
+    assert "refused a.nii.gz" in capsys.readouterr().err
     rows = (tmp_path / "out" / "reports.csv").read_text(encoding="utf-8").splitlines()
     assert [row.split(",")[:2] for row in rows[1:]] == [["a.nii.gz", "refused"], ["b", "reported"], ["c", "reported"]]
     assert 'href="b/report.html"' in (tmp_path / "out" / "index.html").read_text(encoding="utf-8")

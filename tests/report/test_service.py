@@ -10,8 +10,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,8 +23,10 @@ from reported import write_series
 
 pynetdicom = pytest.importorskip("pynetdicom")
 
+from pydicom import dcmread  # noqa: E402
+
 from nnunet_covid.errors import UserError  # noqa: E402
-from nnunet_covid.files import files_in  # noqa: E402
+from nnunet_covid.files import digest_of, files_in  # noqa: E402
 from nnunet_covid.report import inbox as inbox_module  # noqa: E402
 from nnunet_covid.report.inbox import Inbox  # noqa: E402
 from nnunet_covid.report.service import OUT_OF_RESOURCES, SUCCESS, Peer, Service  # noqa: E402
@@ -41,12 +44,14 @@ def free_port() -> int:
 
 @pytest.fixture
 def archive() -> Iterator[SimpleNamespace]:
-    """A receiver that counts what it gets by UID."""
-    received: Counter[str] = Counter()
+    """A receiver that keeps which objects it gets of which series; an object that comes again is told as such."""
+    received: defaultdict[str, set[str]] = defaultdict(set)
 
     def stored(event: Any) -> int:
-        received[str(event.dataset.SOPInstanceUID)] += 1
-        return 0
+        objects = received[str(event.dataset.get("DeviceSerialNumber"))]
+        answer = 0x0111 if event.dataset.SOPInstanceUID in objects else 0
+        objects.add(str(event.dataset.SOPInstanceUID))
+        return answer
 
     entity = pynetdicom.AE(ae_title="ARCHIVE")
     entity.supported_contexts = pynetdicom.StoragePresentationContexts
@@ -86,41 +91,63 @@ def kinds(folder: Path) -> dict[str, int]:
     return {state: sum(path.is_dir() for path in (folder / state).iterdir()) for state in inbox_module.STATES}
 
 
+def send_until_taken(folders: list[Path], port: int, title: str) -> None:
+    """As a scanner does: a series after the other, again where it failed."""
+    for folder in folders:
+        wait_for(lambda folder=folder: send(folder, port, title))
+
+
+def break_off(folder: Path, inbox: Path, port: int) -> None:
+    """A sender that dies in the middle of a series."""
+    name = digest_of(dcmread(next(folder.iterdir())).SeriesInstanceUID, 16)
+    arrived = inbox / "incoming" / name / "slices"
+    for _ in range(20):
+        sender = subprocess.Popen(storescu(folder, port, "CT1"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while sender.poll() is None and len(files_in(arrived)) < 10:
+            time.sleep(0.01)
+        if sender.poll() is None:
+            sender.kill()
+            sender.wait()
+            return
+        time.sleep(0.2)  # the service was killed first
+    raise AssertionError("the sender was never in the middle")
+
+
 @needs_dcmtk
 def test_every_good_series_is_reported_once_whatever_is_killed(tmp_path: Path, archive: SimpleNamespace) -> None:
+    """Twenty series of two senders at once, one of them sent by both and twice, between four that are no good."""
     image = box_chest().image[:40, :30, 20:26]
-    series = [write_series(tmp_path / "ct" / f"s{i}", image) for i in range(6)]
-    foreign = write_series(tmp_path / "mr", image, SOPClassUID="1.2.840.10008.5.1.4.1.1.4", Modality="MR")
+    good = [write_series(tmp_path / "ct" / f"s{i}", image) for i in range(20)]
     single = write_series(tmp_path / "single", image[:, :, :1])
-    inbox, port, rng = tmp_path / "inbox", free_port(), random.Random(7)
+    broken = write_series(tmp_path / "broken", box_chest().image)
+    foreign = write_series(tmp_path / "mr", image, SOPClassUID="1.2.840.10008.5.1.4.1.1.4", Modality="MR")
+    inbox, port, rng = tmp_path / "inbox", free_port(), random.Random()
     process = start(inbox, port, archive.to)
-    assert not send(series[0], port, "STRANGER")
-    assert not send(foreign, port)
-    pending = [*series, single, series[1]]
-    kills = 0
-    while pending:
-        title = rng.choice(["CT1", "CT2"])
-        sender = subprocess.Popen(
-            storescu(pending[0], port, title), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        if kills < KILLS and rng.random() < 0.6:
-            time.sleep(rng.uniform(0, 0.4))
+    with ThreadPoolExecutor(5) as senders:
+        busy = [
+            senders.submit(send_until_taken, [*good[:11], single, good[10]], port, "CT1"),
+            senders.submit(send_until_taken, good[10:], port, "CT2"),
+            senders.submit(break_off, broken, inbox, port),
+            senders.submit(lambda: [send(good[0], port, "STRANGER") for _ in range(3)]),
+            senders.submit(lambda: [send(foreign, port) for _ in range(3)]),
+        ]
+        for _ in range(KILLS):
+            time.sleep(rng.uniform(0, 3))
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-            kills += 1
-            sender.wait(timeout=60)
             process = start(inbox, port, archive.to)
-        if sender.wait(timeout=60) == 0:
-            pending.pop(0)
-    wait_for(lambda: kinds(inbox)["done"] == len(series) and kinds(inbox)["refused"] == 1)
-    assert kinds(inbox) == {"incoming": 0, "queue": 0, "sending": 0, "done": len(series), "refused": 1}
-    assert len(archive.received) == len(series)
-    assert {(path / "report" / "slices.txt").read_text(encoding="utf-8") for path in (inbox / "done").iterdir()} == {
-        "6"
-    }
-    (reason,) = [path / "reason.txt" for path in (inbox / "refused").iterdir()]
-    assert "one slice" in reason.read_text(encoding="utf-8")
-    assert not list(inbox.rglob(".partial*"))
+        *_, strangers, foreigners = [one.result() for one in busy]
+    assert not any(strangers + foreigners)
+    wait_for(lambda: kinds(inbox)["done"] == len(good) and kinds(inbox)["refused"] == 2)
+    assert kinds(inbox) == {"incoming": 0, "queue": 0, "sending": 0, "done": len(good), "refused": 2}
+    assert set(archive.received) == {dcmread(folder / "IM0000").SeriesInstanceUID for folder in good}
+    assert {len(objects) for objects in archive.received.values()} == {1}, "reported once each"
+    assert {path.read_text(encoding="utf-8") for path in inbox.glob("done/*/report/slices.txt")} == {"6"}
+    assert not list(inbox.glob("done/*/slices"))
+    reasons = sorted(path.read_text(encoding="utf-8") for path in inbox.glob("refused/*/reason.txt"))
+    assert "holds one slice" in reasons[0]
+    assert "broke off" in reasons[1]
+    assert not list(inbox.rglob("*.partial*"))
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
@@ -137,8 +164,6 @@ def test_a_sender_that_breaks_off_is_told_apart_and_may_send_again(tmp_path: Pat
     server = service.start("127.0.0.1", port)
     entity = pynetdicom.AE(ae_title="CT1")
     entity.add_requested_context("1.2.840.10008.5.1.4.1.1.2")
-    from pydicom import dcmread
-
     for files, end in ((files_in(folder)[:3], "abort"), (files_in(folder), "release")):
         association = entity.associate("127.0.0.1", port, ae_title="REPORTS")
         for path in files:
@@ -167,8 +192,13 @@ def test_a_full_disk_refuses_new_slices_and_loses_none(tmp_path: Path, monkeypat
     (series,) = inbox.of("incoming")
     assert len(files_in(series.slices)) == 3
     assert not list(series.slices.glob(".partial*"))
-    assert [service._stored(event) for event in events] == [SUCCESS] * 6
-    assert len(files_in(series.slices)) == 6
+    release = SimpleNamespace(assoc="a", pdu=type("A_RELEASE_RQ", (), {})())
+    for known, state in ((events[:3], "refused"), (events, "queue")):  # ended in order, but not with every slice
+        assert [service._stored(event) for event in known] == [SUCCESS] * len(known)
+        service._heard(release)
+        inbox.complete_quiet_ones()
+        assert len(files_in(inbox.of(state)[0].slices)) == len(known)
+    assert inbox.of("refused") == []
 
 
 def _full(_: int) -> None:
@@ -200,14 +230,127 @@ def test_a_port_in_use_is_told(tmp_path: Path) -> None:
             service.start("127.0.0.1", taken.getsockname()[1])
 
 
-def test_late_slices_of_a_reported_series_are_put_aside(tmp_path: Path) -> None:
-    inbox = Inbox(tmp_path, quiet=0.0, most_bytes=1 << 30, reserve_bytes=0)
-    place = inbox.store("1.2", "1.2.1", b"a")
-    assert place is not None
-    inbox.closed(place)
+def complete(inbox: Inbox, series: str, *instances: str) -> None:
+    """Slices of a series whose sender has ended in order, and the quiet time after them."""
+    for instance in instances:
+        place = inbox.store(series, instance, instance.encode())
+    if place is not None:
+        inbox.closed(place)
     inbox.complete_quiet_ones()
-    (queued,) = inbox.of("queue")
-    assert inbox.store("1.2", "1.2.1", b"a") is None
-    assert inbox.of("refused") == []
-    assert inbox.store("1.2", "1.2.2", b"b") is None
-    assert inbox.of("refused")[0].folder.name == f"{queued.folder.name}.late"
+
+
+def quick_inbox(folder: Path) -> Inbox:
+    return Inbox(folder, quiet=0.0, most_bytes=1 << 30, reserve_bytes=0)
+
+
+def test_late_slices_join_a_series_that_waits_and_are_put_aside_of_a_reported_one(tmp_path: Path) -> None:
+    inbox = quick_inbox(tmp_path)
+    complete(inbox, "1.2", "1.2.1")
+    complete(inbox, "1.2", "1.2.1")
+    assert kinds(tmp_path) == {"incoming": 0, "queue": 1, "sending": 0, "done": 0, "refused": 0}
+    complete(inbox, "1.2", "1.2.2")
+    (waiting,) = inbox.of("queue")
+    assert len(files_in(waiting.slices)) == 2
+    for number, prepare in enumerate(
+        (lambda: setattr(inbox, "working", waiting.folder), lambda: inbox.move(waiting, "sending")), start=1
+    ):
+        prepare()
+        complete(inbox, "1.2", "1.2.1", f"1.2.{2 + number}")
+        (late,) = inbox.of("refused")
+        assert late.folder.name == f"{waiting.folder.name}.late"
+        assert len(files_in(late.slices)) == number, "what was taken is kept"
+        assert "after the series had been reported" in (late.folder / "reason.txt").read_text(encoding="utf-8")
+    assert inbox.of("incoming") == []
+
+
+def test_slices_sent_again_join_a_refused_series(tmp_path: Path) -> None:
+    inbox = quick_inbox(tmp_path)
+    complete(inbox, "1.2", "1.2.1", "1.2.2")
+    inbox.refuse(inbox.of("queue")[0], "a slice is missing")
+    complete(inbox, "1.2", "1.2.3")
+    assert kinds(tmp_path) == {"incoming": 0, "queue": 1, "sending": 0, "done": 0, "refused": 0}
+    assert len(files_in(inbox.of("queue")[0].slices)) == 3
+    assert not list(tmp_path.rglob("reason.txt"))
+
+
+def test_what_is_kept_is_bounded_refused_series_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inbox = Inbox(tmp_path, quiet=0.0, most_bytes=10, reserve_bytes=0)
+    monkeypatch.setattr(inbox_module, "COUNT_AGAIN", 0.0)
+    complete(inbox, "1.2", "1.2.1", "1.2.2")
+    inbox.refuse(inbox.of("queue")[0], "bad")
+    assert not inbox.has_room()
+    shutil.rmtree(inbox.of("refused")[0].folder)
+    assert inbox.has_room(), "somebody has made room"
+
+
+def test_an_inbox_of_a_killed_service_is_tidied_up(tmp_path: Path) -> None:
+    complete(quick_inbox(tmp_path), "1.2", "1.2.1")
+    (tmp_path / "incoming" / "begun").mkdir()
+    (tmp_path / "done" / "delivered" / "slices").mkdir(parents=True)
+    inbox = quick_inbox(tmp_path)
+    inbox.complete_quiet_ones()
+    assert kinds(tmp_path) == {"incoming": 0, "queue": 1, "sending": 0, "done": 1, "refused": 0}
+    assert not (tmp_path / "done" / "delivered" / "slices").exists()
+
+
+def test_a_series_that_breaks_the_report_is_put_aside_and_the_others_go_on(tmp_path: Path) -> None:
+    inbox = quick_inbox(tmp_path)
+
+    def one(slices: Path, output: Path) -> None:
+        if len(files_in(slices)) == 1:
+            raise ValueError("first line\nthe library is puzzled")
+        output.mkdir()
+
+    complete(inbox, "1.2", "1.2.1")
+    complete(inbox, "1.3", "1.3.1", "1.3.2")
+    service = Service(inbox, "REPORTS", ["CT1"], one, None, lambda line: None)
+    while service.work():
+        pass
+    assert kinds(tmp_path) == {"incoming": 0, "queue": 0, "sending": 0, "done": 1, "refused": 1}
+    (refused,) = inbox.of("refused")
+    assert "(the library is puzzled)" in (refused.folder / "reason.txt").read_text(encoding="utf-8")
+    assert "ValueError" in (refused.folder / "error.txt").read_text(encoding="utf-8")
+
+
+def test_a_report_that_cannot_be_delivered_does_not_keep_back_the_others(tmp_path: Path) -> None:
+    inbox = quick_inbox(tmp_path)
+    for number in range(3):
+        complete(inbox, f"1.{number}", f"1.{number}.1")
+    service = Service(
+        inbox, "REPORTS", ["CT1"], lambda slices, output: output.mkdir(), Peer("h", 1, "A"), lambda line: None
+    )
+    answers = iter(["the first is not wanted", None, None, None])
+    service._send = lambda files: next(answers)  # type: ignore[method-assign]
+    for _ in range(6):
+        service.work()
+    assert kinds(tmp_path)["done"] == 2
+    wait_for(lambda: service.work() and kinds(tmp_path)["done"] == 3, seconds=5)
+
+
+@needs_dcmtk
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="a small disk is mounted, which takes root")
+def test_a_disk_that_is_really_full_refuses_new_series_and_loses_none(tmp_path: Path, archive: SimpleNamespace) -> None:
+    disk, port = tmp_path / "disk", free_port()
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)], check=False).returncode:
+        pytest.skip("mounting is not allowed here")
+    series = [write_series(tmp_path / "ct" / f"s{i}", box_chest().image[:, :, 20:26]) for i in range(20)]
+    process = start(disk / "inbox", port, archive.to)
+    try:
+        with (disk / "ballast").open("wb") as stream:
+            stream.write(b"\0" * (3 << 19))
+        taken = [send(folder, port, "CT1") for folder in series]  # 1.2 MB, and there are 0.5
+        assert any(taken)
+        assert not all(taken)
+        (disk / "ballast").unlink()
+        for folder, was_taken in zip(series, taken, strict=True):
+            if not was_taken:
+                wait_for(lambda folder=folder: send(folder, port, "CT1"))
+        wait_for(lambda: kinds(disk / "inbox")["done"] == 20)
+        assert kinds(disk / "inbox") == {"incoming": 0, "queue": 0, "sending": 0, "done": 20, "refused": 0}
+        assert {path.read_text(encoding="utf-8") for path in disk.glob("inbox/done/*/report/slices.txt")} == {"6"}
+        assert sorted(map(len, archive.received.values())) == [1] * 20
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        subprocess.run(["umount", "--lazy", str(disk)], check=False)
