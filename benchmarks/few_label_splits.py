@@ -8,9 +8,8 @@ the new folds follow the last one without a gap; the command prints their number
 Example, the collaborative trainer with 10 and with 40 labelled slices:
 
     python benchmarks/few_label_splits.py 501 --cases 10
-    python benchmarks/cross_validate.py 501 --half --folds 5 6 --trainers nnUNetTrainer CollaborativeTrainer
-    python benchmarks/cross_validate.py 501 --half --folds 0 1 --trainers nnUNetTrainer CollaborativeTrainer
-    python benchmarks/cross_validation_table.py 501 --scores scores.csv --folds 5 6
+    nnunet-covid sweep -d 501 -c 2d -f 0 1 5 6 -tr nnUNetTrainer CollaborativeTrainer --lengths 10epochs_50its
+    nnunet-covid table -d 501 -c 2d -f 5 6 -tr nnUNetTrainer CollaborativeTrainer --lengths 10epochs_50its
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from nnunet_covid.demo.pipeline import console_command
+from nnunet_covid.startup import console_command
 
 WAYS = ("nnunet-covid", "nnU-Net", "nnU-Net, sleeping")
 

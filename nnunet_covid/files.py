@@ -149,6 +149,15 @@ def write_json(path: Path, content: Any, *, indent: int | None = 2, durable: boo
     write_text(path, json.dumps(content, indent=indent) + "\n", durable=durable)
 
 
+def read_json(path: Path) -> dict[str, Any] | None:
+    """A JSON object that a program keeps for itself; ``None`` if there is none, or only a part of one."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
 def sha256_of(path: Path) -> str:
     """SHA-256 of a file, or of a folder's visible file names and their SHA-256 (a DICOM series)."""
     digest = hashlib.sha256()

@@ -1,4 +1,4 @@
-"""What is settled before nnU-Net starts: that it finds our trainers, and the device that a command computes on.
+"""What is settled before nnU-Net starts: that it finds our trainers, its commands, and the device to compute on.
 
 nnU-Net looks for trainers in the folders that ``nnUNet_extTrainer`` names. :func:`register` writes a start-up line into
 an environment's site-packages: Python runs every ``.pth`` line that begins with ``import`` when it starts, in child
@@ -86,6 +86,23 @@ def unregister(site_packages: Path | None = None) -> Path | None:
         msg = f"cannot remove {path} ({e.strerror}): remove it with the rights of whoever owns this environment"
         raise UserError(msg) from e
     return path
+
+
+def console_command(name: str, *arguments: object) -> list[str]:
+    """A console command of the running interpreter's environment, whatever stands on ``PATH``.
+
+    Raises:
+        UserError: If no installed package brings the command.
+    """
+    import sys  # not needed by the processes that the line starts in
+    from importlib.metadata import entry_points
+
+    found = list(entry_points(group="console_scripts", name=name))
+    if not found:
+        raise UserError(f"the command {name} is not installed beside {sys.executable}; install nnunetv2 there")
+    module, function = found[0].module, found[0].attr
+    program = f"import sys; from {module} import {function}; sys.argv[0] = {name!r}; sys.exit({function}())"
+    return [sys.executable, "-c", program, *map(str, arguments)]
 
 
 def let_threads_sleep(environment: MutableMapping[str, str] = os.environ) -> None:

@@ -7,8 +7,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from nnunet_covid.demo.pipeline import console_command
-from nnunet_covid.startup import TRAINERS_FOLDER, VARIABLE
+from nnunet_covid.startup import TRAINERS_FOLDER, VARIABLE, console_command
 
 
 @dataclass(frozen=True)

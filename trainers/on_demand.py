@@ -21,6 +21,8 @@ SUFFIX = re.compile(
 )
 RANKS_APART = 10_000
 """Between the seeds of the processes of a multi-GPU training, which must not draw the same batches."""
+EPOCHS_APART = 1_000_003
+"""Between the seeds of the epochs of one process."""
 ITERATIONS_PER_VALIDATION_ITERATION = 5
 """nnU-Net: 250 training and 50 validation iterations per epoch."""
 
@@ -43,8 +45,9 @@ def trainer_of_length(name: str, find_base: Callable[[str], type | None]) -> typ
 
     ``_consistency`` is :class:`nnunet_covid.trainers.consistency.Consistency` in front of the base.
     A number of iterations sets nnU-Net's ``num_iterations_per_epoch`` and a fifth of it for validation. A seed makes
-    runs repeatable where nnU-Net's own augmentation is: on the CPU with ``nnUNet_n_proc_DA=0``. ``_pseudoNAME`` names a
-    result of ``nnunet-covid pseudo-label``: it predicts and validates, but training it is that command's.
+    runs repeatable, continued ones too, where nnU-Net's own augmentation is: on the CPU with ``nnUNet_n_proc_DA=0``.
+    ``_pseudoNAME`` names a result of ``nnunet-covid pseudo-label``: it predicts and validates, but training it is that
+    command's.
 
     Args:
         name: The name as it stands behind ``-tr``.
@@ -80,23 +83,35 @@ def trainer_of_length(name: str, find_base: Callable[[str], type | None]) -> typ
         if "seed" in numbers:
             _seed_everything(numbers["seed"] + RANKS_APART * self.local_rank)
 
-    def get_training_transforms(*args: Any, **kwargs: Any) -> Any:
-        from nnunet_covid.nnunet.training import without_timing
-
-        return without_timing(base.get_training_transforms(*args, **kwargs))  # type: ignore[attr-defined]
-
     return type(
         name,
         (base,),
         {
             **({"run_training": _refuse_to_train} if match["tag"] else {}),
-            **({"get_training_transforms": staticmethod(get_training_transforms)} if "seed" in numbers else {}),
+            **(_repeatable(base, numbers["seed"]) if "seed" in numbers else {}),
             "__init__": __init__,
             "__module__": "nnunet_covid.trainers",
             "__qualname__": name,
             "__doc__": base.__doc__,
         },
     )
+
+
+def _repeatable(base: type, seed: int) -> dict[str, Any]:
+    """What a seed changes of a trainer, beside its beginning."""
+
+    def on_epoch_start(self: Any) -> None:
+        # the numbers of an epoch are its own, so that a training continued from a checkpoint equals an undisturbed one
+        if self.current_epoch:
+            _seed_everything((seed + RANKS_APART * self.local_rank + EPOCHS_APART * self.current_epoch) % 2**32)
+        base.on_epoch_start(self)  # type: ignore[attr-defined]
+
+    def get_training_transforms(*args: Any, **kwargs: Any) -> Any:
+        from nnunet_covid.nnunet.training import without_timing
+
+        return without_timing(base.get_training_transforms(*args, **kwargs))  # type: ignore[attr-defined]
+
+    return {"get_training_transforms": staticmethod(get_training_transforms), "on_epoch_start": on_epoch_start}
 
 
 def _consistent(name: str, base: type) -> type:

@@ -174,10 +174,11 @@ def operator(job: Job, device: str) -> list[dict[str, Any]]:
 
 def train(job: Job, device: str) -> list[dict[str, Any]]:
     """nnU-Net's training and validation of one fold with one seed, and a row of scores per validation case."""
-    from cross_validation_table import Run, score
     from nnunetv2.paths import nnUNet_preprocessed, nnUNet_results
     from nnunetv2.run import run_training as command
     from nnunetv2.training.logging import nnunet_logger
+
+    from nnunet_covid.sweep.scores import Labels, score
 
     os.environ["nnUNet_compile"] = "f"
     import torch
@@ -204,8 +205,8 @@ def train(job: Job, device: str) -> list[dict[str, Any]]:
     seconds = time.perf_counter() - start
     folder = Path(nnUNet_results.get()) / DATASET / f"{name}__nnUNetPlans__{configuration}" / f"fold_{fold}"
     references = Path(nnUNet_preprocessed.get()) / DATASET / "gt_segmentations"
-    rows = score(Run(job.trainer, length, seed, fold), folder / "validation", references)
-    return [{**row, "configuration": configuration, "seconds": f"{seconds:.1f}"} for row in rows]
+    labels = Labels(DATASET, configuration, job.trainer, length, str(seed), str(fold))
+    return [{**row, "seconds": f"{seconds:.1f}"} for row in score(labels, folder / "validation", references)]
 
 
 def _wait(device: str) -> None:

@@ -6,7 +6,7 @@
 #
 # nnUNet_preprocessed must hold data set 501 and no other but those linked to it, planned, with the configurations of CONFIGURATIONS pre-processed and linked:
 #   nnunet-covid convert covid-semiseg SRC && nnUNetv2_plan_and_preprocess -d 501 -c 2d
-#   python benchmarks/cross_validate.py 501 --half --trainers nnUNetTrainer --folds      # adds 2d_half
+#   nnunet-covid sweep benchmarks/sweeps/gpu_2d_half.toml --only-prepare                 # adds 2d_half
 #   nnunet-covid convert nsclc-effusion SRC --slices lesion --window -1250 250 && nnunet-covid link -d 501 -a 521 -c 2d_half
 #
 # CONFIGURATIONS="2d_half 2d"  pre-processed data to carry

@@ -7,7 +7,7 @@
 
 Checks and trainings run side by side, as many as there are cores; what measures time runs alone. Results lie in OUT as
 soon as they are there: ``check.csv``, ``cost.csv``, ``operator.csv``, ``train_CONFIGURATION.csv`` (for
-``cross_validation_table.py --scores``) and ``failed.log``.
+``nnunet-covid table --scores``) and ``failed.log``.
 
     python run.py 10 --out results                      # everything
     python run.py 8 --out results --parts train --configuration 2d_half --length 20epochs_50its \\

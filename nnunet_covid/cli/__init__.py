@@ -41,6 +41,8 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
     "saliency": ("trained_model", "show where a trained model looks: attention maps and Grad-CAM of a folder"),
     "pseudo-label": ("pseudo_label", "train in rounds on labelled and pseudo-labelled images"),
     "pretrain": ("pretrain", "teach a trainer's network on unlabelled images, for nnUNetv2_train -pretrained_weights"),
+    "sweep": ("sweep", "run trainers × folds × seeds × data sets, on this machine or a SLURM cluster, and go on"),
+    "table": ("sweep", "the scores of a sweep's finished runs, with differences to a baseline"),
     "suggest": ("suggest", "choose the unlabelled images that are most worth an expert's labels"),
     "link": ("collaborative", "link other diseases and unlabelled images to a COVID data set for CollaborativeTrainer"),
     "relations": ("collaborative", "draw the relation matrices that CollaborativeTrainer has kept"),

@@ -40,7 +40,8 @@ export nnUNet_extTrainer=$(nnunet-covid where)
 DOCTOR = """Check the whole installation and end with what to do about each problem.
 
 Looks at Python, package versions, the device, nnU-Net's three folders, the registration, every trainer (through
-nnU-Net's own look-up) and the optional parts. Exit status: 0 all is well, 1 there are problems.
+nnU-Net's own look-up), the optional parts, whether cores, memory, shared memory and GPUs are enough for what is
+planned, and SLURM. Exit status: 0 all is well, 1 there are problems.
 """
 
 MARKS = {"ok": "ok     ", "note": "note   ", "problem": "PROBLEM"}
@@ -109,6 +110,9 @@ def examine() -> Iterator[Finding]:
     yield _registration()
     yield _trainers()
     yield _pretrained_weights()
+    from nnunet_covid.cli.machine import examine_machine
+
+    yield from examine_machine()
 
 
 def _python() -> Finding:

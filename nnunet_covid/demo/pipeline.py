@@ -9,14 +9,11 @@ from __future__ import annotations
 import copy
 import json
 import os
-import re
 import shutil
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import entry_points
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, STDOUT, Popen
 
@@ -24,7 +21,8 @@ from nnunet_covid.demo.covid_semiseg import write_covid_semiseg
 from nnunet_covid.errors import UserError
 from nnunet_covid.figures.sheets import write_predictions
 from nnunet_covid.files import replacing_folder, write_json
-from nnunet_covid.startup import offer_trainers
+from nnunet_covid.nnunet.training_log import LINE, mean_dice
+from nnunet_covid.startup import console_command, offer_trainers
 
 DATASET = 501
 DATASET_NAME = "Dataset501_COVIDSemiSeg"
@@ -291,20 +289,6 @@ def add_light_configuration(plans_file: Path) -> None:
     write_json(plans_file, plans, indent=4)
 
 
-def console_command(name: str, *arguments: object) -> list[str]:
-    """A console command of the running interpreter's environment, whatever stands on ``PATH``.
-
-    Raises:
-        UserError: If no installed package brings the command.
-    """
-    found = list(entry_points(group="console_scripts", name=name))
-    if not found:
-        raise UserError(f"the command {name} is not installed beside {sys.executable}; install nnunetv2 there")
-    module, function = found[0].module, found[0].attr
-    program = f"import sys; from {module} import {function}; sys.argv[0] = {name!r}; sys.exit({function}())"
-    return [sys.executable, "-c", program, *map(str, arguments)]
-
-
 def run_logged(
     command: Sequence[str],
     log: Path,
@@ -357,11 +341,6 @@ def run_logged(
 class EpochLines:
     """Turns nnU-Net's training log into one line per epoch."""
 
-    _pattern = re.compile(
-        r"(?:Epoch (?P<epoch>\d+)\s*$)|(?:train_loss (?P<loss>\S+))|(?:Pseudo dice \[.*?(?P<dice>\d+\.\d+))"
-        r"|(?:Epoch time: (?P<seconds>[\d.]+) s)"
-    )
-
     def __init__(self, epochs: int, tell: Callable[[str], None]) -> None:
         self._epochs = epochs
         self._tell = tell
@@ -369,13 +348,14 @@ class EpochLines:
 
     def __call__(self, line: str) -> None:
         """Read one line of the log; tell about the epoch when its last line has come."""
-        match = self._pattern.search(line)
+        match = LINE.search(line)
         if match is None:
             return
         self._seen.update({key: value for key, value in match.groupdict().items() if value is not None})
         if match["seconds"] is None or "epoch" not in self._seen:
             return
-        dice = f"{float(self._seen['dice']):.2f}" if "dice" in self._seen else "–"
+        value = mean_dice(self._seen.get("dice", ""))
+        dice = "–" if value is None else f"{value:.2f}"
         self._tell(
             f"epoch {int(self._seen['epoch']) + 1:>3}/{self._epochs}   "
             f"training loss {self._seen.get('loss', '–')}   validation Dice {dice}   {float(match['seconds']):.0f} s"

@@ -16,8 +16,7 @@ from tiny_data_set import TinyDataSet, make_tiny_data_set
 
 from nnunet_covid.calibration.fit import calibrated_probabilities
 from nnunet_covid.calibration.model_folder import read_calibration
-from nnunet_covid.demo.pipeline import console_command
-from nnunet_covid.startup import TRAINERS_FOLDER
+from nnunet_covid.startup import TRAINERS_FOLDER, console_command
 
 pytestmark = pytest.mark.e2e
 CASES = ("case_4", "case_5")

@@ -5,8 +5,9 @@ import time
 
 import pytest
 
-from nnunet_covid.demo.pipeline import LAST_LINES, EpochLines, StepFailed, console_command, run_logged
+from nnunet_covid.demo.pipeline import LAST_LINES, EpochLines, StepFailed, run_logged
 from nnunet_covid.errors import UserError
+from nnunet_covid.startup import console_command
 
 
 def run_program(program, tmp_path, **arguments):

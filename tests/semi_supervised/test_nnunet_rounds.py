@@ -23,8 +23,8 @@ from skimage import io
 from tiny_data_set import TinyDataSet
 
 from nnunet_covid import cli, trainers
-from nnunet_covid.demo.pipeline import console_command
 from nnunet_covid.semi_supervised.training import PREFIX, LabelledAndPseudo
+from nnunet_covid.startup import console_command
 
 pytestmark = pytest.mark.e2e
 TWO_CLASSES = {"background": 0, "ground_glass": 1, "consolidation": 2}

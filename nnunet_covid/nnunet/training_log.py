@@ -1,0 +1,49 @@
+"""What nnU-Net's training log says of epochs: the one place that knows its lines."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+LINE = re.compile(
+    r"(?:Epoch (?P<epoch>\d+)\s*$)|(?:train_loss (?P<loss>\S+))|(?:Pseudo dice \[(?P<dice>.*)\])"
+    r"|(?:Epoch time: (?P<seconds>[\d.]+) s)"
+)
+NUMBER = re.compile(r"\d+\.\d+(?:e-\d+)?")
+END = 1 << 17
+"""Bytes of a log that are read: about 500 epochs."""
+
+
+def mean_dice(values: str) -> float | None:
+    """Mean over classes of ``np.float32(0.5), np.float32(nan)``; ``None`` where no class has a value."""
+    found = [float(number) for number in NUMBER.findall(values)]
+    return sum(found) / len(found) if found else None
+
+
+def training_progress(folder: Path) -> dict[str, Any]:
+    """Of the newest log of a fold's folder: ``epoch``, ``dice`` (of the last epoch), ``seconds`` (median per epoch).
+
+    What the log does not say is left out.
+    """
+    logs = sorted(folder.glob("training_log_*.txt"), key=lambda path: path.stat().st_mtime)
+    found: dict[str, Any] = {}
+    times: list[float] = []
+    for line in _last_lines(logs[-1]) if logs else []:
+        match = LINE.search(line)
+        if match is None:
+            continue
+        if match["epoch"]:
+            found["epoch"] = int(match["epoch"])
+        if match["dice"] and (dice := mean_dice(match["dice"])) is not None:
+            found["dice"] = dice
+        if match["seconds"]:
+            times.append(float(match["seconds"]))
+    return {**found, "seconds": median(times)} if times else found
+
+
+def _last_lines(path: Path) -> list[str]:
+    with path.open("rb") as stream:
+        stream.seek(max(0, path.stat().st_size - END))
+        return stream.read().decode("utf-8", errors="replace").splitlines()

@@ -1,0 +1,300 @@
+"""Hands the runs of a sweep to submitit: on this machine a few at a time, to SLURM all at once.
+
+Whoever controls a sweep keeps nothing in memory that matters: where each run stands is read anew from disk in every
+round, so that the command can be killed and given again, or given twice.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from nnunet_covid.errors import UserError, reason_of
+from nnunet_covid.files import read_json, writable_folder
+from nnunet_covid.startup import offer_trainers
+from nnunet_covid.sweep.claims import SUBMISSION, Queue, attempts, submitted, this_machine
+from nnunet_covid.sweep.job import STATE, Job, records
+from nnunet_covid.sweep.plan import Slurm, Sweep, start_of
+from nnunet_covid.sweep.runs import Run
+from nnunet_covid.sweep.status import Places, Standing, survey
+
+LOOK = 1.0
+"""Seconds between two rounds of a local sweep; they grow with the time that a round takes."""
+TRIES = 3
+"""How often one command begins a run that is killed each time."""
+UNLIMITED = 60 * 24 * 365
+"""Minutes; submitit ends local jobs after two unless told otherwise."""
+ARRAY = 500
+"""Jobs in one array: SLURM takes 1000 unless a site sets MaxArraySize."""
+REQUEUES = 10_000
+CANCEL = "cancel"
+INSTALL = 'pip install "nnunet_covid[cluster]"'
+
+
+def executor(cluster: str, folder: Path, **settings: Any) -> Any:
+    """One of submitit's.
+
+    Raises:
+        UserError: If submitit or the cluster is not there.
+    """
+    try:
+        import submitit
+    except ImportError as e:
+        raise UserError(f"sweeps need submitit: {INSTALL}") from e
+    try:
+        return submitit.AutoExecutor(folder / "%j", cluster=cluster, **settings)
+    except RuntimeError as e:
+        raise UserError("there is no SLURM on this machine (no srun on PATH); go to its login node") from e
+
+
+@dataclass
+class Controller:
+    """What both kinds of sweep share.
+
+    Attributes:
+        sweep: What is to be run.
+        places: nnU-Net's folders.
+        tell: Receives each line for the person.
+        retry: Numbers of the failed attempts that do not count, by key.
+    """
+
+    sweep: Sweep
+    places: Places
+    tell: Callable[[str], None] = print
+    retry: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def state(self) -> Path:
+        """Folder of all records."""
+        return self.places.results / STATE
+
+    @property
+    def cancelled(self) -> Path:
+        """While it is there the controllers of this sweep end."""
+        return self.state / f"{CANCEL}_{self.sweep.name}"
+
+    def open(self, *, retry_failed: bool) -> list[Standing]:
+        """Where each run stands at the beginning.
+
+        Raises:
+            UserError: If the results cannot be written.
+        """
+        writable_folder(self.state)
+        self.cancelled.unlink(missing_ok=True)
+        standings = survey(self.sweep, self.places, Queue())
+        if retry_failed:
+            self.retry = {one.run.key: one.attempt for one in standings if one.state == "failed"}
+        return standings
+
+    def is_ready(self, one: Standing) -> bool:
+        """Whether a run is to be handed over, as far as it alone is concerned."""
+        return one.state == "waiting" or (one.state == "failed" and self.retry.get(one.run.key) == one.attempt)
+
+    def job(self, run: Run, **environment: str) -> Job:
+        """The callable for submitit."""
+        variables = {name: value for name, value in os.environ.items() if name.startswith("nnUNet_")}
+        offer_trainers(variables)
+        if run.kind == "prepare":
+            variables["nnUNet_n_proc_DA"] = "1"  # nnU-Net 2.8.1 cannot plan with 0
+        awaited = any(run.key in other.needs for other in self.sweep.runs)
+        start = start_of(run, self.sweep, self.places.results)
+        places = (self.places.results, self.places.preprocessed)
+        known = len(attempts(records(self.places.results, run)))
+        return Job(run, *places, {**variables, **environment}, start, awaited, known)
+
+
+@dataclass
+class LocalController(Controller):
+    """Runs on this machine, some side by side.
+
+    Attributes:
+        jobs: How many.
+        gpus: Names for ``CUDA_VISIBLE_DEVICES``, which the jobs share out.
+    """
+
+    jobs: int = 1
+    gpus: Sequence[str] = ()
+    _mine: dict[str, Any] = field(default_factory=dict)
+    _begun: Counter[str] = field(default_factory=Counter)
+
+    def run(self, *, retry_failed: bool = False) -> list[Standing]:
+        """Until nothing is left that can be done; where each run stands then.
+
+        Runs that somebody else is at work on are waited for.
+
+        Raises:
+            UserError: If submitit is not installed, or the results cannot be written.
+        """
+        local = executor("local", self.state / "jobs")
+        local.update_parameters(timeout_min=UNLIMITED, stderr_to_stdout=True)
+        before = {one.run.key: one.state for one in self.open(retry_failed=retry_failed)}
+        while True:
+            began = time.monotonic()
+            for job in self._mine.values():
+                job.done()  # lets submitit take note of processes that have ended
+            # one controller of a machine at a time looks and hands over, so that they count each other's jobs
+            with FileLock(self.state / f"{this_machine()}.lock"):
+                standings = survey(self.sweep, self.places, Queue())
+                handed = [] if self.cancelled.exists() else self._hand_over(standings, local)
+            self._tell_changes(standings, before)
+            active = any(one.state in ("running", "queued") for one in standings)
+            if self.cancelled.exists() or not (handed or active):
+                return standings
+            time.sleep(max(LOOK, 2 * (time.monotonic() - began)))
+
+    def _hand_over(self, standings: list[Standing], local: Any) -> list[Run]:
+        here = [one for one in standings if one.state in ("running", "queued") and self._is_here(one)]
+        done = {one.run.key for one in standings if one.state == "done"}
+        handed: list[Run] = []
+        for one in standings:
+            run = one.run
+            if len(here) + len(handed) >= self.jobs:
+                break
+            if not self.is_ready(one) or not done.issuperset(run.needs) or self._begun[run.key] >= TRIES:
+                continue
+            gpu = self._free_gpu([*(o.run for o in here), *handed])
+            job = local.submit(self.job(run, CUDA_VISIBLE_DEVICES=gpu))  # submitit itself hides all GPUs
+            submitted(records(self.places.results, run), "local", job.job_id, job.paths.stdout, gpu)
+            self._mine[run.key] = job
+            self._begun[run.key] += 1
+            handed.append(run)
+        return handed
+
+    def _is_here(self, one: Standing) -> bool:
+        about = read_json(records(self.places.results, one.run) / SUBMISSION) or {}
+        return about.get("executor") == "local" and about.get("machine") == this_machine()
+
+    def _free_gpu(self, at_work: Iterable[Run]) -> str:
+        """The one that the fewest jobs use."""
+        if not self.gpus:
+            return ""
+        used = Counter((read_json(records(self.places.results, run) / SUBMISSION) or {}).get("gpu") for run in at_work)
+        return min(self.gpus, key=lambda gpu: used[gpu])
+
+    def _tell_changes(self, standings: list[Standing], before: dict[str, Any]) -> None:
+        for one in standings:
+            if one.state != before.get(one.run.key) and one.state in ("running", "done", "failed"):
+                note = f": {one.note}" if one.note else ""
+                self.tell(f"{time.strftime('%H:%M:%S')}  {one.state:8} {one.run.key}{note}")
+            before[one.run.key] = one.state
+
+
+@dataclass
+class SlurmController(Controller):
+    """Hands every run that is to be done to SLURM, in arrays, and ends."""
+
+    def run(self, *, retry_failed: bool = False) -> list[Standing]:
+        """Hand over; where each run stands then.
+
+        Raises:
+            UserError: If submitit or SLURM is not there, or refuses.
+        """
+        slurm = executor("slurm", self.state / "jobs", **self._command())
+        with FileLock(self.state_made() / "slurm.lock"):
+            ready = [one.run for one in self.open(retry_failed=retry_failed) if self.is_ready(one)]
+            standings = {one.run.key: one.state for one in survey(self.sweep, self.places, Queue())}
+            groups: dict[tuple[Any, ...], list[Run]] = {}
+            for run in ready:
+                needed = tuple(key for key in run.needs if standings.get(key) != "done")
+                groups.setdefault((run.kind, run.device, needed), []).append(run)
+            for (_, _, needed), runs in groups.items():
+                for first in range(0, len(runs), ARRAY):
+                    self._submit(slurm, runs[first : first + ARRAY], needed)
+        return survey(self.sweep, self.places, Queue())
+
+    def state_made(self) -> Path:
+        """Folder of all records, which is there then."""
+        return writable_folder(self.state)
+
+    def _command(self) -> dict[str, Any]:
+        settings: dict[str, Any] = {"slurm_max_num_timeout": REQUEUES}
+        return settings | ({"slurm_python": self.sweep.slurm.python} if self.sweep.slurm.python else {})
+
+    def _submit(self, slurm: Any, runs: list[Run], needed: Sequence[str]) -> None:
+        asked = self.sweep.slurm
+        slurm.update_parameters(**parameters(asked, runs[0], self._dependency(needed)))
+        variables = {} if "nnUNet_n_proc_DA" in os.environ else {"nnUNet_n_proc_DA": str(max(1, asked.cpus - 1))}
+        try:
+            with slurm.batch():
+                jobs = [slurm.submit(self.job(run, **variables)) for run in runs]
+        except Exception as e:
+            raise UserError(f"SLURM refuses the jobs: {reason_of(e)}") from e
+        for run, job in zip(runs, jobs, strict=True):
+            submitted(records(self.places.results, run), "slurm", job.job_id, job.paths.stdout)
+        self.tell(f"handed over: job {jobs[0].job_id.partition('_')[0]}, {len(runs)} × {runs[0].kind}")
+
+    def _dependency(self, needed: Sequence[str]) -> str:
+        """``afterok`` of the jobs of other runs; one without a job has just been refused or handed over elsewhere."""
+        runs = self.sweep.by_key()
+        jobs = [read_json(records(self.places.results, runs[key]) / SUBMISSION) for key in needed]
+        numbers = [job["job"] for job in jobs if job is not None and job["executor"] == "slurm"]
+        return f"afterok:{':'.join(numbers)}" if numbers else ""
+
+
+def visible_gpus() -> list[str]:
+    """What this process may use: ``CUDA_VISIBLE_DEVICES``, or the numbers of the GPUs that the driver lists."""
+    said = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if said is not None:
+        return [gpu.strip() for gpu in said.split(",") if gpu.strip()]
+    try:
+        done = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    count = sum(line.startswith("GPU ") for line in done.stdout.splitlines()) if done.returncode == 0 else 0
+    return [str(number) for number in range(count)]
+
+
+def parameters(asked: Slurm, run: Run, dependency: str) -> dict[str, Any]:
+    """What submitit's executor is told for jobs such as this."""
+    gpus = (1 if run.device == "cuda" else 0) if asked.gpus is None else asked.gpus
+    gpus = 0 if run.kind == "prepare" else gpus
+    extra = {**asked.extra, **({"kill-on-invalid-dep": "yes"} if dependency else {})}
+    given = {
+        "name": f"nnunet_{run.kind}",
+        "timeout_min": asked.minutes,
+        "mem_gb": asked.memory_gb,
+        "cpus_per_task": asked.cpus,
+        "stderr_to_stdout": True,
+        "slurm_array_parallelism": asked.parallel,
+        "slurm_signal_delay_s": asked.warning,
+        "slurm_wckey": None,
+        "slurm_partition": asked.partition or None,
+        "slurm_account": asked.account or None,
+        "slurm_qos": asked.qos or None,
+        "slurm_setup": list(asked.setup) or None,
+        "slurm_dependency": dependency or None,
+        "slurm_additional_parameters": extra or None,
+    }
+    return {**given, **({"gpus_per_node": gpus} if gpus else {})}
+
+
+def cancel(controller: Controller) -> list[Run]:
+    """End the controllers and the jobs of a sweep; the runs that were at work or queued."""
+    writable_folder(controller.state)
+    controller.cancelled.touch()
+    ended, jobs = [], []
+    for one in survey(controller.sweep, controller.places, Queue()):
+        if one.state not in ("running", "queued"):
+            continue
+        ended.append(one.run)
+        claim = read_json(one.last) if one.state == "running" and one.last is not None else None
+        job = read_json(records(controller.places.results, one.run) / SUBMISSION) or {}
+        number = (claim or {}).get("job") or (job["job"] if job.get("executor") == "slurm" else "")
+        if number:
+            jobs.append(number)
+        elif claim is not None and claim["machine"] == this_machine():
+            with suppress(ProcessLookupError):
+                os.kill(claim["pid"], signal.SIGINT)
+    for first in range(0, len(jobs), ARRAY):
+        subprocess.run(["scancel", *jobs[first : first + ARRAY]], check=False, timeout=60)
+    return ended

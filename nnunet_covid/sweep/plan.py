@@ -1,0 +1,252 @@
+"""What a sweep is to run, from a file of some lines of TOML or from the flags of a command, which say the same.
+
+A grid is data sets × configurations × trainers × lengths × seeds × folds. At the top stands one grid of trainings;
+tables ``[[train]]``, ``[[pretrain]]`` and ``[[pseudo_label]]`` are further grids, and take from the top what they do
+not say.
+"""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from nnunet_covid.errors import UserError, reason_of
+from nnunet_covid.sweep.preparation import Preparation
+from nnunet_covid.sweep.runs import Kind, Run
+
+GRID = ("datasets", "configurations", "trainers", "lengths", "folds", "seeds", "plans", "device", "probabilities")
+OWN: dict[str, tuple[str, ...]] = {
+    "train": ("pretrained", "options"),
+    "pretrain": ("name", "images", "options"),
+    "pseudo_label": ("name", "images", "strategy", "options"),
+}
+"""Tables of further grids, and what they know beside the grid."""
+TOP = ("baseline", "planner", "new_configurations", "slurm")
+FOLDS = (0, 1, 2, 3, 4)
+
+
+@dataclass(frozen=True)
+class Slurm:
+    """What a job asks SLURM for.
+
+    Attributes:
+        minutes: Time limit; before it the job stops and is queued again, and goes on from nnU-Net's checkpoint.
+        warning: Seconds before the limit at which it stops.
+        memory_gb, cpus, gpus: Of one training; ``gpus`` is 1, or 0 where the device is the CPU.
+        parallel: How many jobs of a sweep at once.
+        partition, account, qos: Of the site.
+        python: What starts Python on the nodes, such as ``apptainer exec --nv image.sif python3``.
+        setup: Shell lines before it, such as ``module load cuda``.
+        extra: Further options of ``sbatch``, by name.
+    """
+
+    minutes: int = 24 * 60
+    warning: int = 120
+    memory_gb: float = 24.0
+    cpus: int = 8
+    gpus: int | None = None
+    parallel: int = 64
+    partition: str = ""
+    account: str = ""
+    qos: str = ""
+    python: str = ""
+    setup: tuple[str, ...] = ()
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """All runs, those that others need first, and what the table compares with."""
+
+    name: str
+    runs: tuple[Run, ...]
+    baseline: str = "nnUNetTrainer"
+    slurm: Slurm = Slurm()
+
+    def by_key(self) -> dict[str, Run]:
+        """Each run under its key."""
+        return {run.key: run for run in self.runs}
+
+
+def read_sweep(path: Path) -> dict[str, Any]:
+    """The content of a sweep file.
+
+    Raises:
+        UserError: If it cannot be read or is no TOML.
+    """
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as e:
+        raise UserError(f"{path} cannot be read ({reason_of(e)}); name a sweep file") from e
+    except tomllib.TOMLDecodeError as e:
+        raise UserError(f"{path} is no TOML ({reason_of(e)}); see docs/how-to/cluster.md for an example") from e
+
+
+def make_sweep(name: str, content: Mapping[str, Any]) -> Sweep:
+    """The sweep that a file or the flags describe.
+
+    Args:
+        name: Of the sweep, in error messages too.
+        content: As in the file.
+
+    Raises:
+        UserError: For an unknown or missing key or value.
+    """
+    _check_keys(name, content, (*GRID, *OWN, *TOP))
+    shared = {key: content[key] for key in GRID if key in content}
+    grids: list[tuple[str, Mapping[str, Any]]] = []
+    for table in ("pretrain", "train", "pseudo_label"):
+        for entry in _tables(name, table, content.get(table, [])):
+            _check_keys(f"{name} [[{table}]]", entry, (*GRID, *OWN[table]))
+            grids.append((table, {**shared, **entry}))
+    if "trainers" in content:
+        grids.append(("train", shared))
+    if not grids:
+        raise UserError(f'{name}: names no trainers; for example trainers = ["nnUNetTrainer"]')
+    runs = list(itertools.chain.from_iterable(_grid(name, table, grid) for table, grid in grids))
+    runs = _with_needs(name, list(dict.fromkeys(runs)), content)
+    slurm = _slurm(name, content.get("slurm", {}))
+    return Sweep(name, tuple(runs), str(content.get("baseline", Sweep.baseline)), slurm)
+
+
+def _grid(name: str, table: str, grid: Mapping[str, Any]) -> Iterator[Run]:
+    """The runs of one grid, in the order of seeds, folds, trainers."""
+    from nnunet_covid.nnunet.dataset import dataset_name
+
+    for key in ("datasets", "configurations", "trainers", *(set(OWN[table]) & {"name", "images", "strategy"})):
+        if not _list(grid.get(key)):
+            raise UserError(f"{name}: {key} is missing{'' if table == 'train' else f' in [[{table}]]'}")
+    kind: Kind = "pseudo-label" if table == "pseudo_label" else "pretrain" if table == "pretrain" else "train"
+    options = tuple(map(str, _list(grid.get("options"))))
+    if kind == "pseudo-label":
+        options = ("--strategy", str(grid["strategy"]), *options)
+    run = Run(
+        kind,
+        "",
+        plans=str(grid.get("plans", Run.plans)),
+        device=str(grid.get("device", Run.device)),
+        probabilities=bool(grid.get("probabilities", Run.probabilities)) and kind == "train",
+        images=str(Path(str(grid["images"])).absolute()) if grid.get("images") else "",
+        name=str(grid.get("name", "")),
+        start=str(grid.get("pretrained", "")),
+        options=options,
+    )
+    pretraining = kind == "pretrain"
+    seeds = [] if pretraining else [f"seed{seed}" for seed in _numbers(name, "seeds", grid.get("seeds"))]
+    lengths = [""] if pretraining else list(map(str, _list(grid.get("lengths")))) or [""]
+    folds = [""] if pretraining else [_fold(name, fold) for fold in _list(grid.get("folds", FOLDS))]
+    names = [dataset_name(str(dataset)) for dataset in _list(grid["datasets"])]
+    for dataset, configuration, length, seed, fold, trainer in itertools.product(
+        names, _list(grid["configurations"]), lengths, seeds or [""], folds, _list(grid["trainers"])
+    ):
+        full = "_".join(part for part in (str(trainer), length, seed) if part)
+        yield replace(run, dataset=dataset, configuration=str(configuration), trainer=full, fold=fold)
+
+
+def _with_needs(name: str, runs: list[Run], content: Mapping[str, Any]) -> list[Run]:
+    """Preparations in front, and each run told what it waits for."""
+    described = content.get("new_configurations", {})
+    wanted: dict[tuple[str, str], list[str]] = {}
+    for run in runs:
+        configurations = wanted.setdefault((run.dataset, run.plans), [])
+        if run.configuration not in configurations:
+            configurations.append(run.configuration)
+    planner = str(content.get("planner", Preparation.planner))
+    prepared = []
+    for (dataset, plans), configurations in wanted.items():
+        here = {c: described[c] for c in configurations if c in described}
+        preparation = Preparation(dataset, plans, configurations, here, planner)
+        prepared.append(Run("prepare", dataset, plans=plans, options=(preparation.as_json(),)))
+    keys = {(run.dataset, run.plans): run.key for run in prepared}
+    linked = []
+    for run in runs:
+        needs = [keys[run.dataset, run.plans]]
+        if run.start and not run.start.endswith(".pth"):
+            needs.append(_pretraining_of(name, run, runs).key)
+        linked.append(replace(run, needs=tuple(needs)))
+    return [*prepared, *linked]
+
+
+def _pretraining_of(name: str, run: Run, runs: Iterable[Run]) -> Run:
+    """The pre-training that a training starts from: of its data set, configuration and trainer."""
+    candidates = [other for other in runs if other.kind == "pretrain" and other.name == run.start]
+    for other in candidates:
+        same = (other.dataset, other.configuration, other.plans) == (run.dataset, run.configuration, run.plans)
+        if same and (run.trainer == other.trainer or run.trainer.startswith(f"{other.trainer}_")):
+            return other
+    if not candidates:
+        raise UserError(f'{name}: pretrained = "{run.start}" is no name of a [[pretrain]] table, and no .pth file')
+    raise UserError(
+        f"{name}: [[pretrain]] {run.start} does not pre-train {run.trainer} on {run.dataset} {run.configuration}; "
+        "a checkpoint fits the trainer and configuration that it was made with"
+    )
+
+
+def start_of(run: Run, sweep: Sweep, results: Path) -> Path | None:
+    """The checkpoint that a training starts from, if any."""
+    if not run.start:
+        return None
+    if run.start.endswith(".pth"):
+        return Path(run.start).absolute()
+    return _pretraining_of(sweep.name, run, sweep.runs).checkpoint(results)
+
+
+def _slurm(name: str, content: Any) -> Slurm:
+    _check_keys(f"{name} [slurm]", content, [entry.name for entry in fields(Slurm)])
+    for key, value in content.items():
+        default = 0 if key == "gpus" else getattr(Slurm(), key)
+        wanted = (int, float) if isinstance(default, float) else list if key == "setup" else type(default)
+        if isinstance(value, bool) or not isinstance(value, wanted):  # type: ignore[arg-type]
+            raise UserError(
+                f"{name} [slurm]: {key} = {value!r}: expected something like {_EXAMPLES.get(key, default)!r}"
+            )
+    return Slurm(**{**content, "setup": tuple(map(str, content.get("setup", ())))})
+
+
+_EXAMPLES = {"gpus": 1, "partition": "gpu", "account": "lab", "setup": ["module load cuda"]}
+
+
+def _check_keys(name: str, content: Any, known: Iterable[str]) -> None:
+    if not isinstance(content, Mapping):
+        raise UserError(f"{name}: expected a table of keys and values")
+    for key in content:
+        if key not in known:
+            close = difflib.get_close_matches(key, list(known), 1)
+            hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
+            raise UserError(f"{name}: unknown key '{key}'; {hint}")
+
+
+def _tables(name: str, table: str, content: Any) -> list[Mapping[str, Any]]:
+    if not isinstance(content, list):
+        raise UserError(f"{name}: write [[{table}]] with two brackets; there can be several")
+    return content
+
+
+def _list(value: Any) -> list[Any]:
+    """One thing or several."""
+    if value is None or value == "":
+        return []
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def _numbers(name: str, key: str, value: Any) -> list[int]:
+    found = _list(value)
+    for number in found:
+        if not isinstance(number, int) or isinstance(number, bool) or number < 0:
+            raise UserError(f"{name}: {key} {number!r}: expected whole numbers from 0 on")
+    return found
+
+
+def _fold(name: str, value: Any) -> str:
+    if value == "all":
+        return "all"
+    return str(_numbers(name, "folds", value)[0])

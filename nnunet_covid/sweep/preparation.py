@@ -1,0 +1,147 @@
+"""Planning and pre-processing of a data set, once, before the runs that need it; ``python -m`` this module does it.
+
+A configuration that the plans lack can be described in the sweep file; it inherits from one that nnU-Net plans.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import sys
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nnunet_covid.errors import UserError
+from nnunet_covid.files import environment_folder, files_in, read_json, write_json
+
+STAGES = ("features_per_stage", "kernel_sizes", "strides", "n_conv_per_stage", "n_blocks_per_stage")
+DECODER = "n_conv_per_stage_decoder"
+SMALLER = "smaller"
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What must be planned and pre-processed of one data set.
+
+    Attributes:
+        dataset: Full name.
+        plans: Name of the plans.
+        configurations: That runs need.
+        described: Those of them that the sweep file describes: what it says, by name.
+        planner: nnU-Net's planner, where there are no plans yet.
+        processes: That pre-process.
+    """
+
+    dataset: str
+    plans: str
+    configurations: list[str]
+    described: dict[str, dict[str, Any]] = field(default_factory=dict)
+    planner: str = "ExperimentPlanner"
+    processes: int = 1
+
+    def finished(self, preprocessed: Path) -> bool:
+        """Whether all of it is there."""
+        return not self.missing(preprocessed)
+
+    def missing(self, preprocessed: Path) -> list[str]:
+        """Configurations that are not in the plans, or whose cases are not all pre-processed."""
+        folder = preprocessed / self.dataset
+        plans = self.read_plans(preprocessed)
+        cases = len(files_in(folder / "gt_segmentations"))
+        lacking = []
+        for name in self.configurations:
+            entry = plans.get(name)
+            identifier = _inherited(plans, name, "data_identifier") if entry else None
+            there = len(list((folder / identifier).glob("*.pkl"))) if identifier else 0
+            if entry is None or not cases or there < cases:
+                lacking.append(name)
+        return lacking
+
+    def read_plans(self, preprocessed: Path) -> dict[str, Any]:
+        """The configurations of the plans; none where there are no plans."""
+        return (read_json(self.file(preprocessed)) or {}).get("configurations", {})
+
+    def file(self, preprocessed: Path) -> Path:
+        """The plans."""
+        return preprocessed / self.dataset / f"{self.plans}.json"
+
+    def run(self, preprocessed: Path) -> None:
+        """Do what is missing; nnU-Net's own planning and pre-processing.
+
+        Raises:
+            UserError: If the plans have no configuration of a name that the sweep file does not describe either.
+        """
+        from nnunetv2.experiment_planning import plan_and_preprocess_api as nnunet
+        from nnunetv2.utilities.dataset_name_id_conversion import convert_dataset_name_to_id
+
+        number = convert_dataset_name_to_id(self.dataset)
+        if not self.read_plans(preprocessed):
+            nnunet.extract_fingerprints([number], num_processes=self.processes)
+            name = None if self.plans == "nnUNetPlans" else self.plans
+            nnunet.plan_experiments([number], self.planner, overwrite_plans_name=name)
+        self._describe(preprocessed)
+        for name in self.missing(preprocessed):
+            nnunet.preprocess_dataset(number, self.plans, configurations=(name,), num_processes=(self.processes,))
+
+    def _describe(self, preprocessed: Path) -> None:
+        """Add the described configurations to the plans."""
+        file = self.file(preprocessed)
+        plans = read_json(file) or {}
+        known = plans["configurations"]
+        for name in self.configurations:
+            if name in known:
+                continue
+            if name not in self.described:
+                raise UserError(
+                    f"{file} has no configuration '{name}', but {', '.join(known)}; describe it in the sweep file, "
+                    f"[new_configurations.{name}]"
+                )
+            known[name] = self._entry(name, known)
+        write_json(file, plans, indent=4)
+
+    def _entry(self, name: str, known: dict[str, Any]) -> dict[str, Any]:
+        described = dict(self.described[name])
+        parent = described.setdefault("inherits_from", "2d")
+        if parent not in known:
+            raise UserError(f"configuration '{name}' inherits from '{parent}'; the plans have {', '.join(known)}")
+        if described.pop(SMALLER, False):
+            described["architecture"] = smaller(_inherited(known, parent, "architecture"))
+        return {"data_identifier": f"{self.plans}_{name}", **described}
+
+    def as_json(self) -> str:
+        """For the command line of this module."""
+        return json.dumps(asdict(self))
+
+
+def smaller(architecture: dict[str, Any]) -> dict[str, Any]:
+    """The architecture without its deepest stage and with half the features."""
+    small = copy.deepcopy(architecture)
+    arguments = small["arch_kwargs"]
+    for name in (*STAGES, DECODER):
+        if name in arguments:
+            arguments[name] = arguments[name][:-1]
+    arguments["n_stages"] -= 1
+    arguments["features_per_stage"] = [n // 2 for n in arguments["features_per_stage"]]
+    return small
+
+
+def _inherited(configurations: dict[str, Any], name: str, key: str) -> Any:
+    """An entry of a configuration, or of the one that it inherits from."""
+    entry = configurations[name]
+    return entry[key] if key in entry else _inherited(configurations, entry["inherits_from"], key)
+
+
+def main() -> None:
+    """Do the preparation that is given as JSON."""
+    folder = environment_folder("nnUNet_preprocessed")
+    assert folder is not None
+    try:
+        Preparation(**json.loads(sys.argv[1])).run(folder)
+    except UserError as e:
+        print(f"error: {e}", file=sys.stderr)
+        raise SystemExit(2) from e
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""Scores of finished runs, a row per validation case and class; kept in a CSV file so that none is scored twice.
+
+Rows whose models lie on another machine are kept and shown too.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from nnunet_covid.errors import UserError
+from nnunet_covid.evaluation import evaluate_folders
+from nnunet_covid.files import replacing
+from nnunet_covid.sweep.plan import Sweep
+from nnunet_covid.sweep.runs import Run
+from nnunet_covid.sweep.status import Places
+
+METRICS = ("dice", "map_mae", "s_measure", "mean_e_measure", "sensitivity", "precision", "area_ratio")
+RUN_COLUMNS = ("dataset", "configuration", "trainer", "length", "seed", "fold")
+COLUMNS = (*RUN_COLUMNS, "case", "class", *METRICS)
+SUFFIX = re.compile(
+    r"^(?P<trainer>.+?)(?:_(?P<length>\d+epochs(?:_\d+its)?|\d+its))?(?:_seed(?P<seed>\d+))?(?P<pseudo>_pseudo\w+)?$"
+)
+Row = dict[str, str]
+
+
+class Labels(NamedTuple):
+    """What tells a run from the others of a table, as text; the trainer without length and seed."""
+
+    dataset: str
+    configuration: str
+    trainer: str
+    length: str
+    seed: str
+    fold: str
+
+
+def labels_of(run: Run) -> Labels:
+    """Those of a run."""
+    match = SUFFIX.match(run.label)
+    assert match is not None
+    start = f" from {Path(run.start).stem}" if run.start else ""
+    trainer = match["trainer"] + (match["pseudo"] or "") + start
+    return Labels(run.dataset, run.configuration, trainer, match["length"] or "", match["seed"] or "", run.fold)
+
+
+def scored_rows(sweep: Sweep, places: Places, file: Path | None) -> list[Row]:
+    """Rows of every run of the sweep that is finished, or that the file holds.
+
+    Args:
+        sweep: Whose runs.
+        places: Where models and references lie.
+        file: Read, and extended by what is new.
+
+    Raises:
+        UserError: If the file is no table of scores.
+    """
+    trained = {labels_of(run): run for run in sweep.runs if run.kind in ("train", "pseudo-label")}
+    if not trained:
+        return []
+    first = next(iter(trained))
+    rows = read_scores(file, dataset=first.dataset, configuration=first.configuration) if file else []
+    known = {_labels(row) for row in rows}
+    for labels, run in trained.items():
+        if labels not in known and run.finished(places.results, places.preprocessed):
+            predictions = places.results / run.key / "validation"
+            rows += score(labels, predictions, places.preprocessed / run.dataset / "gt_segmentations")
+            if file is not None:
+                write_scores(file, rows)
+    return [row for row in rows if _labels(row) in trained]
+
+
+def score(labels: Labels, predictions: Path, references: Path) -> list[Row]:
+    """A row for every validation case and class of a run."""
+    with tempfile.TemporaryDirectory() as folder:
+        for file in references.iterdir():
+            if (predictions / file.name).exists():
+                (Path(folder) / file.name).symlink_to(file)
+        evaluation = evaluate_folders(
+            predictions, folder, dataset_json=predictions.parents[1] / "dataset.json", distances=False
+        )
+    rows = []
+    for case in evaluation.scores:
+        found = dict(case.values)
+        if found["reference_volume"] > 0:
+            found["area_ratio"] = found["predicted_volume"] / found["reference_volume"]
+        values = {name: f"{found[name]:.6f}" if name in found else "" for name in METRICS}
+        rows.append({**labels._asdict(), "case": case.case, "class": case.class_name, **values})
+    return rows
+
+
+def read_scores(file: Path, *, dataset: str, configuration: str) -> list[Row]:
+    """The rows of the CSV file; none if there is no file yet.
+
+    Args:
+        file: Which.
+        dataset, configuration: Of all rows, where the file has no such columns.
+
+    Raises:
+        UserError: If it has other columns.
+    """
+    if not file.is_file():
+        return []
+    with file.open(newline="", encoding="utf-8") as stream:
+        reader = csv.DictReader(stream)
+        missing = set(COLUMNS[2:9]) - set(reader.fieldnames or ())
+        if missing:
+            raise UserError(f"{file} is no table of scores: it has no column {', '.join(sorted(missing))}")
+        return [{"dataset": dataset, "configuration": configuration, **row} for row in reader]
+
+
+def write_scores(file: Path, rows: Sequence[Mapping[str, str]]) -> None:
+    """Replace the CSV file by these rows, sorted."""
+    with replacing(file) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n", extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(sorted(rows, key=lambda row: [row[column] for column in COLUMNS[:8]]))
+
+
+def _labels(row: Row) -> Labels:
+    return Labels(*(row[column] for column in RUN_COLUMNS))

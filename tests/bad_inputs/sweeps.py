@@ -1,0 +1,167 @@
+"""What ``nnunet-covid sweep`` and ``nnunet-covid table`` are refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bad_inputs.ingredients import Make, several, spoilt
+from bad_inputs.registry import BadInput, Kind
+from bad_inputs.trainers import slices
+
+GOOD = 'datasets = 940\nconfigurations = "2d"\nplans = "testPlans"\ndevice = "cpu"\nfolds = 0\n'
+TRAINERS = 'trainers = ["nnUNetTrainer"]\n'
+SWEEP = "nnunet-covid sweep s.toml"
+
+
+def says(text: str) -> Make:
+    """A sweep file."""
+
+    def make(folder: Path) -> None:
+        (folder / "s.toml").write_text(text)
+
+    return make
+
+
+def no_scores(folder: Path) -> None:
+    (folder / "scores.csv").write_text("case,dice\na,1\n")
+
+
+BAD_INPUTS = [
+    BadInput(
+        "no_sweep_file",
+        Kind.PLACES,
+        "a sweep file that is not there",
+        "nnunet-covid sweep other.toml",
+        spoilt(slices, says(GOOD)),
+        ("other.toml cannot be read", "name a sweep file"),
+    ),
+    BadInput(
+        "sweep_file_is_no_toml",
+        Kind.DAMAGED,
+        "a list that is not closed in a sweep file",
+        SWEEP,
+        spoilt(slices, says(GOOD + 'trainers = ["nnUNetTrainer"\n')),
+        ("s.toml is no TOML", "cluster.md for an example"),
+    ),
+    BadInput(
+        "misspelt_key_of_a_sweep",
+        Kind.UNUSED,
+        "`trainer` for `trainers` in a sweep file",
+        SWEEP,
+        spoilt(slices, says(GOOD + 'trainer = ["nnUNetTrainer"]\n')),
+        ("s.toml: unknown key 'trainer'; did you mean trainers?",),
+    ),
+    BadInput(
+        "sweep_without_trainers",
+        Kind.OPTIONS,
+        "a sweep file that names no trainers",
+        SWEEP,
+        spoilt(slices, says(GOOD)),
+        ('s.toml: names no trainers; for example trainers = ["nnUNetTrainer"]',),
+    ),
+    BadInput(
+        "sweep_of_an_unknown_data_set",
+        Kind.PLACES,
+        "a sweep over a data set that is not there",
+        SWEEP,
+        spoilt(slices, says(GOOD.replace("940", "941") + TRAINERS)),
+        ("data set '941': there is none in", "there are Dataset940_Tiny"),
+    ),
+    BadInput(
+        "sweep_of_a_misspelt_trainer",
+        Kind.OPTIONS,
+        "a trainer that nnU-Net does not find, in a sweep file",
+        SWEEP,
+        spoilt(slices, says(GOOD + 'trainers = ["nnUNetTrainer", "InfNetTrianer"]\nlengths = "1epochs"\n')),
+        ("trainer InfNetTrianer_1epochs: nnU-Net finds no such trainer",),
+    ),
+    BadInput(
+        "sweep_of_fold_minus_one",
+        Kind.OPTIONS,
+        "a fold below 0 in a sweep file",
+        SWEEP,
+        spoilt(slices, says(GOOD.replace("folds = 0", "folds = -1") + TRAINERS)),
+        ("s.toml: folds -1: expected whole numbers from 0 on",),
+    ),
+    BadInput(
+        "sweep_with_one_bracket",
+        Kind.OPTIONS,
+        "[pretrain] with one bracket in a sweep file",
+        SWEEP,
+        spoilt(slices, says(GOOD + TRAINERS + '[pretrain]\nname = "own"\n')),
+        ("s.toml: write [[pretrain]] with two brackets",),
+    ),
+    BadInput(
+        "sweep_from_an_unknown_pre_training",
+        Kind.OPTIONS,
+        "a training that starts from a pre-training that the sweep file does not describe",
+        SWEEP,
+        spoilt(slices, says(GOOD + TRAINERS + '[[train]]\npretrained = "own"\n')),
+        ('s.toml: pretrained = "own" is no name of a [[pretrain]] table, and no .pth file',),
+    ),
+    BadInput(
+        "rounds_of_a_sweep_without_images",
+        Kind.PLACES,
+        "pseudo-label rounds in a sweep file, whose folder of images is not there",
+        SWEEP,
+        spoilt(slices, says(GOOD + TRAINERS + '[[pseudo_label]]\nname = "R"\nstrategy = "random"\nimages = "un"\n')),
+        ("s.toml: images", "un: there is no such folder"),
+    ),
+    BadInput(
+        "time_limit_as_text",
+        Kind.OPTIONS,
+        "a time limit as hours and minutes in a sweep file",
+        SWEEP,
+        spoilt(slices, says(GOOD + TRAINERS + '[slurm]\nminutes = "24:00"\n')),
+        ("s.toml [slurm]: minutes = '24:00': expected something like 1440",),
+    ),
+    BadInput(
+        "sweep_file_and_flags",
+        Kind.OPTIONS,
+        "a sweep file, and flags beside it",
+        f"{SWEEP} -tr InfNetTrainer",
+        spoilt(slices, says(GOOD + TRAINERS)),
+        ("the file says it already: leave out the flags for trainers, or the file",),
+    ),
+    BadInput(
+        "nothing_to_sweep",
+        Kind.OPTIONS,
+        "neither a sweep file nor flags",
+        "nnunet-covid sweep",
+        slices,
+        ("nothing to run: name a sweep file, or -d, -c and -tr",),
+    ),
+    BadInput(
+        "no_run_at_a_time",
+        Kind.OPTIONS,
+        "no run at a time",
+        f"{SWEEP} --jobs 0",
+        spoilt(slices, says(GOOD + TRAINERS)),
+        ("at least one run at a time (--jobs)",),
+    ),
+    BadInput(
+        "sweep_where_there_is_no_slurm",
+        Kind.PLACES,
+        "a sweep for SLURM on a machine that has none",
+        f"{SWEEP} --executor slurm",
+        spoilt(slices, says(GOOD + TRAINERS)),
+        ("there is no SLURM on this machine", "go to its login node"),
+        environment=(("PATH", "/nowhere"),),
+    ),
+    BadInput(
+        "table_of_nothing",
+        Kind.PLACES,
+        "the table of a sweep of which nothing is finished",
+        "nnunet-covid table s.toml",
+        spoilt(slices, says(GOOD + TRAINERS)),
+        ("no run of this sweep is finished yet; see its --status",),
+    ),
+    BadInput(
+        "scores_of_something_else",
+        Kind.DAMAGED,
+        "a CSV file with other columns as the scores of a sweep",
+        "nnunet-covid table s.toml --scores scores.csv",
+        spoilt(slices, several(says(GOOD + TRAINERS), no_scores)),
+        ("scores.csv is no table of scores: it has no column",),
+    ),
+]

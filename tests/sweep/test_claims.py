@@ -1,0 +1,133 @@
+"""No two processes at one run: claims of this machine, of others, of jobs."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from nnunet_covid.sweep.claims import SILENCE, Queue, alive, attempts, claim, submitted, this_machine, waiting_job
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks /proc")
+CODE = """
+import sys, time
+from pathlib import Path
+from nnunet_covid.sweep.claims import Queue, claim
+held = claim(Path(sys.argv[1]), "", Queue())
+print("held" if held else "no", flush=True)
+time.sleep(600)
+"""
+
+
+class Jobs(Queue):
+    """A scheduler that knows of these jobs."""
+
+    def __init__(self, *jobs: str) -> None:
+        self.__dict__["jobs"] = frozenset(jobs)
+
+
+def _race(folder: Path, start: float, results: multiprocessing.SimpleQueue[int]) -> None:
+    while time.time() < start:
+        pass
+    held = claim(folder, "", Queue())
+    results.put(held is not None)
+    time.sleep(1)
+
+
+def test_of_many_at_once_one_gets_it(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    for number in range(5):
+        results = context.SimpleQueue()
+        start = time.time() + 0.3
+        folder = tmp_path / str(number)
+        processes = [context.Process(target=_race, args=(folder, start, results)) for _ in range(6)]
+        for process in processes:
+            process.start()
+        assert sum(results.get() for _ in processes) == 1
+        for process in processes:
+            process.kill()
+            process.join()
+        assert len(attempts(folder)) == 1
+
+
+def test_a_claim_ends_with_its_process_and_with_its_children(tmp_path: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-c", CODE, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    (attempt,) = attempts(tmp_path)
+    assert alive(attempt, Queue())
+    assert claim(tmp_path, "", Queue()) is None
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not alive(attempt, Queue())
+    held = claim(tmp_path, "", Queue())
+    assert held is not None
+    child = subprocess.Popen(["sleep", "600"], pass_fds=(held.lock,))
+    os.close(held.lock)
+    assert alive(held.path, Queue()), "what the process has started is at work still"
+    child.kill()
+    child.wait()
+    assert not alive(held.path, Queue())
+
+
+def test_a_claim_that_was_closed_is_over(tmp_path: Path) -> None:
+    held = claim(tmp_path, "", Queue())
+    assert held is not None
+    held.close(status="done", line="")
+    held.close(status="failed", line="")
+    assert not alive(held.path, Queue())
+    assert json.loads(held.path.with_suffix(".end.json").read_text())["status"] == "done"
+
+
+def _elsewhere(folder: Path, **about: object) -> Path:
+    path = folder / "attempt_0001.json"
+    path.write_text(json.dumps({"machine": "another", "host": "node7", "pid": 1, "job": "", **about}))
+    return path
+
+
+def test_of_another_machine_the_scheduler_is_asked(tmp_path: Path) -> None:
+    path = _elsewhere(tmp_path, job="12_3")
+    assert alive(path, Jobs("12_3"))
+    assert not alive(path, Jobs("12_3"), own_job="12_3"), "the same job, begun again on another node"
+    assert not alive(path, Jobs()), "its node is dead"
+    assert claim(tmp_path, "", Jobs("12_3")) is None
+    assert claim(tmp_path, "", Jobs()) is not None
+
+
+def test_without_a_scheduler_signs_of_life_count(tmp_path: Path) -> None:
+    path = _elsewhere(tmp_path)
+    assert alive(path, Queue())
+    long_ago = time.time() - SILENCE - 5
+    os.utime(path, (long_ago, long_ago))
+    assert not alive(path, Queue())
+
+
+def test_a_machine_that_was_started_anew_holds_nothing(tmp_path: Path) -> None:
+    import socket
+
+    assert not alive(_elsewhere(tmp_path, host=socket.gethostname()), Queue())
+
+
+def test_a_job_that_was_handed_over_is_known_until_it_begins(tmp_path: Path) -> None:
+    sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", "submitit"])
+    submitted(tmp_path, "local", str(sleeper.pid), tmp_path / "log")
+    time.sleep(0.2)
+    assert waiting_job(tmp_path, Queue()) is not None
+    held = claim(tmp_path, "", Queue())
+    assert held is not None
+    assert waiting_job(tmp_path, Queue()) is None, "begun"
+    submitted(tmp_path, "local", str(sleeper.pid), tmp_path / "log")
+    sleeper.kill()
+    sleeper.wait()
+    assert waiting_job(tmp_path, Queue()) is None, "ended before it began"
+    submitted(tmp_path, "slurm", "5", tmp_path / "log")
+    assert waiting_job(tmp_path, Jobs("5")) is not None
+    assert waiting_job(tmp_path, Jobs()) is None
+    assert this_machine()

@@ -1,0 +1,148 @@
+"""What a sweep file says, and what it becomes."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nnunet_covid.errors import UserError
+from nnunet_covid.sweep.plan import Slurm, make_sweep, start_of
+from nnunet_covid.sweep.preparation import Preparation
+from nnunet_covid.sweep.runs import Run, put_damaged_aside
+
+HERE = {"datasets": 940, "configurations": "2d", "device": "cpu"}
+
+
+@pytest.fixture(autouse=True)
+def _data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nnunetv2 import paths
+
+    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        (tmp_path / name).mkdir()
+        monkeypatch.setenv(name, str(tmp_path / name))
+        assert getattr(paths, name).get() == str(tmp_path / name)
+    (tmp_path / "nnUNet_preprocessed/Dataset940_Tiny").mkdir()
+
+
+def trainings(content: dict[str, Any]) -> list[Run]:
+    return [run for run in make_sweep("test", {**HERE, **content}).runs if run.kind != "prepare"]
+
+
+def test_a_grid_is_the_product_of_its_parts_once_each() -> None:
+    found = trainings(
+        {"trainers": ["A", "B"], "lengths": ["1epochs", "2epochs"], "seeds": [0, 1], "folds": [0, 1, 1], "plans": "P"}
+    )
+    assert len({run.key for run in found}) == len(found) == 16
+    assert found[0].key == "Dataset940_Tiny/A_1epochs_seed0__P__2d/fold_0"
+    assert all(run.needs == ("Dataset940_Tiny/prepare__P",) for run in found)
+    assert len(trainings({"trainers": "A"})) == 5, "nnU-Net's folds"
+    assert trainings({"trainers": "A", "folds": "all"})[0].key.endswith("A__nnUNetPlans__2d/fold_all")
+
+
+def test_a_training_waits_for_the_pre_training_that_it_names(tmp_path: Path) -> None:
+    content = {
+        "trainers": "A",
+        "seeds": 1,
+        "folds": 0,
+        "pretrain": [{"name": "own", "images": ".", "options": ["--steps", 5]}],
+        "train": [{"pretrained": "own"}],
+    }
+    sweep = make_sweep("test", {**HERE, **content})
+    before, plain, started = (
+        next(run for run in sweep.runs if run.kind == kind and bool(run.start) == start)
+        for kind, start in (("pretrain", False), ("train", False), ("train", True))
+    )
+    assert before.command(tmp_path)[:4] == ("nnunet-covid", "pretrain", "Dataset940_Tiny", "2d")
+    assert before.key in started.needs
+    assert before.key not in plain.needs
+    assert plain.key == "Dataset940_Tiny/A_seed1__nnUNetPlans__2d/fold_0"
+    assert started.key == f"pretrained_own/{plain.key}", "not the folder of the one from random weights"
+    checkpoint = start_of(started, sweep, tmp_path)
+    assert checkpoint == tmp_path / "Dataset940_Tiny/pretraining/A__nnUNetPlans__2d/own/checkpoint_final.pth"
+    words = started.command(tmp_path, checkpoint)
+    assert words[words.index("-pretrained_weights") + 1] == str(checkpoint)
+    with pytest.raises(UserError, match="does not pre-train B_seed1"):
+        make_sweep("test", {**HERE, **content, "train": [{"pretrained": "own", "trainers": "B"}]})
+
+
+def test_rounds_are_a_kind_of_run(tmp_path: Path) -> None:
+    table = {"name": "Rand", "strategy": "random", "images": "un", "trainers": "A", "folds": 2}
+    (run,) = trainings({"pseudo_label": [table]})
+    assert run.key == "Dataset940_Tiny/A_pseudoRand__nnUNetPlans__2d/fold_2"
+    words = run.command(tmp_path)
+    assert words[:5] == ("nnunet-covid", "pseudo-label", "Dataset940_Tiny", "2d", "2")
+    assert words[words.index("--strategy") + 1] == "random"
+
+
+def test_what_slurm_is_asked_for_is_checked() -> None:
+    sweep = make_sweep("test", {**HERE, "trainers": "A", "slurm": {"minutes": 5, "partition": "gpu", "setup": ["x"]}})
+    assert sweep.slurm == Slurm(minutes=5, partition="gpu", setup=("x",))
+    with pytest.raises(UserError, match=r"minutes = '1:00'"):
+        make_sweep("test", {**HERE, "trainers": "A", "slurm": {"minutes": "1:00"}})
+
+
+def test_a_run_goes_on_from_what_is_there(tmp_path: Path) -> None:
+    run = Run("train", "Dataset940_Tiny", "2d", "A", "0")
+    folder = tmp_path / run.key
+    folder.mkdir(parents=True)
+
+    def words() -> tuple[str, ...]:
+        return run.command(tmp_path)
+
+    assert not {"--c", "--val"} & set(words())
+    with zipfile.ZipFile(folder / "checkpoint_best.pth", "w") as checkpoint:
+        checkpoint.writestr("archive/data.pkl", b"weights")
+    assert "--c" in words()
+    whole = (folder / "checkpoint_best.pth").read_bytes()
+    (folder / "checkpoint_latest.pth").write_bytes(whole[:-9])
+    assert [path.name for path in put_damaged_aside(folder)] == ["checkpoint_latest.damaged"]
+    assert "--c" in words()
+    (folder / "checkpoint_final.pth").write_bytes(whole)
+    assert "--val" in words()
+    assert not run.finished(tmp_path, tmp_path)
+    (folder / "validation").mkdir()
+    (folder / "validation/summary.json").write_text('{"mean": ')
+    assert not run.finished(tmp_path, tmp_path), "half a summary"
+    (folder / "validation/summary.json").write_text("{}")
+    assert run.finished(tmp_path, tmp_path)
+
+
+def test_a_described_configuration_is_added_to_the_plans(tmp_path: Path) -> None:
+    folder = tmp_path / "nnUNet_preprocessed/Dataset940_Tiny"
+    arguments = {
+        "n_stages": 3,
+        "features_per_stage": [32, 64, 128],
+        "strides": [1, 2, 2],
+        "n_conv_per_stage_decoder": [2, 2],
+    }
+    parent = {"data_identifier": "nnUNetPlans_2d", "architecture": {"arch_kwargs": arguments}}
+    (folder / "nnUNetPlans.json").write_text(json.dumps({"configurations": {"2d": parent}}))
+    small = {"spacing": [4, 4], "smaller": True}
+    preparation = Preparation("Dataset940_Tiny", "nnUNetPlans", ["2d", "small"], {"small": small})
+    assert preparation.missing(folder.parent) == ["2d", "small"], "no cases yet"
+    preparation._describe(folder.parent)
+    written = preparation.read_plans(folder.parent)["small"]
+    assert written["inherits_from"] == "2d"
+    assert written["data_identifier"] == "nnUNetPlans_small"
+    assert written["architecture"]["arch_kwargs"] == {
+        "n_stages": 2,
+        "features_per_stage": [16, 32],
+        "strides": [1, 2],
+        "n_conv_per_stage_decoder": [2],
+    }
+    for place in ("gt_segmentations/a.png", "nnUNetPlans_2d/a.pkl", "nnUNetPlans_small/a.pkl"):
+        (folder / place).parent.mkdir()
+        (folder / place).touch()
+    assert preparation.finished(folder.parent)
+    with pytest.raises(UserError, match="no configuration 'other'"):
+        Preparation("Dataset940_Tiny", "nnUNetPlans", ["other"])._describe(folder.parent)
+
+
+def test_python_3_10_has_a_reader_of_toml() -> None:
+    from importlib.metadata import requires
+
+    assert any(line.startswith("tomli") and "cluster" in line for line in requires("nnunet_covid") or [])

@@ -1,0 +1,96 @@
+"""The table of a sweep: the docs' own, and by hand."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nnunet_covid.errors import UserError
+from nnunet_covid.sweep.plan import Sweep, make_sweep, read_sweep
+from nnunet_covid.sweep.scores import COLUMNS, labels_of, read_scores, scored_rows
+from nnunet_covid.sweep.status import Places
+from nnunet_covid.sweep.table import as_text, paired, summarised, terminal, write_table
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SWEEPS = sorted((REPOSITORY / "benchmarks/sweeps").glob("*.toml"))
+
+
+@pytest.fixture
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Places:
+    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        (tmp_path / name).mkdir()
+        monkeypatch.setenv(name, str(tmp_path / name))
+    (tmp_path / "nnUNet_preprocessed/Dataset501_COVIDSemiSeg").mkdir()
+    return Places(tmp_path / "nnUNet_results", tmp_path / "nnUNet_preprocessed")
+
+
+def _of_the_docs(name: str) -> Sweep:
+    return make_sweep(name, read_sweep(REPOSITORY / f"benchmarks/sweeps/{name}.toml"))
+
+
+@pytest.mark.parametrize("file", SWEEPS, ids=lambda path: path.stem)
+def test_the_sweep_files_of_the_docs_can_be_read_and_are_named(file: Path, places: Places) -> None:
+    assert _of_the_docs(file.stem).runs
+    assert file.name in (REPOSITORY / "docs/explanation/accuracy.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("name", "scores", "page"),
+    [("gpu_2d_half", "gpu_h200_2d_half", "accuracy"), ("ssa_net_2d_small", "covid_semiseg_2d_small", "ssa-net")],
+)
+def test_it_is_the_table_of_the_docs(name: str, scores: str, page: str, places: Places) -> None:
+    sweep = _of_the_docs(name)
+    rows = scored_rows(sweep, places, REPOSITORY / f"benchmarks/results/{scores}.csv")
+    head, *lines = as_text(summarised(sweep, places, rows, "nnUNetTrainer"))
+    text = (REPOSITORY / f"docs/explanation/{page}.md").read_text(encoding="utf-8")
+    dice, interval = head.index("Dice, mean ± sd"), head.index("95 % interval")
+    assert len(lines) == len(
+        {run.trainer for run in sweep.runs if run.kind == "train"} & {row[0] for row in _names(rows)}
+    )
+    for line in lines:
+        (shown,) = [row for row in text.splitlines() if row.startswith(f"| `{line[0]}`") and line[dice] in row]
+        assert line[interval].replace("-", "−") in shown.replace("-", "−")
+
+
+def _names(rows: list[dict[str, str]]) -> set[tuple[str]]:
+    return {(f"{row['trainer']}_{row['length']}_seed{row['seed']}",) for row in rows}
+
+
+def test_differences_are_of_the_same_cases_seeds_averaged() -> None:
+    a = {("0", "x", "c", "0"): 0.8, ("0", "x", "c", "1"): 0.6, ("0", "y", "c", "0"): 0.5, ("1", "z", "c", "0"): 0.9}
+    b = {("0", "x", "c", "0"): 0.5, ("0", "x", "c", "1"): 0.5, ("0", "y", "c", "0"): 0.7}
+    assert np.allclose(sorted(paired(a, b)), [-0.2, 0.2])
+
+
+def test_it_is_written_as_csv_markdown_and_picture(places: Places, tmp_path: Path) -> None:
+    content = {"datasets": 501, "configurations": "2d", "trainers": ["A", "B"], "folds": 0, "seeds": 0}
+    sweep = make_sweep("test", {**content, "baseline": "A"})
+    rng = np.random.default_rng(0)
+    scores = tmp_path / "scores.csv"
+    with scores.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, COLUMNS)
+        writer.writeheader()
+        for trainer, gain in (("A", 0.0), ("B", 0.1)):
+            for case in range(8):
+                row = dict(
+                    zip(COLUMNS[:8], ("Dataset501_COVIDSemiSeg", "2d", trainer, "", "0", "0", case, "c"), strict=True)
+                )
+                writer.writerow({**row, "dice": 0.5 + gain + 0.01 * rng.normal()})
+    rows = scored_rows(sweep, places, scores)
+    lines = summarised(sweep, places, rows, "A")
+    assert "higher, with one seed" in terminal(lines)
+    written = write_table(lines, tmp_path / "out")
+    assert [path.name for path in written] == ["table.csv", "table.md", "differences.png"]
+    (a, b) = csv.DictReader((tmp_path / "out/table.csv").open())
+    assert a["difference"] == ""
+    assert abs(float(b["difference"]) - 0.1) < 0.02
+    assert "| `B` |" in (tmp_path / "out/table.md").read_text()
+    with pytest.raises(UserError, match="C: no finished run of it; there are A, B"):
+        summarised(sweep, places, rows, "C")
+    assert labels_of(sweep.runs[-1]).trainer == "B"
+    scores.write_text("a,b\n1,2\n")
+    with pytest.raises(UserError, match="no table of scores"):
+        read_scores(scores, dataset="", configuration="")
