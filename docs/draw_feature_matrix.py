@@ -38,7 +38,8 @@ tests in `tests/matrix`: tiny data, one epoch of one step, nnU-Net's own command
 NOTES = """\
 Two plans of one trainer stand for two configurations where an ensemble is tried. Two processes (`-num_gpus 2`) use gloo
 on the CPU in the place of NCCL. `torch.compile` runs on the CPU, through training, validation and prediction, without a
-graph break. bfloat16 is torch's autocast on the CPU.
+graph break. bfloat16 is torch's autocast on the CPU. "All in one, timm encoder" is tried with six features by default
+and with all for this page.
 
 Contracts (`tests/nnunet/test_contracts.py`) and a part of the matrix also pass with the newest dependencies on Python
 3.13 (torch 2.15.0, numpy 2.5.5, scipy 1.18.1, timm 1.0.22). `.ci/versions` repeats that, and tries the lowest allowed

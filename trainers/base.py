@@ -316,6 +316,19 @@ def one_of(name: str, value: object, allowed: tuple[object, ...]) -> None:
         raise ValueError(msg)
 
 
+def check_kernels(trainer: Any) -> None:
+    """Check the widths ``kernel`` and ``kernel_3d`` of a trainer's spatial convolution.
+
+    Raises:
+        ValueError: If one is not odd and positive.
+    """
+    for name in ("kernel", "kernel_3d"):
+        width = getattr(trainer, name)
+        if width < 1 or width % 2 == 0:
+            msg = f"{name} = {width}, but a kernel must be odd and positive"
+            raise ValueError(msg)
+
+
 class TimmWeightsTrainer(LungInfectionTrainer):
     """Loads weights into ``network.encoder`` where a training begins, and never where one goes on; 2D.
 

@@ -260,8 +260,7 @@ class CollaborativeTrainer(LungInfectionTrainer):
 
     def _clip(self) -> None:
         """Each part by itself: a relation loss may not scale the decoder's step."""
-        network = self.bare_network
-        for part in (network.general_encoder, network.encoder, network.decoder):
+        for part in self.bare_network.children():
             nn.utils.clip_grad_norm_(part.parameters(), GRADIENT_NORM)
 
     def on_train_epoch_end(self, train_outputs: list[dict[str, Any]]) -> None:

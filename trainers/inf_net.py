@@ -13,6 +13,7 @@ from nnunet_covid.networks.inf_net import DEEPER_STAGES, OUTPUTS, DeeperStages, 
 from nnunet_covid.nnunet.architecture import (
     build_planned_unet,
     has_background_head,
+    planned_edge_axes,
     planned_in_plane_strides,
     truncated_encoder,
 )
@@ -116,7 +117,7 @@ class InfNetTrainer(LungInfectionTrainer):
             pixel_weight=self.pixel_weight,
             plain_bce=self.plain_bce,
             weights=self.map_weights,
-            edge_axes=self.edge_axes,
+            edge_axes=planned_edge_axes(self.configuration_manager),
             segmentation=self._map_loss(),
         )
 
@@ -125,15 +126,6 @@ class InfNetTrainer(LungInfectionTrainer):
             return None
         batch_dice = self.configuration_manager.batch_dice
         return map_loss(self.segmentation_loss, self.label_manager, batch_dice=batch_dice, ddp=self.is_ddp)
-
-    @property
-    def edge_axes(self) -> tuple[bool, ...]:
-        """The axes along which a voxel has neighbours near enough to be an edge: those of the first planned kernel."""
-        dims = len(self.configuration_manager.patch_size)
-        kernels = self.configuration_manager.network_arch_init_kwargs.get("kernel_sizes") or [3]
-        first = kernels[0] if isinstance(kernels, (list, tuple)) else kernels
-        sizes = [first] * dims if isinstance(first, int) else first
-        return tuple(size > 1 for size in sizes)
 
 
 class InfNetStride8Trainer(InfNetTrainer):

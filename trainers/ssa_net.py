@@ -20,7 +20,13 @@ from nnunet_covid.networks.timm_encoder import HUB, TimmEncoder
 from nnunet_covid.nnunet.architecture import build_planned_unet, planned_in_plane_strides
 from nnunet_covid.nnunet.preprocess import cases_without_lungs, check_channels, class_counts, count_labels
 from nnunet_covid.nnunet.training import map_loss, supervise_every_map
-from nnunet_covid.trainers.base import LungInfectionTrainer, TimmWeightsTrainer, one_of, stop_training
+from nnunet_covid.trainers.base import (
+    LungInfectionTrainer,
+    TimmWeightsTrainer,
+    check_kernels,
+    one_of,
+    stop_training,
+)
 
 SegmentationLoss = Literal["dice", "reweighted_ce", "dice_ce"]
 SEGMENTATION_LOSSES = ("dice", "reweighted_ce", "dice_ce")
@@ -63,11 +69,7 @@ class SSANetTrainer(LungInfectionTrainer):
         super().check_settings(configuration)
         one_of("segmentation_loss", self.segmentation_loss, SEGMENTATION_LOSSES)
         check_exponent(self.distillation_exponent)
-        for name in ("kernel", "kernel_3d"):
-            width = getattr(self, name)
-            if width < 1 or width % 2 == 0:
-                msg = f"{name} = {width}, but a kernel must be odd and positive"
-                raise ValueError(msg)
+        check_kernels(self)
         self.check_encoder(configuration)
 
     def check_encoder(self, configuration: ConfigurationManager) -> None:

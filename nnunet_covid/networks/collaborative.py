@@ -32,8 +32,8 @@ class CollaborativeUNet(SupervisedByDecoder):
     loss updates the target encoder and the decoder only (Algorithm 1, lines 9 to 11).
 
     Args:
-        unet: A planned U-Net; its encoder becomes the target encoder, its decoder's deepest stage is widened.
-        general_encoder: Another encoder of the same plan.
+        unet: A U-Net; its encoder becomes the target encoder, its decoder's deepest stage is widened.
+        general_encoder: Another encoder of the same kind; ``None`` leaves the U-Net as it is.
         general_channels: The general encoder sees this many of the input's first channels: the images without what
             the previous stage of a cascade has found in them.
         train_general: Whether the general encoder learns. Otherwise it computes no gradients and keeps its weights.
@@ -43,7 +43,7 @@ class CollaborativeUNet(SupervisedByDecoder):
     """
 
     def __init__(
-        self, unet: Any, general_encoder: nn.Module, *, general_channels: int, train_general: bool = True
+        self, unet: Any, general_encoder: nn.Module | None, *, general_channels: int, train_general: bool = True
     ) -> None:
         super().__init__()
         self.encoder: Any = unet.encoder
@@ -53,6 +53,8 @@ class CollaborativeUNet(SupervisedByDecoder):
         self.train_general = train_general
         if "encoder" in self.decoder._modules:
             del self.decoder.encoder  # nnU-Net's decoder holds its encoder, and would list every weight twice
+        if general_encoder is None:
+            return
         if not getattr(self.decoder, "transpconvs", None):
             msg = f"the planned decoder {type(self.decoder).__name__} has no transposed convolutions to widen"
             raise ValueError(msg)
@@ -79,20 +81,34 @@ class CollaborativeUNet(SupervisedByDecoder):
             Logits (B, heads, *spatial), a list of them with deep supervision; with ``features`` a pair of these and
             :class:`BottleneckFeatures`.
         """
+        skips, deepest, bottleneck = self.joined(x, other, unlabelled)
+        logits = self.decoder([*skips[:-1], deepest])
+        return (logits, bottleneck) if features else logits
+
+    def joined(
+        self, x: torch.Tensor, other: torch.Tensor | None = None, unlabelled: torch.Tensor | None = None
+    ) -> tuple[list[torch.Tensor], torch.Tensor, BottleneckFeatures | None]:
+        """What both encoders make of images as in :meth:`forward`, no pass made twice.
+
+        Returns:
+            The target encoder's features of ``x``, shallow to deep; its deepest one with that of the general encoder
+            behind it; and what the relation losses look at, ``None`` without a general encoder.
+        """
+        if self.general_encoder is None:
+            own = list(self.encoder(x))
+            return own, own[-1], None
         labelled = len(x)
         covid = x if unlabelled is None else torch.cat((x, unlabelled))
-        *skips, target = self.encoder(covid)
+        own = list(self.encoder(covid))
+        target = own[-1]
         seen = covid[:, : self.general_channels]
         general = self._general(seen if other is None else torch.cat((seen, other)))
         general_covid = general[: len(covid)]
 
-        deepest = torch.cat((target[:labelled], general_covid[:labelled].detach()), dim=1)
         if unlabelled is not None:
-            skips = [skip[:labelled] for skip in skips]
-        logits = self.decoder([*skips, deepest])
-        if not features:
-            return logits
-        return logits, BottleneckFeatures(target, general_covid, None if other is None else general[len(covid) :])
+            own = [feature[:labelled] for feature in own]
+        deepest = torch.cat((own[-1], general_covid[:labelled].detach()), dim=1)
+        return own, deepest, BottleneckFeatures(target, general_covid, None if other is None else general[len(covid) :])
 
     def _general(self, images: torch.Tensor) -> torch.Tensor:
         if self.train_general and torch.is_grad_enabled():

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -104,57 +105,53 @@ def _cascade_step(
     )
 
 
-class InfNet(nn.Module):
-    """Edge attention, parallel partial decoder and a cascade of reverse attention on the features of an encoder.
+class InfNetHeads(nn.Module):
+    """Edge attention, parallel partial decoder and a cascade of reverse attention on features, wherever these are from.
 
     Source: Inf-Net (Fan et al., "Inf-Net: Automatic COVID-19 Lung Infection Segmentation from CT Images", TMI 2020).
 
     Args:
-        encoder: Maps (B, C, *spatial) to a list of features, shallow to deep.
-        description: Channels, strides and style of those features.
+        description: Channels, strides and style of the features.
         num_classes: Number of foreground classes or regions; one logit each.
         widths: Channel numbers; ``None`` lets them follow the encoder.
-        background: Put a background channel in front of the result (label maps with softmax, as nnU-Net wants
-            them); without it the channels are sigmoid regions.
-        output: Where the result is read: ``"stride8"`` is the paper's S_3, ``"full"`` continues the cascade over the
+        output: Where the last map is read: ``"stride8"`` is the paper's S_3, ``"full"`` continues the cascade over the
             remaining shallower features.
-        deeper_stages: Features deeper than f5 are not computed (``"drop"``) or added to f5 (``"merge"``).
+        deeper_stages: Features deeper than f5 are not looked at (``"drop"``) or added to f5 (``"merge"``).
         edge_attention, partial_decoder, reverse_attention: The three parts, for ablation. Without the partial decoder
-            the global map is a 1×1 convolution on f5; without reverse attention the global map is the result; edge
+            the global map is a 1×1 convolution on f5; without reverse attention the global map is the last; edge
             attention without reverse attention only supervises f2.
-        deep_supervision: Return all maps for the loss instead of the result alone.
+        segmentation: Whether there are any maps; without them edge attention alone is left.
 
     Raises:
-        ValueError: If the encoder has fewer than four features.
+        ValueError: If there are fewer than four features.
     """
 
-    def __init__(
+    def __init__(self, description: EncoderDescription, num_classes: int, **parts: Any) -> None:
+        super().__init__()
+        self.build(description, num_classes, **parts)
+
+    def build(
         self,
-        encoder: nn.Module,
         description: EncoderDescription,
         num_classes: int,
         *,
         widths: InfNetWidths | None = None,
-        background: bool = True,
         output: Output = "stride8",
         deeper_stages: DeeperStages = "drop",
         edge_attention: bool = True,
         partial_decoder: bool = True,
         reverse_attention: bool = True,
-        deep_supervision: bool = True,
+        segmentation: bool = True,
     ) -> None:
-        super().__init__()
+        """Make the parts, of the arguments of the class."""
         channels, axes, style = description.channels, description.axes, description.style
         edge_stage, *high = select_stages(description.in_plane_strides)
         deepest = high[-1]
         widths = widths or InfNetWidths.following(channels[edge_stage], channels[deepest])
-        self.encoder = encoder
-        self.background = background
-        self.deep_supervision = deep_supervision
         self.edge_stage = edge_stage
         self.high_stages = tuple(high)
 
-        merged = range(deepest + 1, len(channels)) if deeper_stages == "merge" else ()
+        merged = range(deepest + 1, len(channels)) if deeper_stages == "merge" and segmentation else ()
         self.deeper_stages = tuple(merged)
         self.deeper = nn.ModuleList(
             ConvNorm(channels[i], channels[deepest], (1,) * style.spatial_dims, style=style) for i in merged
@@ -165,27 +162,83 @@ class InfNet(nn.Module):
             if edge_attention
             else None
         )
-        self.global_map = (
-            PartialDecoderHead(
+        self.global_map: nn.Module | None = None
+        if segmentation and partial_decoder:
+            self.global_map = PartialDecoderHead(
                 [channels[i] for i in high],
                 widths.partial_decoder,
                 num_classes,
                 style=style,
                 axes=[axes[i] for i in high],
             )
-            if partial_decoder
-            else DeepestFeatureHead(channels[deepest], num_classes, style=style)
-        )
+        elif segmentation:
+            self.global_map = DeepestFeatureHead(channels[deepest], num_classes, style=style)
 
         # deep to shallow: f5, f4, f3 and, for full resolution, whatever is finer than f3
         self.cascade_stages: tuple[int, ...] = ()
-        if reverse_attention:
+        if reverse_attention and segmentation:
             finer = range(high[0] - 1, -1, -1) if output == "full" else ()
             self.cascade_stages = (*reversed(high), *finer)
         edge_channels = widths.edge if edge_attention else 0
         self.cascade = nn.ModuleList(
             _cascade_step(stage, high, description, widths, edge_channels, num_classes) for stage in self.cascade_stages
         )
+
+    def read(
+        self, features: Sequence[torch.Tensor], *, supervised: bool = True
+    ) -> tuple[list[torch.Tensor], torch.Tensor | None]:
+        """The maps of features (B, C, *spatial), shallow to deep.
+
+        Args:
+            features: As described.
+            supervised: Whether edge logits are wanted; without it they are left out where nothing else needs them.
+
+        Returns:
+            Segmentation logits from coarse to fine, S_g first, each at the size of its feature; and the edge logits.
+        """
+        features = list(features)
+        deepest = self.high_stages[-1]
+        for stage, project in zip(self.deeper_stages, self.deeper, strict=True):
+            features[deepest] = features[deepest] + resize_like(project(features[stage]), features[deepest])
+
+        edge_features, edge_logits = None, None
+        if self.edge_attention is not None and (supervised or self.cascade_stages):
+            edge_features, edge_logits = self.edge_attention(features[self.edge_stage])
+
+        maps = [] if self.global_map is None else [self.global_map(*(features[i] for i in self.high_stages))]
+        for stage, step in zip(self.cascade_stages, self.cascade, strict=True):
+            maps.append(step(features[stage], maps[-1], edge_features))
+        return maps, edge_logits
+
+
+class InfNet(InfNetHeads):
+    """Inf-Net on the features of an encoder.
+
+    Args:
+        encoder: Maps (B, C, *spatial) to a list of features, shallow to deep.
+        description: Of those features.
+        num_classes: Number of foreground classes or regions; one logit each.
+        background: Put a background channel in front of the result (label maps with softmax, as nnU-Net wants
+            them); without it the channels are sigmoid regions.
+        deep_supervision: Return all maps for the loss instead of the result alone.
+        parts: As for :class:`InfNetHeads`; features deeper than f5 are not computed where they are dropped.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        description: EncoderDescription,
+        num_classes: int,
+        *,
+        background: bool = True,
+        deep_supervision: bool = True,
+        **parts: Any,
+    ) -> None:
+        nn.Module.__init__(self)
+        self.encoder = encoder  # the first, since optimisers in checkpoints know parameters by their order
+        self.build(description, num_classes, **parts)
+        self.background = background
+        self.deep_supervision = deep_supervision
 
     def forward(self, x: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
         """Logits of an image (B, C, *spatial).
@@ -195,19 +248,7 @@ class InfNet(nn.Module):
             supervision a list of maps of the image's size: the result, the other segmentation maps from fine to
             coarse (..., S_4, S_5, S_g), and last, with edge attention, the edge logits.
         """
-        features = list(self.encoder(x))
-        deepest = self.high_stages[-1]
-        for stage, project in zip(self.deeper_stages, self.deeper, strict=True):
-            features[deepest] = features[deepest] + resize_like(project(features[stage]), features[deepest])
-
-        edge_features, edge_logits = None, None
-        if self.edge_attention is not None:
-            edge_features, edge_logits = self.edge_attention(features[self.edge_stage])
-
-        maps = [self.global_map(*(features[i] for i in self.high_stages))]
-        for stage, step in zip(self.cascade_stages, self.cascade, strict=True):
-            maps.append(step(features[stage], maps[-1], edge_features))
-
+        maps, edge_logits = self.read(self.encoder(x), supervised=self.deep_supervision)
         result = resize_like(maps[-1], x)
         if self.background:
             result = append_background(result)

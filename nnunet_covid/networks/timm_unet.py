@@ -13,7 +13,8 @@ from dynamic_network_architectures.initialization.weight_init import InitWeights
 from torch import nn
 from torch.nn import functional
 
-from nnunet_covid.networks.conv import SupervisedByDecoder
+from nnunet_covid.networks.conv import ConvStyle, SupervisedByDecoder, module_from
+from nnunet_covid.networks.encoder_description import EncoderDescription
 from nnunet_covid.networks.timm_encoder import TimmEncoder
 
 FULL_RESOLUTION_CHANNELS = 16
@@ -74,7 +75,7 @@ class TimmUNet(SupervisedByDecoder):
         )
         del self.decoder.encoder  # not a module, and not needed any more
         for module in (self.full_resolution, self.decoder):
-            module.apply(InitWeights_He(1e-2))
+            module.apply(self.initialize)
 
     @staticmethod
     def scales(encoder: TimmEncoder) -> list[list[float]]:
@@ -87,18 +88,40 @@ class TimmUNet(SupervisedByDecoder):
         With deep supervision a list of them, the map at stride s having the size of the image divided by s, rounded.
         """
         size = x.shape[2:]
-        x = functional.pad(x, [p for side in reversed(size) for p in (0, -side % self.stride)])
+        x = padded(x, self.stride)
         maps = self.decoder([self.full_resolution(x), *self.encoder(x)])
         if isinstance(maps, torch.Tensor):
-            return _cut(maps, size, 0)
-        return [_cut(m, size, i) for i, m in enumerate(maps)]
+            return cut(maps, size, 0)
+        return [cut(m, size, i) for i, m in enumerate(maps)]
+
+    @property
+    def description(self) -> EncoderDescription:
+        """Of the features that the decoder is given, the full resolution first; modules beside it look like it."""
+        encoder = self.encoder.description
+        norm, nonlinearity = (module_from(STYLE[kind], STYLE[f"{kind}_kwargs"]) for kind in ("norm_op", "nonlin"))
+        return EncoderDescription(
+            channels=(FULL_RESOLUTION_CHANNELS, *encoder.channels),
+            strides=((1, 1), *encoder.strides),
+            axes=((True, True), *encoder.axes),
+            style=ConvStyle(2, norm, nonlinearity),
+        )
+
+    @staticmethod
+    def initialize(module: nn.Module) -> None:
+        """As nnU-Net initialises one layer."""
+        InitWeights_He(1e-2)(module)
 
 
 def _style() -> tuple[Any, ...]:
     return tuple(STYLE[k] for k in list(STYLE)[2:])
 
 
-def _cut(m: torch.Tensor, size: Sequence[int], level: int) -> torch.Tensor:
+def padded(x: torch.Tensor, multiple: int) -> torch.Tensor:
+    """An image (B, C, H, W) with zeros at the far ends, up to a multiple of this many pixels."""
+    return functional.pad(x, [p for side in reversed(x.shape[2:]) for p in (0, -side % multiple)])
+
+
+def cut(m: torch.Tensor, size: Sequence[int], level: int) -> torch.Tensor:
     """The part of a map that the image covers, at the size that nnU-Net gives its target."""
     height, width = (round(side / 2**level) for side in size)
     return m[..., :height, :width]

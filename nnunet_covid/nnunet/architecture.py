@@ -80,6 +80,15 @@ def planned_in_plane_strides(configuration: ConfigurationManager) -> list[int]:
     return strides
 
 
+def planned_edge_axes(configuration: ConfigurationManager) -> tuple[bool, ...]:
+    """The axes along which a voxel has neighbours near enough to be an edge: those of the first planned kernel."""
+    dims = len(configuration.patch_size)
+    kernels = configuration.network_arch_init_kwargs.get("kernel_sizes") or [3]
+    first = kernels[0] if isinstance(kernels, (list, tuple)) else kernels
+    sizes = [first] * dims if isinstance(first, int) else first
+    return tuple(size > 1 for size in sizes)
+
+
 def truncated_encoder(encoder: Any, num_stages: int) -> nn.Module:
     """The same encoder, ending after ``num_stages`` stages: what is deeper is neither held nor computed."""
     encoder.stages = encoder.stages[:num_stages]

@@ -56,6 +56,8 @@ class Autoencoder(nn.Module):
         kind, size = type(layer), (layer.kernel_size, layer.stride, layer.padding)
         decoder.seg_layers[-1] = kind(layer.in_channels, channels, *size).to(layer.weight.device)
         decoder.deep_supervision = False
+        if getattr(self.network, "guided", False):  # maps of classes cannot be added to an image
+            self.network.guided = False
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """(B, C, *spatial) to the same."""

@@ -12,6 +12,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from nnunet_covid import trainers
 from nnunet_covid.trainers import TRAINERS
 
 SIZE_VARIABLE, RESULTS_VARIABLE = "NNUNET_COVID_MATRIX", "NNUNET_COVID_MATRIX_RESULTS"
@@ -25,6 +26,8 @@ FAMILIES = {
     "SSANetTrainer": "SSA-Net, planned encoder",
     "SSANetResNet34Trainer": "SSA-Net, ResNet34",
     "CollaborativeTrainer": "Collaborative",
+    "AllInOneTrainer": "All in one, planned encoder",
+    "AllInOnePretrainedTrainer": "All in one, timm encoder",
 }
 """Trainer that stands for its family, to the family's name."""
 DATA = {
@@ -78,8 +81,27 @@ def family_of(trainer: str) -> str:
     return modules.get(TRAINERS.get(trainer, ""), "nnUNetTrainer")
 
 
+def needs_link(trainer: str) -> bool:
+    """Whether images of another disease must be linked before it is trained."""
+    written = getattr(trainers, trainer) if trainer in TRAINERS else None
+    return getattr(written, "general_encoder", TRAINERS.get(trainer) == "collaborative") and written.general_weight > 0
+
+
 ALL_TRAINERS = ("nnUNetTrainer", *TRAINERS)
 TIMM = frozenset(name for name in TRAINERS if TRAINERS[name].endswith("_timm") or "ResNet34" in name)
+ROWS = frozenset(name for name in TRAINERS if name.startswith("AllInOne")) - frozenset(FAMILIES)
+"""Trainers that are another family's with parts switched off: tried where everything is, and by their own tests."""
+SELDOM = {
+    "AllInOnePretrainedTrainer": (
+        "2D",
+        "not square",
+        "regions",
+        "--c after SIGKILL",
+        "-num_gpus 2",
+        "3D full resolution",
+    )
+}
+"""A family on the same encoder as another and of the same parts as a third: tried with these alone by default."""
 LATE = {f"SSANetTrainerSA{epoch}": epoch for epoch in range(10, 70, 10)}
 """Trainers that do something new from an epoch on, and are refused where they end before it; all else is as in SA."""
 REFUSALS = (
@@ -135,5 +157,7 @@ def cells_of(*features: str) -> list[Cell]:
         Cell(trainer, feature)
         for feature in features
         for trainer in ALL_TRAINERS
-        if feature == "2D" or trainer in FAMILIES or (EVERYTHING and trainer not in LATE)
+        if (trainer in FAMILIES and (EVERYTHING or feature in SELDOM.get(trainer, FEATURES)))
+        or (EVERYTHING and trainer not in LATE)
+        or (feature == "2D" and trainer not in ROWS)
     ]

@@ -12,7 +12,7 @@ import pytest
 import SimpleITK as sitk
 import timm
 import torch
-from cells import EVERYTHING, FAMILIES, LATE, TRAINERS, Cell
+from cells import EVERYTHING, FAMILIES, LATE, Cell, needs_link
 from data_sets import FOLDS, KINDS, PLANS, RESIDUAL_PLANS, TEST, DataSets, Kind
 from nnunet_here import World
 from skimage import io
@@ -36,7 +36,7 @@ class Models:
 
     def prepared(self, trainer: str, name: str, *configurations: str, residual: bool = False) -> Kind:
         """A data set that this trainer can begin with."""
-        linked = TRAINERS.get(trainer) == "collaborative" and getattr(ours, trainer).general_weight > 0
+        linked = needs_link(trainer)
         return self.data.planned(name, *configurations, residual=residual, linked=linked)
 
     def train(

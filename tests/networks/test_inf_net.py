@@ -178,6 +178,12 @@ def test_the_papers_network_has_the_published_size() -> None:
     assert counter.get_total_flops() / 2 == pytest.approx(13.84e9, rel=0.01)
 
 
+def test_the_encoder_stands_first_among_the_parameters() -> None:
+    """Optimisers in checkpoints know parameters by their order: another one would not go on from older trainings."""
+    parts = dict.fromkeys(name.partition(".")[0] for name, _ in paper_network(1).named_parameters())
+    assert list(parts) == ["encoder", "edge_attention", "global_map", "cascade"]
+
+
 def test_a_grey_image_needs_one_channel() -> None:
     first = paper_network(1).encoder.model.conv1[0]
     assert first.in_channels == 1

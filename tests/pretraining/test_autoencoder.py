@@ -22,6 +22,8 @@ NETWORKS: dict[str, tuple[str, dict[str, Any], tuple[int, ...]]] = {
     "inf-net on timm": ("InfNetPretrainedTrainer", {}, (32, 32)),
     "the paper's ssa-net": ("SSANetResNet34Trainer", {}, (32, 32)),
     "collaborative": ("CollaborativeTrainerNoRelationLoss", {"stages": 4}, (8, 8)),
+    "all in one": ("AllInOneNoGeneralTrainer", {"stages": 5}, (16, 16)),
+    "all in one on timm": ("AllInOnePretrainedInfNetTrainer", {}, (32, 32)),
 }
 
 

@@ -119,6 +119,7 @@ def test_a_step_is_one_on_the_sum_of_both_losses(make: Callable[..., Any], label
         "CollaborativeTrainerNoGeneralLoss",
         "UNetPretrainedScratchTrainer",
         "nnUNetTrainerNoDeepSupervision",
+        "AllInOneNoGeneralTrainer",
     ],
 )
 def test_trainers_of_every_kind_take_a_step_and_validate(name: str, make: Callable[..., Any]) -> None:

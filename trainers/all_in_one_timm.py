@@ -1,0 +1,97 @@
+"""All in one on a timm encoder, the same rows as in :mod:`nnunet_covid.trainers.all_in_one`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
+from torch import nn
+
+from nnunet_covid.networks.timm_encoder import TimmEncoder
+from nnunet_covid.networks.timm_unet import TimmUNet
+from nnunet_covid.trainers.all_in_one import (
+    AllInOneDistillationTrainer,
+    AllInOneEdgeTrainer,
+    AllInOneGeneralTrainer,
+    AllInOneInfNetTrainer,
+    AllInOneNoGeneralTrainer,
+    AllInOnePartialDecoderTrainer,
+    AllInOneReverseTrainer,
+    AllInOneSpatialTrainer,
+    AllInOneTrainer,
+    AllInOneUNetTrainer,
+)
+from nnunet_covid.trainers.base import LITE0, TimmWeightsTrainer
+
+
+class OnTimm(TimmWeightsTrainer):
+    """In front of a row: EfficientNet-Lite0 with ImageNet weights and the schedule of ``UNetPretrainedTrainer``; 2D."""
+
+    encoder_name, encoder_weights = LITE0
+    otherwise = "the trainer of the same name without 'Pretrained'"
+    optimizer_name = "adamw"
+    learning_rate = 1e-3
+    regularisation = 1e-2
+
+    @classmethod
+    def in_plane_strides(cls, configuration: ConfigurationManager) -> list[int]:
+        """Of the encoder's stages and of the full resolution, which the maps go on to."""
+        return TimmUNet(TimmEncoder(cls.encoder_name, 1), 1, 1).description.in_plane_strides
+
+    @classmethod
+    def build_unet(
+        cls, configuration: ConfigurationManager, channels: int, heads: int, deep_supervision: bool
+    ) -> tuple[nn.Module, Any]:
+        """The U-Net of ``UNetPretrainedTrainer``."""
+        unet = TimmUNet(TimmEncoder(cls.encoder_name, channels), channels, heads, deep_supervision=deep_supervision)
+        return unet, lambda images: TimmEncoder(cls.encoder_name, images)
+
+    def initialize(self) -> None:
+        """Both encoders start from the same weights."""
+        super().initialize()
+        general = getattr(self.bare_network, "general_encoder", None)
+        if general is not None and self.encoder_weights is not None and not self.trained_before:
+            general.load_state_dict(self.bare_network.encoder.state_dict())
+
+    def _get_deep_supervision_scales(self) -> list[list[float]] | None:
+        return TimmUNet.scales(TimmEncoder(self.encoder_name, 1)) if self.enable_deep_supervision else None
+
+
+class AllInOnePretrainedUNetTrainer(OnTimm, AllInOneUNetTrainer):
+    """Everything off: ``UNetPretrainedTrainer``."""
+
+
+class AllInOnePretrainedTrainer(OnTimm, AllInOneTrainer):
+    """Everything on."""
+
+
+class AllInOnePretrainedNoGeneralTrainer(OnTimm, AllInOneNoGeneralTrainer):
+    """Everything that needs no images of other diseases."""
+
+
+class AllInOnePretrainedGeneralTrainer(OnTimm, AllInOneGeneralTrainer):
+    """The general encoder with its relation losses."""
+
+
+class AllInOnePretrainedEdgeTrainer(OnTimm, AllInOneEdgeTrainer):
+    """Edge attention."""
+
+
+class AllInOnePretrainedPartialDecoderTrainer(OnTimm, AllInOnePartialDecoderTrainer):
+    """The partial decoder."""
+
+
+class AllInOnePretrainedReverseTrainer(OnTimm, AllInOneReverseTrainer):
+    """Reverse attention."""
+
+
+class AllInOnePretrainedInfNetTrainer(OnTimm, AllInOneInfNetTrainer):
+    """Inf-Net's three parts together."""
+
+
+class AllInOnePretrainedDistillationTrainer(OnTimm, AllInOneDistillationTrainer):
+    """Self-attention distillation."""
+
+
+class AllInOnePretrainedSpatialTrainer(OnTimm, AllInOneSpatialTrainer):
+    """Spatial convolution."""
