@@ -142,7 +142,8 @@ def test_on_slurm(
         until(lambda: _held(made, HELD[0]))
         assert "running" in made.call("--status")
         (claim, _), *_ = made.attempts(HELD[0])
-        subprocess.run(["scancel", "--signal=USR2", claim["job"]], env=made.environment, check=True)
+        signalled = ["scancel", "--signal=USR2", claim["job"]]  # refused for a moment after other jobs have changed
+        until(lambda: subprocess.run(signalled, env=made.environment).returncode == 0, 60)
         until(lambda: len(made.attempts(HELD[0])) == 2)
         assert made.statuses(HELD[0])[0] == "interrupted"
         assert made.attempts(HELD[0])[1][0]["job"] == claim["job"], "queued again as the same job"
