@@ -77,6 +77,8 @@ class Job:
         Raises:
             RunFailed: If the command fails or is killed.
         """
+        with suppress(ValueError):  # not the main thread
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # by which a sweep on this machine is stopped
         while not self.finished():
             later = attempts(self.folder)[self.known :]
             end = end_of(later[-1]) if later else None
