@@ -14,7 +14,7 @@ from nnunetv2.paths import nnUNet_results
 from nnunet_covid.disturbances import full_disk_told
 from nnunet_covid.errors import UserError
 from nnunet_covid.figures.reconstructions import FILE as PICTURE
-from nnunet_covid.files import remove_abandoned, writable_folder
+from nnunet_covid.files import writable_folder
 from nnunet_covid.pretraining.autoencoder import Autoencoder
 from nnunet_covid.pretraining.options import PretrainingOptions
 from nnunet_covid.pretraining.steps import FINAL, LATEST, ZERO_MEAN, Pretraining, StepBatches
@@ -68,7 +68,6 @@ def run_pretraining(
     writable_folder(experiment.data_folder)
     with full_disk_told(home, experiment.data_folder), locked(home):
         state = RunState(home, options, _context(experiment, folder, labelled))
-        remove_abandoned(home, age=0)
         if experiment.raw_folder is None:
             tell("nnUNet_raw does not hold the data set: unlabelled images were not compared with its own")
         if "learn" not in state.units:

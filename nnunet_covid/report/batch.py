@@ -13,7 +13,8 @@ from typing import Any
 
 import pydicom
 
-from nnunet_covid.errors import UserError
+from nnunet_covid.disturbances import full_place
+from nnunet_covid.errors import UserError, reason_of
 from nnunet_covid.files import is_hidden, write_text
 from nnunet_covid.raw_dataset.dicom_folder import dicom_folder
 from nnunet_covid.raw_dataset.source import VOLUME_ENDINGS, ending_of
@@ -93,12 +94,15 @@ def report_batch(
         try:
             one(source, output / named(source))
             rows.append(row_of(read_document(output / named(source)), named(source)))
-        except UserError as e:
-            reason = str(e)
+        except (UserError, RuntimeError, MemoryError) as e:
+            if full_place(e, [output]) is not None:
+                raise
+            reason = str(e) if isinstance(e, UserError) else f"it cannot be reported on ({reason_of(e)})"
+            told = reason
             if name_of is not None:  # the sentence names the file, and may name the person
                 reason = "refused; the sentence printed when it was told says why"
             rows.append(Row(named(source) if name_of else source.name, "refused", reason=reason))
-            tell(f"refused {source.name}: {e}")
+            tell(f"refused {source.name}: {told}")
         write_table(output, rows)
     return rows
 

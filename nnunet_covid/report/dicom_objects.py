@@ -5,9 +5,11 @@ highdicom, an optional extra, writes them; what they are about is taken from the
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,17 @@ import pydicom
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from nnunet_covid.errors import UserError
+from nnunet_covid.errors import UserError, reason_of
 from nnunet_covid.files import replacing
 
 MANUFACTURER = "nnunet_covid"
+CHARACTER_SET = "ISO_IR 192"
+MAY_BE_EMPTY = {
+    "PatientName": ".*", "PatientID": ".*", "PatientBirthDate": r"\d{8}", "PatientSex": "[MFO]", "StudyID": ".*",
+    "StudyDate": r"\d{8}", "StudyTime": r"\d{2}(\d{2}(\d{2}(\.\d{1,6})?)?)?", "AccessionNumber": ".*",
+    "ReferringPhysicianName": ".*",
+}  # fmt: skip
+"""Attributes that objects inherit and that may be empty, and the form of their values."""
 NOT_STATED = "not stated in the source series"
 SEGMENTATION, MEASUREMENTS, CAPTURES = "segmentation.dcm", "measurements.dcm", "capture_{:02d}.dcm"
 SERIES_NUMBERS = {"SEG": 9001, "SR": 9002, "SC": 9003}
@@ -62,8 +71,7 @@ class Source:
         """Headers of a series, sorted as the volume's third axis runs."""
         headers = [pydicom.dcmread(path, stop_before_pixels=True) for path in files]
         for header in headers:
-            if header.get("PatientIdentityRemoved") == "YES" and not _says_how(header):
-                header.DeidentificationMethod = NOT_STATED  # of type 1C: objects that inherit the first need it
+            _complete(header, image.GetSpacing()[2])
         normal = np.reshape(image.GetDirection(), (3, 3))[:, 2]
         if len(headers) > 1:
             return cls(sorted(headers, key=lambda one: float(np.dot(one.ImagePositionPatient, normal))))
@@ -74,6 +82,38 @@ class Source:
     def frames(self, volume: NDArray[Any]) -> NDArray[Any]:
         """A volume (z, y, x) with its slices in the order of the files or frames."""
         return volume if self.frame_order is None else volume[np.argsort(self.frame_order)]
+
+
+def _complete(header: Any, thickness: float) -> None:
+    """Bring what objects inherit from a header into a state in which they may have it.
+
+    Archives hold series that lack attributes which may be empty but not missing (type 2), or whose dates and sexes are
+    no such values; these become empty. Texts are brought to UTF-8, whatever their character set was.
+    """
+    header.decode()
+    header.SpecificCharacterSet = CHARACTER_SET
+    for keyword, form in MAY_BE_EMPTY.items():
+        value = str(header.get(keyword) or "")
+        if keyword.endswith("Date"):
+            value = value.replace(".", "")  # as ACR-NEMA wrote them
+        setattr(header, keyword, value if re.fullmatch(form, value) and _is_date(keyword, value) else "")
+    if not header.get("FrameOfReferenceUID"):
+        header.FrameOfReferenceUID = pydicom.uid.generate_uid(entropy_srcs=[header.SeriesInstanceUID, "frame"])
+    if header.get("SliceThickness") is None:
+        header.SliceThickness = pydicom.valuerep.DSfloat(thickness, auto_format=True)
+    if header.get("PatientIdentityRemoved") == "YES" and not _says_how(header):
+        header.DeidentificationMethod = NOT_STATED  # of type 1C: objects that inherit the first need it
+
+
+def _is_date(keyword: str, value: str) -> bool:
+    """Whether a value is a day of the calendar, where the attribute is a date that is not empty."""
+    if not (keyword.endswith("Date") and value):
+        return True
+    try:
+        date(int(value[:4]), int(value[4:6]), int(value[6:]))
+    except ValueError:
+        return False
+    return True
 
 
 def _says_how(header: Any) -> bool:
@@ -117,13 +157,23 @@ def write_objects(
 
     Returns:
         The files, the segmentation first.
+
+    Raises:
+        UserError: If the headers do not allow it.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # highdicom prints a patient's name that it finds unusual
-        objects = {SEGMENTATION: segmentation(source, document, masks, lungs)}
-        objects[MEASUREMENTS] = measurements(source, document, objects[SEGMENTATION], list(masks))
-        objects |= {CAPTURES.format(i): capture(source, picture, i) for i, picture in enumerate(pictures, start=1)}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # highdicom prints a patient's name that it finds unusual
+            objects = {SEGMENTATION: segmentation(source, document, masks, lungs)}
+            objects[MEASUREMENTS] = measurements(source, document, objects[SEGMENTATION], list(masks))
+            objects |= {CAPTURES.format(i): capture(source, picture, i) for i, picture in enumerate(pictures, start=1)}
+    except (AttributeError, KeyError, TypeError, ValueError) as e:  # headers are what whoever wrote them made of them
+        raise UserError(
+            f"no DICOM objects can be made from the headers of this series ({reason_of(e)}); "
+            "export it again, or convert it to NIfTI and report on that"
+        ) from e
     for name, content in objects.items():
+        content.SpecificCharacterSet = CHARACTER_SET
         with replacing(folder / name) as unfinished:
             content.save_as(unfinished, enforce_file_format=True)
     return [folder / name for name in objects]

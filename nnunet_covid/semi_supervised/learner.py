@@ -142,9 +142,8 @@ class Learner:
             Voxel counts, what was kept, and the seconds of forward passes.
         """
         predictor, checksum = self._predictor(model), weights_checksum(self._trainer_with(model))
-        folder, shown = self.experiment.labels_of(round_number), self.experiment.shown_folder(round_number)
-        for place in (folder, shown):
-            remove_abandoned(place, age=0.0)  # no other process is at work here
+        folder = self.experiment.labels_of(round_number)
+        remove_abandoned(folder, age=0)  # no other process is at work here
         records, forward = [], 0.0
         for case in tqdm(cases, desc=f"label round {round_number}", unit="image", leave=False):
             record = read_record(folder / case, checksum)
@@ -154,7 +153,7 @@ class Learner:
                 record = self.labeller.label(head, self.pool[case], folder / case, prediction)
                 forward += prediction.seconds
             records.append(record)
-        write_manifest(shown, records)
+        write_manifest(self.experiment.shown_folder(round_number), records)
         return {**summarise(records), "forward_seconds": round(forward, 3)}
 
     def confidence(self, round_number: int, cases: Sequence[str], model: str) -> dict[str, float]:

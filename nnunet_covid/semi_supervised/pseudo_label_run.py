@@ -229,6 +229,8 @@ def locked(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with alone(folder / "lock", str(folder), "use another `name`"):
+            for place in (folder.parent, folder, *(path for path in folder.rglob("*") if path.is_dir())):
+                remove_abandoned(place, age=0)
             yield
     finally:
         if made and not (folder / FILE).exists():  # refused before there was a run

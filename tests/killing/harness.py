@@ -118,7 +118,7 @@ def kill_and_go_on(run: Run, zygote: Zygote, home: Path, kills: int = KILLS, see
         found = run.result(folder)
         assert found == expected, f"{folder}: another end\n{_difference(found, expected)}"
         left = [str(path) for path in folder.rglob(f"{UNFINISHED}*")]
-        assert left == [], f"{folder}: left half-written"
+        assert left == [], f"left half-written: {left}"
         shutil.rmtree(folder)
         count.lives += 1
     return count
