@@ -112,7 +112,8 @@ class Job:
         except BaseException as e:
             self._stop()
             if not isinstance(e, SystemExit):  # after a checkpoint, which has said it
-                _end(held, began, "failed" if isinstance(e, UserError) else "interrupted", str(e) or type(e).__name__)
+                line = "stopped by hand" if isinstance(e, KeyboardInterrupt) else str(e) or type(e).__name__
+                _end(held, began, "failed" if isinstance(e, UserError) else "interrupted", line)
             raise
         del _running[self.run.key]
         done = code == 0 and self.finished()

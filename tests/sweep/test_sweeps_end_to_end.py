@@ -53,7 +53,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str,
 @pytest.fixture
 def made(tmp_path: Path) -> Iterator[Sweeping]:
     found = make(tmp_path / "here", TRAINERS, FOLDS, SEEDS, LENGTH)
-    (found.results / "hold").touch()
+    (found.results / "hold").write_text(HELD[0])
     yield found
     (found.results / "hold").unlink(missing_ok=True)
     for run in (*RUNS, BAD):
