@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
 from pathlib import Path
 
 import matplotlib
@@ -41,9 +42,10 @@ on the CPU in the place of NCCL. `torch.compile` runs on the CPU, through traini
 graph break. bfloat16 is torch's autocast on the CPU. "All in one, timm encoder" is tried with six features by default
 and with all for this page.
 
-Contracts (`tests/nnunet/test_contracts.py`) and a part of the matrix also pass with the newest dependencies on Python
-3.13 (torch 2.15.0, numpy 2.5.5, scipy 1.18.1, timm 1.0.22). `.ci/versions` repeats that, and tries the lowest allowed
-ones and Python 3.10 to 3.12.
+Contracts (`tests/nnunet/test_contracts.py`) and a part of the matrix also pass with the lowest dependencies that are
+allowed, on Python 3.10 (nnunetv2 2.8.1, torch 2.6.0, numpy 1.26.0, scipy 1.11.1, timm 1.0.15), and with the newest on
+Python 3.13 (torch 2.15.0, numpy 2.5.5, scipy 1.18.1, timm 1.0.22). `.ci/versions` repeats that, and tries what lies
+between.
 
 `NNUNET_COVID_MATRIX=all pytest tests/matrix` tries every trainer with every feature, compiles with the inductor, and
 installs the zip in another virtual environment; it takes hours.
@@ -63,7 +65,7 @@ def outcomes(results: Path) -> dict[tuple[str, str], str]:
 
 def draw(found: dict[tuple[str, str], str], output: Path) -> None:
     """A square for each feature and family, with a colour and a sign."""
-    figure, axes = pyplot.subplots(figsize=(10, 0.36 * len(FEATURES) + 1.4), layout="constrained")
+    figure, axes = pyplot.subplots(figsize=(12, 0.36 * len(FEATURES) + 1.4), layout="constrained")
     for column, family in enumerate(FAMILIES):
         for row, feature in enumerate(FEATURES):
             outcome = found[family, feature]
@@ -71,7 +73,7 @@ def draw(found: dict[tuple[str, str], str], output: Path) -> None:
             axes.add_patch(square)
             axes.text(column + 0.47, row + 0.47, SIGNS[outcome], ha="center", va="center", fontsize=12)
     axes.set(xlim=(0, len(FAMILIES)), ylim=(len(FEATURES), 0))
-    names = [name.replace(" ", "\n") for name in FAMILIES.values()]
+    names = [textwrap.fill(name, 13) for name in FAMILIES.values()]
     axes.set_xticks([c + 0.47 for c in range(len(FAMILIES))], names)
     axes.set_yticks([r + 0.45 for r in range(len(FEATURES))], FEATURES)
     axes.xaxis.tick_top()

@@ -53,7 +53,10 @@ def read_dataset_json(path: Path, *, needed: Sequence[str] = ()) -> dict[str, An
 
 def _fault_of(content: Mapping[str, Any], needed: Sequence[str]) -> str | None:
     """What is wrong with the entries, with the remedy."""
-    present = {*content, *(["channel_names"] if "modality" in content else [])}
+    channels = next((content[name] for name in ("channel_names", "modality") if content.get(name) is not None), None)
+    present = {name for name in content if name != "channel_names"} | (
+        {"channel_names"} if channels is not None else set()
+    )
     if missing := [name for name in needed if name not in present]:
         return f"is incomplete, it has no {missing[0]!r}; convert the data set again, or write it there"
     labels = content["labels"]
@@ -65,7 +68,6 @@ def _fault_of(content: Mapping[str, Any], needed: Sequence[str]) -> str | None:
         ignore_label(labels)
     except UserError as e:
         return str(e)
-    channels = content.get("channel_names", content.get("modality"))
     if channels is not None and not _are_channels(channels):
         return f'\'channel_names\' is {channels!r}; it must be {{"0": NAME, "1": NAME}} and so on, as {{"0": "CT"}}'
     ending = content.get("file_ending", ".")

@@ -45,3 +45,11 @@ def test_unusable_documents_are_told_in_one_line(tmp_path: Path, text: str | Non
         path.write_text(text)
     with pytest.raises(UserError, match=message):
         d.read_dataset_json(path)
+
+
+@pytest.mark.parametrize("names", [{}, {"channel_names": None}, {"channel_names": None, "modality": None}])
+def test_channels_that_are_nothing_are_missing(tmp_path: Path, names: dict[str, None]) -> None:
+    path = tmp_path / "dataset.json"
+    path.write_text(json.dumps({"labels": {"background": 0}, "file_ending": ".png", **names}))
+    with pytest.raises(UserError, match="it has no 'channel_names'"):
+        d.read_dataset_json(path, needed=d.IMAGES)

@@ -15,7 +15,6 @@ from batchgenerators.dataloading.single_threaded_augmenter import SingleThreaded
 from batchgeneratorsv2.transforms.base.basic_transform import SegOnlyTransform
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from batchgeneratorsv2.transforms.utils.nnunet_masking import MaskImageTransform
-from batchgeneratorsv2.transforms.utils.random import RandomTransform
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
@@ -23,7 +22,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_covid.auxiliary_data.links import LinkedCases
 from nnunet_covid.nnunet.preprocess import LESION_LABELS
-from nnunet_covid.nnunet.training import changes_intensity, innermost
+from nnunet_covid.nnunet.training import changes_intensity, innermost, with_probability
 
 
 class LinkedDataset:
@@ -89,10 +88,7 @@ class TwoViews(ImageTransforms):
         super().__init__(ComposeTransforms(moving), masked=masked)
         self.masks = [t for t in moving if isinstance(t, MaskImageTransform)]
         for transform in self.intensity:
-            while hasattr(transform, "transform"):
-                if isinstance(transform, RandomTransform):
-                    transform.apply_probability = probability
-                transform = transform.transform
+            with_probability(transform, probability)
 
     def __call__(self, image: torch.Tensor, segmentation: torch.Tensor) -> dict[str, torch.Tensor]:
         moved = self.transforms(image=image, **({"segmentation": segmentation} if self.masked else {}))

@@ -44,6 +44,8 @@ def add_pseudo_label_arguments(parser: argparse.ArgumentParser) -> None:
     add("--status", action="store_true", help="show where the run stands, and end")
     add("--name", metavar="NAME", help="of the result, TRAINER_pseudoNAME (default: the strategy)")
     add("--start-from", type=Path, metavar="CHECKPOINT", help="a trained model for round 0")
+    text = "of 'nnunet-covid pretrain': every new model starts from them"
+    add("--pretrained-weights", type=Path, metavar="CHECKPOINT", help=text)
     add("--leave-out-duplicates", action="store_true", help="go on without images known already")
     add("-np", dest="workers", type=int, default=1, metavar="N", help="processes to pre-process with")
     add_device(parser)
@@ -109,6 +111,7 @@ def _run(args: argparse.Namespace) -> None:
             options,
             args.images,
             start_from=args.start_from,
+            pretrained=args.pretrained_weights,
             leave_out_duplicates=args.leave_out_duplicates,
             workers=args.workers,
             tell=lambda line: print(with_flags(line)),

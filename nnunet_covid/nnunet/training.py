@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform, ImageOnlyTransform
+from batchgeneratorsv2.transforms.utils.random import RandomTransform
 from nnunetv2.training.loss.compound_losses import DC_and_BCE_loss, DC_and_CE_loss
 from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
@@ -194,6 +195,16 @@ def changes_intensity(transform: Any) -> bool:
 def innermost(transform: Any) -> Any:
     """What a transform that is applied at random, or to some channels alone, applies."""
     return innermost(transform.transform) if hasattr(transform, "transform") else transform
+
+
+def with_probability(transform: Any, probability: float) -> Any:
+    """A transform, and all that it applies at random, applied with this probability; returns the transform."""
+    inner = transform
+    while hasattr(inner, "transform"):
+        if isinstance(inner, RandomTransform):
+            inner.apply_probability = probability
+        inner = inner.transform
+    return transform
 
 
 def without_timing(transform: Any) -> Any:

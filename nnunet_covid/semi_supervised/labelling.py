@@ -126,6 +126,22 @@ class Heads:
             sure &= torch.where(inside, certain, 1 - certain) > eta
         return label if untrusted is None else torch.where(sure, predicted, untrusted), predicted
 
+    def stretched(self, probabilities: Floats) -> Floats:
+        """Each foreground channel (C, *spatial) from its smallest to its largest value in the image to 0 … 1.
+
+        Source: the code released with Inf-Net (Fan et al., TMI 2020), whose pseudo labels are such maps: the surest
+        voxel of every image counts as certain, however unsure the model is. A channel that is the same everywhere
+        becomes 0. Classes that then share more than 1 are divided by their sum; background has the rest.
+        """
+        foreground = probabilities if self.regions else probabilities[1:]
+        axes = tuple(range(1, foreground.ndim))
+        low, high = foreground.min(axes, keepdims=True), foreground.max(axes, keepdims=True)
+        maps = (foreground - low) / np.where(high > low, high - low, 1)
+        if self.regions:
+            return maps
+        maps = maps / np.maximum(maps.sum(0, keepdims=True), 1)
+        return np.concatenate((1 - maps.sum(0, keepdims=True), maps))
+
     def to_bytes(self, probabilities: Floats) -> NDArray[np.uint8]:
         """Probabilities of the foreground channels in 255 steps, (F, *spatial)."""
         foreground = probabilities if self.regions else probabilities[1:]
@@ -282,7 +298,8 @@ class Labeller:
         label, predicted = (one.numpy() for one in found)
         outside = open_blosc2(case, "_seg.b2nd")[0] == OUTSIDE
         stored = np.where(outside & (label == 0), np.int16(OUTSIDE), label)[None]
-        self._write_label(target, stored, heads.to_bytes(probabilities) if self.options.soft else None)
+        soft = heads.stretched(probabilities) if self.options.min_max else probabilities
+        self._write_label(target, stored, heads.to_bytes(soft) if self.options.soft else None)
         if self.options.export:
             shown = self.experiment.shown_folder(head["round"])
             path = shown / f"{target.name}{self.experiment.dataset_json['file_ending']}"

@@ -21,13 +21,14 @@ import numpy as np
 import torch
 from batchgenerators.utilities.file_and_folder_operations import load_json, save_json
 from matplotlib import rc_context
+from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
 from nnunetv2.training.logging.nnunet_logger import LocalLogger
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from nnunet_covid.checkpoint import read_checkpoint
-from nnunet_covid.errors import UserError
+from nnunet_covid.checkpoint import read_checkpoint, restricted
+from nnunet_covid.errors import UserError, reason_of
 from nnunet_covid.files import remove_abandoned, replacing
 from nnunet_covid.losses.reweighted_cross_entropy import class_weights
 from nnunet_covid.nnunet.sliding_window import BatchPredictor
@@ -58,6 +59,7 @@ class Learner:
         pool: Pre-processed unlabelled cases, without their endings.
         trainer: From :func:`checked_trainer`; it answers what a trainer knows until there is a model.
         start_from: A checkpoint that takes the place of the first training.
+        pretrained: A checkpoint that every new model starts from, as ``nnUNetv2_train -pretrained_weights`` has it.
     """
 
     def __init__(
@@ -67,7 +69,9 @@ class Learner:
         pool: Mapping[str, Path],
         trainer: Any,
         start_from: Path | None = None,
+        pretrained: Path | None = None,
     ) -> None:
+        self.pretrained = pretrained
         self.experiment = experiment
         self.options = options
         self.pool = pool
@@ -97,6 +101,8 @@ class Learner:
                 trainer.network = network
             elif training.start is not None:
                 load_weights(self.experiment.checkpoint(training.start), trainer)
+            elif self.pretrained is not None:
+                load_pretrained(self.pretrained, trainer, self.experiment.trainer)
             if training.start is not None:
                 trainer.optimizer, trainer.lr_scheduler = trainer.configure_optimizers()
             seed_everything(seed_for(self.options.seed, training.round_number, f"train {training.name}"))
@@ -207,13 +213,15 @@ class Learner:
         return publish_model(self.experiment, trainer, self.experiment.checkpoint(model))
 
 
-def checked_trainer(experiment: Experiment, options: RoundOptions, start_from: Path | None = None) -> Any:
+def checked_trainer(
+    experiment: Experiment, options: RoundOptions, start_from: Path | None = None, pretrained: Path | None = None
+) -> Any:
     """A trainer as the run will make them, before any work.
 
     Args:
         experiment: The trainer and its plans.
         options: Of the run.
-        start_from: As in :class:`Learner`.
+        start_from, pretrained: As in :class:`Learner`.
 
     Raises:
         SystemExit: If one of our trainers refuses these plans.
@@ -223,6 +231,8 @@ def checked_trainer(experiment: Experiment, options: RoundOptions, start_from: P
     trained_before = start_from is not None or experiment.checkpoint("base").is_file()
     probe = Training("probe", 0, start="base" if trained_before else None)
     trainer = make_trainer(experiment, classes, probe, options)
+    if pretrained is not None and not trained_before:
+        load_pretrained(pretrained, trainer, experiment.trainer)
     if options.confidence == "mirroring" and not trainer.inference_allowed_mirroring_axes:
         raise UserError(f"`confidence` mirroring: {experiment.trainer} does not mirror; use the probability")
     if options.reweight == "on" and not cross_entropies(trainer.loss):
@@ -312,6 +322,24 @@ def save_model(path: Path, trainer: nnUNetTrainer) -> None:
 def load_weights(path: Path, trainer: nnUNetTrainer) -> None:
     """Put the weights of any checkpoint of nnU-Net's into a trainer's network."""
     unwrapped(trainer.network).load_state_dict(read_checkpoint(path, trainer.device)["network_weights"])
+
+
+def load_pretrained(path: Path, trainer: nnUNetTrainer, name: str) -> None:
+    """Put the weights of a pre-training into a trainer's network, as nnU-Net does: all but the layers that segment.
+
+    Args:
+        name: Of the trainer.
+
+    Raises:
+        UserError: If the checkpoint cannot be read or is of another network.
+    """
+    read_checkpoint(path)
+    try:
+        with restricted(), quiet():
+            load_pretrained_weights(trainer.network, str(path))
+    except AssertionError as e:
+        reason = reason_of(e).partition(". ")[0]
+        raise UserError(f"`pretrained_weights` {path}: not of the network of {name} ({reason}); pre-train it") from e
 
 
 def weights_checksum(trainer: nnUNetTrainer) -> str:

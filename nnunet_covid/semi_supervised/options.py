@@ -54,6 +54,12 @@ class RoundOptions:
         "background", "what an untrusted voxel becomes: background [SSA] (default), or the ignore label"
     )
     soft: bool = _option(False, "soft pseudo labels (beyond the papers)")
+    min_max: bool = _option(
+        False, "soft labels of each image's map stretched from its smallest to its largest value to 0 … 1 [Inf, code]"
+    )
+    strong: bool = _option(
+        False, "on pseudo-labelled images every change of intensity of the augmentation, always (beyond the papers)"
+    )
     confidence: Literal["probability", "mirroring"] = _option(
         "probability",
         "what η is compared with and `select` goes by: the probability (default), or the share of mirrored "
@@ -111,11 +117,12 @@ def make_options(strategy: Strategy, given: Mapping[str, Any]) -> RoundOptions:
         only_for = f.metadata.get("only_for") or strategy
         if f.name in chosen and only_for != strategy:
             raise UserError(f"{shown(f.name)} belongs to `strategy` {only_for} and means nothing to {strategy}")
-    if chosen.get("soft"):
+    softening = next((name for name in ("min_max", "soft") if chosen.get(name)), None)
+    if softening is not None:
         for name in ("threshold", "class_thresholds", "untrusted"):
             if chosen.get(name):
-                raise UserError(f"{shown(name)} makes hard labels: leave it out, or leave out `soft`")
-        chosen["threshold"] = 0.0
+                raise UserError(f"{shown(name)} makes hard labels: leave it out, or leave out {shown(softening)}")
+        chosen |= {"threshold": 0.0, "soft": True}
     if chosen.get("confidence") == "mirroring" and chosen.get("mirroring") is False:
         raise UserError("`confidence` mirroring compares mirrored predictions: leave out `mirroring`")
     if chosen.get("learning_rate") == 0:

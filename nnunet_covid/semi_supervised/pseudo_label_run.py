@@ -148,6 +148,7 @@ def run_pseudo_labels(
     folder: Path,
     *,
     start_from: Path | None = None,
+    pretrained: Path | None = None,
     leave_out_duplicates: bool = False,
     workers: int = 1,
     tell: Callable[[str], None] = print,
@@ -159,6 +160,7 @@ def run_pseudo_labels(
         options: What decides the run.
         folder: Unlabelled images, named as nnU-Net wants them.
         start_from: A checkpoint of the trainer instead of a first training.
+        pretrained: A checkpoint of ``nnunet-covid pretrain`` that every new model starts from.
         leave_out_duplicates: Go on without images that are known already.
         workers: Processes that pre-process.
         tell: Receives each line for the person.
@@ -167,12 +169,13 @@ def run_pseudo_labels(
         UserError: If something in the input does not fit, before anything is trained; and if the disk is full.
     """
     images = UnlabelledImages(folder, experiment)
-    if start_from is not None and not start_from.is_file():
-        raise UserError(f"`start_from` {start_from}: no such file")
+    for name, given in (("start_from", start_from), ("pretrained_weights", pretrained)):
+        if given is not None and not given.is_file():
+            raise UserError(f"`{name}` {given}: no such file")
     writable_folder(experiment.data_folder)
     with full_disk_told(experiment.report_folder, experiment.data_folder), locked(experiment.report_folder):
-        state = RunState(experiment.report_folder, options, _context(experiment, folder, start_from))
-        trainer = checked_trainer(experiment, options, start_from)
+        state = RunState(experiment.report_folder, options, _context(experiment, folder, start_from, pretrained))
+        trainer = checked_trainer(experiment, options, start_from, pretrained)
         if not state.units and experiment.label_folder.exists():  # of a run whose report folder was deleted
             shutil.rmtree(experiment.label_folder)
         pool = state.once("pool", lambda: images.pool(leave_out_known=leave_out_duplicates))
@@ -188,7 +191,7 @@ def run_pseudo_labels(
         if experiment.fold == "all":
             tell("fold all keeps no case out: every validation Dice is that of training cases")
         targets = images.preprocess(pool, workers)
-        learner = Learner(experiment, options, targets, trainer, start_from)
+        learner = Learner(experiment, options, targets, trainer, start_from, pretrained)
         del trainer  # or its network would stay beside those of the rounds
         title = f"{experiment.trainer}, {options.strategy} rounds, fold {experiment.fold}"
         draw = partial(draw_progress, state.folder, title)
@@ -201,7 +204,7 @@ def run_pseudo_labels(
     )
 
 
-def _context(experiment: Experiment, folder: Path, start_from: Path | None) -> dict[str, Any]:
+def _context(experiment: Experiment, folder: Path, start_from: Path | None, pretrained: Path | None) -> dict[str, Any]:
     """What must be the same where a run goes on."""
     return {
         "dataset": experiment.dataset,
@@ -211,6 +214,7 @@ def _context(experiment: Experiment, folder: Path, start_from: Path | None) -> d
         "plans": experiment.plans_digest(),
         "images": str(folder.resolve()),
         "start_from": sha256_of(start_from) if start_from is not None else None,
+        "pretrained_weights": sha256_of(pretrained) if pretrained is not None else None,
     }
 
 

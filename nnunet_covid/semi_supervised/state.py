@@ -14,7 +14,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,9 @@ class RunState:
         self.options = options
         self.context = context
         found = read_state(folder) or {"options": asdict(options), "context": context, "units": {}}
-        both = ((found["options"], asdict(options), shown), (found["context"], context, str))
+        # a run that was begun before an option existed has its default
+        defaults = {one.name: one.default for one in fields(options) if one.default is not MISSING}
+        both = (({**defaults, **found["options"]}, asdict(options), shown), (found["context"], context, str))
         changed = [
             f"{named(key)} was {before.get(key)!r} and is {value!r}"
             for before, now, named in both

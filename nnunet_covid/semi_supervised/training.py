@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import random
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from batchgenerators.utilities.file_and_folder_operations import load_pickle
+from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset, nnUNetDatasetBlosc2
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
@@ -19,7 +22,7 @@ from torch import nn
 from tqdm import tqdm
 
 from nnunet_covid.losses.reweighted_cross_entropy import ReweightedCrossEntropy
-from nnunet_covid.nnunet.training import without_timing
+from nnunet_covid.nnunet.training import changes_intensity, with_probability, without_timing
 from nnunet_covid.semi_supervised.experiment import Experiment, quiet
 from nnunet_covid.semi_supervised.labelling import Classes, Heads, open_blosc2
 from nnunet_covid.semi_supervised.options import RoundOptions
@@ -33,6 +36,35 @@ PseudoCases = Mapping[str, tuple[Path, Path]]
 """Name of a case to its files, without their endings: the image and its pseudo label."""
 
 
+@dataclass
+class CurrentCase:
+    """What nnU-Net's loader, which loads a case and changes it before it loads the next one, has in its hands.
+
+    Attributes:
+        pseudo: Whether its label is a pseudo label.
+    """
+
+    pseudo: bool = False
+
+
+class StrongOnPseudo(BasicTransform):
+    """A change of intensity as it is for labelled cases, and always for pseudo-labelled ones.
+
+    Args:
+        transform: The change.
+        current: Says which of both the case is.
+    """
+
+    def __init__(self, transform: BasicTransform, current: CurrentCase) -> None:
+        super().__init__()
+        self.always = with_probability(copy.deepcopy(transform), 1.0)
+        self.transform = transform
+        self.current = current
+
+    def __call__(self, **data: Any) -> dict[str, Any]:
+        return (self.always if self.current.pseudo else self.transform)(**data)
+
+
 class LabelledAndPseudo(nnUNetDatasetBlosc2):
     """A data set of both kinds; it holds names and opens files when a case is asked for.
 
@@ -42,6 +74,7 @@ class LabelledAndPseudo(nnUNetDatasetBlosc2):
         annotated: Key under which nnU-Net's loader looks for annotated voxels where there is an ignore label. Labelled
             cases of a data set without that label lack it: there every voxel is annotated.
         soft: What the stored probabilities stand for, to draw soft labels instead of loading hard ones.
+        current: Is told which kind of case was loaded.
     """
 
     def __init__(
@@ -50,7 +83,9 @@ class LabelledAndPseudo(nnUNetDatasetBlosc2):
         pseudo: PseudoCases,
         annotated: tuple[int, ...] | None = None,
         soft: Heads | None = None,
+        current: CurrentCase | None = None,
     ) -> None:
+        self.current = current or CurrentCase()
         self.labelled = labelled
         self.pseudo = {PREFIX + name: case for name, case in pseudo.items()}
         self.annotated = annotated
@@ -60,7 +95,8 @@ class LabelledAndPseudo(nnUNetDatasetBlosc2):
 
     def load_case(self, identifier: str) -> tuple[Any, Any, Any, dict[str, Any]]:
         """Image (C, *spatial), label (1, *spatial), nothing (no cascades here) and properties."""
-        if identifier in self.pseudo:
+        self.current.pseudo = identifier in self.pseudo
+        if self.current.pseudo:
             return self._load_pseudo(*self.pseudo[identifier])
         assert self.labelled is not None
         data, seg, previous, properties = self.labelled.load_case(identifier)
@@ -106,6 +142,7 @@ class TrainingMixin(InAnotherFolder):
         training: What to train, on which cases and for how long.
         pseudo: The pseudo-labelled cases that take part.
         soft: What soft labels are drawn from, if they are.
+        current: What the loader has in its hands, where pseudo-labelled cases are changed more than others.
         step_seconds: Time spent in training and validation steps.
         steps: Number of training steps.
     """
@@ -113,6 +150,7 @@ class TrainingMixin(InAnotherFolder):
     training: ClassVar[Training]
     pseudo: ClassVar[PseudoCases]
     soft: ClassVar[Heads | None]
+    current: ClassVar[CurrentCase | None]
 
     step_seconds = 0.0
     steps = 0
@@ -132,7 +170,7 @@ class TrainingMixin(InAnotherFolder):
         labelled, validation = super().get_tr_and_val_datasets()
         annotated = (-1, *self.label_manager.all_labels) if self.label_manager.has_ignore_label else None
         kept = labelled if self.training.labelled else None
-        cases = LabelledAndPseudo(kept, self.pseudo, annotated, self.soft)
+        cases = LabelledAndPseudo(kept, self.pseudo, annotated, self.soft, self.current)
         if self.training.epochs is not None:
             one_pass = math.ceil(len(cases.identifiers) / self.batch_size)
             self.num_iterations_per_epoch = self.training.iterations or one_pass
@@ -141,7 +179,11 @@ class TrainingMixin(InAnotherFolder):
     @classmethod
     def get_training_transforms(cls, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
         """The trainer's augmentation, less the one step whose result depends on how fast the machine is just now."""
-        return without_timing(super().get_training_transforms(*args, **kwargs))
+        made = without_timing(super().get_training_transforms(*args, **kwargs))
+        if cls.current is not None:
+            strong = [StrongOnPseudo(t, cls.current) if changes_intensity(t) else t for t in made.transforms]
+            made.transforms = strong
+        return made
 
     def configure_optimizers(self) -> tuple[Any, Any]:
         """Adam at a constant rate where the training asks for it, else the trainer's own."""
@@ -204,6 +246,7 @@ def make_trainer(
         "folder": folder or experiment.training_folder,
         "pseudo": pseudo or {},
         "soft": classes.heads if options.soft else None,
+        "current": CurrentCase() if options.strong else None,
         "trained_before": training.start is not None,
     }
     seed = seed_for(options.seed, training.round_number, f"initialise {training.name}")

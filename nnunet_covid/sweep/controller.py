@@ -19,6 +19,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from nnunet_covid.disturbances import SAME_COMMAND
 from nnunet_covid.errors import UserError, reason_of
 from nnunet_covid.files import read_json, writable_folder
 from nnunet_covid.startup import offer_trainers
@@ -104,7 +105,7 @@ class Controller:
         """The callable for submitit."""
         variables = {name: value for name, value in os.environ.items() if name.startswith("nnUNet_")}
         offer_trainers(variables)
-        if run.kind == "prepare":
+        if run.kind == "prepare" and variables.get("nnUNet_n_proc_DA") == "0":
             variables["nnUNet_n_proc_DA"] = "1"  # nnU-Net 2.8.1 cannot plan with 0
         awaited = any(run.key in other.needs for other in self.sweep.runs)
         start = start_of(run, self.sweep, self.places.results)
@@ -200,21 +201,31 @@ class SlurmController(Controller):
             UserError: If submitit or SLURM is not there, or refuses.
         """
         slurm = executor("slurm", self.state / "jobs", **self._command())
-        with FileLock(self.state_made() / "slurm.lock"):
-            ready = [one.run for one in self.open(retry_failed=retry_failed) if self.is_ready(one)]
-            standings = {one.run.key: one.state for one in survey(self.sweep, self.places, Queue())}
+        writable_folder(self.state)
+        with FileLock(self.state / "slurm.lock"):
+            standings = {one.run.key: one for one in self.open(retry_failed=retry_failed)}
             groups: dict[tuple[Any, ...], list[Run]] = {}
-            for run in ready:
-                needed = tuple(key for key in run.needs if standings.get(key) != "done")
-                groups.setdefault((run.kind, run.device, needed), []).append(run)
+            left = []
+            for one in standings.values():  # what others need comes first
+                if not self.is_ready(one):
+                    continue
+                needed = tuple(key for key in one.run.needs if standings[key].state != "done")
+                if all(self._comes(standings[key]) for key in needed):
+                    groups.setdefault((one.run.kind, one.run.device, needed), []).append(one.run)
+                else:
+                    left.append(one.run)
             for (_, _, needed), runs in groups.items():
                 for first in range(0, len(runs), ARRAY):
                     self._submit(slurm, runs[first : first + ARRAY], needed)
+            if left:
+                self.tell(f"{len(left)} runs need what failed, or is at work outside SLURM; {SAME_COMMAND} after that")
         return survey(self.sweep, self.places, Queue())
 
-    def state_made(self) -> Path:
-        """Folder of all records, which is there then."""
-        return writable_folder(self.state)
+    def _comes(self, one: Standing) -> bool:
+        """Whether a job of SLURM does this run, or is about to."""
+        about = read_json(records(self.places.results, one.run) / SUBMISSION) or {}
+        at_work = one.state in ("running", "queued") and about.get("executor") == "slurm"
+        return at_work or self.is_ready(one)
 
     def _command(self) -> dict[str, Any]:
         settings: dict[str, Any] = {"slurm_max_num_timeout": REQUEUES}
@@ -234,11 +245,10 @@ class SlurmController(Controller):
         self.tell(f"handed over: job {jobs[0].job_id.partition('_')[0]}, {len(runs)} × {runs[0].kind}")
 
     def _dependency(self, needed: Sequence[str]) -> str:
-        """``afterok`` of the jobs of other runs; one without a job has just been refused or handed over elsewhere."""
-        runs = self.sweep.by_key()
-        jobs = [read_json(records(self.places.results, runs[key]) / SUBMISSION) for key in needed]
-        numbers = [job["job"] for job in jobs if job is not None and job["executor"] == "slurm"]
-        return f"afterok:{':'.join(numbers)}" if numbers else ""
+        """``afterok`` of the jobs of other runs, which have been handed over by now."""
+        runs = {run.key: run for run in self.sweep.runs}
+        jobs = [(read_json(records(self.places.results, runs[key]) / SUBMISSION) or {})["job"] for key in needed]
+        return f"afterok:{':'.join(jobs)}" if jobs else ""
 
 
 def visible_gpus() -> list[str]:

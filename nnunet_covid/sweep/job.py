@@ -127,7 +127,7 @@ class Job:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **self.environment},
+            env={**os.environ, **self.environment, "nnUNet_results": str(self.results / self.run.results)},
             start_new_session=True,
             pass_fds=(held.lock,),
             preexec_fn=_prepared(os.getpid()),

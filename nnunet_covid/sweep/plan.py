@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import itertools
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -68,10 +69,6 @@ class Sweep:
     baseline: str = "nnUNetTrainer"
     slurm: Slurm = Slurm()
 
-    def by_key(self) -> dict[str, Run]:
-        """Each run under its key."""
-        return {run.key: run for run in self.runs}
-
 
 def read_sweep(path: Path) -> dict[str, Any]:
     """The content of a sweep file.
@@ -114,6 +111,9 @@ def make_sweep(name: str, content: Mapping[str, Any]) -> Sweep:
         raise UserError(f'{name}: names no trainers; for example trainers = ["nnUNetTrainer"]')
     runs = list(itertools.chain.from_iterable(_grid(name, table, grid) for table, grid in grids))
     runs = _with_needs(name, list(dict.fromkeys(runs)), content)
+    for key, count in Counter(run.key for run in runs).items():
+        if count > 1:
+            raise UserError(f"{name}: {count} different runs would write {key}; give them different names")
     slurm = _slurm(name, content.get("slurm", {}))
     return Sweep(name, tuple(runs), str(content.get("baseline", Sweep.baseline)), slurm)
 

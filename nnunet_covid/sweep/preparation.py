@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -30,7 +31,6 @@ class Preparation:
         configurations: That runs need.
         described: Those of them that the sweep file describes: what it says, by name.
         planner: nnU-Net's planner, where there are no plans yet.
-        processes: That pre-process.
     """
 
     dataset: str
@@ -38,7 +38,6 @@ class Preparation:
     configurations: list[str]
     described: dict[str, dict[str, Any]] = field(default_factory=dict)
     planner: str = "ExperimentPlanner"
-    processes: int = 1
 
     def finished(self, preprocessed: Path) -> bool:
         """Whether all of it is there."""
@@ -75,14 +74,14 @@ class Preparation:
         from nnunetv2.experiment_planning import plan_and_preprocess_api as nnunet
         from nnunetv2.utilities.dataset_name_id_conversion import convert_dataset_name_to_id
 
-        number = convert_dataset_name_to_id(self.dataset)
+        number, processes = convert_dataset_name_to_id(self.dataset), _processes()
         if not self.read_plans(preprocessed):
-            nnunet.extract_fingerprints([number], num_processes=self.processes)
+            nnunet.extract_fingerprints([number], num_processes=processes)
             name = None if self.plans == "nnUNetPlans" else self.plans
             nnunet.plan_experiments([number], self.planner, overwrite_plans_name=name)
         self._describe(preprocessed)
         for name in self.missing(preprocessed):
-            nnunet.preprocess_dataset(number, self.plans, configurations=(name,), num_processes=(self.processes,))
+            nnunet.preprocess_dataset(number, self.plans, configurations=(name,), num_processes=(processes,))
 
     def _describe(self, preprocessed: Path) -> None:
         """Add the described configurations to the plans."""
@@ -130,6 +129,14 @@ def _inherited(configurations: dict[str, Any], name: str, key: str) -> Any:
     """An entry of a configuration, or of the one that it inherits from."""
     entry = configurations[name]
     return entry[key] if key in entry else _inherited(configurations, entry["inherits_from"], key)
+
+
+def _processes() -> int:
+    """As many as nnU-Net would start (``nnUNet_def_n_proc``), and no more than there are cores for this process."""
+    from nnunetv2.configuration import default_num_processes
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(default_num_processes, cores))
 
 
 def main() -> None:

@@ -59,10 +59,10 @@ def _standing(run: Run, places: Places, queue: Queue) -> Standing:
     begun = attempts(folder)
     last = begun[-1] if begun else None
     number = number_of(last) if last else 0
-    if run.finished(places.results, places.preprocessed):
-        return Standing(run, "done", number, last)
     if last is not None and alive(last, queue):
         return Standing(run, "running", number, last)
+    if run.finished(places.results, places.preprocessed):
+        return Standing(run, "done", number, last)
     job = waiting_job(folder, queue)
     if job is not None:
         return Standing(run, "queued", number, last, f"job {job['job']}")

@@ -16,6 +16,7 @@ from bad_inputs.trainers import slices
 from nnunet_covid.pretraining.options import PretrainingOptions
 
 COMMAND = "nnunet-covid pretrain 940 2d -i unlabelled -p testPlans -device cpu"
+ROUNDS = "nnunet-covid pseudo-label 940 2d 0 -i unlabelled -p testPlans -device cpu --strategy random"
 RUN = Path("nnUNet_results/Dataset940_Tiny/pretraining/nnUNetTrainer__testPlans__2d/unlabelled")
 
 
@@ -72,6 +73,22 @@ BAD_INPUTS = [
         COMMAND,
         spoilt(slices, all_but_one_gone),
         ("-i unlabelled: 1 image(s) to learn from; at least 2 are needed",),
+    ),
+    BadInput(
+        "rounds_from_no_pretraining",
+        Kind.PLACES,
+        "rounds from pre-trained weights that are not there",
+        f"{ROUNDS} --pretrained-weights gone.pth",
+        spoilt(slices, nothing),
+        ("--pretrained-weights gone.pth: no such file",),
+    ),
+    BadInput(
+        "stretched_and_trusted",
+        Kind.OPTIONS,
+        "rounds with soft maps and a threshold",
+        f"{ROUNDS} --min-max --threshold 0.9",
+        spoilt(slices, nothing),
+        ("--threshold makes hard labels: leave it out, or leave out --min-max",),
     ),
     BadInput(
         "no_unlabelled_image",

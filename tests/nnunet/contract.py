@@ -157,8 +157,11 @@ def overridden(kind: type) -> list[str]:
 
 
 def resolve(use: Use) -> Any:
-    """The imported thing; ``None`` if it is not there."""
+    """The imported thing, which may be a module of its own; ``None`` if it is not there."""
     try:
-        return getattr(importlib.import_module(use.module), use.name, None)
+        module = importlib.import_module(use.module)
+        if hasattr(module, use.name):
+            return getattr(module, use.name)
+        return importlib.import_module(f"{use.module}.{use.name}")
     except ModuleNotFoundError:
         return None

@@ -101,8 +101,9 @@ def slurm(folder: Path, cpus: int = 2) -> Iterator[dict[str, str]]:
         _wait_until_idle(variables, folder)
         yield variables
     finally:
-        with suppress(subprocess.SubprocessError, OSError):
+        with suppress(subprocess.SubprocessError, OSError, AssertionError):
             subprocess.run(["scancel", "--user=root"], env={**os.environ, **variables}, timeout=10, check=False)
+            _wait_until_idle(variables, folder, 15)
         for process in reversed(started):
             process.terminate()
         for process in reversed(started):

@@ -84,7 +84,7 @@ def _check_end(made: Sweeping, undisturbed: dict[str, dict[str, torch.Tensor]]) 
 
 
 def test_on_this_machine(made: Sweeping, undisturbed: dict[str, dict[str, torch.Tensor]]) -> None:
-    """A job killed, the controller killed, two controllers at once, a run that fails and is mended."""
+    """A job killed, the controller killed, the sweep stopped, two at once, a run that fails and is mended."""
     first = made.start("--jobs", 2)
     until(lambda: _held(made, HELD[0]))
     status = made.call("--status")
@@ -96,15 +96,22 @@ def test_on_this_machine(made: Sweeping, undisturbed: dict[str, dict[str, torch.
     _kill(claim["pid"])
     until(lambda: not Path(f"/proc/{training}").exists(), 20)
     assert made.statuses(HELD[0]) == ["killed"]
+
+    second = made.start("--jobs", 2)
+    until(lambda: len(made.attempts(HELD[0])) == 2)
+    assert "stopped: " in made.call("--cancel")
+    assert second.wait(60) in (0, 1)
+    until(lambda: made.statuses(HELD[0])[-1] == "interrupted", 20)
+    assert "running" not in made.call("--status")
     (made.results / "hold").unlink()
 
     both = [made.start("--jobs", 1), made.start("--jobs", 1)]
     for controller in both:
         assert controller.wait(300) == 1, (made.root / "said.txt").read_text()
     _check_end(made, undisturbed)
-    assert made.statuses(HELD[0]) == ["killed", "done"]
+    assert made.statuses(HELD[0]) == ["killed", "interrupted", "done"]
     log = (made.results / f".sweep/runs/{HELD[0]}/output.txt").read_text()
-    assert log.count("--c") == 1
+    assert log.count("--c") == 2
 
     assert made.statuses(BAD) == ["failed"]
     status = made.call("--status")

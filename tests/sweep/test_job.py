@@ -1,0 +1,138 @@
+"""A job, with small programs in the place of nnU-Net's."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from nnunet_covid.sweep.claims import Queue, attempts, claim, end_of
+from nnunet_covid.sweep.job import Job, RunFailed
+from nnunet_covid.sweep.runs import Run
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="SIGKILL with the parent")
+FINISH = """
+import os, pathlib, zipfile
+folder = pathlib.Path(os.environ["nnUNet_results"], *os.environ["KEY"].split("/"))
+(folder / "validation").mkdir(parents=True)
+(folder / "validation/summary.json").write_text("{}")
+zipfile.ZipFile(folder / "checkpoint_final.pth", "w").close()
+"""
+
+
+def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, **settings: object) -> Job:
+    run = Run("train", "Dataset940_Tiny", "2d", "A", "0", start=str(settings.pop("start", "")))
+    monkeypatch.setattr(Run, "command", lambda *_: ("python", "-c", program))
+    below = run.key.removeprefix(f"{run.results}/")
+    return Job(run, tmp_path, tmp_path, {"KEY": below}, **settings)  # type: ignore[arg-type]
+
+
+def last_end(job: Job) -> dict[str, object]:
+    return end_of(attempts(job.folder)[-1]) or {}
+
+
+@pytest.mark.parametrize("start", ["", "own", "weights.pth"])
+def test_a_run_ends_well_in_the_results_that_are_its_own(
+    start: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = job(tmp_path, monkeypatch, FINISH, start=start)
+    assert done() == "done"
+    assert done.finished()
+    assert last_end(done)["status"] == "done"
+    assert (tmp_path / (f"pretrained_{Path(start).stem}" if start else "") / "Dataset940_Tiny").is_dir()
+    assert done() == "done"
+    assert len(attempts(done.folder)) == 1
+
+
+@pytest.mark.parametrize(
+    ("program", "status", "line"),
+    [
+        ("print('all is lost'); raise SystemExit(3)", "failed", "all is lost"),
+        ("pass", "failed", "left no finished run"),
+        ("import os; os.kill(os.getpid(), 9)", "interrupted", "killed by SIGKILL"),
+    ],
+)
+def test_how_a_run_ended_is_written_down(
+    program: str, status: str, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(RunFailed, match=line):
+        job(tmp_path, monkeypatch, program)()
+    end = last_end(job(tmp_path, monkeypatch, program))
+    assert end["status"] == status
+    assert line in str(end["line"])
+
+
+def test_a_failure_since_the_job_was_handed_over_is_not_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = "print('bad plans'); raise SystemExit(1)"
+    for _ in range(2):
+        with pytest.raises(RunFailed, match="bad plans"):
+            job(tmp_path, monkeypatch, program)()
+    assert len(attempts(job(tmp_path, monkeypatch, program).folder)) == 1
+    with pytest.raises(RunFailed, match="bad plans"):
+        job(tmp_path, monkeypatch, program, known=1)()
+    assert len(attempts(job(tmp_path, monkeypatch, program).folder)) == 2
+
+
+def test_a_job_leaves_a_run_that_somebody_is_at_work_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = job(tmp_path, monkeypatch, FINISH)
+    held = claim(mine.folder, "", Queue())
+    assert held is not None
+    assert mine() == "somebody else is at work on it"
+    held.close(status="interrupted", line="")
+    assert mine() == "done"
+
+
+def test_before_the_time_limit_all_is_stopped_and_begun_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As submitit does it: the signal calls ``checkpoint`` while the job waits."""
+    program = "import os, time; open(os.environ['PID'], 'w').write(str(os.getpid())); time.sleep(600)"
+    mine = job(tmp_path, monkeypatch, program)
+    mine.environment["PID"] = str(tmp_path / "pid")
+    again = []
+
+    def on_signal(*_: object) -> None:
+        again.append(mine.checkpoint())
+        raise SystemExit(0)
+
+    before = signal.signal(signal.SIGUSR2, on_signal)
+
+    def send() -> None:
+        while not ((tmp_path / "pid").is_file() and (tmp_path / "pid").read_text()):
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGUSR2)
+
+    try:
+        sender = threading.Thread(target=send)
+        sender.start()
+        with pytest.raises(SystemExit):
+            mine()
+        sender.join()
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert not Path("/proc", (tmp_path / "pid").read_text()).exists()
+    assert last_end(mine)["status"] == "interrupted"
+    assert again[0].function is mine
+    monkeypatch.setattr(Run, "command", lambda *_: ("python", "-c", FINISH))
+    assert again[0].result() == "done"
+    assert json.loads((mine.folder / "attempt_0002.end.json").read_text())["status"] == "done"
+
+
+def test_half_a_checkpoint_is_put_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = job(tmp_path, monkeypatch, "raise SystemExit(1)")
+    folder = tmp_path / mine.run.key
+    folder.mkdir(parents=True)
+    with zipfile.ZipFile(folder / "checkpoint_latest.pth", "w") as checkpoint:
+        checkpoint.writestr("archive/data.pkl", b"weights" * 100)
+    whole = (folder / "checkpoint_latest.pth").read_bytes()
+    (folder / "checkpoint_latest.pth").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(RunFailed):
+        mine()
+    assert (folder / "checkpoint_latest.damaged").is_file()
