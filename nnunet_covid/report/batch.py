@@ -99,7 +99,7 @@ def report_batch(
             one(source, output / named(source))
             rows.append(row_of(read_document(output / named(source)), named(source)))
         except (UserError, RuntimeError, MemoryError) as e:
-            if full_place(e, [output]) is not None:
+            if full_place(e.__cause__ or e, [output]) is not None:
                 raise
             reason = str(e) if isinstance(e, UserError) else f"it cannot be reported on ({reason_of(e)})"
             told = reason

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -316,3 +317,25 @@ def test_no_name_is_printed(model: Path, tmp_path: Path, capfd: pytest.CaptureFi
     assert main(["report", str(folder), "-m", str(model), "-o", str(tmp_path / "out"), *CPU]) == 0
     printed = capfd.readouterr()
     assert "SINGLE-NAME" not in printed.out + printed.err
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="a small disk is mounted, which takes root")
+def test_a_full_disk_is_told_and_nothing_is_left(
+    model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    disk, scans = tmp_path / "disk", tmp_path / "scans"
+    disk.mkdir()
+    saved(scans, box_chest())
+    shutil.copy(scans / "chest.nii.gz", scans / "second.nii.gz")
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)], check=False).returncode:
+        pytest.skip("mounting is not allowed here")
+    try:
+        for scan in (scans / "chest.nii.gz", scans):  # alone, and as a batch, which ends
+            assert main(["report", str(scan), "-m", str(model), "-o", str(disk / "out"), *CPU]) == 2
+            told = capfd.readouterr().err
+            assert "is full; nothing is lost: make room" in told
+            assert "refused" not in told
+            assert not [path for path in disk.rglob("*") if path.is_file()]
+            shutil.rmtree(disk / "out", ignore_errors=True)
+    finally:
+        subprocess.run(["umount", "--lazy", str(disk)], check=False)
