@@ -69,7 +69,7 @@ def full_disk_told(*places: Path, then: str = SAME_COMMAND) -> Iterator[None]:
         raise UserError(f"the disk of {place} is full; nothing is lost: make room and {then}") from e
 
 
-def full_place(error: Exception, places: Sequence[Path]) -> Path | None:
+def full_place(error: BaseException, places: Sequence[Path]) -> Path | None:
     """Where the disk is full, if that is why a write failed; None if it is not."""
     if isinstance(error, OSError) and error.errno in FULL:
         return Path(error.filename) if error.filename else places[0]

@@ -99,12 +99,12 @@ def report(args: argparse.Namespace) -> int:
     writable_folder(args.output)
 
     def one(source: Path, folder: Path) -> None:
-        if not is_finished(folder, digest):
+        if not is_finished(folder, digest, source):
             report_scan(read_scan(source), model, folder, extras=extras, progress=bar, replace_old=True)
 
-    shown = tqdm(scans, desc="reports", unit="scan", disable=None)
+    shown = partial(tqdm, desc="reports", unit="scan", disable=None)
     name_of = (lambda source: pseudonyms.name(source.name)) if pseudonyms else None
-    rows = report_batch(shown, args.output, one, partial(tqdm.write, file=sys.stderr), name_of)
+    rows = report_batch(scans, args.output, one, partial(tqdm.write, file=sys.stderr), name_of, shown)
     refused = [row for row in rows if row.status == "refused"]
     print(
         f"{args.output}: {len(rows) - len(refused)} reports, {len(refused)} refused; see {args.output / 'index.html'}"

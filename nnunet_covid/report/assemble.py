@@ -15,6 +15,7 @@ import numpy as np
 import pydicom
 import SimpleITK as sitk
 
+from nnunet_covid.disturbances import full_disk_told
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import files_in, replacing_folder, write_text
 from nnunet_covid.report.change import changes
@@ -88,7 +89,7 @@ def report_scan(
     previous = extras.previous
     if isinstance(previous, Path):
         read_document(previous)  # what is wrong with it is told before the network works
-    with replacing_folder(output) as folder:
+    with full_disk_told(output.parent), replacing_folder(output) as folder:
         if isinstance(previous, Scan):
             own = replace(extras, previous=None, lungs=None, lobes=None)
             report_scan(previous, model, folder / EARLIER, extras=own, progress=progress)

@@ -6,16 +6,18 @@ import csv
 import html
 import io
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pydicom
 
 from nnunet_covid.disturbances import full_place
 from nnunet_covid.errors import UserError, reason_of
-from nnunet_covid.files import is_hidden, write_text
+from nnunet_covid.files import files_in, is_hidden, write_text
 from nnunet_covid.raw_dataset.dicom_folder import dicom_folder
 from nnunet_covid.raw_dataset.source import VOLUME_ENDINGS, ending_of
 from nnunet_covid.report.confidence import urgency
@@ -73,11 +75,12 @@ def _studies(folder: Path) -> set[str]:
 
 
 def report_batch(
-    sources: Iterable[Path],
+    sources: Sequence[Path],
     output: Path,
     one: Callable[[Path, Path], object],
     tell: Callable[[str], None],
     name_of: Callable[[Path], str] | None = None,
+    progress: Callable[[Sequence[Path]], Iterable[Path]] = iter,
 ) -> list[Row]:
     """Report on every scan and write table and index after each; a scan that cannot be used becomes a row.
 
@@ -87,15 +90,16 @@ def report_batch(
         one: Reports on a scan into a folder; a ``UserError`` refuses the scan.
         tell: Prints a line.
         name_of: Of a scan in every output, a pseudonym; its own name if not given.
+        progress: Wraps the scans, as tqdm does.
     """
-    named = name_of or one_name
+    named = name_of or names_of(sources).__getitem__
     rows: list[Row] = []
-    for source in sources:
+    for source in progress(sources):
         try:
             one(source, output / named(source))
             rows.append(row_of(read_document(output / named(source)), named(source)))
         except (UserError, RuntimeError, MemoryError) as e:
-            if full_place(e, [output]) is not None:
+            if full_place(e.__cause__ or e, [output]) is not None:
                 raise
             reason = str(e) if isinstance(e, UserError) else f"it cannot be reported on ({reason_of(e)})"
             told = reason
@@ -107,10 +111,14 @@ def report_batch(
     return rows
 
 
-def one_name(source: Path) -> str:
-    """Name of a scan's report, from its file or folder."""
-    ending = ending_of(source, VOLUME_ENDINGS) if source.is_file() else None
-    return source.name.removesuffix(ending) if ending else source.name
+def names_of(sources: Iterable[Path]) -> dict[Path, str]:
+    """Names of scans' reports, from their files or folders: without the ending, where no other has the same name."""
+    short = {
+        source: source.name.removesuffix(ending_of(source, VOLUME_ENDINGS) or "") if source.is_file() else source.name
+        for source in sources
+    }
+    times = Counter(short.values())
+    return {source: name if times[name] == 1 else source.name for source, name in short.items()}
 
 
 def row_of(document: Mapping[str, Any], scan: str) -> Row:
@@ -145,14 +153,14 @@ def write_table(output: Path, rows: list[Row]) -> None:
 def _index(rows: list[Row]) -> str:
     cells = [
         [
-            f'<a href="{html.escape(row.scan)}/report.html">{html.escape(row.scan)}</a>'
+            f'<a href="{quote(row.scan)}/report.html">{html.escape(row.scan)}</a>'
             if row.status == "reported"
             else html.escape(row.scan),
             html.escape(row.study_date),
-            _number(row.infection_ml),
-            _number(row.infection_percent),
+            _number(row.infection_ml, row),
+            _number(row.infection_percent, row),
             html.escape(row.severity),
-            html.escape(row.flags or row.reason or "none"),
+            html.escape(_remarks(row)),
         ]
         for row in rows
     ]
@@ -165,7 +173,8 @@ def _index(rows: list[Row]) -> str:
 :root {{ color-scheme: light dark; }}
 body {{ font: 15px/1.4 system-ui, sans-serif; margin: 1.5rem auto; max-width: 70rem; }}
 table {{ border-collapse: collapse; width: 100%; }}
-th, td {{ text-align: left; padding: .3rem .6rem; border-bottom: 1px solid #8886; }}
+th, td {{ text-align: left; padding: .3rem .6rem; border-bottom: 1px solid #8886; white-space: nowrap; }}
+td:last-child {{ white-space: normal; overflow-wrap: anywhere; }}
 </style></head><body><h1>Reports</h1><p>Look at the first ones first: they are the least certain. {NOTICE}</p>
 <table><tr>{head}</tr>
 {body}
@@ -173,13 +182,25 @@ th, td {{ text-align: left; padding: .3rem .6rem; border-bottom: 1px solid #8886
 """
 
 
-def _number(value: float | None) -> str:
+def _number(value: float | None, row: Row) -> str:
+    if row.status == "refused":
+        return ""
     return "not available" if value is None else f"{value:.1f}"
 
 
-def is_finished(folder: Path, digest: str) -> bool:
-    """Whether a folder holds a report by this model; an earlier model's counts as none."""
+def _remarks(row: Row) -> str:
+    """The flags as words, or why there is no report."""
+    if row.status == "refused":
+        return f"refused: {row.reason}"
+    return ", ".join(row.flags.split()).replace("_", " ") or "none"
+
+
+def is_finished(folder: Path, digest: str, source: Path) -> bool:
+    """Whether a folder holds a report by this model on this scan; an earlier model's, or scan's, counts as none."""
     try:
+        files = files_in(source, below=True) if source.is_dir() else [source]
+        if max(path.stat().st_mtime for path in files) > (folder / FILE).stat().st_mtime:
+            return False
         return bool(json.loads((folder / FILE).read_text(encoding="utf-8"))["model"]["digest"] == digest)
     except (OSError, ValueError, KeyError, TypeError):
         return False

@@ -89,7 +89,7 @@ def read_profile(folder: Path, digest: str) -> Profile | None:
     except (ValueError, TypeError, KeyError, AssertionError) as e:
         raise UserError(f"{path} is damaged or of another version; make the profile anew") from e
     if profile.digest != digest:
-        raise UserError(f"{path} belongs to other weights than those in use; make the profile anew")
+        raise UserError(f"{path} belongs to other weights or folds than those in use; make the profile anew")
     return profile
 
 

@@ -92,18 +92,18 @@ def _beside(
         return "", ""
     found = register_lungs(mask, lungs)
     transform = found.transform if found else sitk.Transform()
-    grid = as_patient(image)
+    index = drawn.key_slices()[len(drawn.key_slices()) // 2]
+    grid = as_patient(image)[:, :, index : index + 1]
     moved = [
-        sitk.GetArrayFromImage(sitk.Resample(other, grid, transform, how, outside))
+        sitk.GetArrayFromImage(sitk.Resample(other, grid, transform, how, outside))[0]
         for other, how, outside in (
             (before, sitk.sitkLinear, -1024),
             (labels, sitk.sitkNearestNeighbor, 0),
             (mask, sitk.sitkNearestNeighbor, 0),
         )
     ]
-    index = drawn.key_slices()[len(drawn.key_slices()) // 2]
-    masks = [np.isin(moved[1][index], values) for values in classes.values()]
-    then = axial_picture(moved[0][index], masks, moved[2][index] > 0)
+    masks = [np.isin(moved[1], values) for values in classes.values()]
+    then = axial_picture(moved[0], masks, moved[2] > 0)
     pair = np.concatenate([then, np.zeros((len(then), 8, 3), np.uint8), drawn.axial(index)], axis=1)
     if found is None:
         return data_uri(

@@ -60,8 +60,19 @@ def sides(lungs: Mask, image: NDArray[np.floating], spacing: tuple[float, float,
     """
     if not lungs.any():
         return {}
-    middle = _middle_of_body(image, lungs)
-    size = spacing[::-1]
+    (box,) = ndimage.find_objects(lungs.astype(np.uint8))
+    box = tuple(
+        slice(max(0, side.start - 1), side.stop + 1) for side in box
+    )  # what lies farther is nearest to no voxel
+    found = {}
+    for name, part in _split(lungs[box], _middle_of_body(image, lungs) - box[-1].start, spacing[::-1]).items():
+        found[name] = np.zeros_like(lungs)
+        found[name][box] = part
+    return found
+
+
+def _split(lungs: Mask, middle: float, size: tuple[float, ...]) -> dict[str, Mask]:
+    """The two lungs of a mask; ``middle`` is an index along x, ``size`` in mm along z, y, x."""
     depth = 0.0
     distance: NDArray[np.floating] | None = None
     parts, centres, volumes = _parts(lungs)

@@ -182,8 +182,8 @@ class Service:
         while not self.stopping.is_set():
             try:
                 busy = self.work()
-            except (OSError, RuntimeError) as e:
-                if full_place(e, [self.inbox.folder]) is None:
+            except (OSError, RuntimeError, UserError) as e:
+                if full_place(e.__cause__ or e, [self.inbox.folder]) is None:
                     raise
                 self.tell(f"the disk of {self.inbox.folder} is full; trying again in {FULL_WAIT:g} s")
                 self.stopping.wait(FULL_WAIT)
@@ -201,11 +201,12 @@ class Service:
         try:
             if not series.report.is_dir():
                 self.one(series.slices, series.report)
-        except UserError as e:
-            self._refuse(series, str(e))
         except Exception as e:  # one series must not end the service: its folder tells what happened
-            if full_place(e, [self.inbox.folder]) is not None:
+            if full_place(e.__cause__ or e, [self.inbox.folder]) is not None:
                 raise
+            if isinstance(e, UserError):
+                self._refuse(series, str(e))
+                return True
             write_text(series.folder / ERROR, traceback.format_exc())
             self._refuse(series, f"it cannot be reported on ({reason_of(e)}); {ERROR} beside this file says where")
         else:

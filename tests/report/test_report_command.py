@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -230,6 +231,24 @@ def test_a_batch_goes_on_past_a_damaged_scan_and_resumes(
     assert (tmp_path / "out" / "c" / "report.json").is_file()
 
 
+def test_scans_of_one_name_get_reports_of_their_own_and_a_changed_scan_another(model: Path, tmp_path: Path) -> None:
+    scans = tmp_path / "scans"
+    saved(scans, box_chest()).rename(scans / "a #1.nii.gz")
+    sitk.WriteImage(box_chest().image[:, :, :40], str(scans / "a #1.nrrd"))
+    command = ["report", str(scans), "-m", str(model), "-o", str(tmp_path / "out"), *CPU]
+
+    def heights() -> dict[str, int]:
+        reports = (tmp_path / "out").glob("*/report.json")
+        return {path.parent.name: json.loads(path.read_text(encoding="utf-8"))["scan"]["size"][2] for path in reports}
+
+    assert main(command) == 0
+    assert heights() == {"a #1.nii.gz": 48, "a #1.nrrd": 40}
+    assert 'href="a%20%231.nrrd/report.html"' in (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    sitk.WriteImage(box_chest().image[:, :, :44], str(scans / "a #1.nrrd"))
+    assert main(command) == 0
+    assert heights() == {"a #1.nii.gz": 48, "a #1.nrrd": 44}
+
+
 @pytest.mark.parametrize("ending", [".nii.gz", ".png"])
 def test_two_dimensional_models_label_volumes_slice_by_slice_in_any_storage_order(tmp_path: Path, ending: str) -> None:
     folder = tiny_model(tmp_path / "m" / "nnUNetTrainer__nnUNetPlans__2d", dims=2, folds=(0, 1), ending=ending)
@@ -298,3 +317,25 @@ def test_no_name_is_printed(model: Path, tmp_path: Path, capfd: pytest.CaptureFi
     assert main(["report", str(folder), "-m", str(model), "-o", str(tmp_path / "out"), *CPU]) == 0
     printed = capfd.readouterr()
     assert "SINGLE-NAME" not in printed.out + printed.err
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="a small disk is mounted, which takes root")
+def test_a_full_disk_is_told_and_nothing_is_left(
+    model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    disk, scans = tmp_path / "disk", tmp_path / "scans"
+    disk.mkdir()
+    saved(scans, box_chest())
+    shutil.copy(scans / "chest.nii.gz", scans / "second.nii.gz")
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)], check=False).returncode:
+        pytest.skip("mounting is not allowed here")
+    try:
+        for scan in (scans / "chest.nii.gz", scans):  # alone, and as a batch, which ends
+            assert main(["report", str(scan), "-m", str(model), "-o", str(disk / "out"), *CPU]) == 2
+            told = capfd.readouterr().err
+            assert "is full; nothing is lost: make room" in told
+            assert "refused" not in told
+            assert not [path for path in disk.rglob("*") if path.is_file()]
+            shutil.rmtree(disk / "out", ignore_errors=True)
+    finally:
+        subprocess.run(["umount", "--lazy", str(disk)], check=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -12,12 +11,12 @@ import time
 from pathlib import Path
 
 import pytest
+from dcmtk import STORESCU
 from reported import CPU
 
 from nnunet_covid.cli import main
 
 pynetdicom = pytest.importorskip("pynetdicom")
-STORESCU = shutil.which("storescu")
 
 
 def free_port() -> int:

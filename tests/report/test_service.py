@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 from box_chest import box_chest
+from dcmtk import STORESCU
 from reported import write_series
 
 pynetdicom = pytest.importorskip("pynetdicom")
@@ -31,7 +32,6 @@ from nnunet_covid.report import inbox as inbox_module  # noqa: E402
 from nnunet_covid.report.inbox import Inbox  # noqa: E402
 from nnunet_covid.report.service import OUT_OF_RESOURCES, SUCCESS, Peer, Service  # noqa: E402
 
-STORESCU = shutil.which("storescu")
 needs_dcmtk = pytest.mark.skipif(STORESCU is None, reason="storescu of Debian's dcmtk is not installed")
 KILLS = int(os.environ.get("NNUNET_COVID_SERVICE_KILLS", "3"))
 
