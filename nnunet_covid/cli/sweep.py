@@ -38,9 +38,9 @@ nnunet-covid table FILE.toml
 nnunet-covid table FILE.toml --scores scores.csv -o FOLDER --baseline nnUNetTrainer
 
 Mean ± standard deviation over the validation cases of all folds and seeds, paired difference in Dice with its 95 %
-bootstrap interval (over cases, seeds averaged), seconds per epoch by nnU-Net's log, and the largest memory of a process
-that a sweep ran. --scores keeps a line per case, so that finished runs are scored once, and rows of runs that lie
-elsewhere are shown too. -o writes table.csv, table.md and differences.png.
+bootstrap interval (over cases, seeds averaged), seconds per step by nnU-Net's log (of an epoch, by its iterations), and
+the largest memory of a process that a sweep ran. --scores keeps a line per case, so that finished runs are scored once,
+and rows of runs that lie elsewhere are shown too. -o writes table.csv, table.md and differences.png.
 """
 SLURM_FLAGS = ("minutes", "memory_gb", "cpus", "parallel", "partition", "account", "qos")
 

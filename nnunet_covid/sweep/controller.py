@@ -11,8 +11,8 @@ import signal
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -164,7 +164,8 @@ class LocalController(Controller):
             if not self.is_ready(one) or not done.issuperset(run.needs) or self._begun[run.key] >= TRIES:
                 continue
             gpu = self._free_gpu([*(o.run for o in here), *handed])
-            job = local.submit(self.job(run, CUDA_VISIBLE_DEVICES=gpu))  # submitit itself hides all GPUs
+            with _deaf_to_ctrl_c():
+                job = local.submit(self.job(run, CUDA_VISIBLE_DEVICES=gpu))  # submitit itself hides all GPUs
             submitted(records(self.places.results, run), "local", job.job_id, job.paths.stdout, gpu)
             self._mine[run.key] = job
             self._begun[run.key] += 1
@@ -188,6 +189,20 @@ class LocalController(Controller):
                 note = f": {one.note}" if one.note else ""
                 self.tell(f"{time.strftime('%H:%M:%S')}  {one.state:8} {one.run.key}{note}")
             before[one.run.key] = one.state
+
+
+@contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """Processes that are started meanwhile do not end by Ctrl-C with a traceback of submitit; the job listens anew."""
+    try:
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    except ValueError:  # not the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @dataclass

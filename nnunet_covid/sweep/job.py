@@ -30,6 +30,8 @@ GRACE = 10.0
 PATIENCE = 10.0
 """Seconds between two looks at a run that somebody else is at work on."""
 PR_SET_PDEATHSIG = 1
+MARK = "NNUNET_COVID_SWEEP_RUN"
+"""Variable by which the processes of a run are known: workers of a training that was killed wait for work for ever."""
 _running: dict[str, tuple[subprocess.Popen[bytes], Claim, float]] = {}
 """By key: what this process is at work on; beside the job, which submitit pickles."""
 
@@ -75,6 +77,8 @@ class Job:
         Raises:
             RunFailed: If the command fails or is killed.
         """
+        with suppress(ValueError):  # not the main thread
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # by which a sweep on this machine is stopped
         while not self.finished():
             later = attempts(self.folder)[self.known :]
             end = end_of(later[-1]) if later else None
@@ -93,6 +97,7 @@ class Job:
 
     def _work(self, held: Claim) -> str:
         began = time.time()
+        _end_left_behind(self.folder)
         for path in put_damaged_aside(self.results / self.run.key):
             print(f"{path}: half a checkpoint, of a process that was killed while it wrote")
         words = self.run.command(self.results, self.start)
@@ -107,7 +112,8 @@ class Job:
         except BaseException as e:
             self._stop()
             if not isinstance(e, SystemExit):  # after a checkpoint, which has said it
-                _end(held, began, "failed" if isinstance(e, UserError) else "interrupted", str(e) or type(e).__name__)
+                line = "stopped by hand" if isinstance(e, KeyboardInterrupt) else str(e) or type(e).__name__
+                _end(held, began, "failed" if isinstance(e, UserError) else "interrupted", line)
             raise
         del _running[self.run.key]
         done = code == 0 and self.finished()
@@ -127,7 +133,12 @@ class Job:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **self.environment, "nnUNet_results": str(self.results / self.run.results)},
+            env={
+                **os.environ,
+                **self.environment,
+                "nnUNet_results": str(self.results / self.run.results),
+                MARK: str(self.folder),
+            },
             start_new_session=True,
             pass_fds=(held.lock,),
             preexec_fn=_prepared(os.getpid()),
@@ -178,6 +189,15 @@ def _slurm_job() -> str:
     """Id of the job that this process belongs to, as ``squeue`` shows it."""
     array, task = (os.environ.get(f"SLURM_ARRAY_{part}") for part in ("JOB_ID", "TASK_ID"))
     return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID", "")
+
+
+def _end_left_behind(folder: Path) -> None:
+    """Kill what an earlier, killed process of a run has started on this machine."""
+    mark = f"{MARK}={folder}\0".encode()
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # gone, or somebody else's
+            if mark in (process / "environ").read_bytes():
+                os.kill(int(process.name), signal.SIGKILL)
 
 
 def _prepared(parent: int) -> Callable[[], None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
@@ -26,6 +27,9 @@ from nnunet_covid.sweep.status import Places
 
 GROUP = ("dataset", "configuration", "length", "trainer")
 METRIC_HEADINGS = ("MAE", "S", "E", "sens.", "prec.", "area")
+ITERATIONS = re.compile(r"(\d+)its")
+NNUNET_ITERATIONS = 250
+"""Of an epoch, where the trainer's name does not say how many."""
 Line = dict[str, Any]
 """Of the table, by column of ``table.csv``; what is not known is left out."""
 
@@ -34,8 +38,9 @@ def summarised(sweep: Sweep, places: Places, rows: Sequence[Row], baseline: str)
     """A line per data set, configuration, length and trainer, in the order of the sweep.
 
     ``dice`` and ``dice_sd`` are mean and sample standard deviation over cases of all folds and seeds; ``difference``,
-    ``low`` and ``high`` are of Dice, over cases whose seeds are averaged, with the 95 % bootstrap interval; ``seconds``
-    is nnU-Net's median per epoch, ``memory_mib`` the largest of the processes that a sweep has started.
+    ``low`` and ``high`` are of Dice, over cases whose seeds are averaged, with the 95 % bootstrap interval;
+    ``step_seconds`` is nnU-Net's median time of an epoch, validation included, by its training iterations;
+    ``memory_mib`` the largest of the processes that a sweep has started.
 
     Raises:
         UserError: If there is no row of the baseline.
@@ -78,10 +83,12 @@ def _scores(rows: Sequence[Row]) -> Line:
 def _costs(runs: Iterable[Run], places: Places) -> Line:
     seconds, memory = [], []
     for run in runs:
-        seconds += [s for s in [training_progress(places.results / run.key).get("seconds")] if s is not None]
+        its = ITERATIONS.search(labels_of(run).length)
+        if epoch := training_progress(places.results / run.key).get("seconds"):
+            seconds.append(epoch / (int(its[1]) if its else NNUNET_ITERATIONS))
         ends = [end_of(attempt) or {} for attempt in attempts(records(places.results, run))]
         memory += [end["memory_mib"] for end in ends if "memory_mib" in end]
-    return {**({"seconds": median(seconds)} if seconds else {}), **({"memory_mib": max(memory)} if memory else {})}
+    return {**({"step_seconds": median(seconds)} if seconds else {}), **({"memory_mib": max(memory)} if memory else {})}
 
 
 def _difference(rows: Sequence[Row], compared: Sequence[Row], baseline: str) -> Line:
@@ -116,7 +123,7 @@ def as_text(lines: Sequence[Line]) -> list[list[str]]:
     several = [name for name in GROUP[:3] if len({line[name] for line in lines}) > 1]
     head = ["trainer", *several, "folds", "seeds", "cases", "Dice, mean ± sd"]
     head += [*METRIC_HEADINGS, f"Dice − {baseline} (cases)", "95 % interval", ""]
-    table = [[*head, "s/epoch", "MiB"]]
+    table = [[*head, "s/step", "MiB"]]
     for line in lines:
         spread = f" ± {line['dice_sd']:.3f}" if "dice_sd" in line else ""
         cells = [str(line[name]) for name in ("trainer", *several, "folds", "seeds", "cases")]
@@ -124,7 +131,7 @@ def as_text(lines: Sequence[Line]) -> list[list[str]]:
         compared = "pairs" in line
         cells.append(f"{line['difference']:+.3f} ({line['pairs']})" if compared else "")
         cells.append(f"{line['low']:+.3f} … {line['high']:+.3f}" if compared else "")
-        cells += [line.get("verdict", ""), f"{line['seconds']:.1f}" if "seconds" in line else ""]
+        cells += [line.get("verdict", ""), f"{line['step_seconds']:.3g}" if "step_seconds" in line else ""]
         table.append([*cells, str(line.get("memory_mib", ""))])
     kept = [i for i in range(len(table[0])) if any(row[i] for row in table[1:])]
     return [[row[i] for i in kept] for row in table]

@@ -205,6 +205,7 @@ def test_networks_compile_without_graph_breaks(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["2d, 6 stages, residual", "3d, anisotropic"])
+@torch.backends.mkldnn.flags(enabled=False)  # its bfloat16 gradients of 3D convolutions read memory that nobody has set
 def test_a_training_step_under_bfloat16_is_finite(name: str) -> None:
     network, image = build(PLANS[name], output="full")
     target = (torch.rand(image.shape) > 0.7).float()

@@ -118,7 +118,7 @@ def key(trainer: str, length: str, seed: int, fold: int, plans: str = "testPlans
     return f"{DATASET}/{trainer}_{length}_seed{seed}__{plans}__2d/fold_{fold}"
 
 
-def until(condition: Callable[[], Any], seconds: float = 120) -> Any:
+def until(condition: Callable[[], Any], seconds: float = 240) -> Any:
     """What the condition gives as soon as that is something."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:

@@ -125,6 +125,20 @@ def test_before_the_time_limit_all_is_stopped_and_begun_anew(tmp_path: Path, mon
     assert json.loads((mine.folder / "attempt_0002.end.json").read_text())["status"] == "done"
 
 
+def test_workers_that_a_killed_training_has_left_are_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pid = tmp_path / "pid"
+    program = (
+        "import os, pathlib, subprocess\nworker = subprocess.Popen(['sleep', '600'])\n"
+        f"pathlib.Path({str(pid)!r}).write_text(str(worker.pid))\nos.kill(os.getpid(), 9)"
+    )
+    with pytest.raises(RunFailed, match="killed by SIGKILL"):
+        job(tmp_path, monkeypatch, program)()
+    worker = Path("/proc", pid.read_text(), "cmdline")
+    assert worker.read_text().startswith("sleep")
+    assert job(tmp_path, monkeypatch, FINISH)() == "done"
+    assert not worker.exists() or not worker.read_text()
+
+
 def test_half_a_checkpoint_is_put_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mine = job(tmp_path, monkeypatch, "raise SystemExit(1)")
     folder = tmp_path / mine.run.key

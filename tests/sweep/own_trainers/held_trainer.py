@@ -1,4 +1,4 @@
-"""A user's own trainer, which waits after its second epoch for as long as a file is there."""
+"""A user's own trainer, which waits after its second epoch for as long as a file names its folder."""
 
 import os
 import time
@@ -11,5 +11,5 @@ class HeldTrainer(nnUNetTrainer):
     def on_epoch_end(self):
         super().on_epoch_end()
         hold = Path(os.environ["nnUNet_results"], "hold")
-        while self.current_epoch == 2 and hold.exists():
-            time.sleep(0.05)
+        while self.current_epoch == 2 and hold.exists() and self.output_folder.endswith(hold.read_text()):
+            time.sleep(0.1)
