@@ -249,6 +249,17 @@ def test_scans_of_one_name_get_reports_of_their_own_and_a_changed_scan_another(m
     assert heights() == {"a #1.nii.gz": 48, "a #1.nrrd": 44}
 
 
+def test_a_scan_without_lungs_says_what_is_not_available(model: Path, tmp_path: Path) -> None:
+    chest = box_chest()
+    folder = write_series(tmp_path / "abdomen", sitk.Cast(chest.image > -900, sitk.sitkInt16) * 1040 - 1000)
+    assert main(["report", str(folder), "-m", str(model), "-o", str(tmp_path / "out"), *CPU]) == 0
+    content = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
+    assert "lungs" in content["quantities"]["missing"]
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "No lungs were found: shares, zones and severity are not available." in page
+    assert (tmp_path / "out" / "dicom" / "measurements.dcm").is_file()
+
+
 @pytest.mark.parametrize("ending", [".nii.gz", ".png"])
 def test_two_dimensional_models_label_volumes_slice_by_slice_in_any_storage_order(tmp_path: Path, ending: str) -> None:
     folder = tiny_model(tmp_path / "m" / "nnUNetTrainer__nnUNetPlans__2d", dims=2, folds=(0, 1), ending=ending)
