@@ -12,6 +12,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from sweeping import until
 
 from nnunet_covid.sweep.claims import Queue, attempts, claim, end_of
 from nnunet_covid.sweep.job import Job, RunFailed
@@ -136,7 +137,7 @@ def test_workers_that_a_killed_training_has_left_are_ended(tmp_path: Path, monke
     worker = Path("/proc", pid.read_text(), "cmdline")
     assert worker.read_text().startswith("sleep")
     assert job(tmp_path, monkeypatch, FINISH)() == "done"
-    assert not worker.exists() or not worker.read_text()
+    until(lambda: not worker.exists() or not worker.read_text(), 10)
 
 
 def test_half_a_checkpoint_is_put_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
