@@ -121,7 +121,7 @@ def _slurm() -> Finding:
         return Finding("SLURM", "note", "there, but sweeps need submitit", 'pip install "nnunet_covid[cluster]"')
     try:
         asked = ["sinfo", "--noheader", "--format=%P %a %l"]
-        done = subprocess.run(asked, capture_output=True, text=True, timeout=20)
+        done = subprocess.run(asked, capture_output=True, encoding="utf-8", errors="replace", timeout=20)
     except subprocess.SubprocessError:
         done = None
     if done is None or done.returncode:

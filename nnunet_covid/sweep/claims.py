@@ -59,7 +59,7 @@ class Queue:
         """
         command = ["squeue", "--noheader", "--array", "--format=%i", f"--user={os.getuid()}"]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+            done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", timeout=60)
         except (OSError, subprocess.SubprocessError) as e:
             raise UserError(f"squeue cannot be asked about the jobs ({e}); go to a machine of SLURM") from e
         if done.returncode:

@@ -42,7 +42,7 @@ def suggest(model: Path, images: Path, output: Path, *options: object) -> int:
 
 
 def rows(output: Path) -> list[dict[str, str]]:
-    with (output / "suggestions.csv").open(newline="") as stream:
+    with (output / "suggestions.csv").open(newline="", encoding="utf-8") as stream:
         return list(csv.DictReader(stream))
 
 

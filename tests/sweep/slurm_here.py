@@ -122,7 +122,7 @@ def _wait_until_idle(variables: dict[str, str], folder: Path, seconds: float = 6
             ["sinfo", "--noheader", "--format=%T"],
             env={**os.environ, **variables},
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             timeout=30,
         )
         said = done.stdout.strip() + done.stderr.strip()

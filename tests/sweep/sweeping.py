@@ -48,9 +48,9 @@ class Sweeping:
     def start(self, *words: object) -> subprocess.Popen[str]:
         """``nnunet-covid sweep sweep.toml``, begun; what it says goes to a file."""
         command = console_command("nnunet-covid", "sweep", "sweep.toml", *words)
-        with (self.root / "said.txt").open("a") as said:
+        with (self.root / "said.txt").open("a", encoding="utf-8") as said:
             return subprocess.Popen(
-                command, env=self.environment, cwd=self.root, text=True, stdout=said, stderr=subprocess.STDOUT
+                command, env=self.environment, cwd=self.root, encoding="utf-8", stdout=said, stderr=subprocess.STDOUT
             )
 
     def call(self, *words: object, status: int = 0, command: str = "sweep") -> str:
@@ -59,7 +59,7 @@ class Sweeping:
             console_command("nnunet-covid", command, "sweep.toml", *words),
             env=self.environment,
             cwd=self.root,
-            text=True,
+            encoding="utf-8",
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             timeout=300,
@@ -84,7 +84,7 @@ class Sweeping:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text()) if path.is_file() else {}
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def make(root: Path, trainers: Sequence[str], folds: Sequence[int], seeds: Sequence[int], length: str) -> Sweeping:
@@ -106,7 +106,7 @@ def make(root: Path, trainers: Sequence[str], folds: Sequence[int], seeds: Seque
 
 def write_plans(preprocessed: Path, *, bad: bool) -> None:
     """``badPlans``, with a network that does not exist, or mended."""
-    plans = json.loads((preprocessed / "testPlans.json").read_text())
+    plans = json.loads((preprocessed / "testPlans.json").read_text(encoding="utf-8"))
     plans["plans_name"] = "badPlans"
     if bad:
         plans["configurations"]["2d"]["architecture"]["network_class_name"] = "nowhere.NoNetwork"

@@ -58,7 +58,7 @@ def test_of_many_at_once_one_gets_it(tmp_path: Path) -> None:
 
 
 def test_a_claim_ends_with_its_process_and_with_its_children(tmp_path: Path) -> None:
-    process = subprocess.Popen([sys.executable, "-c", CODE, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-c", CODE, str(tmp_path)], stdout=subprocess.PIPE, encoding="utf-8")
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
     (attempt,) = attempts(tmp_path)
@@ -83,7 +83,7 @@ def test_a_claim_that_was_closed_is_over(tmp_path: Path) -> None:
     held.close(status="done", line="")
     held.close(status="failed", line="")
     assert not alive(held.path, Queue())
-    assert json.loads(held.path.with_suffix(".end.json").read_text())["status"] == "done"
+    assert json.loads(held.path.with_suffix(".end.json").read_text(encoding="utf-8"))["status"] == "done"
 
 
 def _elsewhere(folder: Path, **about: object) -> Path:

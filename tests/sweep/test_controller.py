@@ -177,6 +177,9 @@ def test_cancel_stops_jobs_of_slurm_at_once(
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     assert len(cancel(controller)) == 3
-    (line,) = (tmp_path / "cancelled").read_text().splitlines()
+    (line,) = (tmp_path / "cancelled").read_text(encoding="utf-8").splitlines()
     assert sorted(line.split()) == sorted(number for _, _, number in executor.handed)
-    assert json.loads((records(places.results, sweep.runs[0]) / "submission.json").read_text())["executor"] == "slurm"
+    assert (
+        json.loads((records(places.results, sweep.runs[0]) / "submission.json").read_text(encoding="utf-8"))["executor"]
+        == "slurm"
+    )

@@ -106,7 +106,7 @@ def test_before_the_time_limit_all_is_stopped_and_begun_anew(tmp_path: Path, mon
     before = signal.signal(signal.SIGUSR2, on_signal)
 
     def send() -> None:
-        while not ((tmp_path / "pid").is_file() and (tmp_path / "pid").read_text()):
+        while not ((tmp_path / "pid").is_file() and (tmp_path / "pid").read_text(encoding="utf-8")):
             time.sleep(0.05)
         os.kill(os.getpid(), signal.SIGUSR2)
 
@@ -118,12 +118,12 @@ def test_before_the_time_limit_all_is_stopped_and_begun_anew(tmp_path: Path, mon
         sender.join()
     finally:
         signal.signal(signal.SIGUSR2, before)
-    assert not Path("/proc", (tmp_path / "pid").read_text()).exists()
+    assert not Path("/proc", (tmp_path / "pid").read_text(encoding="utf-8")).exists()
     assert last_end(mine)["status"] == "interrupted"
     assert again[0].function is mine
     monkeypatch.setattr(Run, "command", lambda *_: ("python", "-c", FINISH))
     assert again[0].result() == "done"
-    assert json.loads((mine.folder / "attempt_0002.end.json").read_text())["status"] == "done"
+    assert json.loads((mine.folder / "attempt_0002.end.json").read_text(encoding="utf-8"))["status"] == "done"
 
 
 def test_workers_that_a_killed_training_has_left_are_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,10 +134,10 @@ def test_workers_that_a_killed_training_has_left_are_ended(tmp_path: Path, monke
     )
     with pytest.raises(RunFailed, match="killed by SIGKILL"):
         job(tmp_path, monkeypatch, program)()
-    worker = Path("/proc", pid.read_text(), "cmdline")
-    assert worker.read_text().startswith("sleep")
+    worker = Path("/proc", pid.read_text(encoding="utf-8"), "cmdline")
+    assert worker.read_text(encoding="utf-8").startswith("sleep")
     assert job(tmp_path, monkeypatch, FINISH)() == "done"
-    until(lambda: not worker.exists() or not worker.read_text(), 10)
+    until(lambda: not worker.exists() or not worker.read_text(encoding="utf-8"), 10)
 
 
 def test_half_a_checkpoint_is_put_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

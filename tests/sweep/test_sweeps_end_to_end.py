@@ -68,7 +68,7 @@ def _kill(pid: int) -> None:
 
 def _held(made: Sweeping, run: str) -> bool:
     """Whether a run waits after its second epoch, with a checkpoint."""
-    log = "".join(path.read_text() for path in (made.results / run).glob("training_log*.txt"))
+    log = "".join(path.read_text(encoding="utf-8") for path in (made.results / run).glob("training_log*.txt"))
     return log.count("Epoch time") >= 2 and (made.results / run / "checkpoint_best.pth").is_file()
 
 
@@ -90,7 +90,9 @@ def test_on_this_machine(made: Sweeping, undisturbed: dict[str, dict[str, torch.
     status = made.call("--status")
     assert "running" in status
     (claim, _), *_ = made.attempts(HELD[0])
-    training = int(subprocess.run(["pgrep", "-P", str(claim["pid"])], capture_output=True, text=True).stdout.split()[0])
+    training = int(
+        subprocess.run(["pgrep", "-P", str(claim["pid"])], capture_output=True, encoding="utf-8").stdout.split()[0]
+    )
     first.send_signal(signal.SIGKILL)
     first.wait()
     _kill(claim["pid"])
@@ -107,10 +109,10 @@ def test_on_this_machine(made: Sweeping, undisturbed: dict[str, dict[str, torch.
 
     both = [made.start("--jobs", 1), made.start("--jobs", 1)]
     for controller in both:
-        assert controller.wait(300) == 1, (made.root / "said.txt").read_text()
+        assert controller.wait(300) == 1, (made.root / "said.txt").read_text(encoding="utf-8")
     _check_end(made, undisturbed)
     assert made.statuses(HELD[0]) == ["killed", "interrupted", "done"]
-    log = (made.results / f".sweep/runs/{HELD[0]}/output.txt").read_text()
+    log = (made.results / f".sweep/runs/{HELD[0]}/output.txt").read_text(encoding="utf-8")
     assert log.count("--c") == 2
 
     assert made.statuses(BAD) == ["failed"]
@@ -170,7 +172,7 @@ def test_on_slurm(
 def _wait_for_jobs(made: Sweeping) -> None:
     def none_left() -> bool:
         command = ["squeue", "--noheader", "--format=%i"]
-        done = subprocess.run(command, env=made.environment, capture_output=True, text=True, check=True)
+        done = subprocess.run(command, env=made.environment, capture_output=True, encoding="utf-8", check=True)
         return not done.stdout.split()
 
     until(none_left, 300)

@@ -70,7 +70,7 @@ def test_it_is_written_as_csv_markdown_and_picture(places: Places, tmp_path: Pat
     sweep = make_sweep("test", {**content, "baseline": "A"})
     rng = np.random.default_rng(0)
     scores = tmp_path / "scores.csv"
-    with scores.open("w", newline="") as stream:
+    with scores.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, COLUMNS)
         writer.writeheader()
         for trainer, gain in (("A", 0.0), ("B", 0.1)):
@@ -84,10 +84,10 @@ def test_it_is_written_as_csv_markdown_and_picture(places: Places, tmp_path: Pat
     assert "higher, with one seed" in terminal(lines)
     written = write_table(lines, tmp_path / "out")
     assert [path.name for path in written] == ["table.csv", "table.md", "differences.png"]
-    (a, b) = csv.DictReader((tmp_path / "out/table.csv").open())
+    (a, b) = csv.DictReader((tmp_path / "out/table.csv").open(encoding="utf-8"))
     assert a["difference"] == ""
     assert abs(float(b["difference"]) - 0.1) < 0.02
-    assert "| `B` |" in (tmp_path / "out/table.md").read_text()
+    assert "| `B` |" in (tmp_path / "out/table.md").read_text(encoding="utf-8")
     with pytest.raises(UserError, match="C: no finished run of it; there are A, B"):
         summarised(sweep, places, rows, "C")
     assert labels_of(sweep.runs[-1]).trainer == "B"
