@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import io
 import random
-import re
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -16,9 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
-SUFFIX = re.compile(
-    r"^(?P<base>.+?)(?P<consistency>_consistency)?(?:_(?P<epochs>\d+)epochs)?(?:_(?P<its>\d+)its)?(?:_seed(?P<seed>\d+))?(?:_pseudo(?P<tag>[A-Za-z0-9]+))?$"
-)
+from nnunet_covid.nnunet.trainer_names import SUFFIXES
+
 RANKS_APART = 10_000
 """Between the seeds of the processes of a multi-GPU training, which must not draw the same batches."""
 EPOCHS_APART = 1_000_003
@@ -53,7 +51,7 @@ def trainer_of_length(name: str, find_base: Callable[[str], type | None]) -> typ
         name: The name as it stands behind ``-tr``.
         find_base: Gives the class of a name without suffix, or ``None``.
     """
-    match = SUFFIX.match(name)
+    match = SUFFIXES.match(name)
     if match is None or match["base"] == name or trainer_of_length(match["base"], find_base):
         return None  # no suffix, or suffixes in another order
     base = find_base(match["base"])

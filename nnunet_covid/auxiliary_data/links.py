@@ -14,7 +14,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_covid.dataset_json import IMAGES, channel_names, read_dataset_json
 from nnunet_covid.errors import UserError
-from nnunet_covid.files import stays_below, write_json
+from nnunet_covid.files import read_json, stays_below, write_json
 from nnunet_covid.nnunet.dataset import dataset_name, nnunet_folder
 from nnunet_covid.nnunet.models import read_plans
 from nnunet_covid.nnunet.preprocess import Preprocessing, is_preprocessed
@@ -177,10 +177,7 @@ def made_as_file(folder: Path) -> Path:
 
 def read_made_as(folder: Path) -> dict[str, Any] | None:
     """What stands in that file; ``None`` if nothing readable does."""
-    try:
-        return json.loads(made_as_file(folder).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
+    return read_json(made_as_file(folder))
 
 
 def find_link(

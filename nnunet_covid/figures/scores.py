@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from nnunet_covid.figures.style import FAINT, INK, PALETTE, class_colour, light_
 COLUMNS = 4
 SHORT_NAME = 9  # characters that fit beside a neighbour
 AGREEMENT = 1.96  # standard deviations on either side of the mean that hold 95 % of a normal distribution
+CHARACTERS_OF_A_TITLE = 9
+"""In an inch."""
 ROW_HEIGHT = 0.34
 
 
@@ -155,20 +158,31 @@ class Difference:
     """"first", "second", or empty where there is no clear difference."""
 
 
-def draw_forest(path: Path, metrics: Mapping[str, Sequence[Difference]], more_is_better: Sequence[bool]) -> Path:
-    """Draw a panel per metric, a row per class and pair of methods; returns the file."""
+def draw_forest(
+    path: Path,
+    metrics: Mapping[str, Sequence[Difference]],
+    more_is_better: Sequence[bool],
+    sides: tuple[str, str] = ("first", "second"),
+) -> Path:
+    """Draw a panel per metric, a row per class and pair of methods; returns the file.
+
+    Args:
+        path: The PNG file.
+        metrics: Heading of each panel to its rows.
+        more_is_better: Of each metric.
+        sides: What the axis calls the first and the second of each pair.
+    """
     names = [row.name for row in next(iter(metrics.values()))]
     with styled():
-        figure = new_figure(
-            2.6 + 3.0 * len(metrics),
-            1.5 + ROW_HEIGHT * len(names),
-            "Mean paired difference with bootstrap 95 % interval (grey: no clear difference)",
-        )
+        width = 2.6 + 3.0 * len(metrics)
+        title = "Mean paired difference with bootstrap 95 % interval (grey: no clear difference)"
+        lines = textwrap.wrap(title, int(width * CHARACTERS_OF_A_TITLE))
+        figure = new_figure(width, 1.3 + 0.2 * len(lines) + ROW_HEIGHT * len(names), "\n".join(lines))
         panels = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
         for axes, (heading, rows), more in zip(panels, metrics.items(), more_is_better, strict=True):
             _draw_differences(axes, rows)
             axes.set_title(heading)
-            left, right = ("second", "first") if more else ("first", "second")
+            right, left = sides if more else sides[::-1]
             axes.set_xlabel(f"← {left} is better   {right} is better →")
         panels[0].set_yticks(range(len(names)), names)
         panels[0].set_ylim(len(names) - 0.4, -0.6)

@@ -22,6 +22,8 @@ from nnunet_covid.figures.style import new_figure, save, styled
 from nnunet_covid.files import replacing
 
 PANEL_INCHES = 2.6
+HEADING_CHARACTERS = 44
+"""That a heading may have before it reaches over its panel; of longer ones the middle is left out."""
 REFERENCE: Colour = (20, 184, 166)
 PREDICTION: Colour = (245, 158, 11)
 PREDICTION_OPACITY = 0.45
@@ -59,7 +61,7 @@ def write_sheet(
     for number, (heading, picture) in enumerate(panels, 1):
         axes = figure.add_subplot(rows, columns, number)
         axes.imshow(picture, aspect=aspect, interpolation="nearest")
-        axes.set_title(heading, fontsize=8, pad=3)
+        axes.set_title(shortened(heading), fontsize=8, pad=3)
         axes.set_axis_off()
     top = 1 - 0.35 / size[1]
     figure.subplots_adjust(0.01, 0.01, 0.99, top - 0.2 / size[1], wspace=0.03, hspace=0.14)
@@ -68,6 +70,14 @@ def write_sheet(
     figure.savefig(drawn, format="png")
     with replacing(path) as unfinished:
         Image.open(drawn).convert("RGB").save(unfinished, optimize=True)
+
+
+def shortened(heading: str) -> str:
+    """A heading that stays over its panel: the number in front and the end, which tell slices apart, are kept."""
+    if len(heading) <= HEADING_CHARACTERS:
+        return heading
+    front = HEADING_CHARACTERS // 3
+    return f"{heading[:front]}…{heading[front + 1 - HEADING_CHARACTERS :]}"
 
 
 def write_heat_maps(

@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from nnunet_covid.dataset_json import channel_names, lung_mask_channel
 from nnunet_covid.errors import UserError, reason_of
-from nnunet_covid.files import digest_of, map_in_processes, replacing, write_text
+from nnunet_covid.files import digest_of, map_in_processes, read_json, replacing, write_text
 from nnunet_covid.nnunet.cases import CaseFiles
 from nnunet_covid.nnunet.dataset import read_images, read_labels
 from nnunet_covid.nnunet.known_images import checksum
@@ -228,10 +228,7 @@ def count_labels(dataset: Any, cases: Sequence[str], cache: Path) -> Counter[int
         cases: Its cases that make up the training set.
         cache: JSON file with what has been counted; made or brought up to date.
     """
-    try:
-        known = json.loads(cache.read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
-        known = {}
+    known = read_json(cache) or {}
     total: Counter[int] = Counter()
     changed = False
     for case in tqdm(cases, desc="label counts", unit="case", leave=False):

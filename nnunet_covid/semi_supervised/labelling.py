@@ -12,7 +12,6 @@ noise.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +27,7 @@ from numpy.typing import NDArray
 
 from nnunet_covid.dataset_json import BACKGROUND, IGNORE, foreground_values, label_values
 from nnunet_covid.errors import UserError
-from nnunet_covid.files import replacing, write_json
+from nnunet_covid.files import read_json, replacing, write_json
 from nnunet_covid.nnunet.export import to_image_grid
 from nnunet_covid.nnunet.preprocess import OUTSIDE
 from nnunet_covid.nnunet.written_images import write_labels
@@ -354,8 +353,5 @@ def open_blosc2(case: Path, ending: str) -> Any:
 
 def read_record(target: Path, model: str) -> dict[str, Any] | None:
     """The record of a case that is done with this model; ``None`` if it is not."""
-    try:
-        record = json.loads(Path(f"{target}.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return record if record.get("model") == model else None
+    record = read_json(Path(f"{target}.json"))
+    return record if record is not None and record.get("model") == model else None

@@ -6,7 +6,6 @@ Rows whose models lie on another machine are kept and shown too.
 from __future__ import annotations
 
 import csv
-import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import NamedTuple
 from nnunet_covid.errors import UserError
 from nnunet_covid.evaluation import evaluate_folders
 from nnunet_covid.files import replacing
+from nnunet_covid.nnunet.trainer_names import SUFFIXES
 from nnunet_covid.sweep.plan import Sweep
 from nnunet_covid.sweep.runs import Run
 from nnunet_covid.sweep.status import Places
@@ -22,9 +22,6 @@ from nnunet_covid.sweep.status import Places
 METRICS = ("dice", "map_mae", "s_measure", "mean_e_measure", "sensitivity", "precision", "area_ratio")
 RUN_COLUMNS = ("dataset", "configuration", "trainer", "length", "seed", "fold")
 COLUMNS = (*RUN_COLUMNS, "case", "class", *METRICS)
-SUFFIX = re.compile(
-    r"^(?P<trainer>.+?)(?:_(?P<length>\d+epochs(?:_\d+its)?|\d+its))?(?:_seed(?P<seed>\d+))?(?P<pseudo>_pseudo\w+)?$"
-)
 Row = dict[str, str]
 
 
@@ -41,11 +38,13 @@ class Labels(NamedTuple):
 
 def labels_of(run: Run) -> Labels:
     """Those of a run."""
-    match = SUFFIX.match(run.label)
+    match = SUFFIXES.match(run.label)
     assert match is not None
+    pseudo = f"_pseudo{match['tag']}" if match["tag"] else ""
     start = f" from {Path(run.start).stem}" if run.start else ""
-    trainer = match["trainer"] + (match["pseudo"] or "") + start
-    return Labels(run.dataset, run.configuration, trainer, match["length"] or "", match["seed"] or "", run.fold)
+    trainer = match["base"] + (match["consistency"] or "") + pseudo + start
+    length = "_".join(f"{match[unit]}{unit}" for unit in ("epochs", "its") if match[unit])
+    return Labels(run.dataset, run.configuration, trainer, length, match["seed"] or "", run.fold)
 
 
 def scored_rows(sweep: Sweep, places: Places, file: Path | None) -> list[Row]:

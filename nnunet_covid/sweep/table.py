@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import itertools
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
@@ -17,6 +16,7 @@ from nnunet_covid.errors import UserError
 from nnunet_covid.evaluation.paired_statistics import bootstrap_interval
 from nnunet_covid.evaluation.tables import aligned
 from nnunet_covid.files import replacing, writable_folder, write_text
+from nnunet_covid.nnunet.trainer_names import SUFFIXES
 from nnunet_covid.nnunet.training_log import training_progress
 from nnunet_covid.sweep.claims import attempts, end_of
 from nnunet_covid.sweep.job import records
@@ -27,7 +27,6 @@ from nnunet_covid.sweep.status import Places
 
 GROUP = ("dataset", "configuration", "length", "trainer")
 METRIC_HEADINGS = ("MAE", "S", "E", "sens.", "prec.", "area")
-ITERATIONS = re.compile(r"(\d+)its")
 NNUNET_ITERATIONS = 250
 """Of an epoch, where the trainer's name does not say how many."""
 Line = dict[str, Any]
@@ -83,9 +82,9 @@ def _scores(rows: Sequence[Row]) -> Line:
 def _costs(runs: Iterable[Run], places: Places) -> Line:
     seconds, memory = [], []
     for run in runs:
-        its = ITERATIONS.search(labels_of(run).length)
+        match = SUFFIXES.match(run.trainer)
         if epoch := training_progress(places.results / run.key).get("seconds"):
-            seconds.append(epoch / (int(its[1]) if its else NNUNET_ITERATIONS))
+            seconds.append(epoch / (int(match["its"]) if match and match["its"] else NNUNET_ITERATIONS))
         ends = [end_of(attempt) or {} for attempt in attempts(records(places.results, run))]
         memory += [end["memory_mib"] for end in ends if "memory_mib" in end]
     return {**({"step_seconds": median(seconds)} if seconds else {}), **({"memory_mib": max(memory)} if memory else {})}
@@ -178,4 +177,5 @@ def _draw(compared: Sequence[Line], path: Path) -> Path:
         )
         for line in compared
     ]
-    return draw_forest(path, {f"Dice − {compared[0]['baseline']}": rows}, [True])
+    baseline = compared[0]["baseline"]
+    return draw_forest(path, {f"Dice − {baseline}": rows}, [True], ("trainer", baseline))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nnunet_covid.figures.sheets import ranked, write_heat_maps, write_predictions
+from nnunet_covid.figures.sheets import HEADING_CHARACTERS, ranked, shortened, write_heat_maps, write_predictions
 from nnunet_covid.figures.slices import BLUE, RED, WHITE, as_rgb, blended, grey_slice, heat_over, outlined, sheet
 
 
@@ -80,3 +80,14 @@ def test_heat_maps_have_the_images_proportions(tmp_path, aspect):
         assert picture.width == 780
         assert picture.height == pytest.approx(260 * aspect / 2 + 63, abs=2)
     assert [p.name for p in tmp_path.iterdir()] == ["maps.png"]
+
+
+def test_a_long_heading_keeps_its_ends():
+    assert shortened("1. case_7") == "1. case_7"
+    name = "12. radiopaedia_org_covid-19-pneumonia-27_86410_0-dcm_029, 0.1731"
+    short = shortened(name)
+    assert len(short) == HEADING_CHARACTERS
+    front, end = short.split("…")
+    assert name.startswith(front)
+    assert name.endswith(end)
+    assert "dcm_029, 0.1731" in end

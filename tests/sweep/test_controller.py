@@ -59,15 +59,6 @@ def executor(monkeypatch: pytest.MonkeyPatch) -> Executor:
     return found
 
 
-@pytest.fixture
-def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Places:
-    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
-        (tmp_path / name).mkdir()
-        monkeypatch.setenv(name, str(tmp_path / name))
-    (tmp_path / "nnUNet_preprocessed/Dataset940_Tiny").mkdir()
-    return Places(tmp_path / "nnUNet_results", tmp_path / "nnUNet_preprocessed")
-
-
 def a_sweep(**content: Any) -> Sweep:
     top = {"datasets": 940, "configurations": "2d", "trainers": "A", "folds": [0, 1], "device": "cpu"}
     return make_sweep("test", {**top, **content})

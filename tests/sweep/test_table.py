@@ -10,21 +10,13 @@ import pytest
 
 from nnunet_covid.errors import UserError
 from nnunet_covid.sweep.plan import Sweep, make_sweep, read_sweep
+from nnunet_covid.sweep.runs import Run
 from nnunet_covid.sweep.scores import COLUMNS, labels_of, read_scores, scored_rows
 from nnunet_covid.sweep.status import Places
 from nnunet_covid.sweep.table import as_text, paired, summarised, terminal, write_table
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SWEEPS = sorted((REPOSITORY / "benchmarks/sweeps").glob("*.toml"))
-
-
-@pytest.fixture
-def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Places:
-    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
-        (tmp_path / name).mkdir()
-        monkeypatch.setenv(name, str(tmp_path / name))
-    (tmp_path / "nnUNet_preprocessed/Dataset501_COVIDSemiSeg").mkdir()
-    return Places(tmp_path / "nnUNet_results", tmp_path / "nnUNet_preprocessed")
 
 
 def _of_the_docs(name: str) -> Sweep:
@@ -94,3 +86,19 @@ def test_it_is_written_as_csv_markdown_and_picture(places: Places, tmp_path: Pat
     scores.write_text("a,b\n1,2\n")
     with pytest.raises(UserError, match="no table of scores"):
         read_scores(scores, dataset="", configuration="")
+
+
+@pytest.mark.parametrize(
+    ("trainer", "shown", "length", "seed"),
+    [
+        ("A", "A", "", ""),
+        ("A_2epochs", "A", "2epochs", ""),
+        ("A_50its_seed3", "A", "50its", "3"),
+        ("A_consistency_2epochs_50its_seed0", "A_consistency", "2epochs_50its", "0"),
+    ],
+)
+def test_a_trainers_name_is_taken_apart(trainer: str, shown: str, length: str, seed: str) -> None:
+    run = Run("train", "Dataset001_A", "2d", trainer, "0")
+    assert labels_of(run)[2:] == (shown, length, seed, "0")
+    rounds = Run("pseudo-label", "Dataset001_A", "2d", trainer, "0", name="Mine")
+    assert labels_of(rounds)[2:] == (f"{shown}_pseudoMine", length, seed, "0")
