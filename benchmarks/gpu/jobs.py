@@ -6,18 +6,20 @@ Every job writes its result as rows of a CSV file of its own; ``run.py`` decides
 from __future__ import annotations
 
 import csv
+import fcntl
 import multiprocessing
 import os
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[1])]
 
 DATASET = "Dataset501_COVIDSemiSeg"
 PLANS = Path(os.environ.get("nnUNet_preprocessed", "")) / DATASET / "nnUNetPlans.json"
@@ -110,8 +112,9 @@ def check(job: Job, device: str) -> list[dict[str, Any]]:
 
 
 def cost(job: Job, device: str) -> list[dict[str, Any]]:
-    """Median time and peak memory of a training step on random data, alone on the card."""
+    """Median time and peak memory of a training step on random data; the measured steps alone on the card."""
     import torch
+    from graphs import use_graph
     from step_cost import make_trainer, peak_memory, random_batch
 
     os.environ["nnUNet_compile"] = "t" if job.settings["compile"] else "f"
@@ -122,25 +125,47 @@ def cost(job: Job, device: str) -> list[dict[str, Any]]:
     start = time.perf_counter()
     for _ in range(WARM_UP):
         trainer.train_step(batch())
+    _wait(device)
     warm_up = time.perf_counter() - start
-    seconds = []
-    for _ in range(MEASURED):
-        prepared = batch()
-        start = time.perf_counter()
-        trainer.train_step(prepared)
-        _wait(device)
-        seconds.append(time.perf_counter() - start)
+    with turn_taken():
+        median = _median_step(trainer, batch, device)
+        memory = peak_memory(trainer.device)
+        graph, with_graph = "", ""
+        if job.settings.get("graph"):
+            graph = use_graph(trainer)
+            with_graph = f"{1000 * _median_step(trainer, batch, device):.2f}"
     return [
         {
             "trainer": job.trainer,
             "configuration": job.settings["configuration"],
             "compiled": job.settings["compile"],
-            "milliseconds": f"{1000 * statistics.median(seconds):.2f}",
-            "memory_mib": f"{peak_memory(trainer.device):.0f}",
+            "milliseconds": f"{1000 * median:.2f}",
+            "memory_mib": f"{memory:.0f}",
             "parameters_m": f"{sum(p.numel() for p in trainer.network.parameters()) / 1e6:.2f}",
             "warm_up_s": f"{warm_up:.1f}",
+            "graph_milliseconds": with_graph,
+            "graph": graph,
         }
     ]
+
+
+def _median_step(trainer: Any, batch: Callable[[], dict[str, Any]], device: str) -> float:
+    seconds = []
+    for _ in range(2 + MEASURED):
+        prepared = batch()
+        start = time.perf_counter()
+        trainer.train_step(prepared)
+        _wait(device)
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds[2:])
+
+
+@contextmanager
+def turn_taken() -> Iterator[None]:
+    """What is measured is measured one after another, however many processes have prepared themselves for it."""
+    with Path("measuring.lock").open("w") as f:
+        fcntl.flock(f, fcntl.LOCK_EX)
+        yield
 
 
 def operator(job: Job, device: str) -> list[dict[str, Any]]:
@@ -174,9 +199,11 @@ def operator(job: Job, device: str) -> list[dict[str, Any]]:
 
 def train(job: Job, device: str) -> list[dict[str, Any]]:
     """nnU-Net's training and validation of one fold with one seed, and a row of scores per validation case."""
+    from graphs import use_graph
     from nnunetv2.paths import nnUNet_preprocessed, nnUNet_results
     from nnunetv2.run import run_training as command
     from nnunetv2.training.logging import nnunet_logger
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
     from nnunet_covid.sweep.scores import Labels, score
 
@@ -187,6 +214,14 @@ def train(job: Job, device: str) -> list[dict[str, Any]]:
     # every convolution while sixteen others do the same
     command.cudnn = SimpleNamespace()
     nnunet_logger.LocalLogger.plot_progress_png = lambda *_: None
+    if job.settings.get("graph"):
+        on_train_start = nnUNetTrainer.on_train_start
+
+        def with_graph(trainer: Any) -> None:
+            on_train_start(trainer)
+            print(use_graph(trainer), flush=True)
+
+        nnUNetTrainer.on_train_start = with_graph
     get_context = multiprocessing.get_context
     multiprocessing.get_context = lambda kind=None: get_context("fork" if kind == "spawn" else kind)
 

@@ -24,17 +24,23 @@ nnUNet_extTrainer=$(dirname "$(find "$site/site/nnunet_covid" -name nnunet_covid
 export nnUNet_extTrainer nnUNet_n_proc_DA=0 nnUNet_def_n_proc=1 OMP_NUM_THREADS=1 TORCHINDUCTOR_COMPILE_THREADS=4 PYTHONUNBUFFERED=1
 export MPLBACKEND=Agg
 # several processes on one card take turns in slices of milliseconds, unless NVIDIA's server (MPS) lets them compute at once
-if [ -n "${MPS:-}" ] && command -v nvidia-cuda-mps-control >/dev/null; then
-  export CUDA_MPS_PIPE_DIRECTORY="$site/mps" CUDA_MPS_LOG_DIRECTORY="$site/mps"
-  mkdir -p "$site/mps"
-  nvidia-cuda-mps-control -d || true
-  trap 'echo quit | timeout 10 nvidia-cuda-mps-control || true' EXIT
-  if timeout 40 "${PYTHON:-python3}" -c "import torch; print('MPS', torch.ones(2).cuda().sum().item())"; then
-    echo "computing at once"
+if [ -n "${MPS:-}" ]; then
+  control=$(command -v nvidia-cuda-mps-control || find /usr/local/nvidia /usr/bin /usr/lib /opt -name nvidia-cuda-mps-control 2>/dev/null | head -1)
+  if [ -z "$control" ]; then
+    echo "taking turns: this machine has no MPS"
   else
-    echo "taking turns: MPS does not work here"
-    echo quit | timeout 10 nvidia-cuda-mps-control || true
-    unset CUDA_MPS_PIPE_DIRECTORY CUDA_MPS_LOG_DIRECTORY
+    PATH="$PATH:$(dirname "$control")"
+    export CUDA_MPS_PIPE_DIRECTORY="$site/mps" CUDA_MPS_LOG_DIRECTORY="$site/mps"
+    mkdir -p "$site/mps"
+    echo | timeout 5 "$control" 2>/dev/null || "$control" -d || true
+    trap 'cp "$site"/mps/*.log "$out" 2>/dev/null; echo quit | timeout 10 "$control" >/dev/null || true' EXIT
+    if timeout 40 "${PYTHON:-python3}" -c "import torch; print('MPS', torch.ones(2).cuda().sum().item())"; then
+      echo "computing at once: MPS"
+    else
+      echo "taking turns: MPS does not work here"
+      echo quit | timeout 10 "$control" || true
+      unset CUDA_MPS_PIPE_DIRECTORY CUDA_MPS_LOG_DIRECTORY
+    fi
   fi
 fi
 cd "$site" # not in a checkout, whose package would be found instead of the pack's
