@@ -23,6 +23,8 @@ STARTUP_LINE = (
     f"import os; os.environ.get('{OPT_OUT}') or exec('try:\\n "
     "from nnunet_covid.startup import offer_trainers; offer_trainers()\\nexcept Exception: pass')\n"
 )
+SPINS = "10000"
+"""Of GNU's OpenMP, before a thread sleeps: tens of microseconds."""
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
@@ -106,11 +108,14 @@ def console_command(name: str, *arguments: object) -> list[str]:
 
 
 def let_threads_sleep(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Threads of torch that wait for each other sleep; of no effect once torch is imported, or where it is settled.
+    """Threads of torch that wait for each other soon sleep; of no effect once torch is imported, or where it is set.
 
     They would wait in a loop that takes a whole core each, which on a shared machine keeps the others from being done.
+    On a quiet one a short loop is worth it: what they wait for is mostly done within some microseconds.
     """
-    environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if "OMP_WAIT_POLICY" not in environment:
+        environment["OMP_WAIT_POLICY"] = "PASSIVE"
+        environment.setdefault("GOMP_SPINCOUNT", SPINS)
 
 
 def chosen_device(wish: str) -> str:

@@ -100,6 +100,11 @@ class Lesion:
         self.core = rng.uniform(0.3, 0.85) * (rng.random() < 0.5)  # how much of it is consolidated
         self.density = rng.uniform(-160.0, 40.0)  # of the core, HU
 
+    def shrink(self, factor: float) -> None:
+        """The same lesion with ``factor`` of its diameter."""
+        self.size *= factor
+        self.axes /= factor
+
 
 class Noise:
     """Smooth random values in space, mean 0 and variance 1, the same at a point whichever slice asks for it."""

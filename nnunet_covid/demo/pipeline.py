@@ -22,12 +22,14 @@ from nnunet_covid.errors import UserError
 from nnunet_covid.figures.sheets import write_predictions
 from nnunet_covid.files import replacing_folder, write_json
 from nnunet_covid.nnunet.training_log import LINE, mean_dice
-from nnunet_covid.startup import console_command, offer_trainers
+from nnunet_covid.startup import console_command, let_threads_sleep, offer_trainers
 
 DATASET = 501
 DATASET_NAME = "Dataset501_COVIDSemiSeg"
 PLANS = "nnUNetPlans"
 FOLD = 0
+LIGHT_BATCH = 6
+"""Patches in a batch of a training on a CPU, at most."""
 LEAST_TRAINING_SLICES = 5
 """nnU-Net splits into five folds."""
 LAST_LINES = 12
@@ -52,6 +54,7 @@ class Settings:
     Attributes:
         training, test, unlabelled: How many synthetic slices of each kind.
         pixel: Mean size of a pixel, mm.
+        base: Trainer, without length and seed.
         epochs: Epochs of training.
         iterations: Steps per epoch.
         seed: Of the slices and of the training.
@@ -62,6 +65,7 @@ class Settings:
     test: int = 8
     unlabelled: int = 4
     pixel: float = 1.3
+    base: str = "InfNetTrainer"
     epochs: int = 9
     iterations: int = 30
     seed: int = 0
@@ -84,7 +88,7 @@ class Settings:
     @property
     def trainer(self) -> str:
         """The trainer's name as it stands behind ``-tr``."""
-        return f"InfNetTrainer_{self.epochs}epochs_{self.iterations}its_seed{self.seed}"
+        return f"{self.base}_{self.epochs}epochs_{self.iterations}its_seed{self.seed}"
 
     @property
     def configuration(self) -> str:
@@ -171,7 +175,7 @@ class Demo:
         environment["nnUNet_compile"] = "f"  # compiling takes longer than this training
         if self.settings.device == "cpu":
             environment["nnUNet_def_n_proc"] = "1"
-            environment["OMP_WAIT_POLICY"] = "PASSIVE"  # on a busy machine, waiting threads must not take the cores
+            let_threads_sleep(environment)
         if self.settings.device == "mps":
             environment["PYTORCH_ENABLE_MPS_FALLBACK"] = "1"
         return environment
@@ -225,7 +229,9 @@ class Demo:
             self.table.write_text(terminal_table(evaluation) + "\n", encoding="utf-8")
             dice = {score.case: score.values["dice"] for score in evaluation.scores}
             mean = summarise(evaluation).classes["infection"].metrics["dice"].mean
-            title = f"Synthetic test slices, InfNetTrainer, {self.settings.epochs * self.settings.iterations} steps"
+            title = (
+                f"Synthetic test slices, {self.settings.base}, {self.settings.epochs * self.settings.iterations} steps"
+            )
             title += f": mean Dice {mean:.2f} (n = {len(dice)}), worst to best"
             write_predictions(self.overlay, images, references, self.predictions, dice, title=title)
         except UserError as e:
@@ -276,16 +282,22 @@ class Demo:
 
 
 def add_light_configuration(plans_file: Path) -> None:
-    """Add to a plans file ``2d_light`` for training on a CPU, or put it right: ``2d`` with half the features per stage.
+    """Add to a plans file ``2d_light`` for training on a CPU, or put it right: ``2d`` with half the features per stage,
+    and of many patches in a batch a few: more steps in the same time.
 
     nnU-Net's way to do so (its page "explanation of plans files"): an entry that inherits from another and replaces
     what differs. The pre-processed data are shared.
     """
     plans = json.loads(plans_file.read_text(encoding="utf-8"))
-    architecture = copy.deepcopy(plans["configurations"]["2d"]["architecture"])
+    planned = plans["configurations"]["2d"]
+    architecture = copy.deepcopy(planned["architecture"])
     features = architecture["arch_kwargs"]["features_per_stage"]
     architecture["arch_kwargs"]["features_per_stage"] = [max(n // 2, 8) for n in features]
-    plans["configurations"]["2d_light"] = {"inherits_from": "2d", "architecture": architecture}
+    plans["configurations"]["2d_light"] = {
+        "inherits_from": "2d",
+        "architecture": architecture,
+        "batch_size": min(planned["batch_size"], LIGHT_BATCH),
+    }
     write_json(plans_file, plans, indent=4)
 
 

@@ -25,8 +25,8 @@ NUMBER, NAME = 510, "DemoCT"
 WIDTH = 384.0  # of a slice, mm
 THICKNESS = 5.0  # mm
 VISITS = ("2020-03-28", "2020-04-11")
-HEALED = 0.5
-"""Part of the lesions that the second visit has not any more."""
+HEALING = 0.75
+"""Diameter of a lesion at the second visit, of that at the first."""
 ROOT = "2.25.5110"
 """Of the UIDs of the synthetic series."""
 
@@ -37,8 +37,9 @@ class ReportSettings(Settings):
 
     training: int = 8
     pixel: float = 2.4
-    epochs: int = 8
-    iterations: int = 25
+    base: str = "InfNetDiceCETrainer"
+    epochs: int = 6
+    iterations: int = 60
 
 
 class ReportDemo(Demo):
@@ -84,7 +85,13 @@ class ReportDemo(Demo):
         for day, folder in zip(VISITS, self.visits, strict=True):
             made = self._volume(patient)
             write_series(_upright(made.hounsfield.astype(np.int16), made), folder, day)
-            patient.lesions = patient.lesions[: max(1, round(len(patient.lesions) * (1 - HEALED)))]
+            sitk.WriteImage(_upright((made.lungs > 0).astype(np.uint8), made), str(self._lungs(day)))
+            for lesion in patient.lesions:
+                lesion.shrink(HEALING)
+
+    def _lungs(self, day: str) -> Path:
+        """The lungs of a visit: a file in the place of what a segmentation of lungs would give."""
+        return self.visits[0].parent / f"lungs_{day}.nii.gz"
 
     def _volume(self, chest: Chest) -> SyntheticCT:
         pixel = self.settings.pixel
@@ -99,7 +106,8 @@ class ReportDemo(Demo):
         """Steps 5 and 6: the second visit beside the first."""
         shutil.rmtree(self.reports[index], ignore_errors=True)
         earlier = ("--previous", self.reports[index - 1]) if index else ()
-        arguments = (self.visits[index], "-m", self.model, "-o", self.reports[index], "-device", self.settings.device)
+        visit, lungs, device = self.visits[index], self._lungs(VISITS[index]), self.settings.device
+        arguments = (visit, "-m", self.model, "-o", self.reports[index], "--lungs", lungs, "-device", device)
         self._run(f"report_{index + 1}", "nnunet-covid", "report", *arguments, *earlier)
 
     def _report(self) -> float:

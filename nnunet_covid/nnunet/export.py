@@ -13,18 +13,15 @@ import numpy as np
 import torch
 from acvl_utils.cropping_and_padding.bounding_boxes import insert_crop_into_image
 from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
-from nnunetv2.preprocessing.resampling.default_resampling import (
-    determine_do_sep_z_and_axis,
-    resample_data_or_seg_to_shape,
-)
+from nnunetv2.preprocessing.resampling.default_resampling import resample_data_or_seg_to_shape
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from numpy.typing import NDArray
 
+from nnunet_covid.nnunet.resampling import separate_axis, slabs_of
+
 Resampling = Callable[..., Any]
 """From (channels, *spatial), a shape, the present and the wanted spacing to the same in that shape."""
-SLAB_VOXELS = 1 << 23
-"""Voxels of a map that are turned into labels at once."""
 
 
 def label_map(
@@ -93,8 +90,7 @@ def _resampled_parts(
     )
     known = getattr(resample, "func", None) is resample_data_or_seg_to_shape and logits.dtype == np.float16
     planes_stay = logits.shape[1] == shape[0]
-    step = max(1, SLAB_VOXELS // int(np.prod(shape[1:])))
-    slabs = [slice(first, min(first + step, shape[0])) for first in range(0, shape[0], step)]
+    slabs = slabs_of(shape)
     if logits.shape[1:] != shape and not known:
         logits = np.asarray(resample(logits, shape, current, original))
     elif logits.shape[1:] != shape and planes_stay and _may_be_cut(resample.keywords, current, original):
@@ -111,7 +107,7 @@ def _resampled_parts(
 
 def _may_be_cut(settings: dict[str, Any], current: list[float], original: list[float]) -> bool:
     """Whether nnU-Net's default resampling keeps planes of the first axis apart if it keeps their number."""
-    separate, axis = determine_do_sep_z_and_axis(settings.get("force_separate_z", False), current, original)
+    separate, axis = separate_axis(settings, current, original)
     return settings.get("order", 3) <= 1 and (axis == 0 if separate else True)
 
 

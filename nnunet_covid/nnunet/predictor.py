@@ -26,7 +26,9 @@ from nnunet_covid.files import is_whole
 from nnunet_covid.nnunet.cases import CaseFiles, list_cases
 from nnunet_covid.nnunet.dataset import read_images, read_labels
 from nnunet_covid.nnunet.export import label_map, label_map_and_probabilities
+from nnunet_covid.nnunet.external import known_trainers_found_at_once
 from nnunet_covid.nnunet.models import fold_folders, require_trained_model
+from nnunet_covid.nnunet.resampling import InParts
 from nnunet_covid.nnunet.sliding_window import BatchPredictor
 from nnunet_covid.startup import chosen_device, offer_trainers
 
@@ -104,7 +106,8 @@ class TrainedModel:
                     device=self.device,
                     allow_tqdm=False,
                 )
-                self.predictor.initialize_from_trained_model_folder(str(folder), self.folds, checkpoint)
+                with known_trainers_found_at_once():
+                    self.predictor.initialize_from_trained_model_folder(str(folder), self.folds, checkpoint)
                 self.predictor.batch = batch
                 _ = self.predictor.label_manager.foreground_labels  # nnU-Net reads the labels only now
         except Exception as e:  # a foreign model leads nnU-Net and torch into whatever its files say
@@ -244,7 +247,7 @@ class TrainedModel:
             None,
             predictor.plans_manager,
             predictor.dataset_json,
-            predictor.configuration_manager,
+            InParts(predictor.configuration_manager.configuration),
         )
         try:
             made = next(preprocessed)

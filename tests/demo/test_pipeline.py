@@ -1,5 +1,6 @@
 """Settings, order of the steps, resuming and failing; the steps themselves are in test_demo_end_to_end.py."""
 
+import copy
 import json
 import os
 import subprocess
@@ -172,8 +173,18 @@ def test_derived_configuration_has_half_the_features_and_inherits_the_rest(tmp_p
     assert half.network_arch_init_kwargs["features_per_stage"] == [16, 32, 8]
     assert half.network_arch_init_kwargs["strides"] == [1, 2, 2]
     assert half.patch_size == base.patch_size
+    assert half.batch_size == base.batch_size == 2
     assert half.data_identifier == base.data_identifier
     assert base.network_arch_init_kwargs["features_per_stage"] == [32, 64, 12]
+
+
+def test_many_patches_in_a_batch_become_a_few(tmp_path):
+    path = tmp_path / "nnUNetPlans.json"
+    plans = copy.deepcopy(PLANS)
+    plans["configurations"]["2d"]["batch_size"] = 18
+    path.write_text(json.dumps(plans))
+    add_light_configuration(path)
+    assert PlansManager(json.loads(path.read_text())).get_configuration("2d_light").batch_size == 6
 
 
 def test_adding_it_twice_changes_nothing(tmp_path):

@@ -92,6 +92,15 @@ TIMM = frozenset(name for name in TRAINERS if TRAINERS[name].endswith("_timm") o
 ROWS = frozenset(name for name in TRAINERS if name.startswith("AllInOne")) - frozenset(FAMILIES)
 """Trainers that are another family's with parts switched off: tried where everything is, and by their own tests."""
 SELDOM = {
+    "SSANetResNet34Trainer": (
+        "2D",
+        "not square",
+        "two channels",
+        "regions",
+        "--c after SIGKILL",
+        "torch.compile",
+        "3D full resolution",
+    ),
     "AllInOnePretrainedTrainer": (
         "2D",
         "not square",
@@ -99,7 +108,7 @@ SELDOM = {
         "--c after SIGKILL",
         "-num_gpus 2",
         "3D full resolution",
-    )
+    ),
 }
 """A family on the same encoder as another and of the same parts as a third: tried with these alone by default."""
 LATE = {f"SSANetTrainerSA{epoch}": epoch for epoch in range(10, 70, 10)}

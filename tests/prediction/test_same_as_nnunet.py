@@ -12,7 +12,7 @@ import torch
 from kinds_of_models import KINDS, write_kind
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
-from nnunet_covid.nnunet import export
+from nnunet_covid.nnunet import resampling
 from nnunet_covid.nnunet.predictor import TrainedModel
 from nnunet_covid.prediction.conveyor import Limits
 from nnunet_covid.prediction.folder import Options, predict_folder
@@ -40,7 +40,7 @@ def same_files(expected: Path, found: Path, pattern: str) -> int:
 
 @pytest.mark.parametrize("name", KINDS)
 def test_label_maps_are_identical(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export, "SLAB_VOXELS", 1)  # plane by plane
+    monkeypatch.setattr(resampling, "SLAB_VOXELS", 1)  # plane by plane
     model, images, previous = write_kind(KINDS[name], tmp_path)
     by_nnunet(model, images, tmp_path / "expected", previous, probabilities=False)
     limits = Limits(memory=1, at_once=3)  # one image at a time, whatever it takes
