@@ -9,6 +9,7 @@ module is therefore quick to import, and in every process it touches one variabl
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
@@ -96,7 +97,6 @@ def console_command(name: str, *arguments: object) -> list[str]:
     Raises:
         UserError: If no installed package brings the command.
     """
-    import sys  # not needed by the processes that the line starts in
     from importlib.metadata import entry_points
 
     found = list(entry_points(group="console_scripts", name=name))
