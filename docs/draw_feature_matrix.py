@@ -39,9 +39,9 @@ tests in `tests/matrix`: tiny data, one epoch of one step, nnU-Net's own command
 NOTES = """\
 Two plans of one trainer stand for two configurations where an ensemble is tried. Two processes (`-num_gpus 2`) use gloo
 on the CPU in the place of NCCL. `torch.compile` runs on the CPU, through training, validation and prediction, without a
-graph break. bfloat16 is torch's autocast on the CPU. "All in one, timm encoder" and "SSA-Net, ResNet34" are tried with six and
-seven features by default and with all for this page. In the whole test suite, on two cores that did other work too, the default size took 721 s
-of two processes, 406 s by the clock.
+graph break. bfloat16 is torch's autocast on the CPU. "All in one, timm encoder" and "SSA-Net, ResNet34" are tried with
+six and seven features by default and with all for this page. In the whole test suite, on two cores with no other work,
+the default size took 298 s by the clock.
 
 Contracts (`tests/nnunet/test_contracts.py`) and a part of the matrix also pass with the lowest dependencies that are
 allowed, on Python 3.10 (nnunetv2 2.8.1, torch 2.6.0, numpy 1.26.0, scipy 1.11.1, timm 1.0.15), and with the newest on

@@ -39,16 +39,16 @@ def test_it_is_the_table_of_the_docs(name: str, scores: str, page: str, places: 
     head, *lines = as_text(summarised(sweep, places, rows, "nnUNetTrainer"))
     text = (REPOSITORY / f"docs/explanation/{page}.md").read_text(encoding="utf-8")
     dice, interval = head.index("Dice, mean ± sd"), head.index("95 % interval")
-    assert len(lines) == len(
-        {run.trainer for run in sweep.runs if run.kind == "train"} & {row[0] for row in _names(rows)}
-    )
+    asked = {run.trainer for run in sweep.runs if run.kind == "train"}
+    scored = {(row["trainer"], row["length"]) for row in rows if _name(row) in asked}
+    assert len(lines) == len(scored)
     for line in lines:
         (shown,) = [row for row in text.splitlines() if row.startswith(f"| `{line[0]}`") and line[dice] in row]
         assert line[interval].replace("-", "−") in shown.replace("-", "−")
 
 
-def _names(rows: list[dict[str, str]]) -> set[tuple[str]]:
-    return {(f"{row['trainer']}_{row['length']}_seed{row['seed']}",) for row in rows}
+def _name(row: dict[str, str]) -> str:
+    return f"{row['trainer']}_{row['length']}_seed{row['seed']}"
 
 
 def test_differences_are_of_the_same_cases_seeds_averaged() -> None:
