@@ -10,6 +10,7 @@ import contextlib
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,10 @@ class TrainedModel:
             raise UserError(f"{folder} cannot be opened: {_why_not_opened(e)}") from e
         # outside inference mode, or its weights could take no part in gradients
         self.predictor.network = self.predictor.network.to(self.device).eval()
+
+    @cached_property
+    def _configuration(self) -> InParts:
+        return InParts(self.predictor.configuration_manager.configuration)
 
     @property
     def network(self) -> nn.Module:
@@ -247,7 +252,7 @@ class TrainedModel:
             None,
             predictor.plans_manager,
             predictor.dataset_json,
-            InParts(predictor.configuration_manager.configuration),
+            self._configuration,
         )
         try:
             made = next(preprocessed)

@@ -6,6 +6,7 @@ Of an image whose first axis is coarse and stays as it is, nnU-Net resamples pla
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,11 @@ def separate_axis(
 
 class InParts(ConfigurationManager):
     """A configuration whose images and masks are resampled in less memory, with the same result."""
+
+    @cached_property
+    def preprocessor_class(self) -> Any:
+        """nnU-Net's, which it looks for in its files again for every image."""
+        return super().preprocessor_class
 
     @property
     def resampling_fn_data(self) -> Callable[..., Any]:

@@ -44,6 +44,7 @@ class BatchPredictor(nnUNetPredictor):
     batch: int | None = None
     _independent: bool | None = None  # whether patches in a batch are known not to influence each other
     _loaded: Any = None  # the weights that the network has
+    _placed: Any = None  # the network that was brought to the device
 
     @property
     def bare_network(self) -> nn.Module:
@@ -96,7 +97,8 @@ class BatchPredictor(nnUNetPredictor):
 
     def _logits_of_one_network(self, images: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Logits on the CPU with the weights that the network has; one image after the other if memory runs out."""
-        self.network = self.network.to(self.device).eval()
+        if self._placed is not self.network:  # to look at every weight takes a twentieth of a small image's time
+            self._placed = self.network = self.network.to(self.device).eval()
         padded = [
             pad_nd_image(i, self.configuration_manager.patch_size, "constant", {"value": 0}, True) for i in images
         ]

@@ -5,6 +5,9 @@ There are no processes to start and nothing is pickled. What is on the way is bo
 
 from __future__ import annotations
 
+import os
+import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -16,6 +19,8 @@ from nnunet_covid.errors import UserError
 Item = TypeVar("Item")
 Prepared = TypeVar("Prepared")
 Result = TypeVar("Result")
+NICER = 10
+"""Added to the niceness of threads that read and write."""
 Outcome = tuple[Item, UserError | None]
 
 
@@ -58,13 +63,21 @@ def convey(items: Iterable[Item], steps: Steps[Item, Prepared, Result], limits: 
     Raises:
         Exception: What ``write`` raises, and anything but a ``UserError`` of ``read``; what was not begun is dropped.
     """
-    with ThreadPoolExecutor(max(1, limits.readers)) as reading, ThreadPoolExecutor(max(1, limits.writers)) as writing:
+    pools = (ThreadPoolExecutor(max(1, n), initializer=_stand_back) for n in (limits.readers, limits.writers))
+    with next(pools) as reading, next(pools) as writing:
         belt = _Belt(iter(items), steps, limits, reading, writing)
         try:
             yield from belt.run()
         finally:
             for pool in (reading, writing):
                 pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _stand_back() -> None:
+    """This thread works when those of the network leave a core: they wait for each other, so for one that lost its."""
+    if sys.platform == "linux":  # where threads have a priority of their own
+        own = threading.get_native_id()
+        os.setpriority(os.PRIO_PROCESS, own, min(19, os.getpriority(os.PRIO_PROCESS, own) + NICER))
 
 
 class _Belt(Generic[Item, Prepared, Result]):
