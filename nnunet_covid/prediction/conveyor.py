@@ -11,6 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -77,7 +78,8 @@ def _stand_back() -> None:
     """This thread works when those of the network leave a core: they wait for each other, so for one that lost its."""
     if sys.platform == "linux":  # where threads have a priority of their own
         own = threading.get_native_id()
-        os.setpriority(os.PRIO_PROCESS, own, min(19, os.getpriority(os.PRIO_PROCESS, own) + NICER))
+        with suppress(OSError):  # a container may forbid it
+            os.setpriority(os.PRIO_PROCESS, own, min(19, os.getpriority(os.PRIO_PROCESS, own) + NICER))
 
 
 class _Belt(Generic[Item, Prepared, Result]):
