@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 TOLERANCE = 0.02
 """Relative, between gradients with and without the graph: atomic additions alone make two passes differ."""
@@ -74,12 +75,7 @@ def _usual(trainer: Any, network: nn.Module, loss: nn.Module) -> str:
     data, targets = _samples(trainer, scales or [None])
     step = NetworkAndLoss(network, loss, several=scales is not None)
     plain, criterion = step.forwards
-    kept = [b.clone() for b in network.buffers()]
-    network.train()
-    expected = _gradients(step, data, targets)
-    torch.cuda.make_graphed_callables(step, (data, *targets), allow_unused_input=True)
-    message = _compared(expected, _gradients(step, data, targets))
-    _restore(network, kept)
+    message = _captured(step, network, (data, *targets))
 
     def network_forward(x: torch.Tensor) -> Any:
         training = network.training and torch.is_grad_enabled() and x.shape == data.shape
@@ -98,10 +94,7 @@ def _collaborative(trainer: Any, network: nn.Module) -> str:
     data, _ = _samples(trainer, [None])
     step = TwoInputs(network)
     plain = step.plain
-    kept = [b.clone() for b in network.buffers()]
-    network.train()
-    torch.cuda.make_graphed_callables(step, (data, data.clone()), allow_unused_input=True)
-    _restore(network, kept)
+    message = _captured(step, network, (data, data.flip(0)))
 
     def forward(x: torch.Tensor, other: Any = None, unlabelled: Any = None, *flags: bool) -> Any:
         if network.training and torch.is_grad_enabled() and other is not None and unlabelled is None:
@@ -109,7 +102,20 @@ def _collaborative(trainer: Any, network: nn.Module) -> str:
         return plain(x, other, unlabelled, *flags)
 
     network.forward = forward  # type: ignore[method-assign]
-    return "graph"
+    return message
+
+
+def _captured(step: nn.Module, network: nn.Module, inputs: tuple[torch.Tensor, ...]) -> str:
+    """Make a graph of ``step`` in place, and compare its gradients with those without; the network stays as it was."""
+    kept = [b.clone() for b in network.buffers()]
+    network.train()
+    expected = _gradients(step, inputs)
+    torch.cuda.make_graphed_callables(step, inputs, allow_unused_input=True)
+    message = _compared(expected, _gradients(step, inputs))
+    with torch.no_grad():
+        for buffer, before in zip(network.buffers(), kept, strict=True):
+            buffer.copy_(before)
+    return message
 
 
 def _samples(trainer: Any, scales: list[Any]) -> tuple[torch.Tensor, list[torch.Tensor]]:
@@ -130,12 +136,15 @@ def _samples(trainer: Any, scales: list[Any]) -> tuple[torch.Tensor, list[torch.
     return data.to(device), [t.to(device, torch.int16) for t in targets]
 
 
-def _gradients(step: nn.Module, data: torch.Tensor, targets: list[torch.Tensor]) -> list[torch.Tensor]:
-    """The loss and all gradients, scaled as mixed precision does it; nothing is left behind in the network."""
+def _gradients(step: nn.Module, inputs: tuple[torch.Tensor, ...]) -> list[torch.Tensor]:
+    """The sum of the outputs' means (of a loss, itself) and all its gradients, scaled as mixed precision does it.
+
+    Nothing is left behind in the network.
+    """
     parameters = [p for p in step.parameters() if p.requires_grad]
-    loss = step(data, *targets)
-    (loss * 1024).backward()
-    found = [loss.detach().clone()] + [
+    value = torch.stack([output.float().mean() for output in tree_leaves(step(*inputs))]).sum()
+    (value * 1024).backward()
+    found = [value.detach().clone()] + [
         (torch.zeros_like(p) if p.grad is None else p.grad / 1024).detach().clone() for p in parameters
     ]
     for p in parameters:
@@ -150,9 +159,3 @@ def _compared(expected: list[torch.Tensor], found: list[torch.Tensor]) -> str:
         msg = f"loss {float(expected[0]):.5f} and {float(found[0]):.5f}, gradients differ by {float(error):.2g}"
         raise ValueError(msg)
     return f"graph: same loss, gradients differ by {float(error):.1e}"
-
-
-def _restore(network: nn.Module, buffers: list[torch.Tensor]) -> None:
-    with torch.no_grad():
-        for buffer, kept in zip(network.buffers(), buffers, strict=True):
-            buffer.copy_(kept)

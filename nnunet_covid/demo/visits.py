@@ -85,13 +85,19 @@ class ReportDemo(Demo):
         for day, folder in zip(VISITS, self.visits, strict=True):
             made = self._volume(patient)
             write_series(_upright(made.hounsfield.astype(np.int16), made), folder, day)
-            sitk.WriteImage(_upright((made.lungs > 0).astype(np.uint8), made), str(self._lungs(day)))
+            for kind, mask in (("lungs", made.lungs > 0), ("infection", made.infection)):
+                sitk.WriteImage(_upright(mask.astype(np.uint8), made), str(self._drawn(kind, day)))
             for lesion in patient.lesions:
                 lesion.shrink(HEALING)
 
-    def _lungs(self, day: str) -> Path:
-        """The lungs of a visit: a file in the place of what a segmentation of lungs would give."""
-        return self.visits[0].parent / f"lungs_{day}.nii.gz"
+    def _drawn(self, kind: str, day: str) -> Path:
+        """A visit's true ``lungs``, in the place of what a segmentation of lungs would give, or its ``infection``."""
+        return self.visits[0].parent / f"{kind}_{day}.nii.gz"
+
+    def _drawn_volume(self, day: str) -> float:
+        """The infection of a visit as it was drawn, ml."""
+        mask = sitk.ReadImage(str(self._drawn("infection", day)))
+        return float(sitk.GetArrayViewFromImage(mask).sum() * np.prod(mask.GetSpacing()) / 1000.0)
 
     def _volume(self, chest: Chest) -> SyntheticCT:
         pixel = self.settings.pixel
@@ -106,7 +112,7 @@ class ReportDemo(Demo):
         """Steps 5 and 6: the second visit beside the first."""
         shutil.rmtree(self.reports[index], ignore_errors=True)
         earlier = ("--previous", self.reports[index - 1]) if index else ()
-        visit, lungs, device = self.visits[index], self._lungs(VISITS[index]), self.settings.device
+        visit, lungs, device = self.visits[index], self._drawn("lungs", VISITS[index]), self.settings.device
         arguments = (visit, "-m", self.model, "-o", self.reports[index], "--lungs", lungs, "-device", device)
         self._run(f"report_{index + 1}", "nnunet-covid", "report", *arguments, *earlier)
 
@@ -117,7 +123,10 @@ class ReportDemo(Demo):
             for r in self.reports
         ]
         minutes = sum(self._done.values()) / 60.0
-        found = ", ".join(f"{volume:.0f} ml on {day}" for volume, day in zip(volumes, VISITS, strict=True))
+        found = ", ".join(
+            f"{volume:.0f} ml on {day} ({self._drawn_volume(day):.0f} ml drawn)"
+            for volume, day in zip(volumes, VISITS, strict=True)
+        )
         self._tell(f"Infection {found}, after {minutes:.1f} minutes.")
         for folder in self.reports:
             self._tell(f"report       {folder / 'report.html'}")

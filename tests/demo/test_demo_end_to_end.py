@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -113,3 +114,5 @@ def test_demo_with_reports_ends_in_two_pages_and_a_change(tmp_path):
     assert (first / "report.html").is_file()
     assert (second / "dicom" / "segmentation.dcm").is_file()
     assert "report.html" in result.stdout
+    drawn = [float(ml) for ml in re.findall(r"\((\d+) ml drawn\)", result.stdout)]
+    assert drawn[0] > drawn[1] > 0, "lesions shrink between the visits"

@@ -110,7 +110,8 @@ SELDOM = {
         "3D full resolution",
     ),
 }
-"""A family on the same encoder as another and of the same parts as a third: tried with these alone by default."""
+"""Families whose parts are those of others, tried with these alone by default: the paper's own network of SSA-Net, slow
+on a CPU, and the one on the same encoder as a second family and of the same ideas as a third."""
 LATE = {f"SSANetTrainerSA{epoch}": epoch for epoch in range(10, 70, 10)}
 """Trainers that do something new from an epoch on, and are refused where they end before it; all else is as in SA."""
 REFUSALS = (
