@@ -1,11 +1,13 @@
 """nnU-Net's sliding window over several images at once: patches of many images share one forward pass.
 
-Padding, positions, Gaussian weight, mirroring, folds and half-precision sums are nnU-Net's; only the loop over the
-patches is here. One patch at a time, which is the default on a CPU, gives nnU-Net's logits to the last bit.
+Padding, positions, Gaussian weight, folds and half-precision sums are nnU-Net's; only the loop over the patches is
+here. One patch at a time, which is the default on a CPU, gives nnU-Net's logits to the last bit; small ones are
+mirrored in one forward pass there, with the same bits.
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -19,6 +21,7 @@ from nnunetv2.inference.sliding_window_prediction import compute_gaussian
 from nnunetv2.utilities.helpers import empty_cache
 from torch import nn
 
+from nnunet_covid.nnunet.exact_batches import ExactBatches
 from nnunet_covid.nnunet.training import unwrapped
 
 Position = tuple[Any, ...]
@@ -27,6 +30,10 @@ Position = tuple[Any, ...]
 VOXELS_OF_A_FORWARD = 1 << 21
 """Voxels of the patches that share a forward pass on a GPU: eight of 512×512, one of 128×128×128."""
 LARGEST_BATCH = 32
+VOXELS_MIRRORED_TOGETHER = 1 << 14
+"""Of a patch whose mirrored copies share a forward pass on a CPU; of larger ones the caches hold one alone better."""
+PATCHES_BEFORE = 16
+"""That a CPU predicts before it tries whether mirrored copies together give the same bits: the cost of a few."""
 TOLERANCE = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 """Largest difference between a patch alone and in a batch, as a share of the largest logit: rounding stays far below,
 a network that looks at its whole batch far above."""
@@ -45,6 +52,8 @@ class BatchPredictor(nnUNetPredictor):
     _independent: bool | None = None  # whether patches in a batch are known not to influence each other
     _loaded: Any = None  # the weights that the network has
     _placed: Any = None  # the network that was brought to the device
+    _patches_seen = 0
+    _mirrored: ExactBatches | None = None
 
     @property
     def bare_network(self) -> nn.Module:
@@ -162,6 +171,25 @@ class BatchPredictor(nnUNetPredictor):
         if not self._independent:
             logging.getLogger(__name__).warning("the network looks at its whole batch: images are predicted one by one")
         return alone
+
+
+    def _internal_maybe_mirror_and_predict(self, x: torch.Tensor) -> torch.Tensor:
+        """nnU-Net's; on a CPU a small patch and its mirrored copies in one pass, where that gives the same bits."""
+        axes = self.allowed_mirroring_axes if self.use_mirroring else None
+        small = len(x) == 1 and x[0, 0].numel() <= VOXELS_MIRRORED_TOGETHER
+        if not (axes and small and x.device.type == "cpu" and self.network is self.bare_network):
+            return super()._internal_maybe_mirror_and_predict(x)
+        sizes = range(1, len(axes) + 1)
+        flips = [tuple(a + 2 for a in some) for n in sizes for some in itertools.combinations(axes, n)]
+        if self._patches_seen == PATCHES_BEFORE:
+            self._mirrored = ExactBatches(self.network, (len(flips) + 1, *x.shape[1:]))
+        self._patches_seen += 1
+        if self._mirrored is None or not self._mirrored.exact:
+            return super()._internal_maybe_mirror_and_predict(x)
+        total, *others = self._mirrored(torch.cat([x, *(torch.flip(x, each) for each in flips)])).split(1)
+        for maps, each in zip(others, flips, strict=True):
+            total += torch.flip(maps, each)
+        return total.div_(len(flips) + 1)
 
 
 class Tiles:

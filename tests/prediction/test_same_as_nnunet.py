@@ -12,7 +12,7 @@ import torch
 from kinds_of_models import KINDS, write_kind
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
-from nnunet_covid.nnunet import resampling
+from nnunet_covid.nnunet import resampling, sliding_window
 from nnunet_covid.nnunet.predictor import TrainedModel
 from nnunet_covid.prediction.conveyor import Limits
 from nnunet_covid.prediction.folder import Options, predict_folder
@@ -38,9 +38,13 @@ def same_files(expected: Path, found: Path, pattern: str) -> int:
     return len(names)
 
 
+@pytest.mark.parametrize("patches_before", [0, 1000])
 @pytest.mark.parametrize("name", KINDS)
-def test_label_maps_are_identical(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_label_maps_are_identical(
+    name: str, patches_before: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(resampling, "SLAB_VOXELS", 1)  # plane by plane
+    monkeypatch.setattr(sliding_window, "PATCHES_BEFORE", patches_before)  # mirrored in one forward pass, or never
     model, images, previous = write_kind(KINDS[name], tmp_path)
     by_nnunet(model, images, tmp_path / "expected", previous, probabilities=False)
     limits = Limits(memory=1, at_once=3)  # one image at a time, whatever it takes
