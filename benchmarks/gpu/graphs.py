@@ -56,6 +56,11 @@ def use_graph(trainer: Any) -> str:
     """Replace a trainer's forward and backward pass of training by a graph; says in a line whether that was done."""
     if trainer.device.type != "cuda":
         return "no graph: graphs are CUDA's"
+    return take_graph(trainer)
+
+
+def take_graph(trainer: Any) -> str:
+    """As :func:`use_graph`, wherever torch's own ``make_graphed_callables`` can do it."""
     if hasattr(trainer, "unlabelled_loss"):
         return "no graph: a step of consistency is several passes"
     network, loss = getattr(trainer.network, "_orig_mod", trainer.network), trainer.loss
