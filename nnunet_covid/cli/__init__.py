@@ -17,8 +17,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nnunet_covid import __version__
+from nnunet_covid.cli.imports import imports_held
 from nnunet_covid.disturbances import FULL, SAME_COMMAND
 from nnunet_covid.errors import UserError
+from nnunet_covid.startup import let_threads_sleep
 
 # name on the command line -> (module in this package, one line of help)
 SUBCOMMANDS: dict[str, tuple[str, str]] = {
@@ -52,6 +54,9 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("demo", "run the whole pipeline on a synthetic data set"),
 }
 
+PREDICTING = ("predict", "calibrate", "predict-guided", "saliency", "suggest", "report", "serve", "profile")
+"""Commands whose networks work in this process, and that train none."""
+
 
 def build_parser(selected: str | None = None) -> argparse.ArgumentParser:
     """The parser; only the selected subcommand's module is imported (its arguments need it)."""
@@ -67,7 +72,10 @@ def build_parser(selected: str | None = None) -> argparse.ArgumentParser:
             subparsers.add_parser(name, help=summary, add_help=False)
             continue
         function = name.replace("-", "_")
-        module = importlib.import_module(f"nnunet_covid.cli.{module_name}")
+        if name in PREDICTING:
+            let_threads_sleep()
+        with imports_held():
+            module = importlib.import_module(f"nnunet_covid.cli.{module_name}")
         description = getattr(module, function.upper(), module.__doc__)
         layout = argparse.RawDescriptionHelpFormatter
         subparser = subparsers.add_parser(name, help=summary, description=description, formatter_class=layout)

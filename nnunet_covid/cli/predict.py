@@ -13,17 +13,14 @@ named on the error output, the others are predicted, and the exit status is 1.
 from __future__ import annotations
 
 import argparse
-import gc
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 from nnunet_covid.cli.arguments import add_device
+from nnunet_covid.cli.imports import imports_held
 from nnunet_covid.errors import UserError
-from nnunet_covid.startup import let_threads_sleep
 
 IMAGES_IN_A_BATCH = 16
 """Images handed to the network together on a GPU, whose forward passes hold patches of several."""
@@ -67,8 +64,7 @@ def add_predict_arguments(parser: argparse.ArgumentParser) -> None:
 def predict(args: argparse.Namespace) -> int:
     """Predict the folder."""
     _check(args)
-    let_threads_sleep()  # before torch is imported
-    with _collection_held():
+    with imports_held():
         import torch
         from nnunetv2.training.nnUNetTrainer import nnUNetTrainer  # noqa: F401  what a model imports when it is opened
 
@@ -106,24 +102,6 @@ def predict(args: argparse.Namespace) -> int:
     refused = f", {len(done.refused)} refused" if done.refused else ""
     print(f"{args.o}: {done.written} label maps written, {done.kept} there before{refused}")
     return 1 if done.refused else 0
-
-
-@contextmanager
-def _collection_held() -> Iterator[None]:
-    """While much is imported, Python does not look for garbage, and at its end not through what was imported.
-
-    That is a third of the time that the start and the end of a command with torch take. Of no effect where torch is
-    imported already.
-    """
-    if "torch" in sys.modules:
-        yield
-        return
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()
 
 
 def _check(args: argparse.Namespace) -> None:

@@ -20,6 +20,7 @@ import sys
 from pathlib import Path
 
 from nnunet_covid.cli.arguments import add_checkpoint, add_device
+from nnunet_covid.cli.imports import imports_held
 
 
 def add_suggest_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,11 +44,12 @@ def add_suggest_arguments(parser: argparse.ArgumentParser) -> None:
 
 def suggest(args: argparse.Namespace) -> None:
     """Choose, and write table and sheet."""
-    from nnunet_covid.errors import UserError
-    from nnunet_covid.nnunet.predictor import TrainedModel
-    from nnunet_covid.prediction.model_source import model_folder
-    from nnunet_covid.suggestion.run import SHEET, TABLE, Request
-    from nnunet_covid.suggestion.run import suggest as choose
+    with imports_held():
+        from nnunet_covid.errors import UserError
+        from nnunet_covid.nnunet.predictor import TrainedModel
+        from nnunet_covid.prediction.model_source import model_folder
+        from nnunet_covid.suggestion.run import SHEET, TABLE, Request
+        from nnunet_covid.suggestion.run import suggest as choose
 
     if not 0 < args.step_size <= 1:
         raise UserError(f"-step_size is above 0 and at most 1, not {args.step_size:g}")

@@ -172,7 +172,6 @@ class BatchPredictor(nnUNetPredictor):
             logging.getLogger(__name__).warning("the network looks at its whole batch: images are predicted one by one")
         return alone
 
-
     def _internal_maybe_mirror_and_predict(self, x: torch.Tensor) -> torch.Tensor:
         """nnU-Net's; on a CPU a small patch and its mirrored copies in one pass, where that gives the same bits."""
         axes = self.allowed_mirroring_axes if self.use_mirroring else None

@@ -1,19 +1,23 @@
-"""The start of ``nnunet-covid predict``: garbage is not looked for while torch is imported, and is afterwards."""
+"""The start of a command that predicts: garbage is not looked for while torch is imported, and is afterwards."""
 
 from __future__ import annotations
 
 import gc
+import os
 import subprocess
 import sys
 
-from nnunet_covid.cli.predict import _collection_held
+import pytest
+
+from nnunet_covid.cli import PREDICTING
+from nnunet_covid.cli.imports import imports_held
 
 PROGRAM = """
 import gc, sys
-from nnunet_covid.cli.predict import _collection_held
+from nnunet_covid.cli.imports import imports_held
 assert "torch" not in sys.modules
 try:
-    with _collection_held():
+    with imports_held():
         held = not gc.isenabled()
         import torch
         raise OSError
@@ -31,7 +35,19 @@ def test_where_torch_is_imported_already_nothing_changes():
     import torch
 
     before = gc.get_freeze_count()
-    with _collection_held():
+    with imports_held():
         assert gc.isenabled()
         assert torch.ones(1).sum() == 1
     assert gc.get_freeze_count() == before
+
+
+@pytest.mark.parametrize("command", PREDICTING)
+def test_threads_of_a_command_that_predicts_sleep_when_they_wait(command: str) -> None:
+    program = f"""
+import os, sys
+from nnunet_covid.cli import build_parser
+build_parser({command!r})
+sys.exit(0 if os.environ["OMP_WAIT_POLICY"] == "PASSIVE" else 1)
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    assert subprocess.run([sys.executable, "-c", program], env=environment, check=False).returncode == 0
