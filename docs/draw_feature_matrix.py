@@ -43,10 +43,10 @@ graph break. bfloat16 is torch's autocast on the CPU. "All in one, timm encoder"
 six and seven features by default and with all for this page. In the whole test suite, on two cores with no other work,
 the default size took 298 s by the clock.
 
-Contracts (`tests/nnunet/test_contracts.py`) and a part of the matrix also pass with the lowest dependencies that are
-allowed, on Python 3.10 (nnunetv2 2.8.1, torch 2.6.0, numpy 1.26.0, scipy 1.11.1, timm 1.0.15), and with the newest on
-Python 3.13 (torch 2.15.0, numpy 2.5.5, scipy 1.18.1, timm 1.0.22). `.ci/versions` repeats that, and tries what lies
-between.
+Contracts (`tests/nnunet/test_contracts.py`) and a part of the matrix also pass, on Python 3.10, 3.11, 3.12 and 3.13
+each, with the lowest dependencies that are allowed (nnunetv2 2.8.1, torch 2.6.0, timm 1.0.15; numpy 1.26.0 and scipy
+1.13.0, on 3.12 and later numpy 2.1.0) and with the newest (torch 2.15.0, timm 1.0.22, numpy 2.5.5, scipy 1.18.1, on
+3.10 torch 2.14.1 and numpy 2.2.6). `.ci/versions` repeats that.
 
 `NNUNET_COVID_MATRIX=all pytest tests/matrix` tries every trainer with every feature, compiles with the inductor, and
 installs the zip in another virtual environment; it takes hours.

@@ -26,6 +26,7 @@ from nnunet_covid.auxiliary_data.unlabelled import linked_unlabelled, validation
 from nnunet_covid.checkpoint import read_checkpoint, release_process, restrict_process
 from nnunet_covid.errors import UserError
 from nnunet_covid.figures.consistency import append_to_progress
+from nnunet_covid.figures.progress import FILE
 from nnunet_covid.files import replacing
 from nnunet_covid.losses.relation import ramp_up
 from nnunet_covid.losses.reweighted_cross_entropy import ReweightedCrossEntropy
@@ -369,8 +370,11 @@ class Consistency(nnUNetTrainer):
         super().perform_actual_validation(save_probabilities)
 
     def _draw(self, draw: Any, folder: str) -> None:
+        path = Path(folder) / FILE
+        before = path.stat().st_mtime_ns if path.is_file() else None
         draw(folder)
-        append_to_progress(Path(folder), self.logger.local_logger.my_fantastic_logging, list(self.classes.names))
+        if path.is_file() and path.stat().st_mtime_ns != before:  # a trainer may draw none
+            append_to_progress(Path(folder), self.logger.local_logger.my_fantastic_logging, list(self.classes.names))
 
 
 def consistent(name: str, base: type) -> type:

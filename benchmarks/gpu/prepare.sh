@@ -9,7 +9,8 @@
 #   nnunet-covid sweep benchmarks/sweeps/gpu_2d_half.toml --only-prepare                 # adds 2d_half
 #   nnunet-covid convert nsclc-effusion SRC --slices lesion --window -1250 250 && nnunet-covid link -d 501 -a 521 -c 2d_half
 #
-# CONFIGURATIONS="2d_half 2d"  pre-processed data to carry
+# CONFIGURATIONS="2d_half 2d"  pre-processed data to carry; "2d_small 2d_small_unlabelled" for trainings with _consistency, after
+#                              nnunet-covid link -d 501 -c 2d_small --unlabelled IMAGES --at-most 800 (1600 take 62 MiB)
 # TARGET=3.12                  Python of that machine
 # EXTRA="name==version ..."    further wheels
 # WITH_ITK=1                   carry SimpleITK itself and not a stand-in (stand_ins/): 30 MiB that PNG slices do not need

@@ -197,6 +197,11 @@ def test_the_picture_of_a_training_holds_nnunets_curves_and_ours(make: Callable[
     assert np.array_equal(pixels[:50], theirs)
     assert pixels.shape[1] == 660
     assert len(np.unique(pixels[50:].reshape(-1, 3), axis=0)) > 3, "ours are drawn below"
+    drawn = (tmp_path / "progress.png").read_bytes()
+    trainer._draw(lambda folder: None, str(tmp_path))
+    assert (tmp_path / "progress.png").read_bytes() == drawn, "a trainer that draws nothing has nothing to go on with"
+    trainer._draw(lambda folder: None, str(tmp_path.parent))
+    assert not (tmp_path.parent / "progress.png").exists()
 
 
 def test_the_suffix_stands_behind_the_name_and_before_lengths() -> None:
