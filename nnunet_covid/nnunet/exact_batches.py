@@ -31,6 +31,7 @@ class ExactBatches:
     @torch.inference_mode()
     def __init__(self, network: nn.Module, shape: Sequence[int]) -> None:
         self.network = network
+        self.patches = shape[0]
         self.apart: list[nn.Module] = []
         noise = torch.randn(tuple(shape), generator=torch.Generator().manual_seed(0))
         watched = [each.register_forward_hook(self._compare) for each in network.modules() if not [*each.children()]]
@@ -42,8 +43,13 @@ class ExactBatches:
         self.exact = torch.equal(self(noise), one_by_one(network, noise))
 
     def _compare(self, layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        if len(inputs) == 1 and layer not in self.apart and not torch.equal(one_by_one(layer.forward, *inputs), output):
+        if layer in self.apart or len(inputs) != 1 or not all(map(self._is_batch, (*inputs, output))):
+            return  # what is left out here shows in the whole network
+        if not torch.equal(one_by_one(layer.forward, *inputs), output):
             self.apart.append(layer)
+
+    def _is_batch(self, value: Any) -> bool:
+        return isinstance(value, torch.Tensor) and value.ndim > 1 and len(value) == self.patches
 
     def __call__(self, patches: torch.Tensor) -> torch.Tensor:
         """The network's answer to a batch of the shape."""

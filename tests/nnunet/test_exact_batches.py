@@ -68,3 +68,25 @@ def test_a_layer_that_looks_at_the_batch_gets_its_patches_alone() -> None:
     batches = ExactBatches(network, (4, 1, 16, 16))
     assert batches.exact
     assert network[1] in batches.apart
+
+
+class Recurrent(nn.Module):
+    """A layer with two outputs, and one whose first axis is not the patches'."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows = nn.LSTM(16, 8, batch_first=True)
+        self.each = nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found, _ = self.rows(x[:, 0])
+        return self.each(found.flatten(0, 1)).unflatten(0, (len(x), -1))
+
+
+def test_layers_of_other_kinds_are_left_to_the_comparison_of_the_whole() -> None:
+    network = Recurrent().eval()
+    batches = ExactBatches(network, (4, 1, 16, 16))
+    assert not batches.apart
+    noise = torch.randn(4, 1, 16, 16)
+    with torch.inference_mode():
+        assert torch.equal(batches(noise), one_by_one(network, noise)) or not batches.exact
