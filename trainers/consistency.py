@@ -62,6 +62,8 @@ class Consistency(nnUNetTrainer):
         unlabelled_ratio: Unlabelled images of a step by labelled ones.
         eta: Trust threshold η (SSA-Net, eq. (9)): voxels where the teacher is not surer are left out of the loss.
         class_eta: η of single classes, by name, background among them.
+        weigh_by_trust: Multiply the unlabelled loss, a mean over trusted voxels, by their share of all voxels, as where
+            it is a mean over all (FixMatch, UniMatch): of a batch that is hardly trusted little is learnt.
         teacher_decay: α of the moving average, at the start and at most.
         strong_probability: Of each of nnU-Net's changes of intensity, in the strong view.
         cutmix_probability: Of a box of another unlabelled image in the strong view.
@@ -76,6 +78,7 @@ class Consistency(nnUNetTrainer):
     unlabelled_ratio: float = 1.0
     eta: float = 0.95
     class_eta: ClassVar[Mapping[str, float]] = {}
+    weigh_by_trust: bool = False
     teacher_decay: tuple[float, float] = (0.99, 0.999)
     strong_probability: float = 1.0
     cutmix_probability: float = 0.5
@@ -280,7 +283,8 @@ class Consistency(nnUNetTrainer):
         self.sums.add_targets(references, kept)
         target = loss_targets(kept, self.classes.manager, self.target_scales)
         own = self.loss
-        joined = JoinedLoss(own, self.unlabelled_loss, lambda: self.network(images), target, self.weight_now)
+        share = (kept != self.classes.manager.ignore_label).float().mean() if self.weigh_by_trust else 1.0
+        joined = JoinedLoss(own, self.unlabelled_loss, lambda: self.network(images), target, self.weight_now, share)
         self.loss = joined
         try:
             result = super().train_step(batch)

@@ -68,18 +68,28 @@ class JoinedLoss:
         answer: Gives the student's outputs for it.
         target: The teacher's labels.
         weight: Of the second; with 0 the student does not see the unlabelled images at all.
+        share: A further factor of the second, a number or a scalar tensor.
 
     Attributes:
         outputs: The student's last outputs.
         unlabelled: The second loss, without its weight.
     """
 
-    def __init__(self, own: Any, other: Any, answer: Callable[[], Any], target: Any, weight: float) -> None:
+    def __init__(
+        self,
+        own: Any,
+        other: Any,
+        answer: Callable[[], Any],
+        target: Any,
+        weight: float,
+        share: torch.Tensor | float = 1.0,
+    ) -> None:
         self.own = own
         self.other = other
         self.answer = answer
         self.target = target
         self.weight = weight
+        self.share = share
         self.outputs: Any = None
         self.unlabelled: torch.Tensor | None = None
 
@@ -91,7 +101,7 @@ class JoinedLoss:
         self.outputs = self.answer()
         unlabelled = self.other(self.outputs, self.target)
         self.unlabelled = unlabelled.detach()
-        return labelled + self.weight * unlabelled
+        return labelled + self.weight * self.share * unlabelled
 
 
 class EpochSums:

@@ -69,11 +69,15 @@ def batch(trainer: Any, *, labels: int = 2) -> dict[str, Any]:
     return {"data": images[:, :1], "target": target, consistency.KEY: images[:, 1:]}
 
 
+@pytest.mark.parametrize("by_trust", [False, True])
 @pytest.mark.parametrize(("labels", "dims"), [(None, 2), (None, 3), (REGIONS, 2)], ids=["label maps", "3D", "regions"])
-def test_a_step_is_one_on_the_sum_of_both_losses(make: Callable[..., Any], labels: Any, dims: int) -> None:
+def test_a_step_is_one_on_the_sum_of_both_losses(
+    make: Callable[..., Any], labels: Any, dims: int, by_trust: bool
+) -> None:
     """Against the equations written out: nnU-Net's own loss with an ignore label, gradients of the sum."""
     plans = {"dims": dims, "stages": 3, "patch": [32] * dims}
-    trainer = make("nnUNetTrainer_consistency", labels, plans=plans, eta=0.6, cutmix_probability=0.0)
+    settings = {"eta": 0.6, "cutmix_probability": 0.0, "weigh_by_trust": by_trust, "unlabelled_weight": 0.7}
+    trainer = make("nnUNetTrainer_consistency", labels, plans=plans, **settings)
     other = make("nnUNetTrainer_consistency", labels, plans=plans)
     other.network.load_state_dict(trainer.network.state_dict())
     data = batch(trainer, labels=3 if labels else 2)
@@ -83,7 +87,7 @@ def test_a_step_is_one_on_the_sum_of_both_losses(make: Callable[..., Any], label
             one.add_(0.05 * torch.randn_like(one))
     trainer._aside.load_state_dict(teacher.state_dict())
     trainer._steps_seen = 3
-    weight = math.exp(-5 * (1 - 3 / 4) ** 2)  # a fifth of 20 steps is 4
+    weight = 0.7 * math.exp(-5 * (1 - 3 / 4) ** 2)  # a fifth of 20 steps is 4
     assert trainer.weight_now == pytest.approx(weight)
     trainer.train_step(data)
 
@@ -98,6 +102,7 @@ def test_a_step_is_one_on_the_sum_of_both_losses(make: Callable[..., Any], label
         largest, found = logits.softmax(1).max(1)
         sure = largest > 0.6
     assert 0 < sure.float().mean() < 1
+    weight *= float(sure.float().mean()) if by_trust else 1
     found = torch.where(sure, found, ignored).short()
     target = consistency.loss_targets(found, trainer.classes.manager, other._get_deep_supervision_scales())
     own, unlabelled = other.loss(other.network(data["data"]), data["target"]), other.unlabelled_loss
