@@ -94,7 +94,7 @@ def status_table(standings: Sequence[Standing], results: Path) -> str:
         rows.append([_shown(run), run.fold, one.state, epoch, dice, str(one.attempt or ""), note])
     counts = Counter(one.state for one in standings)
     said = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
-    return "\n".join([*_left_aligned(rows), "", f"{len(standings)} runs: {said}"])
+    return "\n".join([*_left_aligned(rows), "", f"{len(standings)} run{'s' * (len(standings) != 1)}: {said}"])
 
 
 def _left_aligned(rows: list[list[str]]) -> list[str]:
