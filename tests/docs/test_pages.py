@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import re
+import runpy
 import shlex
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
+from image_files import read_array
 
 from nnunet_covid.cli import SUBCOMMANDS, build_parser, main
 
@@ -120,3 +123,12 @@ def test_the_figures_against_stock_are_those_of_the_accuracy_page() -> None:
         (row,) = re.findall(rf"^\| `{trainer}`.*\| [1-5] of 5 \|$", table, flags=re.MULTILINE)
         assert f"{difference}" in row, trainer
         assert f"| {interval} |" in row, trainer
+
+
+def test_the_synthetic_slices_are_those_of_the_generator(tmp_path: Path) -> None:
+    runpy.run_path(str(REPOSITORY / "docs/draw_synthetic_slices.py"))["draw"](tmp_path / "drawn.png")
+    drawn, shown = (
+        read_array(file) for file in (tmp_path / "drawn.png", REPOSITORY / "docs/images/synthetic_slices.png")
+    )
+    assert drawn.shape == shown.shape
+    assert np.abs(drawn.astype(int) - shown).mean() < 2, "draw them again: python docs/draw_synthetic_slices.py"
