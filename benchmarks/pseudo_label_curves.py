@@ -39,7 +39,7 @@ def draw(axes: Axes, runs: dict[tuple[str, str], Path], looks: dict[str, tuple[s
     for (trainer, name), state in runs.items():
         dice = {step: value for step, value in dice_along_the_way(state).items() if step in STEPS}
         places = [STEPS.index(step) for step in dice]
-        style = {"color": looks[trainer][0], "marker": looks[name][1], "ms": 4, "lw": 1}
+        style = {"color": looks[trainer][0], "marker": looks[name][1], "ms": 6, "lw": 1}
         axes.plot(places, list(dice.values()), label=f"{trainer}, {name}", **style)
     axes.set_xticks(range(len(STEPS)), STEPS)
     axes.set_title(title)

@@ -22,7 +22,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 COLOURS = ("#dce6f2", "#e3eedd", "#f6ecd2", "#f3ded9", "#e6dff0", "#d9ecec", "#e8e8e8")
 WIDTH = 10.0
 HEIGHT = 0.4
-TYPE = 85.0
+TYPE = 72.0
 """Points of type that a letter has in a box one unit wide."""
 PITCH = 0.58
 MARGIN = 1.0

@@ -46,7 +46,7 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
     "sweep": ("sweep", "run trainers × folds × seeds × data sets, on this machine or a SLURM cluster, and go on"),
     "table": ("sweep", "the scores of a sweep's finished runs, with differences to a baseline"),
     "suggest": ("suggest", "choose the unlabelled images that are most worth an expert's labels"),
-    "link": ("collaborative", "link other diseases and unlabelled images to a COVID data set for CollaborativeTrainer"),
+    "link": ("collaborative", "link other diseases and unlabelled images to a data set that is trained with them"),
     "relations": ("collaborative", "draw the relation matrices that CollaborativeTrainer has kept"),
     "report": ("report", "report on CT scans: millilitres, per cent, severity, pictures, DICOM objects, change"),
     "serve": ("serve", "receive CT series over DICOM, report on each, send the results back"),

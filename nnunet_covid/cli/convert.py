@@ -95,7 +95,8 @@ def _convert(recipe: Recipe, program: str | None, given: Sequence[str] | None) -
 def _add_conversion(parser: argparse.ArgumentParser, recipe: Recipe) -> None:
     """The arguments of every conversion; of those for ``Options`` only what makes sense for this data set."""
     add = parser.add_argument
-    add("source", type=Path, metavar="SOURCE", help="folder into which the data set was unpacked")
+    unpacked = "folder of your images" if recipe is TEMPLATE else "folder into which the data set was unpacked"
+    add("source", type=Path, metavar="SOURCE", help=unpacked)
     add("-d", "--number", type=int, default=recipe.info.number, help="data set number (default: %(default)s)")
     add("-o", "--output", type=Path, help="folder for raw data sets (default: nnUNet_raw of the environment)")
     processes = min(8, os.cpu_count() or 1)

@@ -32,6 +32,9 @@ def examine_machine() -> Iterator[Finding]:
         fewer = max(1, cores - 1)
         remedy = f"export nnUNet_n_proc_DA={fewer}"
         yield Finding("cores", "note", f"{cores}, and nnU-Net would start {workers} workers for each training", remedy)
+    elif workers == 0:
+        remedy = "before nnUNetv2_plan_and_preprocess: export nnUNet_n_proc_DA=1"
+        yield Finding("cores", "note", f"{cores}; with nnUNet_n_proc_DA=0 nnU-Net trains, but cannot plan", remedy)
     else:
         yield Finding("cores", "ok", f"{cores}; nnU-Net starts {workers} workers for each training")
     name, batch = largest_planned()

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -30,7 +31,7 @@ from nnunet_covid.errors import UserError
 from nnunet_covid.files import environment_folder
 from nnunet_covid.startup import VARIABLE, offer_trainers
 from nnunet_covid.sweep.plan import Slurm, Sweep, make_sweep, read_sweep
-from nnunet_covid.sweep.status import Places, status_table, survey
+from nnunet_covid.sweep.status import Places, Standing, counted, status_table, survey
 
 TABLE = """The scores of what is finished of a sweep, and each trainer's difference to a baseline on the same cases.
 
@@ -104,7 +105,7 @@ def sweep(args: argparse.Namespace) -> int:
         return 0
     if args.cancel:
         ended = cancel(Controller(described, places))
-        print(f"stopped: {len(ended)} runs" if ended else "nothing was at work")
+        print(f"stopped: {counted(ended)}" if ended else "nothing was at work")
         return 0
     _check_runnable(described)
     if args.executor == "slurm":
@@ -112,7 +113,10 @@ def sweep(args: argparse.Namespace) -> int:
         described = replace(described, slurm=replace(described.slurm, **given))
         standings = SlurmController(described, places).run(retry_failed=args.retry_failed)
     else:
-        local = LocalController(described, places, jobs=args.jobs, gpus=args.gpus or visible_gpus())
+        gpus = args.gpus or visible_gpus()
+        if not gpus:
+            _check_no_gpu_is_wanted(survey(described, places, Queue()))
+        local = LocalController(described, places, jobs=args.jobs, gpus=gpus)
         standings = local.run(retry_failed=args.retry_failed)
     print(status_table(standings, places.results))
     return int(args.executor == "local" and any(one.state == "failed" for one in standings))
@@ -177,6 +181,12 @@ def _check_runnable(described: Sweep) -> None:
 
         if found_by_nnunet(name) is None:
             raise UserError(f"trainer {name}: nnU-Net finds no such trainer; see 'nnunet-covid doctor'")
+
+
+def _check_no_gpu_is_wanted(standings: Sequence[Standing]) -> None:
+    waiting = [one.run for one in standings if one.state == "waiting" and one.run.kind != "prepare"]
+    if any(run.device == "cuda" for run in waiting):
+        raise UserError('no GPU is seen here: give -device cpu (in a file: device = "cpu"), or name GPUs with --gpus')
 
 
 def _stands_written(trainer: str) -> bool:

@@ -89,7 +89,9 @@ def read_profile(folder: Path, digest: str) -> Profile | None:
     except (ValueError, TypeError, KeyError, AssertionError) as e:
         raise UserError(f"{path} is damaged or of another version; make the profile anew") from e
     if profile.digest != digest:
-        raise UserError(f"{path} belongs to other weights or folds than those in use; make the profile anew")
+        raise UserError(
+            f"{path} belongs to other weights, folds or mirroring than those in use; make the profile anew with these"
+        )
     return profile
 
 

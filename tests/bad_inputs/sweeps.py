@@ -140,6 +140,15 @@ BAD_INPUTS = [
         ("at least one run at a time (--jobs)",),
     ),
     BadInput(
+        "sweep_where_there_is_no_gpu",
+        Kind.PLACES,
+        "a sweep for GPUs on a machine that has none",
+        SWEEP,
+        spoilt(slices, says(GOOD.replace('device = "cpu"', "") + TRAINERS)),
+        ('no GPU is seen here: give -device cpu (in a file: device = "cpu"), or name GPUs with --gpus',),
+        environment=(("CUDA_VISIBLE_DEVICES", ""),),
+    ),
+    BadInput(
         "sweep_where_there_is_no_slurm",
         Kind.PLACES,
         "a sweep for SLURM on a machine that has none",

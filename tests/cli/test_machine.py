@@ -50,6 +50,13 @@ def test_too_little_of_anything_is_said_with_what_to_set(planned: Path, monkeypa
     assert "none here" in said["SLURM"].detail
 
 
+def test_without_workers_planning_is_said_to_fail(planned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("nnUNet_n_proc_DA", "0")
+    said = found()["cores"]
+    assert said.status == "note"
+    assert said.remedy == "before nnUNetv2_plan_and_preprocess: export nnUNet_n_proc_DA=1"
+
+
 def test_enough_is_well(planned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("nnUNet_n_proc_DA", "2")
     monkeypatch.setattr("os.cpu_count", lambda: 64)
