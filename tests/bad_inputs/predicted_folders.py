@@ -184,4 +184,19 @@ BAD_INPUTS = [
     options("part", "part 5 of 4", f"{COMMAND} --parts 5/4", "K from 1 to N"),
     options("fold", "a fold that was not trained", f"{COMMAND} -f 3", "no fold 3", "there are 0"),
     options("no_images", "a folder of no images", f"{COMMAND} -i {MODEL}", "holds no image that ends in .png"),
+    options("parts_twice", "two parts in one command", f"{COMMAND} --parts 1/2 --parts 2/2", "--parts: is given twice"),
+    options("threads", "a negative number of threads", f"{COMMAND} -nps -1", "-nps is a number of threads, not -1"),
+    options("memory", "memory without end", f"{COMMAND} --memory inf", "--memory is above 0 and finite, not inf"),
+    options(
+        "output_is_input",
+        "the folder of images as that for the label maps",
+        f"{COMMAND} -o images",
+        "images holds the images, among which label maps would be taken for images; name another -o",
+    ),
+    options(
+        "trainer_of_another_model",
+        "a trainer beside a model folder of another one",
+        f"{COMMAND} -tr InfNetTrainer",
+        f"-tr InfNetTrainer: the model {MODEL} has nnUNetTrainer; leave -tr out",
+    ),
 ]
