@@ -7,7 +7,7 @@
 Takes the arguments of nnUNetv2_predict and writes the same label maps. Images are read ahead and label maps written
 behind the network's back in threads; there are no worker processes. OUTPUT/predicted.jsonl records what is done: the
 same command again does the rest, and does anew what another model or other files made. An image that cannot be read is
-named on the error output, the others are predicted, and the exit status is 1.
+named on the error output, the others are predicted, and the exit status is 1; it is 2 where none can be.
 """
 
 from __future__ import annotations
@@ -101,6 +101,8 @@ def predict(args: argparse.Namespace) -> int:
         tell = partial(print, file=sys.stderr)
         bar = False if args.disable_progress_bar else None
         done = predict_folder(model, args.i, args.o, options, tell=tell, bar=bar)
+    if done.refused and not done.written + done.kept:
+        raise UserError(f"none of the {len(done.refused)} images in {args.i} can be predicted, for the reasons above")
     refused = f", {len(done.refused)} refused" if done.refused else ""
     print(f"{args.o}: {done.written} label maps written, {done.kept} there before{refused}")
     return 1 if done.refused else 0
