@@ -47,6 +47,7 @@ SPATIAL_KINDS = {"domain", "space", "time", "none", "???"}
 NOT_UPRIGHT = "its axes are not at right angles; resample the image to an upright grid"
 COMPLEX = "holds complex numbers; export one real value per voxel"
 NOT_FINITE = "holds voxels that are no finite numbers; replace them, in a CT by air (-1024)"
+WITH_ALPHA = "holds grey values with transparency; save it in grey alone"
 SEVERAL_VALUES = "has several values per voxel (layers, or colours); export one value per voxel"
 
 
@@ -117,7 +118,14 @@ def loses_values(path: Path, voxels: NDArray[Any]) -> bool:
 
 def unreadable(error: Exception) -> str:
     """What ITK's refusal of a file means, with the remedy."""
-    return NOT_UPRIGHT if "orthonormal" in str(error) else "cannot be read as an image; download or export it again"
+    return known_refusal(error) or "cannot be read as an image; download or export it again"
+
+
+def known_refusal(error: Exception) -> str | None:
+    """What ITK or nnU-Net's readers mean by a refusal that does not say it, with the remedy; ``None`` for others."""
+    if "orthonormal" in str(error):
+        return NOT_UPRIGHT
+    return WITH_ALPHA if "(RGB or RGBA)" in str(error) else None
 
 
 def one_volume(image: Any) -> tuple[Any, str | None]:

@@ -3,8 +3,21 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from nnunet_covid.startup import DEVICES
+
+
+class Once(argparse.Action):
+    """An option of which only the last would count where it is given twice: it may be given once."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        """Keep the value."""
+        if getattr(namespace, self.dest) is not self.default:
+            raise argparse.ArgumentError(self, "is given twice; run the command once for each")
+        setattr(namespace, self.dest, values)
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
@@ -16,3 +29,14 @@ def add_device(parser: argparse.ArgumentParser) -> None:
 def add_checkpoint(parser: argparse.ArgumentParser, option: str = "--checkpoint") -> None:
     """``--checkpoint``, or the one of a stage."""
     parser.add_argument(option, default="checkpoint_final.pth", metavar="NAME", help="default: %(default)s")
+
+
+def seed(text: str) -> int:
+    """A seed from the command line: an integer that is not negative and has 32 bits, as every generator takes.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is anything else.
+    """
+    if not (text.isascii() and text.isdecimal() and int(text) < 1 << 32):
+        raise argparse.ArgumentTypeError(f"a seed must be 0 or a positive integer below 2^32, not {text}")
+    return int(text)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_covid.cli import error_line
+from nnunet_covid.cli.arguments import seed
 from nnunet_covid.dataset_conversion import recipe_named, recipes
 from nnunet_covid.dataset_conversion.folder import TEMPLATE, FolderLayout, convert_folder
 from nnunet_covid.errors import UserError
@@ -122,7 +123,7 @@ def _add_conversion(parser: argparse.ArgumentParser, recipe: Recipe) -> None:
         add("--slices", choices=("all", "lesion"), help="axial slices as cases of their own")
         add("--every", type=_positive, default=1, metavar="N", help="every N-th of these slices")
         add("--at-most", type=_positive, metavar="N", help="at most N of them per volume, drawn")
-        add("--seed", type=int, default=12345, help="seed of that draw (default: %(default)s)")
+        add("--seed", type=seed, default=12345, help="seed of that draw (default: %(default)s)")
 
 
 def _add_folder(parser: argparse.ArgumentParser) -> None:

@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from nnunet_covid.cli.arguments import seed
 from nnunet_covid.errors import UserError
 from nnunet_covid.evaluation import EmptyPolicy, comparison, evaluate_folders, terminal_table, write_report
 from nnunet_covid.files import writable_folder
@@ -110,17 +111,6 @@ def add_compare_arguments(parser: argparse.ArgumentParser) -> None:
     add("--metrics", nargs="+", metavar="METRIC", default=defaults, help=text)
     add("--common-cases", action="store_true", help="compare the cases that all evaluations have")
     add("--seed", type=seed, default=0, metavar="N", help="of the bootstrap (default: 0)")
-
-
-def seed(text: str) -> int:
-    """A seed from the command line: an integer that is not negative.
-
-    Raises:
-        argparse.ArgumentTypeError: if it is anything else.
-    """
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"a seed must be 0 or a positive integer, not {text}")
-    return int(text)
 
 
 def compare(args: argparse.Namespace) -> None:

@@ -7,18 +7,19 @@
 Takes the arguments of nnUNetv2_predict and writes the same label maps. Images are read ahead and label maps written
 behind the network's back in threads; there are no worker processes. OUTPUT/predicted.jsonl records what is done: the
 same command again does the rest, and does anew what another model or other files made. An image that cannot be read is
-named on the error output, the others are predicted, and the exit status is 1.
+named on the error output, the others are predicted, and the exit status is 1; it is 2 where none can be.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 from functools import partial
 from pathlib import Path
 
-from nnunet_covid.cli.arguments import add_device
+from nnunet_covid.cli.arguments import Once, add_device
 from nnunet_covid.cli.imports import imports_held
 from nnunet_covid.errors import UserError
 
@@ -47,7 +48,8 @@ def add_predict_arguments(parser: argparse.ArgumentParser) -> None:
     text = "leave every label map that is there, whatever model made it"
     again.add_argument("--continue_prediction", action="store_true", help=text)
     again.add_argument("--overwrite", action="store_true", help="predict again what is done")
-    add("--parts", type=_part, metavar="K/N", help="only part K of N, of the images in the order of their names")
+    text = "only part K of N, of the images in the order of their names"
+    add("--parts", type=_part, action=Once, metavar="K/N", help=text)
     add("-num_parts", type=int, default=1, metavar="N", help="nnUNetv2_predict's way to say --parts")
     add("-part_id", type=int, default=0, metavar="K", help="from 0, with -num_parts")
     add("-npp", type=int, default=1, metavar="N", help="threads that read (default: %(default)s)")
@@ -99,6 +101,8 @@ def predict(args: argparse.Namespace) -> int:
         tell = partial(print, file=sys.stderr)
         bar = False if args.disable_progress_bar else None
         done = predict_folder(model, args.i, args.o, options, tell=tell, bar=bar)
+    if done.refused and not done.written + done.kept:
+        raise UserError(f"none of the {len(done.refused)} images in {args.i} can be predicted, for the reasons above")
     refused = f", {len(done.refused)} refused" if done.refused else ""
     print(f"{args.o}: {done.written} label maps written, {done.kept} there before{refused}")
     return 1 if done.refused else 0
@@ -116,8 +120,26 @@ def _check(args: argparse.Namespace) -> None:
     if not 0 <= args.part_id < args.num_parts:
         raise UserError(f"-part_id is 0 to {args.num_parts - 1} with -num_parts {args.num_parts}, not {args.part_id}")
     for name, value in (("--memory", args.memory), ("--batch", 1 if args.batch is None else args.batch)):
-        if not value > 0:
-            raise UserError(f"{name} is above 0, not {value:g}")
+        if not 0 < value < math.inf:
+            raise UserError(f"{name} is above 0 and finite, not {value:g}")
+    for name, threads in (("-npp", args.npp), ("-nps", args.nps)):
+        if threads < 0:
+            raise UserError(f"{name} is a number of threads, not {threads}; leave it out for one")
+    if args.i.resolve() == args.o.resolve():
+        raise UserError(f"{args.o} holds the images, among which label maps would be taken for images; name another -o")
+    _check_model_named_twice(args)
+
+
+def _check_model_named_twice(args: argparse.Namespace) -> None:
+    """Beside a model folder, trainer, plans and configuration can only say again what its name says."""
+    if args.m is None or not args.m.is_dir():
+        return
+    named = args.m.resolve().name.split("__")
+    for option, given, held in zip(("-tr", "-p", "-c"), (args.tr, args.p, args.c), named, strict=False):
+        if len(named) == 3 and given is not None and given != held:
+            raise UserError(
+                f"{option} {given}: the model {args.m} has {held}; leave {option} out, or name the other model"
+            )
 
 
 def _part(text: str) -> tuple[int, int]:

@@ -17,7 +17,7 @@ import argparse
 from pathlib import Path
 from typing import get_args, get_type_hints
 
-from nnunet_covid.cli.arguments import add_device
+from nnunet_covid.cli.arguments import add_device, seed
 from nnunet_covid.cli.pseudo_label import with_flags
 from nnunet_covid.errors import UserError
 from nnunet_covid.pretraining.options import RATES, PretrainingOptions
@@ -47,7 +47,7 @@ def add_pretrain_arguments(parser: argparse.ArgumentParser) -> None:
     add("--optimizer", choices=optimizers, default=default.optimizer, help="default: %(default)s")
     rates = ", ".join(f"{rate:g} of {name}" for name, rate in RATES.items())
     add("--learning-rate", type=float, metavar="X", help=f"the highest (default: {rates})")
-    add("--seed", type=int, default=default.seed, metavar="N", help="default: %(default)s")
+    add("--seed", type=seed, default=default.seed, metavar="N", help="default: %(default)s")
 
 
 def pretrain(args: argparse.Namespace) -> None:

@@ -22,7 +22,7 @@ from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from nnunet_covid.cli.arguments import add_device
+from nnunet_covid.cli.arguments import add_device, seed
 from nnunet_covid.errors import UserError
 from nnunet_covid.semi_supervised.options import STRATEGIES, RoundOptions, make_options
 from nnunet_covid.startup import chosen_device
@@ -61,6 +61,8 @@ def _add_option(group: Any, option: Field[Any]) -> None:
     settings: dict[str, Any] = {"dest": option.name, "help": with_flags(option.metadata["help"])}
     if option.name == "threshold":
         settings |= {"nargs": "+"}  # with those of single classes
+    elif option.name == "seed":
+        settings |= {"type": seed}
     elif kind is bool:
         settings |= {"action": "store_const", "const": not option.default}
     elif get_origin(kind) is Literal:

@@ -19,7 +19,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from nnunet_covid.cli.arguments import add_checkpoint, add_device
+from nnunet_covid.cli.arguments import add_checkpoint, add_device, seed
 from nnunet_covid.cli.imports import imports_held
 
 
@@ -39,7 +39,7 @@ def add_suggest_arguments(parser: argparse.ArgumentParser) -> None:
     add("--disable_tta", action="store_true", help="compare no mirrorings: faster, with several folds")
     add("-step_size", type=float, default=0.5, metavar="S", help="distance of patches, 0 to 1 (default: %(default)s)")
     add("--random", action="store_true", help="draw without looking: what a choice must be better than")
-    add("--seed", type=int, default=0, metavar="N", help="of --random (default: %(default)s)")
+    add("--seed", type=seed, default=0, metavar="N", help="of --random (default: %(default)s)")
 
 
 def suggest(args: argparse.Namespace) -> None:

@@ -7,6 +7,7 @@ nothing is written here.
 from __future__ import annotations
 
 import ctypes
+import math
 import sys
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,10 +24,13 @@ from nnunet_covid.evaluation.labels import LabelScheme, find_dataset_json, schem
 from nnunet_covid.evaluation.metrics import Units
 from nnunet_covid.evaluation.probability_maps import MapSource, check_greys, find_maps, maps_beside, read_maps
 from nnunet_covid.evaluation.scores import CaseScore, Settings, score_case
-from nnunet_covid.files import files_in, map_in_processes, some_of
+from nnunet_covid.files import files_in, is_hidden, map_in_processes, some_of
 from nnunet_covid.geometry import Geometry, difference_of
 
+LABEL_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg")
+"""What label maps are saved as, longer ones first."""
 REMEDY = "resample the prediction onto the reference, or copy the reference's header where only the header is wrong"
+REGRID = "save both in the size of the image"
 # Parameters of mallopt(3).
 TRIM_THRESHOLD = -1
 MMAP_THRESHOLD = -3
@@ -158,11 +162,38 @@ def paired_cases(predictions: Path, references: Path, ending: str) -> list[str]:
     )
     lacking = {predictions: set(expected) - set(predicted), references: set(predicted) - set(expected)}
     problems = [f"{some_of(names)} missing in {folder}" for folder, names in lacking.items() if names]
-    if problems:
-        raise UserError(f"the folders do not hold the same '*{ending}' cases: {'; '.join(problems)}")
-    if not predicted:
-        raise UserError(f"neither {predictions} nor {references} holds a file that ends in '{ending}'")
+    unused = _unused(lacking, ending)
+    remedy = (
+        f"{'; '.join([*unused, ''])}bring all label maps to the ending '{ending}', capitals count" if unused else ""
+    )
+    if not (predicted or expected):
+        nothing = f"neither {predictions} nor {references} holds a file that ends in '{ending}'"
+        raise UserError("; ".join([nothing, *([remedy] if remedy else [])]))
+    if problems or unused:
+        told = "; ".join([*problems, remedy or "add them, or take the others out"])
+        raise UserError(f"the folders do not hold the same '*{ending}' cases: {told}")
     return predicted
+
+
+def _unused(lacking: dict[Path, set[str]], ending: str) -> list[str]:
+    """What each of the two folders holds of a case that is missing there, or that both hold, under another ending."""
+    others = {folder: _otherwise_named(folder, ending) for folder in lacking}
+    in_both = set.intersection(*map(set, others.values()))
+    names = {
+        folder: [file for case, file in found.items() if case in lacking[folder] | in_both]
+        for folder, found in others.items()
+    }
+    return [f"{folder} holds {some_of(files)}" for folder, files in names.items() if files]
+
+
+def _otherwise_named(folder: Path, ending: str) -> dict[str, str]:
+    """Name without ending to name, of what may be a label map but has another ending than those that are read."""
+    found = {}
+    for path in folder.iterdir():
+        known = next((end for end in LABEL_ENDINGS if path.name.lower().endswith(end)), None)
+        if known and not is_hidden(path) and not (path.name.endswith(ending) and path.is_file()):
+            found[path.name[: -len(known)]] = path.name
+    return found
 
 
 def read_pair(source: EvaluationInput, case: str) -> tuple[Any, Any, Geometry | None]:
@@ -174,9 +205,8 @@ def read_pair(source: EvaluationInput, case: str) -> tuple[Any, Any, Geometry | 
     prediction, predicted_geometry = read_labels(source.prediction(case), source.format)
     reference, geometry = read_labels(source.reference(case), source.format)
     if prediction.shape != reference.shape:
-        raise UserError(
-            f"{case}: shape {prediction.shape} of the prediction differs from the reference's {reference.shape}"
-        )
+        shapes = f"shape {prediction.shape} of the prediction differs from the reference's {reference.shape}"
+        raise UserError(f"{case}: {shapes}; {REGRID}")
     if aspect := difference_of(predicted_geometry, geometry):
         mine, theirs = (_in_words(getattr(g, aspect), aspect) for g in (predicted_geometry, geometry))
         raise UserError(f"{case}: {aspect} {mine} of the prediction differs from the reference's {theirs}; {REMEDY}")
@@ -203,8 +233,8 @@ def _score(source: EvaluationInput, settings: Settings, case: str) -> tuple[Unit
 
 
 def _settings(tolerance: float, empty_policy: EmptyPolicy | str, distances: bool, processes: int) -> Settings:
-    if not tolerance >= 0:
-        raise UserError(f"the tolerance must not be negative, it is {tolerance}")
+    if not 0 <= tolerance < math.inf:
+        raise UserError(f"the tolerance must be finite and not negative, it is {tolerance}")
     if processes < 1:
         raise UserError(f"at least one process is needed, not {processes}")
     try:

@@ -25,7 +25,7 @@ from nnunet_covid.files import is_whole
 from nnunet_covid.geometry import Geometry
 from nnunet_covid.header_claims import GZIP, false_claim, false_claim_of
 from nnunet_covid.label_maps import Labels, distinct_values, whole_numbers
-from nnunet_covid.volume_files import NOT_FINITE, header_fault, loses_values, one_volume, unreadable
+from nnunet_covid.volume_files import NOT_FINITE, header_fault, known_refusal, loses_values, one_volume, unreadable
 
 # The readers of the two commonest endings, so that nnunetv2 need not be imported for them. Tests hold this against it.
 COMMON_READERS = {".png": "NaturalImage2DIO", ".nii.gz": "SimpleITKIO"}
@@ -103,7 +103,11 @@ def read_labels(path: Path, fmt: LabelFormat) -> tuple[Labels, Geometry | None]:
     except UserError:
         raise
     except Exception as e:  # readers of six libraries fail in as many ways
-        raise UserError(f"{path}: cannot be read ({reason_of(e)})") from e
+        if path.is_symlink() and not path.exists():
+            raise UserError(f"{path}: is a link to a file that is not there; copy the file itself here") from e
+        raise UserError(
+            f"{path}: {known_refusal(e) or f'cannot be read ({reason_of(e)}); copy or export it again'}"
+        ) from e
 
 
 def read_grey_png(path: Path) -> NDArray[np.uint8] | None:

@@ -72,13 +72,16 @@ def list_cases(
             refuse(stem, f"{path}: nnU-Net wants the channel in the name; rename it to {stem}_0000{ending}")
             continue
         found.setdefault(match["case"], []).append(int(match["channel"]))
+    others = _passed_over(folder, ending)
     if not found and not refused:
-        raise UserError(
-            f"{folder} holds no image that ends in {ending}, such as CASE_0000{ending}; dataset.json says so"
+        instead = "".join(
+            f"; there {'is' if len(names) == 1 else 'are'} {some_of(names)}: {remedy}" for names, remedy in others
         )
-    if others := _others(folder, ending):
-        remedy = f"bring them to {ending} by nnunet-covid convert, or take them out"
-        listed = some_of(others)
+        raise UserError(
+            f"{folder} holds no image that ends in {ending}, such as CASE_0000{ending}; dataset.json says so{instead}"
+        )
+    for names, remedy in others:
+        listed = some_of(names)
         refuse(listed, f"{folder}: images here end in {ending}, so {listed} would not be used; {remedy}")
     allowed = [list(range(channels)), *([[0]] if one_file_may_hold_all else [])]
     for case, numbers in found.items():
@@ -93,15 +96,25 @@ def list_cases(
     ]
 
 
-def _others(folder: Path, ending: str) -> list[str]:
-    """Names of images that nnU-Net would pass over without a word: of another kind, in folders, packed."""
+def _passed_over(folder: Path, ending: str) -> list[tuple[list[str], str]]:
+    """Names of what nnU-Net would pass over without a word, and the remedy of each kind."""
     from nnunet_covid.raw_dataset.case_folders import ARCHIVES
     from nnunet_covid.raw_dataset.dicom import is_dicom
     from nnunet_covid.raw_dataset.source import IMAGE_ENDINGS, ending_of, visible
 
     kinds = (*IMAGE_ENDINGS, *ARCHIVES)
-    return [
-        path.name
-        for path in visible(folder)
-        if not path.name.endswith(ending) and (path.is_dir() or ending_of(path, kinds) or is_dicom(path))
-    ]
+    no_files, capitals, others = [], [], []
+    for path in visible(folder):
+        if path.name.endswith(ending):
+            if path.exists() and not path.is_file():
+                no_files.append(path.name)
+        elif path.is_file() and path.name.lower().endswith(ending.lower()):
+            capitals.append(path.name)
+        elif path.is_dir() or ending_of(path, kinds) or is_dicom(path):
+            others.append(path.name)
+    remedies = (
+        (no_files, "put the files that are in these folders beside them, under names that end so"),
+        (capitals, f"rename them to end in {ending}: capitals count"),
+        (others, f"bring them to {ending} by nnunet-covid convert, or take them out"),
+    )
+    return [(names, remedy) for names, remedy in remedies if names]

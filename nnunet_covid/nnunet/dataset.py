@@ -31,7 +31,7 @@ from nnunet_covid.files import (
 )
 from nnunet_covid.header_claims import false_claim
 from nnunet_covid.nnunet.cases import CaseFiles, list_cases
-from nnunet_covid.volume_files import NOT_FINITE, NOT_UPRIGHT, header_fault, loses_values
+from nnunet_covid.volume_files import NOT_FINITE, header_fault, known_refusal, loses_values
 
 NIFTI = ".nii.gz"
 Split = dict[str, list[str]]
@@ -215,6 +215,7 @@ def read_labels(reader: Any, path: Path) -> tuple[NDArray[Any], dict[str, Any]]:
     return labels, properties
 
 
+_AGAIN = "copy it again, or export it anew"
 _CAUGHT_OUTPUT = threading.Lock()  # the output that is caught is that of the whole process
 
 
@@ -224,6 +225,8 @@ def check_header(path: Path) -> None:
     Raises:
         UserError: If it cannot be believed.
     """
+    if path.is_symlink() and not path.exists():
+        raise UserError(f"{path} is a link to a file that is not there; copy the file itself here")
     if fault := header_fault(path):
         raise UserError(f"{path} cannot be used, {fault}")
     if claim := false_claim(path):
@@ -239,5 +242,5 @@ def _read(read: Any, files: Any, paths: Sequence[Path]) -> tuple[NDArray[Any], d
             return read(files)
     except Exception as e:  # every format has exceptions of its own
         lines = [line for line in said.getvalue().splitlines() if line.strip()]
-        reason = NOT_UPRIGHT if "orthonormal" in str(e) else lines[0] if lines else reason_of(e)
+        reason = known_refusal(e) or (lines[0] if lines else f"{reason_of(e)}; {_AGAIN}")
         raise UserError(f"{paths[0]} cannot be read: {reason}") from e

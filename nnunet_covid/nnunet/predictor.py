@@ -216,13 +216,18 @@ class TrainedModel:
         expected = self.channels if channels is None else channels
         image, properties = read_images(self.reader, case.files)
         if len(image) != expected:
-            raise UserError(
-                f"{case.files[0]}: case {case.name} has {len(image)} channel(s), the model was trained on {expected}"
-            )
+            found = f"case {case.name} has {len(image)} channel(s), the model was trained on {expected}"
+            raise UserError(f"{case.files[0]}: {found}; {self._remedy_of_channels(len(image), expected)}")
         for path in case.files:
             if not is_whole(path, image):
                 raise UserError(f"{path} is cut short or damaged; copy it again")
         return image, properties
+
+    def _remedy_of_channels(self, found: int, expected: int) -> str:
+        if found < expected:
+            return f"add the others under the names …_{found:04d}{self.ending} and so on"
+        colours = "colours or transparency in a picture, save it in grey"
+        return f"take out what is more ({colours}; several volumes in one file, export one)"
 
     def prepare(self, case: CaseFiles, previous_stage_labels: Path | None = None) -> PreparedCase:
         """Read and pre-process one case as nnU-Net's predictor does, in this process.

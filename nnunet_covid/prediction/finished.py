@@ -1,4 +1,4 @@
-"""What is done in a folder of predictions: by name, sizes of the image's files and a digest of model and settings.
+"""What is done in a folder of predictions: by name, the image's files and a digest of model and settings.
 
 A line per image is appended to a file of the folder just before the prediction takes its name, and an earlier
 prediction of that name is removed before that. So a line whose files are there, in the size that it tells, belongs to
@@ -8,15 +8,40 @@ them, whenever the process was killed. Several processes may work on parts of on
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from nnunet_covid.files import files_in
+from nnunet_covid.files import files_in, sha256_of
 
 NAME = "predicted"
 ENDING = ".jsonl"
+DIGITS = 16
+"""Of the digest of a file."""
+Files = dict[str, dict[str, int | str]]
+"""Name of each file of an image to what tells whether it is the same: bytes, time of its last change, digest."""
+
+
+def described(files: Sequence[Path]) -> Files:
+    """What is recorded of files that are about to be read; those that are not there are left out."""
+    return {path.name: {**_stamp(path.stat()), "sha256": sha256_of(path)[:DIGITS]} for path in files if path.is_file()}
+
+
+def _stamp(status: os.stat_result) -> dict[str, int]:
+    return {"bytes": status.st_size, "changed": status.st_mtime_ns}
+
+
+def _is_same(path: Path, known: object) -> bool:
+    """Whether a file is still the recorded one; its content is looked at only where its time is another."""
+    try:
+        stamp = _stamp(path.stat())
+        if not isinstance(known, dict) or known.get("bytes") != stamp["bytes"]:
+            return False
+        return known.get("changed") == stamp["changed"] or known.get("sha256") == sha256_of(path)[:DIGITS]
+    except OSError:
+        return False
 
 
 class Finished:
@@ -47,26 +72,26 @@ class Finished:
             except (ValueError, KeyError, TypeError):
                 continue  # cut short where the process was killed
 
-    def has(self, case: str, inputs: Mapping[str, int], endings: tuple[str, ...]) -> bool:
-        """Whether a case is done with this model from files of these names and sizes, and its results are there."""
+    def has(self, case: str, files: Sequence[Path], endings: tuple[str, ...]) -> bool:
+        """Whether a case is done with this model from files of these names and contents, and its results are there."""
         return any(
             entry.get("model") == self._digest
-            and entry.get("inputs") == dict(inputs)
             and all(_size(self._folder / f"{case}{end}") == entry.get("outputs", {}).get(end, -1) for end in endings)
+            and _are_same(files, entry.get("inputs"))
             for entry in self._known.get(case, [])
         )
 
-    def record(self, case: str, inputs: Mapping[str, int], outputs: Mapping[str, int]) -> None:
+    def record(self, case: str, inputs: Files, outputs: Mapping[str, int]) -> None:
         """Append a case, while its results still have their temporary names; earlier results are removed.
 
         Args:
             case: Its name.
-            inputs: Name to size of its image files.
+            inputs: Its image files as they were before they were read.
             outputs: Ending to size of its results.
         """
         for ending in outputs:
             (self._folder / f"{case}{ending}").unlink(missing_ok=True)
-        entry = {"case": case, "inputs": dict(inputs), "model": self._digest, "outputs": dict(outputs)}
+        entry = {"case": case, "inputs": inputs, "model": self._digest, "outputs": dict(outputs)}
         line = json.dumps(entry) + "\n"
         with self._lock, self._file.open("ab+") as stream:
             if stream.tell() and not self._ends_with_line():
@@ -77,6 +102,11 @@ class Finished:
         with self._file.open("rb") as stream:
             stream.seek(-1, 2)
             return stream.read() == b"\n"
+
+
+def _are_same(files: Sequence[Path], known: object) -> bool:
+    names = {path.name for path in files}
+    return isinstance(known, dict) and set(known) == names and all(_is_same(path, known[path.name]) for path in files)
 
 
 def _size(path: Path) -> int | None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import torch
@@ -15,12 +16,21 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from nnunet_covid.errors import UserError, reason_of
-from nnunet_covid.files import digest_of, remove_abandoned, replacing, sha256_of, writable_folder, write_json
+from nnunet_covid.files import (
+    digest_of,
+    files_in,
+    remove_abandoned,
+    replacing,
+    sha256_of,
+    some_of,
+    writable_folder,
+    write_json,
+)
 from nnunet_covid.nnunet.cases import CaseFiles
 from nnunet_covid.nnunet.predictor import PreparedCase, TrainedModel
 from nnunet_covid.nnunet.written_images import fill_labels
 from nnunet_covid.prediction.conveyor import Limits, Result, Steps, convey
-from nnunet_covid.prediction.finished import Finished
+from nnunet_covid.prediction.finished import Files, Finished, described
 from nnunet_covid.prediction.memory import bytes_of
 from nnunet_covid.prediction.progress import Progress
 
@@ -85,7 +95,8 @@ def predict_folder(
     refused: dict[str, str] = {}
     found = model.cases(images, options.previous_stage_labels, refused)
     number, count = options.part
-    chosen = set(sorted({*refused, *(case.name for case in found)})[number - 1 :: count])
+    names = {*refused, *(case.name for case in found)}
+    chosen = set(sorted(names)[number - 1 :: count])
     refused = {name: reason for name, reason in refused.items() if name in chosen}
     job = _Job(model, output, options, [case for case in found if case.name in chosen])
     for reason in refused.values():
@@ -93,6 +104,9 @@ def predict_folder(
     if job.cases:
         with job.alone():
             job.predict(refused, tell, bar)
+    others = [path.name for path in files_in(output, model.ending) if path.name.removesuffix(model.ending) not in names]
+    if others:
+        tell(f"note: {output} holds label maps that are of no image in {images}, left as they are: {some_of(others)}")
     return Predicted(len(job.cases) - job.kept - job.refused, job.kept, refused)
 
 
@@ -103,7 +117,9 @@ class _Job:
         self.model, self.output, self.options, self.cases = model, output, options, cases
         self.endings = (*(WITH_PROBABILITIES if options.save_probabilities else ()), model.ending)
         self.kept = self.refused = 0
-        self.inputs: dict[str, dict[str, int]] = {}
+        self.inputs: dict[str, Files] = {}
+        self.beside: set[str] = set()
+        self.writing_beside = Lock()
         self.finished = Finished(output, digest_of_model(model), options.part)
 
     @contextmanager
@@ -121,7 +137,6 @@ class _Job:
         """Everything that is not done yet."""
         names = [f"{case.name}{ending}" for case in self.cases for ending in self.endings]
         remove_abandoned(self.output, 0, None if self.options.part[1] == 1 else set(names))
-        self.inputs = {case.name: self._sizes(case) for case in self.cases}
         missing = [case for case in self.cases if not self._is_done(case)]
         self.kept = len(self.cases) - len(missing)
         if self.kept:
@@ -129,9 +144,6 @@ class _Job:
         progress = Progress(len(missing), sum(map(self._work, missing)), tell, shown=bar)
         steps = Steps(self._read, self._compute, self._write, lambda case: bytes_of(self.model, case))
         try:
-            if missing:  # nnU-Net's ensembling and post-processing, and 'nnunet-covid evaluate', look for these
-                write_json(self.output / "dataset.json", self.model.dataset_json)
-                write_json(self.output / "plans.json", self.model.predictor.plans_manager.plans)
             for case, error in convey(missing, steps, self.options.limits):
                 if error is not None:
                     self.refused += 1
@@ -139,6 +151,9 @@ class _Job:
                     tell(f"refused: {error}")
                 progress.advance(self._work(case))
         except (OSError, RuntimeError) as e:
+            if isinstance(e, IsADirectoryError):
+                place = e.filename2 or e.filename
+                raise UserError(f"{place} is a folder in the place of a file; take it away") from e
             reason = e.strerror if isinstance(e, OSError) and e.strerror else reason_of(e)
             raise UserError(
                 f"{self.output} cannot be written into any more ({reason}); make room and run the same command again"
@@ -146,23 +161,23 @@ class _Job:
         finally:
             progress.close()
 
-    def _sizes(self, case: CaseFiles) -> dict[str, int]:
-        """Name to size of the files that a case is predicted from."""
+    def _files(self, case: CaseFiles) -> list[Path]:
+        """What a case is predicted from."""
         labels = self.options.previous_stage_labels
-        files = [*case.files, *([] if labels is None else [labels / f"{case.name}{self.model.ending}"])]
-        return {path.name: path.stat().st_size for path in files}
+        return [*case.files, *([] if labels is None else [labels / f"{case.name}{self.model.ending}"])]
 
     def _work(self, case: CaseFiles) -> int:
-        return sum(self.inputs[case.name].values())
+        return sum(path.stat().st_size for path in self._files(case) if path.is_file())
 
     def _is_done(self, case: CaseFiles) -> bool:
         if self.options.overwrite:
             return False
         if self.options.keep_existing and all((self.output / f"{case.name}{end}").is_file() for end in self.endings):
             return True
-        return self.finished.has(case.name, self.inputs[case.name], self.endings)
+        return self.finished.has(case.name, self._files(case), self.endings)
 
     def _read(self, case: CaseFiles) -> PreparedCase:
+        self.inputs[case.name] = described(self._files(case))
         prepared = self.model.prepare(case, self.options.previous_stage_labels)
         return replace(prepared, image=np.empty((0, 0, 0, 0), np.float32))  # not wanted any more, and large
 
@@ -187,7 +202,19 @@ class _Job:
             final = self.output / f"{case.name}{self.model.ending}"
             fill_labels(path, final, labels, prepared.properties, self.model.reader)
             sizes = {ending: Path(f"{unfinished}{ending}").stat().st_size for ending in self.endings}
-            self.finished.record(case.name, self.inputs[case.name], sizes)
+            self._describe()
+            self.finished.record(case.name, self.inputs.pop(case.name), sizes)
+
+    def _describe(self) -> None:
+        """What nnU-Net's ensembling and post-processing, and ``nnunet-covid evaluate``, look for beside label maps."""
+        with self.writing_beside:
+            for name, content in (
+                ("dataset.json", self.model.dataset_json),
+                ("plans.json", self.model.predictor.plans_manager.plans),
+            ):
+                if name not in self.beside:
+                    write_json(self.output / name, content)
+                    self.beside.add(name)
 
 
 def together_or_alone(

@@ -13,7 +13,7 @@ import torch
 from image_files import grey, hounsfield, write_picture, write_volume
 from model_folders import complete_plans, write_model
 
-from bad_inputs.ingredients import spoilt
+from bad_inputs.ingredients import several, spoilt
 from bad_inputs.registry import BadInput, Kind
 
 MODEL = "nnUNetTrainer__testPlans__2d"
@@ -60,12 +60,39 @@ def colours(folder: Path) -> None:
     write_picture(folder / "images/a_0000.png", np.stack([grey((30, 34), n) for n in range(3)], -1))
 
 
+def no_second(folder: Path) -> None:
+    (folder / "images/b_0000.png").unlink()
+
+
 def second_channel(folder: Path) -> None:
     write_picture(folder / "images/a_0001.png", grey((30, 34), 3))
 
 
 def no_channel_in_the_name(folder: Path) -> None:
     (folder / "images/a_0000.png").rename(folder / "images/a.png")
+
+
+def link_to_nothing(folder: Path) -> None:
+    (folder / "images/a_0000.png").unlink()
+    (folder / "images/a_0000.png").symlink_to("gone.png")
+
+
+def folder_in_its_place(folder: Path) -> None:
+    (folder / "images/a_0000.nii.gz").rename(folder / "images/a")
+    (folder / "images/a_0000.nii.gz").mkdir()
+    (folder / "images/a").rename(folder / "images/a_0000.nii.gz/scan.nii.gz")
+
+
+def capitals(folder: Path) -> None:
+    (folder / "images/a_0000.png").rename(folder / "images/a_0000.PNG")
+
+
+def other_pictures(folder: Path) -> None:
+    write_picture(folder / "pictures/a_0000.PNG", grey((30, 34), 0))
+
+
+def with_transparency(folder: Path) -> None:
+    write_picture(folder / "images/a_0000.png", np.dstack([grey((30, 34), 0), np.full((30, 34), 255, np.uint8)]))
 
 
 def file_in_the_way(folder: Path) -> None:
@@ -140,16 +167,28 @@ def model(name: str, situation: str, spoil: Callable[[Path], object], says: tupl
 
 def options(name: str, situation: str, command: str, *says: str) -> BadInput:
     """A bad option."""
-    return BadInput(f"predict_{name}", Kind.OPTIONS, situation, command, spoilt(slices, lambda folder: None), says)
+    return BadInput(f"predict_{name}", Kind.OPTIONS, situation, command, spoilt(slices, other_pictures), says)
 
 
 BAD_INPUTS = [
     image("no_picture", "a text under the name of a picture", not_a_picture, ("refused: images/a_0000.png",), slices),
     image("cut_short", "a volume cut short", cut_short, ("refused: images/a_0000.nii.gz", "damaged; copy it"), volumes),
     image("not_finite", "a voxel that is no number", not_finite, ("refused: images/a_0000.nii.gz", "finite"), volumes),
-    image("colours", "a picture in colours", colours, ("case a has 3 channel(s)", "on 1"), slices),
+    image(
+        "colours",
+        "a picture in colours",
+        colours,
+        ("case a has 3 channel(s)", "on 1; take out", "save it in grey"),
+        slices,
+    ),
     image("second_channel", "one channel too many", second_channel, ("case a has channels 0000, 0001",), slices),
     image("no_channel", "no channel in the name", no_channel_in_the_name, ("rename it to a_0000.png",), slices),
+    image("link", "a link to a picture that was moved", link_to_nothing, ("a_0000.png is a link to a file",), slices),
+    image(
+        "folder", "a folder named as an image", folder_in_its_place, ("a_0000.nii.gz would not be used", "put"), volumes
+    ),
+    image("capitals", "a name that ends in .PNG", capitals, ("a_0000.PNG would not be used; rename",), slices),
+    image("transparency", "grey with transparency", with_transparency, ("a_0000.png", "save it in grey"), slices),
     model(
         "unknown_trainer",
         "a model of a trainer that is not installed",
@@ -178,10 +217,41 @@ BAD_INPUTS = [
     model(
         "output_in_the_way", "a file in place of the output", file_in_the_way, ("out", "another folder"), Kind.PLACES
     ),
+    BadInput(
+        "predict_none",
+        Kind.ONE_OF_MANY,
+        "a folder of pictures in colours alone",
+        COMMAND,
+        spoilt(slices, several(colours, no_second)),
+        ("refused: images/a_0000.png", "error: none of the 1 images in images can be predicted"),
+        leaves=("out/.predicting_1_of_1.lock",),
+    ),
     options("no_model", "no model", "nnunet-covid predict -i images -o out", "name the model: -m"),
     options("two_models", "two models", f"{COMMAND} -d 999", "-m and -d both name a model"),
     options("step", "a step of 1.5 patches", f"{COMMAND} -step_size 1.5", "-step_size is above 0 and at most 1"),
     options("part", "part 5 of 4", f"{COMMAND} --parts 5/4", "K from 1 to N"),
     options("fold", "a fold that was not trained", f"{COMMAND} -f 3", "no fold 3", "there are 0"),
     options("no_images", "a folder of no images", f"{COMMAND} -i {MODEL}", "holds no image that ends in .png"),
+    options(
+        "all_of_another_format",
+        "a folder of images in another format than the model's",
+        f"{COMMAND} -i pictures",
+        "holds no image that ends in .png, such as CASE_0000.png",
+        "there is a_0000.PNG: rename",
+    ),
+    options("parts_twice", "two parts in one command", f"{COMMAND} --parts 1/2 --parts 2/2", "--parts: is given twice"),
+    options("threads", "a negative number of threads", f"{COMMAND} -nps -1", "-nps is a number of threads, not -1"),
+    options("memory", "memory without end", f"{COMMAND} --memory inf", "--memory is above 0 and finite, not inf"),
+    options(
+        "output_is_input",
+        "the folder of images as that for the label maps",
+        f"{COMMAND} -o images",
+        "images holds the images, among which label maps would be taken for images; name another -o",
+    ),
+    options(
+        "trainer_of_another_model",
+        "a trainer beside a model folder of another one",
+        f"{COMMAND} -tr InfNetTrainer",
+        f"-tr InfNetTrainer: the model {MODEL} has nnUNetTrainer; leave -tr out",
+    ),
 ]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import odd_volumes
-from image_files import blob, write_volume
+from image_files import blob, write_picture, write_volume
 
 from bad_inputs.registry import BadInput, Kind
 from bad_inputs.volume_headers import REMEDY, SHEARED, UPRIGHT, meta_image, nifti, nrrd
@@ -30,6 +30,43 @@ def layers_and_one(folder: Path) -> None:
 def blank_reference(folder: Path) -> None:
     write_volume(folder / "predicted/a.nii.gz", MASK)
     write_volume(folder / "reference/a.nii.gz", MASK, spacing=(1, 1, 1), origin=(0, 0, 0))
+
+
+def named(**files: str) -> Callable[[Path], None]:
+    """Label maps a and b in both folders, then some of them under other names: ``predicted_b="b.PNG"``."""
+
+    def make(folder: Path) -> None:
+        for part in ("predicted", "reference"):
+            for name in ("a.png", "b.png"):
+                write_picture(folder / part / name, blob((8, 8), 0))
+        for old, new in files.items():
+            path = folder / f"{old.replace('_', '/')}.png"
+            path.rename(path.with_name(new))
+
+    return make
+
+
+def pair_of(name: str, situation: str, kind: Kind, make: Callable[[Path], None], *says: str) -> BadInput:
+    return BadInput(f"scored_{name}", kind, situation, EVALUATE, make, says)
+
+
+def damaged(content: bytes) -> Callable[[Path], None]:
+    def make(folder: Path) -> None:
+        named()(folder)
+        (folder / "predicted/a.png").write_bytes(content)
+
+    return make
+
+
+def with_transparency(folder: Path) -> None:
+    named()(folder)
+    write_picture(folder / "predicted/a.png", np.dstack([blob((8, 8), 0), np.full((8, 8), 255, np.uint8)]))
+
+
+def link_to_nothing(folder: Path) -> None:
+    named()(folder)
+    (folder / "predicted/a.png").unlink()
+    (folder / "predicted/a.png").symlink_to("gone.png")
 
 
 def scored(name: str, situation: str, file: str, write: Callable[[Path], None], *says: str) -> BadInput:
@@ -104,5 +141,51 @@ BAD_INPUTS = [
         EVALUATE,
         blank_reference,
         ("a: spacing (2.5, 0.7, 0.8) of the prediction differs", "copy the reference's header"),
+    ),
+    pair_of(
+        "capitals",
+        "label maps of one case whose names end in .PNG",
+        Kind.UNUSED,
+        named(predicted_b="b.PNG", reference_b="b.PNG"),
+        "predicted holds b.PNG; reference holds b.PNG; bring all label maps to the ending '.png', capitals count",
+    ),
+    pair_of(
+        "capitals_of_one",
+        "a prediction whose name ends in .PNG",
+        Kind.UNUSED,
+        named(predicted_b="b.PNG"),
+        "b missing in predicted; predicted holds b.PNG; bring all",
+    ),
+    pair_of(
+        "missing",
+        "a reference without a prediction",
+        Kind.UNUSED,
+        lambda folder: (named()(folder), (folder / "predicted/b.png").unlink()),
+        "b missing in predicted; add them, or take the others out",
+    ),
+    pair_of(
+        "cut", "a label map that is empty", Kind.DAMAGED, damaged(b""), "predicted/a.png", "copy or export it again"
+    ),
+    pair_of(
+        "transparency",
+        "a label map in grey with transparency",
+        Kind.LABELS,
+        with_transparency,
+        "predicted/a.png: holds grey values with transparency; save it in grey alone",
+    ),
+    pair_of(
+        "link",
+        "a label map that is a link to nothing",
+        Kind.DAMAGED,
+        link_to_nothing,
+        "predicted/a.png: is a link to a file that is not there; copy the file itself here",
+    ),
+    BadInput(
+        "scored_tolerance",
+        Kind.OPTIONS,
+        "a tolerance without end",
+        EVALUATE + " --tolerance inf",
+        named(),
+        ("the tolerance must be finite and not negative, it is inf",),
     ),
 ]

@@ -44,6 +44,7 @@ def entry(name: str, kind: Kind, situation: str, spoil: Make, command: str, *say
 
 BAD_INPUTS = [
     entry("none", Kind.OPTIONS, "no image asked for", nothing, f"{COMMAND} -n 0", "0 images are none to choose"),
+    entry("seed", Kind.OPTIONS, "a negative seed", nothing, f"{COMMAND} --random --seed -1", "a seed must be 0 or"),
     entry(
         "more_than_there",
         Kind.OPTIONS,

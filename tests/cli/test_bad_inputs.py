@@ -76,7 +76,7 @@ def _assert_said(entry: BadInput, error: str) -> None:
         assert position >= 0, f"{part!r} is missing, or before what should precede it, in:\n{error}"
     if entry.exit_status == 2:
         assert error.count("error: ") == 1, error
-        assert error.startswith(("error: ", "usage: ", "note: ", "warning: ")), error
+        assert error.startswith(("error: ", "usage: ", "note: ", "warning: ", "refused: ")), error
 
 
 def test_they_are_many_and_have_names_of_their_own() -> None:

@@ -252,8 +252,8 @@ def test_bad_input_is_told_from_other_processes_too(png_folders):
 @pytest.mark.parametrize(
     ("option", "complaint"),
     [
-        ({"tolerance": -1}, "must not be negative"),
-        ({"tolerance": float("nan")}, "must not be negative"),
+        ({"tolerance": -1}, "finite and not negative"),
+        ({"tolerance": float("nan")}, "finite and not negative"),
         ({"processes": 0}, "at least one process"),
         ({"empty_policy": "hope"}, "known are score, nan-both, nan-reference"),
         ({"maps": "nowhere"}, "nowhere: no such folder"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import random
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -13,6 +15,7 @@ from image_files import checksums, write_picture
 from killable_prediction import start
 from kinds_of_models import KINDS, write_kind
 
+from nnunet_covid.errors import UserError
 from nnunet_covid.nnunet.predictor import TrainedModel
 from nnunet_covid.prediction.folder import Options, predict_folder
 
@@ -146,3 +149,36 @@ def test_a_full_disk_is_told_and_nothing_half_written_stays(kind: str, tmp_path:
     assert process.exitcode == 0, log.read_text()
     maps = {name: digest for name, digest in checksums(tmp_path / "expected").items() if name.endswith(ending)}
     assert {name: checksums(output)[name] for name in maps} == maps
+
+
+def test_an_image_of_the_same_size_is_predicted_again(model: Path, images: Path, tmp_path: Path) -> None:
+    own = tmp_path / "images"
+    own.mkdir()
+    for name in ("c00_0000.bmp", "c01_0000.bmp"):  # the size of such a picture says nothing of what it shows
+        write_picture(own / name, noise(40, len(list(own.iterdir()))))
+    described = json.loads((model / "dataset.json").read_text(encoding="utf-8"))
+    bmp = shutil.copytree(model, tmp_path / "model")
+    (bmp / "dataset.json").write_text(json.dumps({**described, "file_ending": ".bmp"}), encoding="utf-8")
+    output, said = tmp_path / "out", []
+    predict_folder(TrainedModel(bmp), own, output, tell=said.append)
+
+    write_picture(own / "c01_0000.bmp", noise(40, 99))
+    (own / "c00_0000.bmp").touch()
+    again = predict_folder(TrainedModel(bmp), own, output, tell=said.append)
+    assert (again.written, again.kept) == (1, 1)
+
+
+def test_what_is_of_no_image_of_the_folder_is_named(model: Path, images: Path, tmp_path: Path) -> None:
+    output, said = tmp_path / "out", []
+    output.mkdir()
+    write_picture(output / "former.png", noise(40, 1))
+    predict_folder(TrainedModel(model), images, output, Options(part=(1, 2)), tell=said.append)
+    predict_folder(TrainedModel(model), images, output, Options(part=(2, 2)), tell=said.append)
+    assert [line for line in said if "note" in line and not line.endswith("as they are: former.png")] == []
+    assert sum("note" in line for line in said) == 2
+
+
+def test_a_folder_in_the_place_of_a_label_map_is_named(model: Path, images: Path, tmp_path: Path) -> None:
+    (tmp_path / "out/c00.png").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"out.c00\.png is a folder in the place of a file; take it away"):
+        predict_folder(TrainedModel(model), images, tmp_path / "out")
