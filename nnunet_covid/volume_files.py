@@ -45,6 +45,12 @@ SPATIAL_KINDS = {"domain", "space", "time", "none", "???"}
 """Kinds of a NRRD's axes along which voxels lie; along all others lie the values of one voxel."""
 
 NOT_UPRIGHT = "its axes are not at right angles; resample the image to an upright grid"
+SAME_AXIS = 0.5
+"""Cosine below which two directions are those of different axes, or opposite ones; a registration turns by less."""
+TWO_ORIENTATIONS = (
+    "its header gives two orientations (srow_x … and quatern_b …), of which some programs take the one and some the "
+    "other; write the true one over the other, or export the image again"
+)
 COMPLEX = "holds complex numbers; export one real value per voxel"
 NOT_FINITE = "holds voxels that are no finite numbers; replace them, in a CT by air (-1024)"
 WITH_ALPHA = "holds grey values with transparency; save it in grey alone"
@@ -64,6 +70,7 @@ class Header:
         data_bytes: What these hold together; ``None`` where that cannot be told, as of compressed ones.
         components: Values per voxel.
         floats: Type of the voxels, and the byte at which they begin, where these are floats of a NIfTI file.
+        other_axes: What a NIfTI file says of the axes a second time, without voxel sizes, where it does.
     """
 
     field: str
@@ -74,6 +81,7 @@ class Header:
     data_bytes: int | None = None
     components: int = 1
     floats: tuple[str, int] | None = None
+    other_axes: NDArray[np.float64] | None = None
 
 
 def data_files(path: Path) -> tuple[Path, ...]:
@@ -213,14 +221,30 @@ def _nifti(path: Path) -> Header | str | None:
     axes: NDArray[np.float64] | None
     if sform > 0:
         rows = unit * np.array(struct.unpack_from(f"{order}12f", raw, 280), dtype=float).reshape(3, 4)
+        other = _axes_of_quaternion(raw, order)[:, :shown] if qform > 0 else None
         axes = rows[:, :shown] if np.isfinite(rows).all() else np.full((3, shown), np.nan)
         fields = "srow_x, srow_y, srow_z"
     else:
-        known = qform <= 0 or np.isfinite(struct.unpack_from(f"{order}6f", raw, 256)).all()
+        other, known = None, qform <= 0 or np.isfinite(struct.unpack_from(f"{order}6f", raw, 256)).all()
         axes, fields = None if known else np.full((3, shown), np.nan), "quatern_b … qoffset_z"
     begin = struct.unpack_from(f"{order}f", raw, 108)[0]
     floats = (order + NIFTI_FLOATS[kind], int(begin)) if kind in NIFTI_FLOATS and math.isfinite(begin) else None
-    return Header("pixdim", spacing, axes, fields, data, size, NIFTI_SEVERAL.get(kind, 1), floats)
+    components = NIFTI_SEVERAL.get(kind, 1)
+    return Header("pixdim", spacing, axes, fields, data, size, components, floats, other)
+
+
+def _axes_of_quaternion(raw: bytes, order: str) -> NDArray[np.float64]:
+    """The directions of the three axes as the quaternion of a NIfTI header gives them; one in a column."""
+    b, c, d = struct.unpack_from(f"{order}3f", raw, 256)
+    a = math.sqrt(max(0.0, 1 - b * b - c * c - d * d))
+    (handedness,) = struct.unpack_from(f"{order}f", raw, 76)
+    return np.array(
+        [
+            [a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],
+            [2 * (b * c + a * d), a * a + c * c - b * b - d * d, 2 * (c * d - a * b)],
+            [2 * (b * d - a * c), 2 * (c * d + a * b), a * a + d * d - b * b - c * c],
+        ]
+    ) * [1, 1, -1 if handedness < 0 else 1]
 
 
 def _image_of_pair(path: Path) -> tuple[Path, ...]:
@@ -342,6 +366,9 @@ def _fault_of_axes(header: Header) -> str | None:
     cosines = (header.axes / lengths).T @ (header.axes / lengths) if lengths.all() else np.eye(len(lengths))
     if np.abs(cosines - np.eye(len(cosines))).max() > DIRECTION_TOLERANCE:
         return NOT_UPRIGHT
+    other = header.other_axes
+    if other is not None and lengths.all() and ((header.axes / lengths) * other).sum(axis=0).min() < SAME_AXIS:
+        return TWO_ORIENTATIONS
     if not np.allclose(lengths, header.spacing, rtol=SIZES_AGREE):
         sizes = ["×".join(f"{size:.4g}" for size in sizes) for sizes in (header.spacing, lengths)]
         told = f"{sizes[0]} in {header.field}, {sizes[1]} in {header.axes_field}"

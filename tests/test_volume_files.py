@@ -65,6 +65,7 @@ def test_a_list_of_files_in_a_nrrd(tmp_path: Path) -> None:
         {"sform_code": 0},
         {"xyzt_units": 0},
         {"pixdim_3": 6.03},
+        {"quatern": (0.0, 0.17, 0.985)},
         {"scl": (np.nan, np.nan)},
     ],
 )
@@ -76,7 +77,7 @@ def test_usual_nifti_headers_are_believed(tmp_path: Path, fields: dict) -> None:
 def test_a_header_in_the_other_byte_order(tmp_path: Path) -> None:
     odd_volumes.nifti(tmp_path / "a.nii", IMAGE)
     content = bytearray((tmp_path / "a.nii").read_bytes())
-    for name in ("sizeof_hdr", "dim", "datatype", "bitpix", "pixdim", "qform_code", "sform_code", "srow"):
+    for name in ("sizeof_hdr", "dim", "datatype", "bitpix", "pixdim", "qform_code", "sform_code", "quatern", "srow"):
         offset, kind = odd_volumes.FIELDS[name]
         struct.pack_into(f">{kind}", content, offset, *struct.unpack_from(f"<{kind}", content, offset))
     (tmp_path / "a.nii").write_bytes(content)

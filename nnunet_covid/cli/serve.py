@@ -12,6 +12,7 @@ Listens on this machine alone unless --host says otherwise; hears only the title
 from __future__ import annotations
 
 import argparse
+import math
 import signal
 from pathlib import Path
 from types import FrameType
@@ -62,8 +63,8 @@ def serve(args: argparse.Namespace) -> None:
     if not 0 < args.port < 65536:
         raise UserError(f"the port is a number from 1 to 65535, not {args.port}", about="port")
     for name in ("quiet", "most", "reserve"):
-        if getattr(args, name) < 0:
-            raise UserError(f"{getattr(args, name):g} is below 0", about=name)
+        if not 0 <= getattr(args, name) < math.inf:
+            raise UserError(f"{getattr(args, name):g} is below 0, or no finite number", about=name)
     to = Peer.of(args.to) if args.to else None
     pseudonyms = Pseudonymiser.of_file(args.pseudonymise) if args.pseudonymise else None
     model, profile = open_model(args)

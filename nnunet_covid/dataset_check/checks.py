@@ -75,6 +75,7 @@ def run_checks(dataset: CheckedDataset) -> list[Finding]:
         *_splits(dataset),
         *_duplicates(dataset, measured),
         *_label_values(dataset, measured),
+        *_labelled(dataset, measured),
         *_masks(measured),
         *_scales(dataset, measured),
         *_directions(measured),
@@ -136,6 +137,10 @@ def _splits(dataset: CheckedDataset) -> Iterator[Finding]:
             )
             cases = tuple(n for side in ("train", "val") for n in fold[side] if patients.get(n, n) in on_both)
             yield Finding("patients", message, cases)
+    named = {name for fold in dataset.splits for names in fold.values() for name in names}
+    if dataset.splits and (unused := set(patients) - named):
+        message = f"no fold names {_listed(unused)}, which would not be used; add them to splits_final.json"
+        yield Finding("splits", message, tuple(sorted(unused)))
     test = {case.patient for case in dataset.cases if case.part is Part.TEST}
     if in_both := test & set(patients.values()):
         message = f"{len(in_both)} patients are in imagesTr as well as in imagesTs{source}: {_listed(in_both)}"
@@ -185,6 +190,21 @@ def _label_values(dataset: CheckedDataset, measured: Sequence[Measured]) -> Iter
         if outside := sorted(one.values - dataset.labels):
             message = f"{one.case.name} holds the label values {outside}, which dataset.json does not name"
             yield Finding("labels", message, (one.case.name,))
+
+
+def _labelled(dataset: CheckedDataset, measured: Sequence[Measured]) -> Iterator[Finding]:
+    """Training images without a label map, label maps without an image, and whether any marks anything."""
+    training = _of(measured, Part.TRAINING)
+    labelled = [one for one in training if one.case.label is not None]
+    if labelled and (without := {one.case.name for one in training if one.case.label is None}):
+        message = f"no label map in labelsTr for {_listed(without)}; add them under these names, or take the images out"
+        yield Finding("label files", message, tuple(sorted(without)))
+    if dataset.unpaired:
+        message = f"labelsTr holds {_listed(set(dataset.unpaired))}, which belong to no image in imagesTr; rename them"
+        yield Finding("label files", f"{message}, or take them out", dataset.unpaired)
+    if labelled and not any(one.values - {0} for one in labelled):
+        message = f"none of {len(labelled)} label maps marks anything; are they the right files?"
+        yield Finding("labels", message, tuple(one.case.name for one in labelled))
 
 
 def _masks(measured: Sequence[Measured]) -> Iterator[Finding]:

@@ -17,6 +17,7 @@ from nnunet_covid.nnunet.cases import CaseFiles, list_cases
 from nnunet_covid.nnunet.dataset import Split, raw_dataset_folder, read_splits
 from nnunet_covid.raw_dataset import Part, Scan, UnusableFile, read_scan
 from nnunet_covid.raw_dataset.patients import guessed_patients, recorded_patients
+from nnunet_covid.raw_dataset.source import ending_of
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class CheckedDataset:
         cases: All cases, unlabelled ones included.
         splits: The folds nnU-Net would use, or an empty list.
         patients_are_guessed: Whether patients were derived from the case names.
+        unpaired: What else lies in labelsTr: names of files.
     """
 
     folder: Path
@@ -63,6 +65,7 @@ class CheckedDataset:
     cases: tuple[CheckedCase, ...]
     splits: Sequence[Split]
     patients_are_guessed: bool
+    unpaired: tuple[str, ...] = ()
 
 
 def open_dataset(number_or_name: str) -> CheckedDataset:
@@ -87,7 +90,11 @@ def open_dataset(number_or_name: str) -> CheckedDataset:
         for part, case in found
     )
     labels = frozenset(value for values in label_values(description["labels"]).values() for value in values)
-    return CheckedDataset(folder, names[0], labels, cases, read_splits(folder.name, folder) or [], not recorded)
+    splits = read_splits(folder.name, folder) or []
+    used = {case.label.name for case in cases if case.part is Part.TRAINING and case.label is not None}
+    unpaired = [path.name for path in files_in(folder / Part.TRAINING.label_folder) if ending_of(path)]
+    others = tuple(name for name in unpaired if name not in used)
+    return CheckedDataset(folder, names[0], labels, cases, splits, not recorded, others)
 
 
 def _cases(folder: Path, part: Part, ending: str, channels: int) -> list[CaseFiles]:

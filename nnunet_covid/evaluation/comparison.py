@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations
@@ -29,6 +30,9 @@ DESCRIPTIVE = ("case", "class", "empty", "tp", "fp", "fn", "tn")
 COMPARABLE_SETTINGS = ("nsd_tolerance", "empty_policy", "length_unit", "size_unit")
 HEAD = ("metric", "class", "A", "B", "n", "mean A", "mean B", "A − B", "95 % interval", "t-test p", "Wilcoxon p")
 EFFECT_HEAD = ("Holm p", "d_z", "rank-bis.", "better")
+
+
+AGAIN = "evaluate again, a spreadsheet may have saved it otherwise"
 
 
 @dataclass(frozen=True)
@@ -235,6 +239,14 @@ class ScoreTable:
         return list(dict.fromkeys(class_name for _, class_name in self.rows))
 
 
+def _score(text: str) -> float:
+    """A score; nothing stands for an undefined one."""
+    value = float(text or "nan")
+    if math.isinf(value):
+        raise ValueError(text)
+    return value
+
+
 def read_score_table(path: Path, name: str) -> ScoreTable:
     """The ``cases.csv`` of an evaluation, given the file or its folder.
 
@@ -243,23 +255,23 @@ def read_score_table(path: Path, name: str) -> ScoreTable:
     """
     file = _table_file(path)
     try:
-        with file.open(newline="", encoding="utf-8") as stream:
+        with file.open(newline="", encoding="utf-8-sig") as stream:
             reader = csv.DictReader(stream)
             rows = list(reader)
             columns = list(reader.fieldnames or [])
     except OSError as e:
         raise UserError(f"{file}: cannot be read ({e.strerror}); name a folder written by 'evaluate -o'") from e
     except (UnicodeDecodeError, csv.Error) as e:
-        raise UserError(f"{file}: is not a table written by 'nnunet-covid evaluate' ({e})") from e
+        raise UserError(f"{file}: is not a table written by 'nnunet-covid evaluate' ({e}); {AGAIN}") from e
     if not rows or not set(DESCRIPTIVE) <= set(columns):
-        raise UserError(f"{file}: is not a table written by 'nnunet-covid evaluate'")
+        raise UserError(f"{file}: is not a table written by 'nnunet-covid evaluate'; {AGAIN}")
     keys = tuple((row["case"], row["class"]) for row in rows)
     if len(set(keys)) < len(keys):
         raise UserError(f"{file}: lists a case twice")
     try:
-        values = {c: np.array([float(r[c] or "nan") for r in rows]) for c in columns if c not in DESCRIPTIVE}
+        values = {c: np.array([_score(r[c]) for r in rows]) for c in columns if c not in DESCRIPTIVE}
     except (TypeError, ValueError) as e:
-        raise UserError(f"{file}: holds something that is no number ({e})") from e
+        raise UserError(f"{file}: holds something that is no number ({e}); {AGAIN}") from e
     return ScoreTable(name, keys, values, _settings_beside(file))
 
 

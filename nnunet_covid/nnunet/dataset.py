@@ -34,6 +34,7 @@ from nnunet_covid.nnunet.cases import CaseFiles, list_cases
 from nnunet_covid.volume_files import NOT_FINITE, header_fault, known_refusal, loses_values
 
 NIFTI = ".nii.gz"
+SIDES = ("train", "val")
 Split = dict[str, list[str]]
 """One fold: ``train`` and ``val``, each a list of case names."""
 
@@ -185,10 +186,12 @@ def read_splits(dataset: str, *places: Path) -> list[Split] | None:
         return None
     try:
         folds = json.loads(path.read_text(encoding="utf-8"))
-        return [{side: list(fold[side]) for side in ("train", "val")} for fold in folds]
+        if not (isinstance(folds, list) and all(isinstance(fold[side], list) for fold in folds for side in SIDES)):
+            raise TypeError
+        return [{side: list(fold[side]) for side in SIDES} for fold in folds]
     except (OSError, ValueError, KeyError, TypeError) as e:
         message = f'{path} holds no splits; expected is a JSON list of {{"train": [names], "val": [names]}}'
-        raise UserError(message) from e
+        raise UserError(f"{message}, in UTF-8 without a byte order mark") from e
 
 
 def read_images(reader: Any, files: Sequence[Path]) -> tuple[NDArray[Any], dict[str, Any]]:

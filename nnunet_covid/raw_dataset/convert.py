@@ -236,19 +236,21 @@ class CaseConversion:
         try:
             scan = self.read(case, self.scheme)
             _refuse_label_map(scan, case)
+            marks = scan.label
             upright = Turn.upright(scan.geometry)(scan.image)
             values = grey_scale_of(upright, is_hu=scan.is_hu)
             scan = self._changed(scan, case)
             pieces = {case.name: scan} if self.options.slices is None else self._sliced(scan, case)
         except UnusableFile as e:
             return e
+        nothing = {"nothing_marked": True} if marks is not None and not marks.any() else {}
         return CaseRecord(
             case=case.name,
             patient=case.group,
             part=case.part.value,
             sources=case.digests(self.source),
             outputs={name: self._write(name, case.part, piece) for name, piece in pieces.items()},
-            notes={**scan.notes, "values": values.value},
+            notes={**scan.notes, "values": values.value, **nothing},
         )
 
     def _sliced(self, scan: Scan, case: SourceCase) -> dict[str, Scan]:
@@ -349,6 +351,12 @@ def _report(folder: Path, records: Sequence[CaseRecord]) -> Iterator[str]:
         yield "lung masks: " + ", ".join(f"{count} by {method}" for method, count in sorted(methods.items()))
     if without := [r.case for r in records if "no_lungs" in r.notes]:
         yield f"note: no lungs were found in {some_of(without)}; look at these cases with nnunet-covid lung-mask"
+    training = [r for r in records if r.part == Part.TRAINING.value]
+    if nothing := [r.case for r in training if "nothing_marked" in r.notes]:
+        if len(nothing) == len(training):
+            yield f"warning: none of the {len(nothing)} masks marks anything: are they the right files?"
+        else:
+            yield f"note: the masks of {some_of(nothing)} mark nothing"
     if blank := [r.case for r in records if "blank_header" in r.notes]:
         yield f"note: the masks of {some_of(blank)} have a blank header and were taken to lie on their image's grid"
 
@@ -358,6 +366,9 @@ def _notes_on_folds(cases: Sequence[TrainingCase], splits: Sequence[Split]) -> I
     if patients and not splits:
         count = "one patient is" if len(patients) == 1 else f"{len(patients)} patients are"
         yield f"note: {count} too few for folds that do not leak, none were written; train fold 'all'"
+    named = {name for split in splits for names in split.values() for name in names}
+    if splits and (unused := [name for case in cases for name in case.outputs if name not in named]):
+        yield f"note: no fold has {some_of(unused)}; nnU-Net would not use them"
     for index, split in enumerate(splits):
         if on_both := patients_on_both_sides(split, cases):
             yield f"note: fold {index} has patients {some_of(on_both)} in train and in val; its score will be too good"

@@ -20,6 +20,8 @@ SINGLE_FILE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
 VOLUME_ENDINGS = (*SINGLE_FILE_ENDINGS, ".mhd", ".nhdr", ".hdr")
 PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 JPEG_ENDINGS = (".jpg", ".jpeg")
+DELIMITERS = (",", ";", "\t")
+"""Between the columns of a table; the first where none of them occurs."""
 IMAGE_ENDINGS = (*VOLUME_ENDINGS, *PICTURE_ENDINGS)
 
 
@@ -215,15 +217,23 @@ def read_patients(path: Path) -> dict[str, str]:
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
-            rows = list(csv.DictReader(stream))
+            first = stream.readline()
+            stream.seek(0)
+            delimiter = max(DELIMITERS, key=first.count)  # of spreadsheets where a comma stands in numbers
+            rows = [
+                row for row in csv.DictReader(stream, delimiter=delimiter) if any(map(str, filter(None, row.values())))
+            ]
     except (OSError, UnicodeDecodeError, csv.Error) as e:
         raise UserError(f"{path} cannot be read as a table ({type(e).__name__}); save it as CSV in UTF-8") from e
+    rows = [{str(name).strip().lower(): value for name, value in row.items()} for row in rows]
     columns = set(rows[0]) if rows else set()
     patient = next((name for name in ("case", "patient") if name in columns), None)
     if "file" not in columns or patient is None:
         raise UserError(f"{path} needs a first line with the columns file and case; found {sorted(map(str, columns))}")
     patients: dict[str, str] = {}
     for row in rows:
+        if "none" in row:
+            raise UserError(f"{path} has more values than columns in the line of {row['file']}; correct it")
         file, value = composed(row["file"] or "").strip(), (row[patient] or "").strip()
         if not (file and value):
             raise UserError(f"{path} has a line without a file or without its {patient}: {file}{value}; fill it in")

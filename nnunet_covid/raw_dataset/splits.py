@@ -15,6 +15,7 @@ Split = dict[str, list[str]]
 """One fold: ``train`` and ``val``, each a sorted list of case names."""
 
 FOLDS = 5
+SIDES = ("train", "val")
 NNUNET_SEED = 12345
 """The seed of nnU-Net's own split (``nnunetv2.training.nnUNetTrainer.nnUNetTrainer.do_split``)."""
 
@@ -79,8 +80,10 @@ def splits_from_file(path: Path, cases: Sequence[TrainingCase]) -> list[Split]:
         UserError: If the file is no such list, names unknown cases or has a case on both sides of a fold.
     """
     try:
-        folds = json.loads(path.read_text(encoding="utf-8"))
-        named = [{side: [str(name) for name in fold[side]] for side in ("train", "val")} for fold in folds]
+        folds = json.loads(path.read_text(encoding="utf-8-sig"))
+        if not (isinstance(folds, list) and all(isinstance(fold[side], list) for fold in folds for side in SIDES)):
+            raise TypeError
+        named = [{side: [str(name) for name in fold[side]] for side in SIDES} for fold in folds]
         if not named:
             raise ValueError
     except (OSError, ValueError, KeyError, TypeError) as e:
@@ -91,6 +94,8 @@ def splits_from_file(path: Path, cases: Sequence[TrainingCase]) -> list[Split]:
     if unknown:
         raise UserError(f"{path} names cases that do not exist: {some_of(unknown)}; known are {some_of(outputs)}")
     for index, fold in enumerate(named):
+        if not (fold["train"] and fold["val"]):
+            raise UserError(f"{path}: fold {index} has no case in train or in val; name some, or take the fold out")
         if on_both := set(fold["train"]) & set(fold["val"]):
             raise UserError(
                 f"{path}: fold {index} has {some_of(on_both)} in train and in val; keep each in one of them"

@@ -20,6 +20,7 @@ from scipy.spatial.distance import pdist
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import some_of
 from nnunet_covid.geometry import Geometry, difference_of
+from nnunet_covid.label_maps import MOST_CLASSES
 from nnunet_covid.lung_mask import segment_lungs
 from nnunet_covid.report.regions import LOBES, NO_SIDES, Mask, as_patient, lobes_of, sides, storage_order, zones_of
 
@@ -27,6 +28,8 @@ MM3_PER_ML = 1000.0
 TOUCHING = np.ones((3, 3, 3), dtype=bool)  # voxels of one lesion share a face, an edge or a corner
 FEW_POINTS = 500
 LOBE_MAP = "lobe map"
+LUNG_MASK = "lung mask"
+NO_MASK = "a mask has 0 outside of the lungs and few whole numbers in them: name that, not the scan"
 
 
 @dataclass(frozen=True)
@@ -170,7 +173,7 @@ def quantify(
         UserError: If the image has not three axes or a map lies on another grid.
     """
     settings = settings or Settings()
-    require_fitting(image, {"label map": labels, "lung mask": lungs, LOBE_MAP: lobes})
+    require_fitting(image, {"label map": labels, LUNG_MASK: lungs, LOBE_MAP: lobes})
     oriented = as_patient(image)
     x, y, z = oriented.GetSpacing()
     hu = sitk.GetArrayFromImage(oriented).astype(np.float32)
@@ -220,7 +223,11 @@ def require_fitting(image: sitk.Image, maps: Mapping[str, sitk.Image | None]) ->
         aspect = difference_of(Geometry.of_itk(other), Geometry.of_itk(image))
         if aspect:
             raise UserError(f"the {name} has another {aspect} than the image: resample it to the image's grid")
-    lobes = maps.get(LOBE_MAP)
+    lungs, lobes = maps.get(LUNG_MASK), maps.get(LOBE_MAP)
+    if lungs is not None and len(held := np.unique(sitk.GetArrayViewFromImage(lungs))) > 1:
+        whole = not (held % 1).any()
+        if held[0] < 0 or not whole or len(held) > MOST_CLASSES:
+            raise UserError(f"the lung mask holds {len(held)} values from {held[0]:g} to {held[-1]:g}; {NO_MASK}")
     if lobes is None:
         return
     values = set(np.unique(sitk.GetArrayViewFromImage(lobes)).tolist())

@@ -125,7 +125,9 @@ class Service:
         try:
             return entity.start_server((host, port), block=False, evt_handlers=handlers)
         except OSError as e:
-            raise UserError(f"cannot listen on {host}:{port} ({e.strerror}); choose another port") from e
+            raise UserError(
+                f"cannot listen on {host}:{port} ({e.strerror}); choose another port, or an address of this machine"
+            ) from e
 
     def _stored(self, event: Any) -> int:
         """Answer to one slice: kept, no room, or not understood."""

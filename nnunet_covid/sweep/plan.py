@@ -81,9 +81,11 @@ def read_sweep(path: Path) -> dict[str, Any]:
     else:
         import tomli as tomllib
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as e:
-        raise UserError(f"{path} cannot be read ({reason_of(e)}); name a sweep file") from e
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as e:
+        raise UserError(f"{path} cannot be read ({e.strerror}); name a sweep file") from e
+    except UnicodeDecodeError as e:
+        raise UserError(f"{path} is no text in UTF-8 (byte {e.start}); save it so") from e
     except tomllib.TOMLDecodeError as e:
         raise UserError(f"{path} is no TOML ({reason_of(e)}); see docs/how-to/cluster.md for an example") from e
 

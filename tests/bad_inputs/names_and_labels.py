@@ -90,6 +90,11 @@ def mask_of(array: np.ndarray) -> Spoil:
     return lambda folder: write_picture(folder / "source/masks/a.png", array)
 
 
+def beside(name: str, content: str, encoding: str = "utf-8") -> Spoil:
+    """A text file beside the source."""
+    return lambda folder: (folder / name).write_text(content, encoding=encoding)
+
+
 def broken_link(folder: Path) -> None:
     (folder / "source/images/a.png").unlink()
     (folder / "source/images/a.png").symlink_to(folder / "gone.png")
@@ -241,4 +246,37 @@ BAD_INPUTS = [
     *document("channels", "channels as a list", lambda c: c.update(channel_names=["CT"]), "'channel_names' is ['CT']"),
     *document("ending", "a file ending without its dot", lambda c: c.update(file_ending="png"), "with its dot"),
     *document("no_ending", "no file ending", lambda c: c.pop("file_ending"), "it has no 'file_ending'; convert"),
+    entry(
+        "splits_of_text",
+        Kind.UNUSED,
+        "folds with a name in place of a list of names",
+        beside("splits.json", '[{"train": "a", "val": "b"}]'),
+        'splits.json holds no splits; expected is a JSON list of {"train": [names], "val": [names]}',
+        options=" --splits splits.json",
+    ),
+    entry(
+        "splits_without_validation",
+        Kind.UNUSED,
+        "a fold without a validation case",
+        beside("splits.json", '[{"train": ["a", "b"], "val": []}]'),
+        "splits.json: fold 0 has no case in train or in val; name some",
+        options=" --splits splits.json",
+    ),
+    entry(
+        "patients_with_more_values",
+        Kind.DAMAGED,
+        "a table of patients with a comma in a name",
+        beside("patients.csv", "file,case\na.png,Doe, John\nb.png,Roe\n"),
+        "patients.csv has more values than columns in the line of a.png; correct it",
+        options=" --patients patients.csv",
+    ),
+    entry(
+        "patients_of_a_spreadsheet",
+        Kind.DAMAGED,
+        "a table of patients as a spreadsheet's own file",
+        beside("patients.xlsx", "ÿ", "latin-1"),
+        "patients.xlsx cannot be read as a table",
+        "save it as CSV in UTF-8",
+        options=" --patients patients.xlsx",
+    ),
 ]

@@ -123,6 +123,10 @@ def lobes_of_seven(folder: Path) -> None:
     write_volume(folder / "lobes.nii.gz", blob(VOLUME.shape, 0, 7), spacing=(0.8, 0.7, 2.5), origin=(-10, 20, -30))
 
 
+def scan_as_volume(folder: Path) -> None:
+    write_volume(folder / "scan.nii.gz", VOLUME)
+
+
 def two_scans(folder: Path) -> None:
     shutil.rmtree(folder / "scan")
     for number, name in enumerate("ab"):
@@ -229,6 +233,8 @@ BAD_INPUTS = [
     given("lobes_grid", Kind.UNITS, "a lobe map of another grid", other_grid, "--lobes mask.nii.gz", "lobe map has"),
     given("lungs_missing", Kind.PLACES, "a lung mask that is not there", same, "--lungs no.nii.gz",
           "no.nii.gz does not exist"),
+    given("lungs_values", Kind.LABELS, "the scan as its own lung mask", scan_as_volume, "--lungs scan.nii.gz",
+          "lung mask holds", "name that, not the scan"),
     given("lobes_values", Kind.LABELS, "a lung mask as the lobe map", lobes_of_seven, "--lobes lobes.nii.gz",
           "lobe map holds 0, 7", "1 left upper lobe"),
     given("key_missing", Kind.PLACES, "a key that is not there", same, "--pseudonymise key", "key cannot be read",
@@ -248,6 +254,8 @@ BAD_INPUTS = [
     of_service("port", Kind.OPTIONS, "a port beyond the last", "--port 70000", "70000"),
     of_service("key", Kind.PLACES, "a key that is not there", "--pseudonymise key", "openssl rand"),
     of_service("quiet", Kind.OPTIONS, "a negative quiet time", "--quiet -1", "quiet"),
+    of_service("quiet_for_ever", Kind.OPTIONS, "a quiet time without end", "--quiet inf", "no finite number (--quiet)"),
+    of_service("most", Kind.OPTIONS, "a word for the most that is kept", "--most nan", "no finite number (--most)"),
     of_service("no_model", Kind.PLACES, "a model that is not there", "", "no folder", spoil=no_model),
     of_service("folder", Kind.PLACES, "a file in place of the folder", "", "inbox", spoil=written("inbox", "")),
 ]  # fmt: skip

@@ -44,6 +44,14 @@ BAD_INPUTS = [
         ("s.toml is no TOML", "cluster.md for an example"),
     ),
     BadInput(
+        "sweep_file_in_another_encoding",
+        Kind.DAMAGED,
+        "a sweep file with an umlaut in another encoding",
+        SWEEP,
+        spoilt(slices, lambda folder: (folder / "s.toml").write_text("# Größe", encoding="latin-1")),
+        ("s.toml is no text in UTF-8 (byte 4); save it so",),
+    ),
+    BadInput(
         "misspelt_key_of_a_sweep",
         Kind.UNUSED,
         "`trainer` for `trainers` in a sweep file",

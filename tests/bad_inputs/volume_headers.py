@@ -15,6 +15,7 @@ from bad_inputs.registry import BadInput, Kind
 
 IMAGE = hounsfield((4, 8, 8), 0)
 SHEARED = (-6.0, 0, 0, 0, 0, -6, 1.6, 0, 0, 0, 6, 0)
+MIRRORED = (6.0, 0, 0, 0, 0, -6, 0, 0, 0, 0, 6, 0)
 REMEDY = "write the true size in mm into the header, or export the image again"
 UPRIGHT = "its axes are not at right angles; resample the image to an upright grid"
 
@@ -144,6 +145,15 @@ BAD_INPUTS = [
         nifti(sform_code=0, quatern_0=np.nan),
         "blank where the axes should stand (quatern_b",
         "export the image again",
+    ),
+    converted(
+        "two_orientations",
+        Kind.UNITS,
+        "a NIfTI header with left and right exchanged in one of its two orientations",
+        "a.nii",
+        nifti(srow=MIRRORED),
+        "two orientations (srow_x … and quatern_b …)",
+        "write the true one over the other",
     ),
     converted("sheared", Kind.UNITS, "a sheared NIfTI header", "a.nii", nifti(srow=SHEARED), UPRIGHT),
     converted(

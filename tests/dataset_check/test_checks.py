@@ -288,3 +288,29 @@ def test_images_in_another_unit(
 def test_images_in_one_unit(tmp_path: Path, images: dict[str, np.ndarray], channel: str) -> None:
     found = run_checks(open_dataset(str(write_scales(tmp_path, images, channel))))
     assert [one for one in found if one.check == "grey scale"] == []
+
+
+def test_label_files_without_their_image_and_images_without_theirs(tmp_path: Path) -> None:
+    folder = write_dataset(tmp_path)
+    label = folder / "labelsTr/patient0_000.png"
+    label.rename(label.with_suffix(".PNG"))
+    assert found(folder) == [("label files", ("patient0_000",)), ("label files", ("patient0_000.PNG",))]
+
+
+def test_label_maps_that_mark_nothing(tmp_path: Path) -> None:
+    folder = write_dataset(tmp_path)
+    names = []
+    for path in sorted((folder / "labelsTr").iterdir()):
+        write_picture(path, np.zeros_like(read_array(path)))
+        names.append(path.stem)
+    assert found(folder) == [("labels", tuple(names))]
+
+
+def test_cases_that_no_fold_names(tmp_path: Path) -> None:
+    folder = write_dataset(tmp_path)
+    splits = json.loads((folder / "splits_final.json").read_text(encoding="utf-8"))
+    for fold in splits:
+        for names in fold.values():
+            names[:] = [name for name in names if name != "patient0_000"]
+    (folder / "splits_final.json").write_text(json.dumps(splits), encoding="utf-8")
+    assert found(folder) == [("splits", ("patient0_000",))]

@@ -300,3 +300,25 @@ def test_nearly_whole_values_are_rounded_and_minus_one_may_be_what_is_not_labell
     expected = np.rint(mask)
     expected[0] = 2
     np.testing.assert_array_equal(read_array(folder / "labelsTr/a.nii.gz"), expected)
+
+
+@pytest.mark.parametrize(
+    ("empty", "said_of_it"),
+    [("a", "note: the masks of a mark nothing"), ("ab", "warning: none of the 2 masks marks anything: are they")],
+)
+def test_masks_that_mark_nothing_are_named(tmp_path: Path, empty: str, said_of_it: str) -> None:
+    source = write_slices(tmp_path / "source", "a", "b")
+    for name in empty:
+        write_picture(source / f"masks/{name}.png", np.zeros((20, 24), np.uint8))
+    said: list[str] = []
+    convert_folder(source, output=tmp_path / "raw", labels={"lesion": 255}, tell=said.append)
+    assert [line for line in said if line.startswith(said_of_it)]
+
+
+def test_cases_of_no_fold_are_named_and_a_byte_order_mark_is_none_of_a_name(tmp_path: Path) -> None:
+    source = write_slices(tmp_path / "source", "a", "b", "c")
+    (tmp_path / "folds.json").write_bytes(b'\xef\xbb\xbf[{"train": ["a"],\r\n"val": ["c"]}]')
+    said: list[str] = []
+    options = Options(splits=tmp_path / "folds.json")
+    convert_folder(source, output=tmp_path / "raw", options=options, tell=said.append)
+    assert "note: no fold has b; nnU-Net would not use them" in said

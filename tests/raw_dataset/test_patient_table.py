@@ -16,6 +16,20 @@ def test_both_names_of_the_column_and_a_line_twice(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "\ufefffile;case\r\na.png;p1\r\nb;p2\r\n",
+        "File\tPatient\na.png\tp1\n\nb\tp2\n",
+        "Case,File\np1,a.png\n,\np2,b\n",
+    ],
+    ids=["semicolons, a mark and Windows' line ends", "tabs and an empty line", "capitals and a line of commas"],
+)
+def test_tables_as_spreadsheets_save_them(tmp_path: Path, text: str) -> None:
+    (tmp_path / "t.csv").write_bytes(text.encode())
+    assert read_patients(tmp_path / "t.csv") == {"a.png": "p1", "b": "p2"}
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("file,case\na.png,\n", "without a file or without its case: a.png; fill it in"),
