@@ -24,7 +24,7 @@ NUMBERS = {
     "epochs": "epochs of training",
     "iterations": "steps per epoch",
     "training": "slices to train on, or volumes",
-    "test": "slices to predict and score, or volumes",
+    "test": "slices to predict and score; none with --report",
 }
 """Whole numbers among the settings, and what they count."""
 
