@@ -23,8 +23,8 @@ from nnunet_covid.startup import chosen_device
 NUMBERS = {
     "epochs": "epochs of training",
     "iterations": "steps per epoch",
-    "training": "slices to train on",
-    "test": "slices to predict and score",
+    "training": "slices to train on, or volumes",
+    "test": "slices to predict and score; none with --report",
 }
 """Whole numbers among the settings, and what they count."""
 

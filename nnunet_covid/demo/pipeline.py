@@ -74,7 +74,7 @@ class Settings:
     def __post_init__(self) -> None:
         if self.training < LEAST_TRAINING_SLICES:
             raise UserError(
-                f"{self.training} training slices are too few: nnU-Net splits them into five folds; "
+                f"{self.training} training cases are too few: nnU-Net splits them into five folds; "
                 f"ask for at least {LEAST_TRAINING_SLICES}"
             )
         for name in ("test", "epochs", "iterations"):

@@ -83,7 +83,7 @@ BAD_INPUTS = [
     calibrate("calibrate_checkpoint", "a checkpoint that is not there", nothing, "--checkpoint best.pth", "best.pth"),
     calibrate("calibrate_undo", "nothing to undo", nothing, "--undo", "no checkpoint_final.pth is calibrated"),
     calibrate("calibrate_both", "dry run and undo at once", nothing, "--undo --dry-run", "not allowed with"),
-    demo("demo_few", "a demo of three slices", nothing, "--training 3", "3 training slices are too few", "at least 5"),
+    demo("demo_few", "a demo of three slices", nothing, "--training 3", "3 training cases are too few", "at least 5"),
     demo("demo_no_epochs", "a demo of no epochs", nothing, "--epochs 0", "epochs must be at least 1"),
     demo("demo_word", "a word in place of a number", nothing, "--epochs many", "--epochs", "many"),
     demo("demo_report_few", "reports of a demo of three volumes", nothing, "--report --training 3", "too few"),
