@@ -10,7 +10,7 @@ from pathlib import Path
 
 from nnunet_covid.files import files_in, some_of
 from nnunet_covid.raw_dataset.dicom import ENDINGS, is_dicom, read_dicom
-from nnunet_covid.raw_dataset.dicom_folder import dicom_folder
+from nnunet_covid.raw_dataset.dicom_folder import Series, dicom_folder, tell_of_shared
 from nnunet_covid.raw_dataset.recipe import SourceCase
 from nnunet_covid.raw_dataset.source import IMAGE_ENDINGS, Problems, ending_of, visible
 from nnunet_covid.volume_files import data_files, header_fault
@@ -39,11 +39,12 @@ def images_by_entry(folder: Path, problems: Problems, apart_from: Iterable[Path 
     """
     found: dict[Path, list[Path]] = {}
     slices: list[Path] = []
+    series: dict[Path, tuple[Series, ...]] = {}
     for entry in visible(folder):
         if entry in apart_from:
             continue
         if entry.is_dir():
-            images = _images_below(entry, problems)
+            images = _images_below(entry, problems, series)
         elif ending_of(entry):
             images = [entry]
         else:
@@ -54,6 +55,7 @@ def images_by_entry(folder: Path, problems: Problems, apart_from: Iterable[Path 
                 _judge(entry, problems)
         if images:
             found[entry] = images
+    tell_of_shared(series, problems)
     if slices := [path for path in slices if not _is_left_out(path, problems)]:
         listed = some_of((path.name for path in slices), 3)
         problems.add(folder, f"holds DICOM files without a folder ({listed}); put them into one folder per case")
@@ -71,7 +73,7 @@ def is_one_series(folder: Path, problems: Problems) -> bool:
     if others or series is None or all(file.path.parent != folder for file in series.files):
         return False
     of_case = Problems(problems.source)
-    alone = _images_below(folder, of_case) == [folder]
+    alone = _images_below(folder, of_case, {}) == [folder]
     if alone:
         problems.found += of_case.found
         problems.left_out += of_case.left_out
@@ -95,10 +97,12 @@ def leave_out_unused(cases: Iterable[SourceCase], problems: Problems) -> None:
             problems.leave_out(path, "no part of a case of this data set")
 
 
-def _images_below(entry: Path, problems: Problems) -> list[Path]:
+def _images_below(entry: Path, problems: Problems, series: dict[Path, tuple[Series, ...]]) -> list[Path]:
+    """Image files and folders of series of an entry; ``series`` receives what is known of the latter."""
     files = [path for path in files_in(entry, below=True) if ending_of(path)]
     content = dicom_folder(entry)
-    images = [*files, *(series.folder for series in content.series)]
+    series[entry] = content.series
+    images = [*files, *(one.folder for one in content.series)]
     for path, reason in content.unusable:
         problems.add(path, reason)
     others = [(path, what) for path, what in content.left_out if path not in files]

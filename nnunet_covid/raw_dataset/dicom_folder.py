@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nnunet_covid.files import files_in, some_of
+import numpy as np
+
+from nnunet_covid.files import files_in, sha256_of, some_of
 from nnunet_covid.raw_dataset.dicom import ENDINGS, DicomFile, read_dicom
-from nnunet_covid.raw_dataset.source import UnusableFile, relative_name
+from nnunet_covid.raw_dataset.source import Problems, UnusableFile, relative_name
 
 
 @dataclass(frozen=True)
@@ -123,3 +125,40 @@ def several(found: Sequence[Series], folder: Path) -> str:
     else:
         remedy = "leave one series in the folder"
     return f"holds {len(found)} DICOM series: {listed}; {remedy}"
+
+
+def tell_of_shared(series_of: Mapping[Path, Sequence[Series]], problems: Problems) -> None:
+    """Tell of a series that lies in two folders of cases: its slices were divided among them, or copied.
+
+    An anonymiser may give several patients the same UID, so that alone says nothing.
+    """
+    known: dict[str, list[Series]] = defaultdict(list)
+    for entry, several_series in series_of.items():
+        for one in several_series:
+            for other in known[one.files[0].series] if one.files[0].series else ():
+                place = relative_name(other.folder, problems.source)
+                if _holds_copy(one, other):
+                    problems.add(entry, f"holds slices that lie in {place}, too; leave one of the two")
+                elif _continues(one, other):
+                    problems.add(entry, f"holds slices of the series in {place}; put them together into one folder")
+            known[one.files[0].series].append(one)
+
+
+def _holds_copy(one: Series, other: Series) -> bool:
+    path = one.files[0].path
+    size = path.stat().st_size
+    alike = [file.path for file in other.files if file.path.stat().st_size == size]
+    return bool(alike) and sha256_of(path) in map(sha256_of, alike)
+
+
+def _continues(one: Series, other: Series) -> bool:
+    """Whether slices of two folders make one volume: in one direction, side by side, and none where another lies."""
+    frames = [[frame for file in series.files for frame in file.frames] for series in (one, other)]
+    positions = [[frame.position for frame in some if frame.position and len(frame.position) == 3] for some in frames]
+    grids = {(frame.orientation, frame.spacing) for some in frames for frame in some}
+    if not all(positions) or len(grids) != 1 or len(orientation := frames[0][0].orientation or ()) != 6:
+        return False
+    row, column = np.array(orientation[:3]), np.array(orientation[3:])
+    axes = np.stack([row, column, np.cross(row, column)], axis=-1)
+    (x, y, z), (u, v, w) = (np.round(np.array(some) @ axes, 1).T for some in positions)
+    return len({*x, *u}) == len({*y, *v}) == 1 and not {*z} & {*w}

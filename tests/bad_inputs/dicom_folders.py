@@ -51,6 +51,16 @@ def two_phases(folder: Path) -> None:
         path.unlink()
 
 
+def in_two_folders(folder: Path) -> None:
+    (folder / IMAGES / "c").mkdir()
+    for path in sorted((folder / IMAGES / "a").iterdir())[3:]:
+        path.rename(folder / IMAGES / "c" / path.name)
+
+
+def copied_under_another_name(folder: Path) -> None:
+    shutil.copytree(folder / IMAGES / "a", folder / IMAGES / "c")
+
+
 def second_series(folder: Path) -> None:
     write_series(folder / IMAGES / "a", VOLUME, "soft{}.dcm", series="1.2.4")
 
@@ -280,6 +290,28 @@ BAD_INPUTS = [
         two_patients_of_a_disc,
         "disc/DICOM: holds 2 images or DICOM series (PAT0/SER0 (6 files, CT), PAT1/SER0 (6 files, CT))",
         command="nnunet-covid convert folder disc -o raw",
+    ),
+    entry(
+        "series_in_two_folders",
+        Kind.UNUSED,
+        "a series whose slices lie in two folders of cases",
+        in_two_folders,
+        "images/c: holds slices of the series in images/a; put them together into one folder",
+    ),
+    entry(
+        "series_in_two_folders_for_lungs",
+        Kind.UNUSED,
+        "a series whose slices lie in two folders of cases",
+        in_two_folders,
+        "images/c: holds slices of the series in a; put them together into one folder",
+        command=LUNGS,
+    ),
+    entry(
+        "series_copied",
+        Kind.UNUSED,
+        "a series that was copied as a second case",
+        copied_under_another_name,
+        "images/c: holds slices that lie in images/a, too; leave one of the two",
     ),
     entry(
         "broken_link_to_a_slice",
