@@ -303,6 +303,11 @@ def environment_folders() -> list[Path]:
     return [folder for variable in NNUNET_FOLDERS if (folder := environment_folder(variable))]
 
 
+def counted(number: int, one: str) -> str:
+    """How many there are of what has a regular plural."""
+    return f"{number} {one}{'s' * (number != 1)}"
+
+
 def some_of(names: Iterable[str], at_most: int = 5) -> str:
     """The first of some names in their order, and how many more there are: ``a, b and 3 more``."""
     ordered = sorted(names)

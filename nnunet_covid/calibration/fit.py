@@ -105,6 +105,11 @@ class Calibration:
         return {"softmax": self.softmax, "temperatures": temperatures, "thresholds": thresholds}
 
     @property
+    def at_a_limit(self) -> bool:
+        """Whether a temperature would have gone on: the probabilities say hardly anything, or say it far too softly."""
+        return any(np.isclose(t, TEMPERATURES, rtol=1e-3).any() for t in self.temperatures)
+
+    @property
     def scale(self) -> tuple[float, ...]:
         """Factor of the log-odds of every class."""
         return tuple(1 / t for t in self.temperatures)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from nnunet_covid.cli.arguments import add_checkpoint, add_device
 from nnunet_covid.errors import UserError
+from nnunet_covid.files import counted
 from nnunet_covid.guided import prediction
 from nnunet_covid.guided.dataset import SOURCES, build_guided_dataset
 from nnunet_covid.guided.maps import MAP_KINDS
@@ -95,4 +96,4 @@ def predict_guided(args: argparse.Namespace) -> None:
         save_infection=args.save_infection,
         tell=lambda line: print(f"{line}; --overwrite predicts them again"),
     )
-    print(f"{args.output}: {len(labels)} label maps")
+    print(f"{args.output}: {counted(len(labels), 'label map')}")

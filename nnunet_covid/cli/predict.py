@@ -70,6 +70,7 @@ def predict(args: argparse.Namespace) -> int:
         import torch
         from nnunetv2.training.nnUNetTrainer import nnUNetTrainer  # noqa: F401  what a model imports when it is opened
 
+        from nnunet_covid.files import counted
         from nnunet_covid.nnunet.predictor import TrainedModel
         from nnunet_covid.prediction.conveyor import Limits
         from nnunet_covid.prediction.folder import Options, predict_folder
@@ -104,7 +105,7 @@ def predict(args: argparse.Namespace) -> int:
     if done.refused and not done.written + done.kept:
         raise UserError(f"none of the {len(done.refused)} images in {args.i} can be predicted, for the reasons above")
     refused = f", {len(done.refused)} refused" if done.refused else ""
-    print(f"{args.o}: {done.written} label maps written, {done.kept} there before{refused}")
+    print(f"{args.o}: {counted(done.written, 'label map')} written, {done.kept} there before{refused}")
     return 1 if done.refused else 0
 
 

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from nnunet_covid.cli.arguments import add_checkpoint, add_device
 from nnunet_covid.errors import UserError
-from nnunet_covid.files import writable_folder
+from nnunet_covid.files import counted, writable_folder
 from nnunet_covid.nnunet.predictor import TrainedModel
 from nnunet_covid.prediction.model_source import model_folder
 from nnunet_covid.raw_dataset import UnusableFile
@@ -107,7 +107,8 @@ def report(args: argparse.Namespace) -> int:
     rows = report_batch(scans, args.output, one, partial(tqdm.write, file=sys.stderr), name_of, shown)
     refused = [row for row in rows if row.status == "refused"]
     print(
-        f"{args.output}: {len(rows) - len(refused)} reports, {len(refused)} refused; see {args.output / 'index.html'}"
+        f"{args.output}: {counted(len(rows) - len(refused), 'report')}, {len(refused)} refused; "
+        f"see {args.output / 'index.html'}"
     )
     return 1 if refused else 0
 

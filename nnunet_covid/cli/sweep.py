@@ -28,10 +28,10 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_covid.errors import UserError
-from nnunet_covid.files import environment_folder
+from nnunet_covid.files import counted, environment_folder
 from nnunet_covid.startup import VARIABLE, offer_trainers
 from nnunet_covid.sweep.plan import Slurm, Sweep, make_sweep, read_sweep
-from nnunet_covid.sweep.status import Places, Standing, counted, status_table, survey
+from nnunet_covid.sweep.status import Places, Standing, status_table, survey
 
 TABLE = """The scores of what is finished of a sweep, and each trainer's difference to a baseline on the same cases.
 
@@ -105,7 +105,7 @@ def sweep(args: argparse.Namespace) -> int:
         return 0
     if args.cancel:
         ended = cancel(Controller(described, places))
-        print(f"stopped: {counted(ended)}" if ended else "nothing was at work")
+        print(f"stopped: {counted(len(ended), 'run')}" if ended else "nothing was at work")
         return 0
     _check_runnable(described)
     if args.executor == "slurm":

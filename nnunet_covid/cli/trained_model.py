@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from nnunet_covid.calibration.fit import TEMPERATURES
 from nnunet_covid.calibration.measure import measure, table, write_reliability_diagram, write_report
 from nnunet_covid.calibration.model_folder import open_validation, remove_calibration, trained_folds, write_calibration
 from nnunet_covid.cli.arguments import add_checkpoint, add_device
@@ -77,6 +78,10 @@ def calibrate(args: argparse.Namespace) -> int:
         progress=lambda results, number: tqdm(results, desc="calibrate", unit="case", total=number, disable=None),
     )
     print(table(found))
+    if found.calibration.at_a_limit:
+        low, high = TEMPERATURES
+        text = f"note: a temperature lies at the limit of its range ({low:g} to {high:g})"
+        print(f"{text}: the probabilities say hardly anything; was the model trained to its end?", file=sys.stderr)
     for path in (write_report(found, args.model, folder), write_reliability_diagram(found, folder)):
         print(f"wrote {path}")
     if args.dry_run:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence, Sized
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from nnunet_covid.evaluation.tables import aligned
+from nnunet_covid.files import counted
 from nnunet_covid.nnunet.training_log import training_progress
 from nnunet_covid.sweep.claims import Queue, alive, attempts, end_of, number_of, waiting_job
 from nnunet_covid.sweep.job import records
@@ -82,11 +83,6 @@ def _blocked(one: Standing, unfinished: dict[str, Standing]) -> Standing:
     return Standing(one.run, one.state, one.attempt, one.last, f"needs {needed.run.key}, {verb}")
 
 
-def counted(runs: Sized) -> str:
-    """How many, as a person says it."""
-    return "1 run" if len(runs) == 1 else f"{len(runs)} runs"
-
-
 def status_table(standings: Sequence[Standing], results: Path) -> str:
     """A line per run, those at work first, and how many of each there are."""
     rows = []
@@ -99,7 +95,7 @@ def status_table(standings: Sequence[Standing], results: Path) -> str:
         rows.append([_shown(run), run.fold, one.state, epoch, dice, str(one.attempt or ""), note])
     counts = Counter(one.state for one in standings)
     said = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
-    return "\n".join([*_left_aligned(rows), "", f"{counted(standings)}: {said}"])
+    return "\n".join([*_left_aligned(rows), "", f"{counted(len(standings), 'run')}: {said}"])
 
 
 def _left_aligned(rows: list[list[str]]) -> list[str]:

@@ -61,6 +61,12 @@ def test_the_temperature_that_drew_the_reference_is_found() -> None:
     assert found == pytest.approx(1.8, rel=0.03)
 
 
+@pytest.mark.parametrize(("temperature", "at_a_limit"), [(1.8, False), (50.0, True)])
+def test_probabilities_that_say_hardly_anything_are_known_by_the_limit(temperature: float, at_a_limit: bool) -> None:
+    cases = counted([case_of(seed, 0.5, temperature, voxels=40_000) for seed in range(3)])
+    assert fit(cases, softmax=True, threshold=False).at_a_limit is at_a_limit
+
+
 def test_the_temperature_equals_the_fit_on_all_voxels() -> None:
     p, reference = case_of(0, 0.6, 0.7)
     (found,) = fit_temperatures(counted([(p, reference)])[0], (0.4,), softmax=False)
