@@ -54,23 +54,28 @@ def append_to_progress(folder: Path, logged: Mapping[str, Sequence[Any]], names:
     return path
 
 
+def _curve(axes: Axes, values: Sequence[Any], colour: Any, label: str) -> None:
+    """A curve over the epochs; a single one is a point."""
+    axes.plot(values, color=colour, label=label, marker="o" if len(values) == 1 else None)
+
+
 def _dice(axes: Axes, logged: Mapping[str, Sequence[Any]]) -> None:
-    axes.plot(logged["mean_fg_dice"], color=INK, label="teacher")
-    axes.plot(logged["student_fg_dice"], color=class_colour(0), label="student")
-    axes.plot(logged["agreement"], color=class_colour(1), label="student and teacher\non unlabelled images")
+    _curve(axes, logged["mean_fg_dice"], INK, "teacher")
+    _curve(axes, logged["student_fg_dice"], class_colour(0), "student")
+    _curve(axes, logged["agreement"], class_colour(1), "student and teacher\non unlabelled images")
     axes.set_title("Dice of validation patches (pseudo), agreement")
     axes.set_ylim(-0.02, 1.02)
 
 
 def _trust(axes: Axes, logged: Mapping[str, Sequence[Any]], names: Sequence[str]) -> None:
-    axes.plot(logged["trusted"], color=INK, label="all voxels")
+    _curve(axes, logged["trusted"], INK, "all voxels")
     for position, name in enumerate(names):
-        axes.plot([one[position] for one in logged["trusted_per_class"]], color=class_colour(position), label=name)
+        _curve(axes, [one[position] for one in logged["trusted_per_class"]], class_colour(position), name)
     axes.set_title("share of the teacher's voxels that is trusted")
     axes.set_ylim(-0.02, 1.02)
 
 
 def _loss(axes: Axes, logged: Mapping[str, Sequence[Any]]) -> None:
-    axes.plot(logged["unlabelled_weight"], color=INK, label="weight w(t)")
-    axes.plot(logged["unlabelled_losses"], color=class_colour(0), label="unlabelled loss")
+    _curve(axes, logged["unlabelled_weight"], INK, "weight w(t)")
+    _curve(axes, logged["unlabelled_losses"], class_colour(0), "unlabelled loss")
     axes.set_title("weight and loss of unlabelled images")
