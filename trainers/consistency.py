@@ -78,7 +78,7 @@ class Consistency(nnUNetTrainer):
     unlabelled_ratio: float = 1.0
     eta: float = 0.95
     class_eta: ClassVar[Mapping[str, float]] = {}
-    weigh_by_trust: bool = False
+    weigh_by_trust: bool = True
     teacher_decay: tuple[float, float] = (0.99, 0.999)
     strong_probability: float = 1.0
     cutmix_probability: float = 0.5

@@ -30,7 +30,7 @@ from typing import Any
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import counted, environment_folder
 from nnunet_covid.startup import VARIABLE, offer_trainers
-from nnunet_covid.sweep.plan import Slurm, Sweep, make_sweep, read_sweep
+from nnunet_covid.sweep.plan import NNUNET_DEVICES, Slurm, Sweep, make_sweep, read_sweep
 from nnunet_covid.sweep.status import Places, Standing, status_table, survey
 
 TABLE = """The scores of what is finished of a sweep, and each trainer's difference to a baseline on the same cases.
@@ -57,7 +57,7 @@ def add_what(parser: argparse.ArgumentParser) -> None:
     add("-p", dest="plans", metavar="PLANS", help="default: nnUNetPlans")
     add("--lengths", nargs="+", metavar="LENGTH", help="such as 30epochs or 20epochs_50its, with any trainer")
     add("--seeds", nargs="+", type=int, metavar="N", help="default: none, a run each")
-    add("-device", "--device", choices=("cuda", "cpu", "mps"), help="default: cuda")
+    add("-device", "--device", choices=NNUNET_DEVICES, help="default: cuda")
 
 
 def add_sweep_arguments(parser: argparse.ArgumentParser) -> None:

@@ -20,7 +20,7 @@ from nnunet_covid.dataset_json import Labels, read_dataset_json
 from nnunet_covid.errors import UserError
 from nnunet_covid.evaluation.confusion import EmptyPolicy
 from nnunet_covid.evaluation.label_files import LabelFormat, label_format, read_labels, unknown_values
-from nnunet_covid.evaluation.labels import LabelScheme, find_dataset_json, scheme_of_labels
+from nnunet_covid.evaluation.labels import LabelScheme, find_dataset_json, require_same_meaning, scheme_of_labels
 from nnunet_covid.evaluation.metrics import Units
 from nnunet_covid.evaluation.probability_maps import MapSource, check_greys, find_maps, maps_beside, read_maps
 from nnunet_covid.evaluation.scores import CaseScore, Settings, score_case
@@ -134,6 +134,8 @@ def _opened(
     if labels is None:
         file = find_dataset_json(predictions, references) if dataset_json is None else Path(dataset_json)
         description = read_dataset_json(file)
+        if dataset_json is None:
+            require_same_meaning(file, references)
         labels = description["labels"]
     scheme = scheme_of_labels(labels)
     fmt = label_format(description, references)

@@ -5,13 +5,22 @@ What dataset.json says is read in ``nnunet_covid.dataset_json``.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nnunet_covid.dataset_json import BACKGROUND, Labels, foreground_values, has_regions, ignore_label, label_values
+from nnunet_covid.dataset_json import (
+    BACKGROUND,
+    Labels,
+    foreground_values,
+    has_regions,
+    ignore_label,
+    label_values,
+    read_dataset_json,
+)
 from nnunet_covid.errors import UserError
 
 
@@ -82,11 +91,29 @@ def find_dataset_json(predictions: Path, references: Path) -> Path:
         UserError: if there is none.
     """
     places = (predictions, references, references.parent, predictions.parent)
-    for folder in places:
-        candidate = folder / "dataset.json"
-        if candidate.is_file():
-            return candidate
+    if found := [folder / "dataset.json" for folder in places if (folder / "dataset.json").is_file()]:
+        return found[0]
     raise UserError(
         f"no dataset.json in {predictions}, {references} or above them: name one from elsewhere, or give the labels",
         about="dataset_json",
     )
+
+
+def require_same_meaning(file: Path, references: Path) -> None:
+    """No label may have another value beside or above the references than in the dataset.json that is used.
+
+    Raises:
+        UserError: If one has.
+    """
+    for other in (references / "dataset.json", references.parent / "dataset.json"):
+        if not other.is_file() or other.samefile(file):
+            continue
+        used, theirs = (label_values(read_dataset_json(path)["labels"]) for path in (file, other))
+        for name in sorted(set(used) & set(theirs)):
+            if set(used[name]) != set(theirs[name]):
+                told = f"{_listed(used[name])} in {file}, and {_listed(theirs[name])} in {other}"
+                raise UserError(f"'{name}' is {told}; name the file that is right for both", about="dataset_json")
+
+
+def _listed(values: Sequence[int]) -> str:
+    return ", ".join(map(str, values))

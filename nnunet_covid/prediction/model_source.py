@@ -60,9 +60,16 @@ def _chosen(source: Path, members: list[str], configuration: str | None) -> Pure
     wanted = {model for model in models if configuration is None or model.name.endswith(configuration)}
     if len(wanted) == 1:
         return wanted.pop()
+    if not models and any(name.endswith("/data.pkl") for name in members):
+        raise UserError(f"{source} is a checkpoint; give the model folder, that above fold_0, fold_1 and so on")
     if not models:
         raise UserError(f"{source} holds no model: no plans.json is in it; export it with nnUNetv2_export_model_to_zip")
     held = some_of((model.name for model in models), 20)
+    if len({model.name for model in wanted}) < len(wanted):
+        data_sets = some_of(model.parent.name for model in wanted)
+        raise UserError(
+            f"{source} holds models of one name of {data_sets}; unpack it and name the folder of one of them"
+        )
     raise UserError(f"{source} holds the models {held}; choose one by its configuration, or trainer and plans too")
 
 

@@ -148,7 +148,7 @@ def images_and_masks(source: Path, output: Path, problems: Problems) -> list[tup
         raise UserError(f"{source} is no image of a kind that is read ({KINDS}); convert it, or unpack it")
     if source.is_file() or is_one_series(source, problems):
         allowed = (".png",) if is_picture(source) else SINGLE_FILE_ENDINGS
-        if ending_of(output, allowed) is None:
+        if not output.name.endswith(allowed):  # in small letters: ITK writes no others
             raise UserError(f"the mask of {source} cannot be written as {output.name}; use {' or '.join(allowed)}")
         pairs = [(source, output)]
     else:

@@ -28,6 +28,7 @@ OWN: dict[str, tuple[str, ...]] = {
 }
 """Tables of further grids, and what they know beside the grid."""
 TOP = ("baseline", "planner", "new_configurations", "slurm")
+NNUNET_DEVICES = ("cuda", "cpu", "mps")
 FOLDS = (0, 1, 2, 3, 4)
 
 
@@ -101,6 +102,8 @@ def make_sweep(name: str, content: Mapping[str, Any]) -> Sweep:
         UserError: For an unknown or missing key or value.
     """
     _check_keys(name, content, (*GRID, *OWN, *TOP))
+    if (described := content.get("new_configurations")) is not None:
+        _check_described(name, described, content)
     shared = {key: content[key] for key in GRID if key in content}
     grids: list[tuple[str, Mapping[str, Any]]] = []
     for table in ("pretrain", "train", "pseudo_label"):
@@ -120,6 +123,21 @@ def make_sweep(name: str, content: Mapping[str, Any]) -> Sweep:
     return Sweep(name, tuple(runs), str(content.get("baseline", Sweep.baseline)), slurm)
 
 
+def _check_described(name: str, described: Any, content: Mapping[str, Any]) -> None:
+    """A configuration that is described is one that runs ask for, too."""
+    if not isinstance(described, Mapping):
+        raise UserError(f"{name}: write [new_configurations.NAME] and the keys of the configuration NAME below it")
+    asked = set(map(str, _list(content.get("configurations"))))
+    for table in ("pretrain", "train", "pseudo_label"):
+        for entry in _tables(name, table, content.get(table, [])):
+            asked |= set(map(str, _list(entry.get("configurations"))))
+    heirs = {str(entry.get("inherits_from")) for entry in described.values() if isinstance(entry, Mapping)}
+    if unused := sorted(set(described) - asked - heirs):
+        raise UserError(
+            f"{name}: no run has the configuration {unused[0]}, which it describes; add it to configurations"
+        )
+
+
 def _grid(name: str, table: str, grid: Mapping[str, Any]) -> Iterator[Run]:
     """The runs of one grid, in the order of seeds, folds, trainers."""
     from nnunet_covid.nnunet.dataset import dataset_name
@@ -128,6 +146,8 @@ def _grid(name: str, table: str, grid: Mapping[str, Any]) -> Iterator[Run]:
         if not _list(grid.get(key)):
             raise UserError(f"{name}: {key} is missing{'' if table == 'train' else f' in [[{table}]]'}")
     kind: Kind = "pseudo-label" if table == "pseudo_label" else "pretrain" if table == "pretrain" else "train"
+    if (device := grid.get("device", Run.device)) not in NNUNET_DEVICES:
+        raise UserError(f"{name}: device = {device!r}: expected one of {', '.join(NNUNET_DEVICES)}")
     options = tuple(map(str, _list(grid.get("options"))))
     if kind == "pseudo-label":
         options = ("--strategy", str(grid["strategy"]), *options)
@@ -135,7 +155,7 @@ def _grid(name: str, table: str, grid: Mapping[str, Any]) -> Iterator[Run]:
         kind,
         "",
         plans=str(grid.get("plans", Run.plans)),
-        device=str(grid.get("device", Run.device)),
+        device=device,
         probabilities=bool(grid.get("probabilities", Run.probabilities)) and kind == "train",
         images=str(Path(str(grid["images"])).absolute()) if grid.get("images") else "",
         name=str(grid.get("name", "")),

@@ -215,6 +215,19 @@ BAD_INPUTS = [
         Kind.OPTIONS,
     ),
     model(
+        "zip_of_two_data_sets",
+        "a zip file of models of one name of two data sets",
+        zipped("Dataset998_Other/a__b__2d", "Dataset999_Test/a__b__2d"),
+        ("holds models of one name of Dataset998_Other, Dataset999_Test; unpack it and name the folder",),
+        Kind.OPTIONS,
+    ),
+    options(
+        "checkpoint",
+        "a checkpoint as the model",
+        f"nnunet-covid predict -i images -o out -m {WEIGHTS}",
+        "is a checkpoint; give the model folder, that above fold_0",
+    ),
+    model(
         "output_in_the_way", "a file in place of the output", file_in_the_way, ("out", "another folder"), Kind.PLACES
     ),
     BadInput(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -67,6 +68,13 @@ def link_to_nothing(folder: Path) -> None:
     named()(folder)
     (folder / "predicted/a.png").unlink()
     (folder / "predicted/a.png").symlink_to("gone.png")
+
+
+def described_otherwise(folder: Path) -> None:
+    named()(folder)
+    for part, labels in (("predicted", {"a": 1, "b": 2}), ("reference", {"b": 1, "a": 2})):
+        content = {"labels": {"background": 0, **labels}, "file_ending": ".png"}
+        (folder / part / "dataset.json").write_text(json.dumps(content), encoding="utf-8")
 
 
 def scored(name: str, situation: str, file: str, write: Callable[[Path], None], *says: str) -> BadInput:
@@ -187,5 +195,16 @@ BAD_INPUTS = [
         EVALUATE + " --tolerance inf",
         named(),
         ("the tolerance must be finite and not negative, it is inf",),
+    ),
+    BadInput(
+        "scored_exchanged_labels",
+        Kind.LABELS,
+        "a model with the values of two labels exchanged",
+        "nnunet-covid evaluate predicted reference --quiet",
+        described_otherwise,
+        (
+            "'a' is 1 in predicted/dataset.json, and 2 in reference/dataset.json; name the file that is right for both",
+            "(--dataset-json)",
+        ),
     ),
 ]

@@ -68,6 +68,22 @@ BAD_INPUTS = [
         ('s.toml: names no trainers; for example trainers = ["nnUNetTrainer"]',),
     ),
     BadInput(
+        "sweep_on_an_unknown_device",
+        Kind.OPTIONS,
+        "`gpu` as the device of a sweep file",
+        SWEEP,
+        spoilt(slices, says(GOOD.replace('"cpu"', '"gpu"') + TRAINERS)),
+        ("s.toml: device = 'gpu': expected one of cuda, cpu, mps",),
+    ),
+    BadInput(
+        "sweep_with_an_unused_configuration",
+        Kind.UNUSED,
+        "a configuration that a sweep file describes, and no run has",
+        SWEEP,
+        spoilt(slices, says(GOOD + TRAINERS + 'new_configurations.small = {inherits_from = "2d"}\n')),
+        ("s.toml: no run has the configuration small, which it describes; add it to configurations",),
+    ),
+    BadInput(
         "sweep_of_an_unknown_data_set",
         Kind.PLACES,
         "a sweep over a data set that is not there",

@@ -207,6 +207,14 @@ BAD_INPUTS = [
         kind=Kind.OPTIONS,
     ),
     units(
+        "lung_mask_in_capitals",
+        "a lung mask as .NII.GZ",
+        "nnunet-covid lung-mask a.nii.gz LUNGS.NII.GZ",
+        cut(slice(None)),
+        "the mask of a.nii.gz cannot be written as LUNGS.NII.GZ; use .nii.gz or .nii or .nrrd or .mha",
+        kind=Kind.OPTIONS,
+    ),
+    units(
         "blank_mask",
         "a mask with a blank header",
         CONVERT,
