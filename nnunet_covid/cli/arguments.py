@@ -38,5 +38,5 @@ def seed(text: str) -> int:
         argparse.ArgumentTypeError: If it is anything else.
     """
     if not (text.isascii() and text.isdecimal() and int(text) < 1 << 32):
-        raise argparse.ArgumentTypeError(f"a seed must be 0 or a positive integer below 2^32, not {text}")
+        raise argparse.ArgumentTypeError(f"a seed must be 0 or a positive integer, not {text}, and below 2^32")
     return int(text)

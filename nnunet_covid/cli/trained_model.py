@@ -131,6 +131,10 @@ def add_saliency_arguments(parser: argparse.ArgumentParser) -> None:
 
 def saliency(args: argparse.Namespace) -> None:
     """Compute and write all maps."""
+    if args.images.resolve() == args.output.resolve():
+        raise UserError(
+            f"{args.output} holds the images, among which pictures of maps would be taken for some; name another"
+        )
     use = {"folds": args.folds, "checkpoint": args.checkpoint, "device": args.device}
     model = TrainedModel(args.model, **use, mirroring=not args.disable_tta)
     settings = Settings(

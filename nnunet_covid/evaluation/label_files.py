@@ -168,8 +168,8 @@ def _read_with_nnunet(path: Path, fmt: LabelFormat) -> tuple[Labels, Geometry | 
     with contextlib.redirect_stdout(io.StringIO()):  # the readers print their warnings
         array, properties = recursive_find_reader_writer_by_name(fmt.reader)().read_seg(str(path))
     if array.shape[0] != 1:
-        found = f"a label map must have one channel, this one has {array.shape[0]} (RGB or alpha?)"
-        raise UserError(f"{path}: {found}; save it as a grey picture")
+        found = f"a label map must have one channel, this one has {array.shape[0]} (colours, a palette, or alpha?)"
+        raise UserError(f"{path}: {found}; save its labels as a grey picture")
     labels = _integers(array[0], path)
     if fmt.reader == "NaturalImage2DIO":
         return labels[0], None

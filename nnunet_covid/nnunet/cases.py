@@ -74,12 +74,11 @@ def list_cases(
         found.setdefault(match["case"], []).append(int(match["channel"]))
     others = _passed_over(folder, ending)
     if not found and not refused:
-        instead = "".join(
+        instead = [
             f"; there {'is' if len(names) == 1 else 'are'} {some_of(names)}: {remedy}" for names, remedy in others
-        )
-        raise UserError(
-            f"{folder} holds no image that ends in {ending}, such as CASE_0000{ending}; dataset.json says so{instead}"
-        )
+        ]
+        nothing = f"{folder} holds no image that ends in {ending}, such as CASE_0000{ending}; dataset.json says so"
+        raise UserError(nothing + "".join(instead))
     for names, remedy in others:
         listed = some_of(names)
         refuse(listed, f"{folder}: images here end in {ending}, so {listed} would not be used; {remedy}")

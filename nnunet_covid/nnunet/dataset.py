@@ -98,8 +98,9 @@ def dataset_name(number_or_name: str) -> str:
     try:
         return str(maybe_convert_to_dataset_name(number_or_name))
     except (RuntimeError, ValueError) as e:
-        count = "there are several" if str(e).startswith("More than one") else "there is none"
-        raise UserError(f"data set {number_or_name!r}: {count} in {_present_datasets()}") from e
+        several = str(e).startswith("More than one")
+        count, remedy = ("there are several", "; give one by its name") if several else ("there is none", "")
+        raise UserError(f"data set {number_or_name!r}: {count} in {_present_datasets()}{remedy}") from e
 
 
 def _present_datasets() -> str:
@@ -119,7 +120,7 @@ def nnunet_folder(variable: str) -> Path:
     """
     folder = environment_folder(variable)
     if folder is None or not folder.is_dir():
-        state = folder or "not set"
+        state = f"{folder}, which is no folder" if folder else "not set"
         raise UserError(f"{variable} is {state}: export {variable}=/your/folder; see nnunet-covid doctor")
     return folder
 

@@ -81,10 +81,14 @@ def read_grey(path: Path) -> NDArray[np.uint8]:
         _refuse_more_than_8_bits(picture, path)
         if picture.mode == "L":
             return np.asarray(picture)
+        has_palette = picture.mode == "P"
         pixels = np.asarray(picture.convert("RGBA"))
     if (pixels[..., 3] != 255).any():
         raise UnusableFile(path, "is partly transparent; export it as a grey picture without alpha channel")
     differing = (pixels[..., :1] != pixels[..., 1:3]).any(axis=-1)
+    if differing.any() and has_palette:
+        reason = "has a colour palette; save the numbers of its colours as a grey picture, where these are the labels"
+        raise UnusableFile(path, reason)
     if differing.any():
         reason = (
             f"red, green and blue differ in {int(differing.sum())} pixels, expected a grey picture; "

@@ -6,6 +6,7 @@ Plain data and functions: nothing here reads an image. The work is in ``convert`
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -189,8 +190,9 @@ class Recipe:
             raise UserError(f"{name} has no classes {options.classes!r}; choose from {', '.join(self.schemes)}")
         if window is not None and not self.is_hu:
             raise UserError(f"{name} holds grey values, not Hounsfield units; leave out the window", about="window")
-        if window is not None and window[0] >= window[1]:
-            raise UserError(f"the window {window[0]:g} {window[1]:g}: give the lower end first", about="window")
+        if window is not None and not -math.inf < window[0] < window[1] < math.inf:
+            reason = "give two numbers, the lower end first"
+            raise UserError(f"the window {window[0]:g} {window[1]:g}: {reason}", about="window")
         if options.slices is not None and not self.has_volumes:
             raise UserError(f"{name} already consists of slices; ask for none", about="slices")
         if options.splits is not None and not options.splits.is_file():

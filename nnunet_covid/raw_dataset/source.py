@@ -22,6 +22,8 @@ PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 JPEG_ENDINGS = (".jpg", ".jpeg")
 DELIMITERS = (",", ";", "\t")
 """Between the columns of a table; the first where none of them occurs."""
+TOO_MANY = "\0"
+"""Name of the values of a line for which the table has no column."""
 IMAGE_ENDINGS = (*VOLUME_ENDINGS, *PICTURE_ENDINGS)
 
 
@@ -220,9 +222,8 @@ def read_patients(path: Path) -> dict[str, str]:
             first = stream.readline()
             stream.seek(0)
             delimiter = max(DELIMITERS, key=first.count)  # of spreadsheets where a comma stands in numbers
-            rows = [
-                row for row in csv.DictReader(stream, delimiter=delimiter) if any(map(str, filter(None, row.values())))
-            ]
+            table = csv.DictReader(stream, delimiter=delimiter, restkey=TOO_MANY)
+            rows = [row for row in table if any(row.values())]
     except (OSError, UnicodeDecodeError, csv.Error) as e:
         raise UserError(f"{path} cannot be read as a table ({type(e).__name__}); save it as CSV in UTF-8") from e
     rows = [{str(name).strip().lower(): value for name, value in row.items()} for row in rows]
@@ -232,7 +233,7 @@ def read_patients(path: Path) -> dict[str, str]:
         raise UserError(f"{path} needs a first line with the columns file and case; found {sorted(map(str, columns))}")
     patients: dict[str, str] = {}
     for row in rows:
-        if "none" in row:
+        if any(row.get(TOO_MANY) or ()):
             raise UserError(f"{path} has more values than columns in the line of {row['file']}; correct it")
         file, value = composed(row["file"] or "").strip(), (row[patient] or "").strip()
         if not (file and value):

@@ -18,6 +18,8 @@ import pydicom
 from nnunet_covid.disturbances import full_place
 from nnunet_covid.errors import UserError, reason_of
 from nnunet_covid.files import files_in, is_hidden, write_text
+from nnunet_covid.raw_dataset.case_folders import ARCHIVES
+from nnunet_covid.raw_dataset.dicom import read_dicom
 from nnunet_covid.raw_dataset.dicom_folder import dicom_folder
 from nnunet_covid.raw_dataset.source import VOLUME_ENDINGS, ending_of
 from nnunet_covid.report.confidence import urgency
@@ -54,15 +56,24 @@ def scans_of(folder: Path) -> list[Path]:
     """What of a folder are scans of their own; the folder alone where it holds one.
 
     Volume files are; so are the folders in it where their DICOM files belong to several studies. Folders without any
-    image among them are listed too: a batch refuses them by name.
+    image among them, packed folders and series beside them are listed too: a batch refuses them by name.
     """
     entries = [path for path in sorted(folder.iterdir()) if not is_hidden(path)]
     volumes = [path for path in entries if path.is_file() and ending_of(path, VOLUME_ENDINGS)]
     folders = [path for path in entries if path.is_dir()]
+    others = _beside([path for path in entries if path.is_file() and path not in volumes])
     if volumes:
-        return volumes + folders
+        return volumes + folders + others
     studies = {path: _studies(path) for path in folders}
-    return folders if len(set().union(*studies.values())) > 1 and len(folders) > 1 else [folder]
+    return folders + others if len(set().union(*studies.values())) > 1 and len(folders) > 1 else [folder]
+
+
+def _beside(files: Sequence[Path]) -> list[Path]:
+    """Of files that lie beside scans: packed ones, and one slice of each series, which stands for it."""
+    packed = [path for path in files if ending_of(path, ARCHIVES)]
+    headers = {path: read_dicom(path) for path in files if path not in packed}
+    slices = {header.series: path for path, header in headers.items() if header and not header.no_image}
+    return packed + list(slices.values())
 
 
 def _studies(folder: Path) -> set[str]:
@@ -199,6 +210,7 @@ def is_finished(folder: Path, digest: str, source: Path) -> bool:
     """Whether a folder holds a report by this model on this scan; an earlier model's, or scan's, counts as none."""
     try:
         files = files_in(source, below=True) if source.is_dir() else [source]
+        files += {path.parent for path in files if source.is_dir()}  # a folder's time tells that a file was taken out
         if max(path.stat().st_mtime for path in files) > (folder / FILE).stat().st_mtime:
             return False
         return bool(json.loads((folder / FILE).read_text(encoding="utf-8"))["model"]["digest"] == digest)

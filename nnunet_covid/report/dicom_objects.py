@@ -168,8 +168,9 @@ def write_objects(
             objects[MEASUREMENTS] = measurements(source, document, objects[SEGMENTATION], list(masks))
             objects |= {CAPTURES.format(i): capture(source, picture, i) for i, picture in enumerate(pictures, start=1)}
     except (AttributeError, KeyError, TypeError, ValueError) as e:  # headers are what whoever wrote them made of them
+        lacking = f"{e.name} is missing" if isinstance(e, AttributeError) and e.name else reason_of(e)
         raise UserError(
-            f"no DICOM objects can be made from the headers of this series ({reason_of(e)}); "
+            f"no DICOM objects can be made from the headers of this series ({lacking}); "
             "export it again, or convert it to NIfTI and report on that"
         ) from e
     for name, content in objects.items():

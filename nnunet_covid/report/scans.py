@@ -17,6 +17,7 @@ import SimpleITK as sitk
 
 from nnunet_covid.errors import UserError
 from nnunet_covid.raw_dataset import UnusableFile
+from nnunet_covid.raw_dataset.case_folders import ARCHIVES
 from nnunet_covid.raw_dataset.dicom import is_dicom
 from nnunet_covid.raw_dataset.dicom_folder import Series, dicom_folder
 from nnunet_covid.raw_dataset.dicom_series import read_series
@@ -85,6 +86,8 @@ def _read(source: Path, series: str | None) -> Scan:
         raise UserError(f"{source} is a file; a series can only be chosen in a DICOM folder")
     if ending_of(source, VOLUME_ENDINGS) is None and is_dicom(source):
         return _from_folder(source.parent, pydicom.dcmread(source, stop_before_pixels=True).SeriesInstanceUID)
+    if ending_of(source, VOLUME_ENDINGS) is None and ending_of(source, ARCHIVES):
+        raise UserError(f"{source} is packed; unpack it, and name the folder or the volume that was in it")
     return _from_file(source)
 
 

@@ -95,6 +95,12 @@ def beside(name: str, content: str, encoding: str = "utf-8") -> Spoil:
     return lambda folder: (folder / name).write_text(content, encoding=encoding)
 
 
+def with_a_palette(folder: Path) -> None:
+    picture = Image.fromarray(blob((20, 30), 0))
+    picture.putpalette([0, 0, 0, 255, 0, 0])
+    picture.save(folder / "source/masks/a.png")
+
+
 def broken_link(folder: Path) -> None:
     (folder / "source/images/a.png").unlink()
     (folder / "source/images/a.png").symlink_to(folder / "gone.png")
@@ -189,6 +195,13 @@ BAD_INPUTS = [
         mask_of(np.dstack([blob((20, 30), 0, 255), np.zeros((20, 30, 2), np.uint8)])),
         "masks/a.png: red, green and blue differ",
         "export it with one grey channel",
+    ),
+    entry(
+        "mask_with_a_palette",
+        Kind.LABELS,
+        "a mask as a picture with a colour palette",
+        with_a_palette,
+        "masks/a.png: has a colour palette; save the numbers of its colours as a grey picture",
     ),
     entry(
         "transparent_mask",

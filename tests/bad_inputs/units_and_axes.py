@@ -207,6 +207,14 @@ BAD_INPUTS = [
         kind=Kind.OPTIONS,
     ),
     units(
+        "window_without_a_number",
+        "a window from nan",
+        f"{CONVERT} --window nan 250",
+        volumes,
+        "the window nan 250: give two numbers, the lower end first",
+        kind=Kind.OPTIONS,
+    ),
+    units(
         "lung_mask_in_capitals",
         "a lung mask as .NII.GZ",
         "nnunet-covid lung-mask a.nii.gz LUNGS.NII.GZ",

@@ -20,7 +20,7 @@ def test_both_names_of_the_column_and_a_line_twice(tmp_path: Path) -> None:
     [
         "\ufefffile;case\r\na.png;p1\r\nb;p2\r\n",
         "File\tPatient\na.png\tp1\n\nb\tp2\n",
-        "Case,File\np1,a.png\n,\np2,b\n",
+        "Case,File\np1,a.png\n,\np2,b,\n",
     ],
     ids=["semicolons, a mark and Windows' line ends", "tabs and an empty line", "capitals and a line of commas"],
 )

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import dicom_files
 import numpy as np
 import pydicom
 import pytest
@@ -17,6 +18,7 @@ from reported import CPU, IDENTIFIERS, headers_of, saved, tiny_model, write_seri
 
 from nnunet_covid.cli import main
 from nnunet_covid.geometry import Geometry, difference_of
+from nnunet_covid.report.batch import is_finished, scans_of
 
 
 def test_a_report_holds_page_document_maps_and_dicom(reported: Path) -> None:
@@ -247,6 +249,30 @@ def test_scans_of_one_name_get_reports_of_their_own_and_a_changed_scan_another(m
     sitk.WriteImage(box_chest().image[:, :, :44], str(scans / "a #1.nrrd"))
     assert main(command) == 0
     assert heights() == {"a #1.nii.gz": 48, "a #1.nrrd": 44}
+
+
+def test_packed_scans_and_series_beside_the_folders_of_a_batch_are_scans_too(tmp_path: Path) -> None:
+    for number, name in enumerate("ab"):
+        dicom_files.write_series(
+            tmp_path / name, np.zeros((3, 4, 4)), series=f"1.2.{number}", StudyInstanceUID=f"1.{number}"
+        )
+    dicom_files.write_series(tmp_path, np.zeros((3, 4, 4)), series="1.2.7", StudyInstanceUID="1.7")
+    (tmp_path / "c.zip").write_bytes(b"PK")
+    (tmp_path / "notes.txt").write_text("none", encoding="utf-8")
+    assert [path.name for path in scans_of(tmp_path)] == ["a", "b", "c.zip", "002.dcm"]
+
+
+def test_a_slice_that_was_taken_out_makes_another_scan(tmp_path: Path) -> None:
+    dicom_files.write_series(tmp_path / "scan", np.zeros((3, 4, 4)))
+    (tmp_path / "out").mkdir()
+    report = tmp_path / "out/report.json"
+    report.write_text('{"model": {"digest": "abc"}}', encoding="utf-8")
+    later = (tmp_path / "scan").stat().st_mtime + 10
+    os.utime(report, (later, later))
+    assert is_finished(tmp_path / "out", "abc", tmp_path / "scan")
+    (tmp_path / "scan/001.dcm").unlink()
+    os.utime(tmp_path / "scan", (later + 10, later + 10))
+    assert not is_finished(tmp_path / "out", "abc", tmp_path / "scan")
 
 
 def test_a_scan_without_lungs_says_what_is_not_available(model: Path, tmp_path: Path) -> None:
