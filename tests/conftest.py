@@ -10,12 +10,15 @@ from pathlib import Path
 import pytest
 
 from nnunet_covid.checkpoint import release_process
+from nnunet_covid.startup import offer_trainers
 
 # several test processes share the cores; read by torch when it is first imported
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # read by nnU-Net when it is first imported
 os.environ.setdefault("nnUNet_def_n_proc", "1")
+# the first model that is opened does this for the whole process, and which test that is changes from run to run
+offer_trainers()
 
 
 @pytest.fixture(scope="session")

@@ -82,8 +82,8 @@ class Settings:
                 raise UserError(f"the number of {name} must be at least 1, not {getattr(self, name)}")
         if not 0.5 <= self.pixel <= 4.0:
             raise UserError(f"a pixel of {self.pixel} mm does not show a lung well; choose from 0.5 to 4 mm")
-        if self.seed < 0:
-            raise UserError(f"the seed must not be negative, but is {self.seed}")
+        if not 0 <= self.seed < 1 << 32:
+            raise UserError(f"the seed must be 0 or a positive integer below 2^32, not {self.seed}")
 
     @property
     def trainer(self) -> str:

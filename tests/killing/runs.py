@@ -17,9 +17,15 @@ from tiny_data_set import DATASET, make_tiny_data_set
 
 from killing.harness import Run, digests
 from nnunet_covid.checkpoint import read_checkpoint
+from nnunet_covid.startup import TRAINERS_FOLDER, VARIABLE
 
 FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
-NNUNET = {**{name: f"@/{name}" for name in FOLDERS}, "nnUNet_n_proc_DA": "0", "nnUNet_def_n_proc": "1"}
+NNUNET = {
+    **{name: f"@/{name}" for name in FOLDERS},
+    "nnUNet_n_proc_DA": "0",
+    "nnUNet_def_n_proc": "1",
+    VARIABLE: str(TRAINERS_FOLDER),
+}
 TRAINER = "InfNetTrainer_3epochs_2its"
 EPOCHS = 3
 CASES = 30
