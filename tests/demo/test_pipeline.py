@@ -121,7 +121,7 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
         ({"test": 0}, "number of test must be at least 1"),
         ({"epochs": 0}, "number of epochs"),
         ({"pixel": 9.0}, "0.5 to 4 mm"),
-        ({"seed": -1}, "must not be negative"),
+        ({"seed": -1}, "0 or a positive integer below"),
     ],
 )
 def test_settings_that_cannot_work_are_refused_in_one_line(wrong, words):
