@@ -22,8 +22,9 @@ import numpy as np
 from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 
+from nnunet_covid.dataset_json import Split
 from nnunet_covid.files import write_text
-from nnunet_covid.raw_dataset.splits import NNUNET_SEED, Split
+from nnunet_covid.raw_dataset.splits import NNUNET_SEED
 
 FOLDS = 5
 

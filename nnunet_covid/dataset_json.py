@@ -1,4 +1,4 @@
-"""nnU-Net's dataset.json: its labels and its channels, read by one set of rules.
+"""nnU-Net's dataset.json, its labels and its channels, and splits_final.json, read by one set of rules.
 
 Stands at the bottom, beside :mod:`nnunet_covid.files`, because evaluation reads labels without nnU-Net. The images and
 label maps of a data set are listed and read in :mod:`nnunet_covid.nnunet.dataset`; converters write the document.
@@ -26,6 +26,25 @@ UNTOUCHED = "nonorm"
 
 Labels = Mapping[str, int | Sequence[int]]
 """The entry ``labels``: a value per name, or several for a region."""
+Split = dict[str, list[str]]
+"""One fold: ``train`` and ``val``, each a list of case names."""
+SPLITS = 'a JSON list of {"train": [names], "val": [names]}'
+
+
+def splits_of(text: str) -> list[Split]:
+    """The folds that the text of a splits_final.json holds.
+
+    Raises:
+        ValueError: If it is not :data:`SPLITS`.
+    """
+    folds = json.loads(text)
+    sides = ("train", "val")
+    whole = isinstance(folds, list) and all(
+        isinstance(fold, dict) and all(isinstance(fold.get(side), list) for side in sides) for fold in folds
+    )
+    if not whole:
+        raise ValueError(f"not {SPLITS}")
+    return [{side: [str(name) for name in fold[side]] for side in sides} for fold in folds]
 
 
 def read_dataset_json(path: Path, *, needed: Sequence[str] = ()) -> dict[str, Any]:

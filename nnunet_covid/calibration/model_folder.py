@@ -25,12 +25,12 @@ from numpy.typing import NDArray
 
 from nnunet_covid.calibration.fit import Calibration
 from nnunet_covid.checkpoint import read_checkpoint
-from nnunet_covid.dataset_json import read_dataset_json
+from nnunet_covid.dataset_json import Split, read_dataset_json
 from nnunet_covid.errors import UserError
 from nnunet_covid.evaluation.labels import LabelScheme, scheme_of_labels
 from nnunet_covid.files import environment_folder, files_in, replacing, some_of
 from nnunet_covid.header_claims import read_probabilities
-from nnunet_covid.nnunet.dataset import Split, read_labels, read_splits
+from nnunet_covid.nnunet.dataset import read_labels, read_splits
 from nnunet_covid.nnunet.models import fold_folders, read_plans, require_trained_model
 
 SUFFIX = "_calibrated"

@@ -12,9 +12,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from nnunet_covid.dataset_json import Split
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import files_in, some_of
-from nnunet_covid.nnunet.dataset import Split, read_splits
+from nnunet_covid.nnunet.dataset import read_splits
 from nnunet_covid.nnunet.models import fold_folders
 
 Map = tuple[int, Path]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +21,15 @@ from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_datas
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 from numpy.typing import NDArray
 
-from nnunet_covid.dataset_json import IMAGES, channel_names, ignore_label, read_dataset_json
+from nnunet_covid.dataset_json import (
+    IMAGES,
+    SPLITS,
+    Split,
+    channel_names,
+    ignore_label,
+    read_dataset_json,
+    splits_of,
+)
 from nnunet_covid.errors import UserError, reason_of
 from nnunet_covid.files import (
     environment_folder,
@@ -34,9 +41,6 @@ from nnunet_covid.nnunet.cases import CaseFiles, list_cases
 from nnunet_covid.volume_files import NOT_FINITE, header_fault, known_refusal, loses_values
 
 NIFTI = ".nii.gz"
-SIDES = ("train", "val")
-Split = dict[str, list[str]]
-"""One fold: ``train`` and ``val``, each a list of case names."""
 
 
 @dataclass(frozen=True)
@@ -186,13 +190,10 @@ def read_splits(dataset: str, *places: Path) -> list[Split] | None:
     if path is None:
         return None
     try:
-        folds = json.loads(path.read_text(encoding="utf-8"))
-        if not (isinstance(folds, list) and all(isinstance(fold[side], list) for fold in folds for side in SIDES)):
-            raise TypeError
-        return [{side: list(fold[side]) for side in SIDES} for fold in folds]
-    except (OSError, ValueError, KeyError, TypeError) as e:
-        message = f'{path} holds no splits; expected is a JSON list of {{"train": [names], "val": [names]}}'
-        raise UserError(f"{message}, in UTF-8 without a byte order mark") from e
+        return splits_of(path.read_text(encoding="utf-8"))  # a byte order mark would end nnU-Net
+    except (OSError, ValueError) as e:
+        message = f"{path} holds no splits; expected is {SPLITS}, in UTF-8 without a byte order mark"
+        raise UserError(message) from e
 
 
 def read_images(reader: Any, files: Sequence[Path]) -> tuple[NDArray[Any], dict[str, Any]]:

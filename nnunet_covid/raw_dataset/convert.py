@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from nnunet_covid.dataset_json import Split
 from nnunet_covid.disturbances import FULL, alone, full_disk_told
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import map_in_processes, sha256_of, some_of
@@ -36,7 +37,7 @@ from nnunet_covid.raw_dataset.names import fault_of
 from nnunet_covid.raw_dataset.recipe import Options, Part, Recipe, SourceCase
 from nnunet_covid.raw_dataset.scan import Scan, crop_around_lungs, extract_slices, plane_of, to_8_bit
 from nnunet_covid.raw_dataset.source import Problems, UnusableFile, relative_name
-from nnunet_covid.raw_dataset.splits import Split, TrainingCase, patients_on_both_sides, splits_from_file
+from nnunet_covid.raw_dataset.splits import TrainingCase, patients_on_both_sides, splits_from_file
 
 Tell = Callable[[str], None]
 """How the conversion speaks to the user."""

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from nnunet_covid.dataset_json import SPLITS, Split, splits_of
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import some_of
 
-Split = dict[str, list[str]]
-"""One fold: ``train`` and ``val``, each a sorted list of case names."""
-
 FOLDS = 5
-SIDES = ("train", "val")
 NNUNET_SEED = 12345
 """The seed of nnU-Net's own split (``nnunetv2.training.nnUNetTrainer.nnUNetTrainer.do_split``)."""
 
@@ -80,15 +76,11 @@ def splits_from_file(path: Path, cases: Sequence[TrainingCase]) -> list[Split]:
         UserError: If the file is no such list, names unknown cases or has a case on both sides of a fold.
     """
     try:
-        folds = json.loads(path.read_text(encoding="utf-8-sig"))
-        if not (isinstance(folds, list) and all(isinstance(fold[side], list) for fold in folds for side in SIDES)):
-            raise TypeError
-        named = [{side: [str(name) for name in fold[side]] for side in SIDES} for fold in folds]
+        named = splits_of(path.read_text(encoding="utf-8-sig"))
         if not named:
             raise ValueError
-    except (OSError, ValueError, KeyError, TypeError) as e:
-        message = f'{path} holds no splits; expected is a JSON list of {{"train": [names], "val": [names]}}'
-        raise UserError(message) from e
+    except (OSError, ValueError) as e:
+        raise UserError(f"{path} holds no splits; expected is {SPLITS}") from e
     outputs = {case.name: case.outputs for case in cases}
     unknown = {name for fold in named for names in fold.values() for name in names} - set(outputs)
     if unknown:

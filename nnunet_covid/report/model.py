@@ -21,11 +21,11 @@ from nnunet_covid.figures.scan_views import grey
 from nnunet_covid.files import digest_of, sha256_of
 from nnunet_covid.nnunet.encoder import deepest_features, mean_over_positions
 from nnunet_covid.nnunet.predictor import PreparedCase, TrainedModel
+from nnunet_covid.raw_dataset.source import PICTURE_ENDINGS
 from nnunet_covid.report.clock import Clock
 from nnunet_covid.report.document import ModelFacts
 from nnunet_covid.report.regions import storage_order
 
-PICTURE_ENDINGS = (".png", ".bmp", ".jpg", ".jpeg", ".tif", ".tiff")
 TRAINED_AS = "LPS"
 """Storage order that a volume is brought to where a model's profile does not say another."""
 PERCENTILES = (1, 25, 50, 75, 99)
