@@ -26,9 +26,10 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-device", "--device", choices=DEVICES, default="auto", help=text)
 
 
-def add_checkpoint(parser: argparse.ArgumentParser, option: str = "--checkpoint") -> None:
-    """``--checkpoint``, or the one of a stage."""
-    parser.add_argument(option, default="checkpoint_final.pth", metavar="NAME", help="default: %(default)s")
+def add_checkpoint(parser: argparse.ArgumentParser, *options: str) -> None:
+    """``-chk``, as nnU-Net's commands call it, or the one of a stage."""
+    names = options or ("-chk", "--checkpoint")
+    parser.add_argument(*names, default="checkpoint_final.pth", metavar="NAME", help="default: %(default)s")
 
 
 def seed(text: str) -> int:

@@ -19,7 +19,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from nnunet_covid.cli.arguments import Once, add_device
+from nnunet_covid.cli.arguments import Once, add_checkpoint, add_device
 from nnunet_covid.cli.imports import imports_held
 from nnunet_covid.errors import UserError
 
@@ -39,7 +39,7 @@ def add_predict_arguments(parser: argparse.ArgumentParser) -> None:
     add("-tr", metavar="TRAINER", help="default: nnUNetTrainer")
     add("-p", metavar="PLANS", help="default: nnUNetPlans")
     add("-f", nargs="+", metavar="FOLD", help="average over these (default: all trained)")
-    add("-chk", default="checkpoint_final.pth", metavar="NAME", help="default: %(default)s")
+    add_checkpoint(parser)
     add("-step_size", type=float, default=0.5, metavar="S", help="distance of patches, 0 to 1 (default: %(default)s)")
     add("--disable_tta", action="store_true", help="predict without mirroring")
     add("--save_probabilities", action="store_true", help="write CASE.npz and CASE.pkl beside the label maps")
@@ -76,11 +76,11 @@ def predict(args: argparse.Namespace) -> int:
         from nnunet_covid.prediction.folder import Options, predict_folder
         from nnunet_covid.prediction.model_source import model_folder
 
-    with model_folder(_source(args), args.chk, _model_name(args)) as folder:
+    with model_folder(_source(args), args.checkpoint, _model_name(args)) as folder:
         model = TrainedModel(
             folder,
             folds=args.f,
-            checkpoint=args.chk,
+            checkpoint=args.checkpoint,
             device=args.device,
             mirroring=not args.disable_tta,
             step_size=args.step_size,

@@ -57,7 +57,7 @@ def add_what(parser: argparse.ArgumentParser) -> None:
     add("-p", dest="plans", metavar="PLANS", help="default: nnUNetPlans")
     add("--lengths", nargs="+", metavar="LENGTH", help="such as 30epochs or 20epochs_50its, with any trainer")
     add("--seeds", nargs="+", type=int, metavar="N", help="default: none, a run each")
-    add("-device", "--device", choices=NNUNET_DEVICES, help="default: cuda")
+    add("-device", "--device", choices=NNUNET_DEVICES, help="default: cuda, as of nnUNetv2_train")
 
 
 def add_sweep_arguments(parser: argparse.ArgumentParser) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from nnunet_covid.dataset_json import IMAGES, Split, channel_names, label_values, read_dataset_json
+from nnunet_covid.endings import ending_of
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import files_in
 from nnunet_covid.geometry import Turn
@@ -17,7 +18,6 @@ from nnunet_covid.nnunet.cases import CaseFiles, list_cases
 from nnunet_covid.nnunet.dataset import raw_dataset_folder, read_splits
 from nnunet_covid.raw_dataset import Part, Scan, UnusableFile, read_scan
 from nnunet_covid.raw_dataset.patients import guessed_patients, recorded_patients
-from nnunet_covid.raw_dataset.source import ending_of
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from typing import Any
 from tqdm import tqdm
 
 from nnunet_covid.dataset_json import Labels, read_dataset_json
+from nnunet_covid.endings import ending_of
 from nnunet_covid.errors import UserError
 from nnunet_covid.evaluation.confusion import EmptyPolicy
 from nnunet_covid.evaluation.label_files import LabelFormat, label_format, read_labels, unknown_values
@@ -27,8 +28,6 @@ from nnunet_covid.evaluation.scores import CaseScore, Settings, score_case
 from nnunet_covid.files import files_in, is_hidden, map_in_processes, some_of
 from nnunet_covid.geometry import Geometry, difference_of
 
-LABEL_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg")
-"""What label maps are saved as, longer ones first."""
 REMEDY = "resample the prediction onto the reference, or copy the reference's header where only the header is wrong"
 REGRID = "save both in the size of the image"
 # Parameters of mallopt(3).
@@ -192,7 +191,7 @@ def _otherwise_named(folder: Path, ending: str) -> dict[str, str]:
     """Name without ending to name, of what may be a label map but has another ending than those that are read."""
     found = {}
     for path in folder.iterdir():
-        known = next((end for end in LABEL_ENDINGS if path.name.lower().endswith(end)), None)
+        known = ending_of(path)
         if known and not is_hidden(path) and not (path.name.endswith(ending) and path.is_file()):
             found[path.name[: -len(known)]] = path.name
     return found

@@ -12,6 +12,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 from PIL import Image
 
+from nnunet_covid.endings import PICTURE_ENDINGS, SINGLE_FILE_ENDINGS, ending_of
 from nnunet_covid.errors import UserError, reason_of
 from nnunet_covid.evaluation.folders import Evaluation, read_pair
 from nnunet_covid.evaluation.labels import EvaluatedClass
@@ -29,8 +30,7 @@ DISTRIBUTIONS: dict[Group, tuple[str, str]] = {
 }
 AGREEMENT = "bland_altman.png"
 SHOWN = 6  # of the worst cases
-PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
-ENDINGS = (*PICTURES, ".nii.gz", ".nii", ".nrrd", ".mha")
+ENDINGS = (*PICTURE_ENDINGS, *SINGLE_FILE_ENDINGS)
 
 
 def write_plots(evaluation: Evaluation, folder: Path, images: Path | None = None) -> list[Path]:
@@ -86,7 +86,7 @@ def read_grey_slice(path: Path, position: int, shape: tuple[int, ...]) -> NDArra
         UserError: if the image cannot be read, is cut short or damaged, or has another shape.
     """
     try:
-        if path.name.lower().endswith(PICTURES):
+        if ending_of(path, PICTURE_ENDINGS):
             with Image.open(path) as picture:
                 array = np.asarray(picture.convert("F") if picture.mode.startswith("I") else picture.convert("L"))
         else:

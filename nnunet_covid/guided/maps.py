@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_covid.dataset_json import Split
+from nnunet_covid.endings import PICTURE_ENDINGS
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import files_in, some_of
 from nnunet_covid.nnunet.dataset import read_splits
@@ -22,7 +23,6 @@ Map = tuple[int, Path]
 """The fold that made a case's map, and its file."""
 MapKind = Literal["label", "probability"]
 MAP_KINDS = ("label", "probability")
-PICTURE_ENDINGS = (".png", ".bmp", ".tif", ".tiff")
 NO_NORMALISATION = "nonorm"
 DIVIDED_BY_255 = "rgb_to_0_1"
 

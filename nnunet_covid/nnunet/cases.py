@@ -97,9 +97,10 @@ def list_cases(
 
 def _passed_over(folder: Path, ending: str) -> list[tuple[list[str], str]]:
     """Names of what nnU-Net would pass over without a word, and the remedy of each kind."""
+    from nnunet_covid.endings import IMAGE_ENDINGS, ending_of
     from nnunet_covid.raw_dataset.case_folders import ARCHIVES
     from nnunet_covid.raw_dataset.dicom import is_dicom
-    from nnunet_covid.raw_dataset.source import IMAGE_ENDINGS, ending_of, visible
+    from nnunet_covid.raw_dataset.source import visible
 
     kinds = (*IMAGE_ENDINGS, *ARCHIVES)
     no_files, capitals, others = [], [], []

@@ -5,6 +5,7 @@ What is particular to one public data set (its folders, its label values, its li
 """
 # ruff: noqa: F401
 
+from nnunet_covid.endings import IMAGE_ENDINGS, VOLUME_ENDINGS, ending_of
 from nnunet_covid.raw_dataset.case_folders import described, images_by_entry, is_one_series
 from nnunet_covid.raw_dataset.classes import ClassScheme, binary, map_values, whole_labels
 from nnunet_covid.raw_dataset.convert import convert_dataset
@@ -16,11 +17,8 @@ from nnunet_covid.raw_dataset.pictures import picture_recipe, read_grey
 from nnunet_covid.raw_dataset.recipe import DatasetInfo, Options, Part, Recipe, SourceCase
 from nnunet_covid.raw_dataset.scan import PLANE, Scan, SliceSelection, from_8_bit
 from nnunet_covid.raw_dataset.source import (
-    IMAGE_ENDINGS,
-    VOLUME_ENDINGS,
     Problems,
     UnusableFile,
-    ending_of,
     files_by_stem,
     find_files,
     find_root,

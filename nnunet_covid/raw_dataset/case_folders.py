@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from nnunet_covid.endings import IMAGE_ENDINGS, ending_of
 from nnunet_covid.files import files_in, some_of
 from nnunet_covid.raw_dataset.dicom import ENDINGS, is_dicom, read_dicom
 from nnunet_covid.raw_dataset.dicom_folder import Series, dicom_folder, tell_of_shared
 from nnunet_covid.raw_dataset.recipe import SourceCase
-from nnunet_covid.raw_dataset.source import IMAGE_ENDINGS, Problems, ending_of, visible
+from nnunet_covid.raw_dataset.source import Problems, visible
 from nnunet_covid.volume_files import data_files, header_fault
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".gz", ".bz2", ".xz", ".7z", ".rar")

@@ -16,6 +16,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 from PIL import Image
 
+from nnunet_covid.endings import IMAGE_ENDINGS, SINGLE_FILE_ENDINGS, ending_of
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import replacing, some_of
 from nnunet_covid.geometry import Geometry, Turn
@@ -28,15 +29,7 @@ from nnunet_covid.raw_dataset.grey_scale import is_hounsfield, is_inverted
 from nnunet_covid.raw_dataset.pictures import differing_sizes, read_grey
 from nnunet_covid.raw_dataset.recipe import SourceCase
 from nnunet_covid.raw_dataset.scan import Scan, plane_of
-from nnunet_covid.raw_dataset.source import (
-    IMAGE_ENDINGS,
-    SINGLE_FILE_ENDINGS,
-    Problems,
-    UnusableFile,
-    ending_of,
-    is_picture,
-    stem_of,
-)
+from nnunet_covid.raw_dataset.source import Problems, UnusableFile, is_picture, stem_of
 from nnunet_covid.raw_dataset.volumes import array_of, differing_grids, read_volume
 
 

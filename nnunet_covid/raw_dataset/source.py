@@ -12,19 +12,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from nnunet_covid.endings import JPEG_ENDINGS, PICTURE_ENDINGS, ending_of
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import files_in, is_hidden, some_of
 from nnunet_covid.raw_dataset.names import composed
 
-SINGLE_FILE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
-VOLUME_ENDINGS = (*SINGLE_FILE_ENDINGS, ".mhd", ".nhdr", ".hdr")
-PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
-JPEG_ENDINGS = (".jpg", ".jpeg")
 DELIMITERS = (",", ";", "\t")
 """Between the columns of a table; the first where none of them occurs."""
 TOO_MANY = "\0"
 """Name of the values of a line for which the table has no column."""
-IMAGE_ENDINGS = (*VOLUME_ENDINGS, *PICTURE_ENDINGS)
 
 
 class UnusableFile(Exception):
@@ -95,12 +91,6 @@ def relative_name(path: Path, base: Path) -> str:
     if not path.is_relative_to(base):
         return path.as_posix()
     return path.relative_to(base).as_posix()
-
-
-def ending_of(path: Path, endings: Iterable[str] = IMAGE_ENDINGS) -> str | None:
-    """Which of the endings the file name has, in any case."""
-    name = path.name.lower()
-    return next((ending for ending in endings if name.endswith(ending)), None)
 
 
 def stem_of(path: Path) -> str:

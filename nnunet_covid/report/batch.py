@@ -16,12 +16,12 @@ from urllib.parse import quote
 import pydicom
 
 from nnunet_covid.disturbances import full_place
+from nnunet_covid.endings import VOLUME_ENDINGS, ending_of
 from nnunet_covid.errors import UserError, reason_of
 from nnunet_covid.files import files_in, is_hidden, write_text
 from nnunet_covid.raw_dataset.case_folders import ARCHIVES
 from nnunet_covid.raw_dataset.dicom import read_dicom
 from nnunet_covid.raw_dataset.dicom_folder import dicom_folder
-from nnunet_covid.raw_dataset.source import VOLUME_ENDINGS, ending_of
 from nnunet_covid.report.confidence import urgency
 from nnunet_covid.report.document import FILE, NOTICE, read_document
 

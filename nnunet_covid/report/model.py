@@ -16,12 +16,12 @@ import torch
 from numpy.typing import NDArray
 
 from nnunet_covid.dataset_json import foreground_values
+from nnunet_covid.endings import PICTURE_ENDINGS
 from nnunet_covid.errors import UserError
 from nnunet_covid.figures.scan_views import grey
 from nnunet_covid.files import digest_of, sha256_of
 from nnunet_covid.nnunet.encoder import deepest_features, mean_over_positions
 from nnunet_covid.nnunet.predictor import PreparedCase, TrainedModel
-from nnunet_covid.raw_dataset.source import PICTURE_ENDINGS
 from nnunet_covid.report.clock import Clock
 from nnunet_covid.report.document import ModelFacts
 from nnunet_covid.report.regions import storage_order

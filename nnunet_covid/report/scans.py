@@ -15,6 +15,7 @@ import numpy as np
 import pydicom
 import SimpleITK as sitk
 
+from nnunet_covid.endings import VOLUME_ENDINGS, ending_of
 from nnunet_covid.errors import UserError
 from nnunet_covid.raw_dataset import UnusableFile
 from nnunet_covid.raw_dataset.case_folders import ARCHIVES
@@ -22,7 +23,7 @@ from nnunet_covid.raw_dataset.dicom import is_dicom
 from nnunet_covid.raw_dataset.dicom_folder import Series, dicom_folder
 from nnunet_covid.raw_dataset.dicom_series import read_series
 from nnunet_covid.raw_dataset.grey_scale import AIR_BELOW
-from nnunet_covid.raw_dataset.source import VOLUME_ENDINGS, ending_of, stem_of
+from nnunet_covid.raw_dataset.source import stem_of
 from nnunet_covid.raw_dataset.volumes import read_volume
 from nnunet_covid.report.clock import Clock
 from nnunet_covid.report.document import FILE, ScanFacts

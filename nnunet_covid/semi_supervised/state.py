@@ -134,6 +134,7 @@ class RoundHistory:
 
     Attributes:
         number: 0 is the training on labelled images alone.
+        two_step: Whether it is no round but Semi-Inf-Net's two-step training after the last one.
         pseudo: Pseudo-labelled images at its end.
         left: Images that no round has taken yet.
         dice: Validation Dice of the last model it made, not a number before that.
@@ -144,6 +145,7 @@ class RoundHistory:
     """
 
     number: int
+    two_step: bool = False
     pseudo: int = 0
     left: int = 0
     dice: float = math.nan
@@ -178,6 +180,7 @@ def history(units: Mapping[str, Any]) -> list[RoundHistory]:
             one.weights = result
         elif isinstance(result, dict) and "steps" in result:
             part = "train"  # the unit bears the name of the model
+        one.two_step |= "pre_trained" in what
         one.pseudo, one.left = taken, pool - taken
         one.seconds[part if part in PARTS else "other"] += unit["seconds"]
     return [rounds[n] for n in sorted(rounds)]
@@ -196,7 +199,8 @@ def status_table(state: Mapping[str, Any]) -> str:
         dice = "" if math.isnan(one.dice) else f"{one.dice:.4f}"
         kept = f"{sum(shares) / len(shares):.3f}" if shares else ""
         times = [f"{seconds:.1f}" if seconds else "" for seconds in one.seconds.values()]
-        rows.append((str(one.number), str(one.pseudo), str(one.left), dice, kept, *times))
+        name = "two-step" if one.two_step else str(one.number)
+        rows.append((name, str(one.pseudo), str(one.left), dice, kept, *times))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
     head = f"{context['trainer']} on {context['dataset']} {context['configuration']} fold {context['fold']}"

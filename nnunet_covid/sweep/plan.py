@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_covid.errors import UserError, reason_of
+from nnunet_covid.startup import DEVICES
 from nnunet_covid.sweep.preparation import Preparation
 from nnunet_covid.sweep.runs import Kind, Run
 
@@ -28,7 +29,8 @@ OWN: dict[str, tuple[str, ...]] = {
 }
 """Tables of further grids, and what they know beside the grid."""
 TOP = ("baseline", "planner", "new_configurations", "slurm")
-NNUNET_DEVICES = ("cuda", "cpu", "mps")
+NNUNET_DEVICES = tuple(device for device in DEVICES if device != "auto")
+"""Of nnU-Net's commands; which of them is there is not known where a sweep is handed to a cluster."""
 FOLDS = (0, 1, 2, 3, 4)
 
 

@@ -73,7 +73,7 @@ BAD_INPUTS = [
         "`gpu` as the device of a sweep file",
         SWEEP,
         spoilt(slices, says(GOOD.replace('"cpu"', '"gpu"') + TRAINERS)),
-        ("s.toml: device = 'gpu': expected one of cuda, cpu, mps",),
+        ("s.toml: device = 'gpu': expected one of cpu, cuda, mps",),
     ),
     BadInput(
         "sweep_with_an_unused_configuration",

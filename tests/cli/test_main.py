@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 
 import pytest
 
 from nnunet_covid import cli
+from nnunet_covid.cli.arguments import add_checkpoint
 from nnunet_covid.errors import UserError
 
 
@@ -79,3 +81,11 @@ def test_importing_the_package_is_light() -> None:
         [sys.executable, "-c", program], capture_output=True, encoding="utf-8", errors="replace", check=True
     )
     assert done.stdout == "False\n"
+
+
+@pytest.mark.parametrize("option", ["-chk", "--checkpoint"])
+def test_a_checkpoint_is_named_as_nnunet_names_it_or_in_full(option: str) -> None:
+    parser = argparse.ArgumentParser()
+    add_checkpoint(parser)
+    assert parser.parse_args([]).checkpoint == "checkpoint_final.pth"
+    assert parser.parse_args([option, "checkpoint_best.pth"]).checkpoint == "checkpoint_best.pth"

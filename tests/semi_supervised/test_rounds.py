@@ -206,6 +206,7 @@ def test_the_state_on_disk_is_always_whole(tmp_path: Path) -> None:
     table = status_table(read_state(tmp_path) or {})
     assert "finished" in table
     assert table.splitlines()[5].split()[:3] == ["3", "7", "0"]
+    assert table.splitlines()[6].split()[:3] == ["two-step", "7", "0"], "no fourth round, and nothing new is labelled"
 
 
 def test_other_options_are_refused_on_resume_and_nothing_is_lost(tmp_path: Path) -> None:
