@@ -6,7 +6,8 @@
 Both predict the same images on the same device, by turns, because other work on the machine changes by the minute.
 ``slices`` takes the images of a folder, repeated to ``--count``; ``volume`` makes one of noise and blobs, and gives
 a model of slices the reader of volumes. nnU-Net runs as it is and, as ``nnU-Net, sleeping``, with the one setting of
-OpenMP that ``predict`` makes. Memory is the proportional set size of all processes, summed, the largest of the run.
+OpenMP that ``predict`` makes; ``nnunet-covid, spinning`` is ``predict`` without that setting. Memory is the
+proportional set size of all processes, summed, the largest of the run.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ import SimpleITK as sitk
 
 from nnunet_covid.startup import console_command
 
-WAYS = ("nnunet-covid", "nnU-Net", "nnU-Net, sleeping")
+WAYS = ("nnunet-covid", "nnU-Net", "nnU-Net, sleeping", "nnunet-covid, spinning")
 
 
 def main() -> None:
@@ -58,7 +59,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--count", type=int, help="images, the folder's repeated (default: as many as there are)")
     parser.add_argument("--shape", type=int, nargs=3, default=(200, 512, 512), help="of the volume, z y x")
     parser.add_argument("--name", help="of the comparison, in the table")
-    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS[:3])
     parser.add_argument("--fold", default="0")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--repeats", type=int, default=1)
@@ -103,12 +104,12 @@ def _measured(way: str, model: Path, images: Path, output: Path, device: str, fo
     environment = {**os.environ, "nnUNet_raw": "/", "nnUNet_preprocessed": "/", "nnUNet_results": "/"}
     environment.pop("OMP_WAIT_POLICY", None)
     shared = ("-i", images, "-o", output, "-m", model, "-f", fold, "-device", device)
-    if way == "nnunet-covid":
+    if way.startswith("nnunet-covid"):
         command = console_command("nnunet-covid", "predict", *shared, "--disable_progress_bar")
     else:
         command = console_command("nnUNetv2_predict_from_modelfolder", *shared, "--disable_progress_bar")
-        if way.endswith("sleeping"):
-            environment["OMP_WAIT_POLICY"] = "PASSIVE"
+    if "," in way:
+        environment["OMP_WAIT_POLICY"] = "PASSIVE" if way.endswith("sleeping") else "ACTIVE"
     before, start = os.times(), time.monotonic()
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True

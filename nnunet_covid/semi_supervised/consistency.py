@@ -99,7 +99,7 @@ class JoinedLoss:
         if not self.weight:
             return labelled
         self.outputs = self.answer()
-        unlabelled = self.other(self.outputs, self.target)
+        unlabelled = torch.as_tensor(self.other(self.outputs, self.target), device=labelled.device)  # 0 of no voxel
         self.unlabelled = unlabelled.detach()
         return labelled + self.weight * self.share * unlabelled
 

@@ -299,6 +299,13 @@ def cross_entropies(loss: Any) -> list[Any]:
     return [m for m in modules if isinstance(m, nn.CrossEntropyLoss | ReweightedCrossEntropy)]
 
 
+def leave_out_dice(loss: Any) -> None:
+    """Keep of nnU-Net's sums of Dice and cross entropy the cross entropy alone."""
+    for module in loss.modules() if isinstance(loss, nn.Module) else []:
+        if hasattr(module, "weight_dice"):
+            setattr(module, "weight_dice", 0)  # noqa: B010  torch types attributes of modules as modules
+
+
 def weigh_classes(loss: Any, weights: torch.Tensor) -> None:
     """Put class weights (C,) into the cross entropies of a loss."""
     for module in cross_entropies(loss):

@@ -14,6 +14,7 @@ import planned
 import pytest
 import torch
 from PIL import Image
+from torch.nn import functional
 
 from nnunet_covid import trainers
 from nnunet_covid.auxiliary_data.links import LinkedCases
@@ -113,6 +114,42 @@ def test_a_step_is_one_on_the_sum_of_both_losses(
         torch.testing.assert_close(a, b, msg=name)
     for a, b, student in zip(states(trainer._aside), states(teacher), states(unwrapped(trainer.network)), strict=True):
         torch.testing.assert_close(a, 0.99 * b + 0.01 * student)
+
+
+@pytest.mark.parametrize("labels", [None, REGIONS], ids=["label maps", "regions"])
+def test_the_unlabelled_loss_is_cross_entropy_over_sure_voxels(make: Callable[..., Any], labels: Any) -> None:
+    """Against torch's own, a scale after the other with nnU-Net's halving weights."""
+    trainer = make("nnUNetTrainer_consistency", labels)
+    whole = make("nnUNetTrainer_consistency", labels, unlabelled_dice=True)
+    generator = torch.Generator().manual_seed(1)
+    count = 3 if labels else 2
+    found = torch.randint(0, count + 1, (2, 64, 64), generator=generator).short()  # the last one: unsure
+    target = consistency.loss_targets(found, trainer.classes.manager, trainer.target_scales)
+    outputs = [torch.randn(2, 2, *one.shape[2:], generator=generator) for one in target]
+    expected, weights = torch.zeros(()), np.array([1 / 2**i for i in range(len(target))])
+    weights[-1] = 0  # nnU-Net's lowest scale
+    for logits, one, share in zip(outputs, target, weights / weights.sum(), strict=True):
+        if labels:
+            sure = ~one[:, -1:].bool().expand(-1, 2, -1, -1)
+            wanted = one[:, :-1].float()
+            all_voxels = functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
+            mean = (all_voxels * sure).sum() / one[:, -1:].logical_not().sum()
+        else:
+            mean = functional.cross_entropy(logits, one[:, 0].long(), ignore_index=2)
+        expected = expected + share * mean
+    torch.testing.assert_close(trainer.unlabelled_loss(outputs, target), expected)
+    assert abs(whole.unlabelled_loss(outputs, target) - expected) > 0.05, "with Dice it is another"
+
+
+def test_a_batch_that_the_teacher_is_nowhere_sure_of_teaches_nothing(make: Callable[..., Any]) -> None:
+    trainer = make("nnUNetTrainer_consistency", eta=1.0)
+    plain = make("nnUNetTrainer_consistency", unlabelled_weight=0.0)
+    data = batch(trainer)
+    for one in (trainer, plain):
+        one._steps_seen = 3
+        assert torch.isfinite(torch.as_tensor(one.train_step(copy.deepcopy(data))["loss"]))
+    for a, b in zip(trainer.network.parameters(), plain.network.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
 
 
 @pytest.mark.parametrize(
