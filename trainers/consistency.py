@@ -82,11 +82,11 @@ class Consistency(nnUNetTrainer):
     class_eta: ClassVar[Mapping[str, float]] = {}
     weigh_by_trust: bool = True
     unlabelled_dice: bool = False
-    teacher_decay: tuple[float, float] = (0.99, 0.999)
+    teacher_decay: tuple[float, float] = (0.8, 0.999)
     strong_probability: float = 1.0
     cutmix_probability: float = 0.5
     copy_paste: bool = False
-    reweight_classes: bool = True
+    reweight_classes: bool = False
     leave_out_known: bool = False
     plain_name: str
 

@@ -3,10 +3,18 @@
 from nnunet_covid.trainers import UNetPretrainedTrainer_consistency
 
 
-class MildTrainer(UNetPretrainedTrainer_consistency):
-    """Intensities changed as often as nnU-Net changes them in every training, or less."""
+class EarlierTrainer(UNetPretrainedTrainer_consistency):
+    """The defaults of before: Dice and class weights over sure voxels, a teacher that follows slowly at first."""
 
     weigh_by_trust = False
+    unlabelled_dice = True
+    reweight_classes = True
+    teacher_decay = (0.99, 0.999)
+
+
+class MildTrainer(EarlierTrainer):
+    """Intensities changed as often as nnU-Net changes them in every training, or less."""
+
     strong_probability = 0.2
 
 
@@ -26,3 +34,15 @@ class MildByTrustUnweightedTrainer(MildByTrustTrainer):
     """And no class weights."""
 
     reweight_classes = False
+
+
+class MildCrossEntropyTrainer(MildByTrustUnweightedTrainer):
+    """And no Dice."""
+
+    unlabelled_dice = False
+
+
+class CopyPasteTrainer(UNetPretrainedTrainer_consistency):
+    """Today's defaults, and boxes of labelled images in unlabelled ones and the other way round."""
+
+    copy_paste = True
