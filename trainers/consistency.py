@@ -42,7 +42,7 @@ from nnunet_covid.semi_supervised.consistency import (
 from nnunet_covid.semi_supervised.labelling import Classes
 from nnunet_covid.semi_supervised.mixing import copy_paste, cut_mix
 from nnunet_covid.semi_supervised.moving_average import decay_at, exchange, move_towards
-from nnunet_covid.semi_supervised.training import cross_entropies, leave_out_dice, weigh_classes
+from nnunet_covid.semi_supervised.training import cross_entropies, leave_out_overlap, weigh_classes
 from nnunet_covid.trainers.base import loader_of_linked, stop_training, training_finished
 
 KEY = "views"
@@ -64,8 +64,8 @@ class Consistency(nnUNetTrainer):
         class_eta: η of single classes, by name, background among them.
         weigh_by_trust: Multiply the unlabelled loss, a mean over trusted voxels, by their share of all voxels, as where
             it is a mean over all (FixMatch, UniMatch): of a batch that is hardly trusted little is learnt.
-        unlabelled_dice: Whether Dice takes part in the unlabelled loss, where the trainer's is nnU-Net's sum of it and
-            cross entropy. Over sure voxels alone Dice draws lesions too large.
+        unlabelled_overlap: Whether Dice, or Inf-Net's IoU, takes part in the unlabelled loss where the trainer's is a sum
+            of it and cross entropy. Over sure voxels alone it draws lesions too large.
         teacher_decay: α of the moving average, at the start and at most.
         strong_probability: Of each of nnU-Net's changes of intensity, in the strong view.
         cutmix_probability: Of a box of another unlabelled image in the strong view.
@@ -81,7 +81,7 @@ class Consistency(nnUNetTrainer):
     eta: float = 0.95
     class_eta: ClassVar[Mapping[str, float]] = {}
     weigh_by_trust: bool = True
-    unlabelled_dice: bool = False
+    unlabelled_overlap: bool = False
     teacher_decay: tuple[float, float] = (0.8, 0.999)
     strong_probability: float = 1.0
     cutmix_probability: float = 0.5
@@ -154,8 +154,8 @@ class Consistency(nnUNetTrainer):
         self.label_manager = self.classes.manager
         with OwnRandomness(0):  # encoders are built to ask for their strides, with random weights
             self.unlabelled_loss = self._build_loss()
-            if not self.unlabelled_dice:
-                leave_out_dice(self.unlabelled_loss)
+            if not self.unlabelled_overlap:
+                leave_out_overlap(self.unlabelled_loss)
             scales = self._get_deep_supervision_scales()
         vars(self).update({**noted, "target_scales": scales})
 

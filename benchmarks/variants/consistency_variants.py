@@ -7,7 +7,7 @@ class EarlierTrainer(UNetPretrainedTrainer_consistency):
     """The defaults of before: Dice and class weights over sure voxels, a teacher that follows slowly at first."""
 
     weigh_by_trust = False
-    unlabelled_dice = True
+    unlabelled_overlap = True
     reweight_classes = True
     teacher_decay = (0.99, 0.999)
 
@@ -39,7 +39,7 @@ class MildByTrustUnweightedTrainer(MildByTrustTrainer):
 class MildCrossEntropyTrainer(MildByTrustUnweightedTrainer):
     """And no Dice."""
 
-    unlabelled_dice = False
+    unlabelled_overlap = False
 
 
 class CopyPasteTrainer(UNetPretrainedTrainer_consistency):

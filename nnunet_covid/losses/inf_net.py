@@ -104,15 +104,19 @@ def structure_loss(
     weight: torch.Tensor,
     bce_weight: float = 1.0,
     counted: torch.Tensor | None = None,
+    iou_weight: float = 1.0,
 ) -> torch.Tensor:
     r"""Scalar :math:`L_{seg} = L_{IoU}^w + \lambda L_{BCE}^w`, eq. (4) of Inf-Net, mean over images and classes.
 
     Args:
         counted: Weight of the cross entropy where it is not that of the IoU: ones, or ``valid``, for the plain cross
             entropy that the released code comes to.
+        iou_weight: Of the first term.
     """
     iou = weighted_iou_loss(logits, reference, weight)
-    return (iou + bce_weight * weighted_bce(logits, reference, weight if counted is None else counted)).mean()
+    return (
+        iou_weight * iou + bce_weight * weighted_bce(logits, reference, weight if counted is None else counted)
+    ).mean()
 
 
 def against_the_rest(logits: torch.Tensor) -> torch.Tensor:
@@ -206,7 +210,12 @@ class InfNetLoss(nn.Module):
         edge_axes: As in :func:`edge_map`.
         segmentation: A loss of logits with background (or of regions) and nnU-Net's target, in the place of
             :func:`structure_loss` for every map.
+
+    Attributes:
+        iou_weight: Of the IoU in eq. (4), 1.
     """
+
+    iou_weight = 1.0
 
     def __init__(
         self,
@@ -261,5 +270,5 @@ class InfNetLoss(nn.Module):
         )
         for share, logits in zip(weights, maps, strict=True):
             logits = against_the_rest(logits) if self.background else logits
-            loss = loss + share * structure_loss(logits, reference, weight, self.bce_weight, counted)
+            loss = loss + share * structure_loss(logits, reference, weight, self.bce_weight, counted, self.iou_weight)
         return loss

@@ -29,6 +29,8 @@ from nnunet_covid.semi_supervised.options import RoundOptions
 from nnunet_covid.semi_supervised.rounds import Training, seed_for
 
 PREFIX = "pseudo/"
+OVERLAP_WEIGHTS = ("weight_dice", "iou_weight")
+"""Attributes of losses that are a sum with cross entropy: nnU-Net's, and Inf-Net's."""
 """In front of the name of a pseudo-labelled case, so that it can never be taken for a labelled one of the same name."""
 
 
@@ -299,11 +301,12 @@ def cross_entropies(loss: Any) -> list[Any]:
     return [m for m in modules if isinstance(m, nn.CrossEntropyLoss | ReweightedCrossEntropy)]
 
 
-def leave_out_dice(loss: Any) -> None:
-    """Keep of nnU-Net's sums of Dice and cross entropy the cross entropy alone."""
+def leave_out_overlap(loss: Any) -> None:
+    """Keep of sums of Dice or IoU and cross entropy, nnU-Net's or Inf-Net's, the cross entropy alone."""
     for module in loss.modules() if isinstance(loss, nn.Module) else []:
-        if hasattr(module, "weight_dice"):
-            setattr(module, "weight_dice", 0)  # noqa: B010  torch types attributes of modules as modules
+        for weight in OVERLAP_WEIGHTS:
+            if hasattr(module, weight):
+                setattr(module, weight, 0)
 
 
 def weigh_classes(loss: Any, weights: torch.Tensor) -> None:

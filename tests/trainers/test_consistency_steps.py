@@ -19,6 +19,7 @@ from torch.nn import functional
 from nnunet_covid import trainers
 from nnunet_covid.auxiliary_data.links import LinkedCases
 from nnunet_covid.auxiliary_data.unlabelled import UnlabelledCases
+from nnunet_covid.losses import inf_net
 from nnunet_covid.nnunet.training import unwrapped
 from nnunet_covid.semi_supervised.moving_average import states
 from nnunet_covid.trainers import consistency
@@ -120,7 +121,7 @@ def test_a_step_is_one_on_the_sum_of_both_losses(
 def test_the_unlabelled_loss_is_cross_entropy_over_sure_voxels(make: Callable[..., Any], labels: Any) -> None:
     """Against torch's own, a scale after the other with nnU-Net's halving weights."""
     trainer = make("nnUNetTrainer_consistency", labels)
-    whole = make("nnUNetTrainer_consistency", labels, unlabelled_dice=True)
+    whole = make("nnUNetTrainer_consistency", labels, unlabelled_overlap=True)
     generator = torch.Generator().manual_seed(1)
     count = 3 if labels else 2
     found = torch.randint(0, count + 1, (2, 64, 64), generator=generator).short()  # the last one: unsure
@@ -139,6 +140,27 @@ def test_the_unlabelled_loss_is_cross_entropy_over_sure_voxels(make: Callable[..
         expected = expected + share * mean
     torch.testing.assert_close(trainer.unlabelled_loss(outputs, target), expected)
     assert abs(whole.unlabelled_loss(outputs, target) - expected) > 0.05, "with Dice it is another"
+
+
+def test_inf_nets_unlabelled_loss_leaves_out_the_iou_of_every_map(make: Callable[..., Any]) -> None:
+    trainer = make("InfNetTrainer_consistency")
+    whole = make("InfNetTrainer_consistency", unlabelled_overlap=True)
+    generator = torch.Generator().manual_seed(1)
+    found = torch.randint(0, 3, (2, 64, 64), generator=generator).short()  # 2: unsure
+    target = consistency.loss_targets(found, trainer.classes.manager, trainer.target_scales)
+    *maps, edge = trainer.network(torch.randn(2, 1, 64, 64, generator=generator))
+    reference, valid = (found == 1).float()[:, None], (found != 2).float()[:, None]
+    weight, expected = inf_net.pixel_weight(reference, valid), torch.zeros(())
+    for number, logits in enumerate(maps):
+        probability = (logits[:, 1:] if number == 0 else logits).sigmoid()
+        both, either = (
+            (weight * probability * reference).sum((1, 2, 3)),
+            (weight * (probability + reference)).sum((1, 2, 3)),
+        )
+        expected = expected + (1 - (both + 1) / (either - both + 1)).mean()
+    difference = whole.unlabelled_loss([*maps, edge], target) - trainer.unlabelled_loss([*maps, edge], target)
+    torch.testing.assert_close(difference, expected)
+    assert trainer.loss.iou_weight == 1, "of labelled images the loss is the paper's"
 
 
 def test_a_batch_that_the_teacher_is_nowhere_sure_of_teaches_nothing(make: Callable[..., Any]) -> None:
