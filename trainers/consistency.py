@@ -64,8 +64,8 @@ class Consistency(nnUNetTrainer):
         class_eta: η of single classes, by name, background among them.
         weigh_by_trust: Multiply the unlabelled loss, a mean over trusted voxels, by their share of all voxels, as where
             it is a mean over all (FixMatch, UniMatch): of a batch that is hardly trusted little is learnt.
-        unlabelled_overlap: Whether Dice, or Inf-Net's IoU, takes part in the unlabelled loss where the trainer's is a sum
-            of it and cross entropy. Over sure voxels alone it draws lesions too large.
+        unlabelled_overlap: Whether Dice, or Inf-Net's IoU, takes part in the unlabelled loss where the trainer's is a
+            sum of it and cross entropy. Over sure voxels alone it draws lesions too large.
         teacher_decay: α of the moving average, at the start and at most.
         strong_probability: Of each of nnU-Net's changes of intensity, in the strong view.
         cutmix_probability: Of a box of another unlabelled image in the strong view.
