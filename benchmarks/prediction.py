@@ -6,8 +6,8 @@
 Both predict the same images on the same device, by turns, because other work on the machine changes by the minute.
 ``slices`` takes the images of a folder, repeated to ``--count``; ``volume`` makes one of noise and blobs, and gives
 a model of slices the reader of volumes. nnU-Net runs as it is and, as ``nnU-Net, sleeping``, with the one setting of
-OpenMP that ``predict`` makes; ``nnunet-covid, spinning`` is ``predict`` without that setting. Memory is the
-proportional set size of all processes, summed, the largest of the run.
+OpenMP that ``predict`` makes; ``nnunet-covid, spinning`` is ``predict`` with the opposite one, ``ACTIVE``. Memory is
+the proportional set size of all processes, summed, the largest of the run.
 """
 
 from __future__ import annotations

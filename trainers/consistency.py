@@ -52,7 +52,7 @@ LOGGED = ("unlabelled_weight", "unlabelled_losses", "trusted", "trusted_per_clas
 
 
 class Consistency(nnUNetTrainer):
-    """In front of a trainer class: mean teacher, weak and strong views, CutMix, trust and re-weighting.
+    """In front of a trainer class: mean teacher, weak and strong views, CutMix, trust, and re-weighting on request.
 
     A step is one of the trainer's own, with the loss L(labelled) + w(t)·L(unlabelled, the teacher's labels).
 

@@ -4,7 +4,7 @@ from nnunet_covid.trainers import UNetPretrainedTrainer_consistency
 
 
 class EarlierTrainer(UNetPretrainedTrainer_consistency):
-    """The defaults of before: Dice and class weights over sure voxels, a teacher that follows slowly at first."""
+    """Defaults of before, and no weight by trust: Dice and class weights over sure voxels, a teacher slow at first."""
 
     weigh_by_trust = False
     unlabelled_overlap = True
@@ -40,9 +40,3 @@ class MildCrossEntropyTrainer(MildByTrustUnweightedTrainer):
     """And no Dice."""
 
     unlabelled_overlap = False
-
-
-class CopyPasteTrainer(UNetPretrainedTrainer_consistency):
-    """Today's defaults, and boxes of labelled images in unlabelled ones and the other way round."""
-
-    copy_paste = True

@@ -46,7 +46,7 @@ def add_predict_arguments(parser: argparse.ArgumentParser) -> None:
     add("-prev_stage_predictions", type=Path, metavar="DIR", help="label maps of a cascade's first stage")
     again = parser.add_mutually_exclusive_group()
     text = "leave every label map that is there, whatever model made it"
-    again.add_argument("--continue_prediction", action="store_true", help=text)
+    again.add_argument("--continue_prediction", "--c", action="store_true", help=text)
     again.add_argument("--overwrite", action="store_true", help="predict again what is done")
     text = "only part K of N, of the images in the order of their names"
     add("--parts", type=_part, action=Once, metavar="K/N", help=text)

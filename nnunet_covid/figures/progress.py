@@ -15,9 +15,10 @@ FILE = "progress.png"
 
 
 class Round(Protocol):
-    """What is drawn of a round: its number, images taken and left, Dice, share kept and weights by class."""
+    """What is drawn of a round: images taken and left, Dice, share kept and weights by class."""
 
     number: int
+    two_step: bool
     pseudo: int
     left: int
     dice: float
@@ -28,6 +29,7 @@ class Round(Protocol):
 
 def draw_progress(folder: Path, title: str, rounds: Sequence[Round]) -> Path:
     """Draw what is known so far; returns the file."""
+    names = {one.number: "two-step" for one in rounds if one.two_step}
     with styled():
         figure = new_figure(11, 5.6, title)
         panels = figure.subplots(2, 2)
@@ -39,6 +41,7 @@ def draw_progress(folder: Path, title: str, rounds: Sequence[Round]) -> Path:
             axes.set_xlabel("round")
             axes.set_xlim(-0.3, max(1, rounds[-1].number) + 0.3 if rounds else 1)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.xaxis.set_major_formatter(lambda x, _: names.get(x, f"{x:g}"))
             light_grid(axes)
         return save(figure, folder / FILE)
 

@@ -29,9 +29,9 @@ from nnunet_covid.semi_supervised.options import RoundOptions
 from nnunet_covid.semi_supervised.rounds import Training, seed_for
 
 PREFIX = "pseudo/"
-OVERLAP_WEIGHTS = ("weight_dice", "iou_weight")
-"""Attributes of losses that are a sum with cross entropy: nnU-Net's, and Inf-Net's."""
 """In front of the name of a pseudo-labelled case, so that it can never be taken for a labelled one of the same name."""
+OVERLAP_WEIGHTS = {"weight_dice": "weight_ce", "iou_weight": "bce_weight"}
+"""Attributes of losses that are a sum, nnU-Net's and Inf-Net's: weight of Dice or IoU, and of cross entropy."""
 
 
 PseudoCases = Mapping[str, tuple[Path, Path]]
@@ -302,11 +302,14 @@ def cross_entropies(loss: Any) -> list[Any]:
 
 
 def leave_out_overlap(loss: Any) -> None:
-    """Keep of sums of Dice or IoU and cross entropy, nnU-Net's or Inf-Net's, the cross entropy alone."""
+    """Keep of sums of Dice or IoU and cross entropy, nnU-Net's or Inf-Net's, the cross entropy alone.
+
+    A sum whose cross entropy has no weight is left as it is.
+    """
     for module in loss.modules() if isinstance(loss, nn.Module) else []:
-        for weight in OVERLAP_WEIGHTS:
-            if hasattr(module, weight):
-                setattr(module, weight, 0)
+        for overlap, cross_entropy in OVERLAP_WEIGHTS.items():
+            if hasattr(module, overlap) and getattr(module, cross_entropy):
+                setattr(module, overlap, 0)
 
 
 def weigh_classes(loss: Any, weights: torch.Tensor) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from nnunet_covid import cli
 from nnunet_covid.cli.arguments import add_checkpoint
+from nnunet_covid.cli.predict import add_predict_arguments
 from nnunet_covid.errors import UserError
 
 
@@ -81,6 +82,17 @@ def test_importing_the_package_is_light() -> None:
         [sys.executable, "-c", program], capture_output=True, encoding="utf-8", errors="replace", check=True
     )
     assert done.stdout == "False\n"
+
+
+@pytest.mark.parametrize("option", ["--c", "--continue_prediction"])
+def test_predict_continues_under_both_of_nnunets_names(option: str) -> None:
+    parser = argparse.ArgumentParser()
+    add_predict_arguments(parser)
+    needed = ["-i", "images", "-o", "out", "-m", "model", "-c", "2d"]
+    assert not parser.parse_args(needed).continue_prediction
+    found = parser.parse_args([*needed, option])
+    assert found.continue_prediction
+    assert (found.c, found.checkpoint) == ("2d", "checkpoint_final.pth")
 
 
 @pytest.mark.parametrize("option", ["-chk", "--checkpoint"])

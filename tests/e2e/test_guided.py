@@ -16,7 +16,7 @@ from nnunet_covid.cli import main
 
 pytestmark = pytest.mark.e2e
 FIRST, LESIONS, GUIDED = "Dataset511_COVIDSemiSeg", "Dataset512_COVIDSemiSegMultiClass", "Dataset513_Guided"
-STAGE_ONE, STAGE_TWO = "InfNetTrainerBackbone_1epochs_1its", "nnUNetTrainer_1epochs_1its"
+STAGE_ONE, STAGE_TWO = "InfNetTrainerBackbone_1epochs_1its_seed1", "nnUNetTrainer_1epochs_1its_seed1"
 
 
 @pytest.fixture(scope="module")

@@ -131,3 +131,16 @@ def test_the_picture_is_drawn_at_every_stage(tmp_path: Path) -> None:
             continue
         with Image.open(draw_progress(tmp_path, "title", history(state.units))) as picture:
             assert picture.size == (1760, 896)
+
+
+def test_the_two_step_training_is_no_round_in_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr("nnunet_covid.figures.progress.save", lambda figure, path: drawn.append(figure) or path)
+    names = ("0/validate base", "1/validate round_001", "2/validate pre_trained", "2/validate fine_tuned")
+    units = {name: {"result": {"mean": 0.5, "classes": {"i": 0.5}}, "seconds": 1.0} for name in names}
+    rounds = history(units)
+    assert [one.two_step for one in rounds] == [False, False, True]
+    draw_progress(tmp_path, "title", rounds)
+    for axes in drawn[0].axes[:4]:
+        shown = axes.xaxis.get_major_formatter()
+        assert [shown(position, None) for position in (0.0, 1.0, 2.0)] == ["0", "1", "two-step"]

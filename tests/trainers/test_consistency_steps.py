@@ -163,6 +163,11 @@ def test_inf_nets_unlabelled_loss_leaves_out_the_iou_of_every_map(make: Callable
     assert trainer.loss.iou_weight == 1, "of labelled images the loss is the paper's"
 
 
+def test_a_loss_without_cross_entropy_keeps_its_overlap(make: Callable[..., Any]) -> None:
+    trainer = make("InfNetTrainer_consistency", bce_weight=0.0)
+    assert (trainer.unlabelled_loss.iou_weight, trainer.unlabelled_loss.bce_weight) == (1, 0)
+
+
 def test_a_batch_that_the_teacher_is_nowhere_sure_of_teaches_nothing(make: Callable[..., Any]) -> None:
     trainer = make("nnUNetTrainer_consistency", eta=1.0)
     plain = make("nnUNetTrainer_consistency", unlabelled_weight=0.0)
