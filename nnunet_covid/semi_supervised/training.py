@@ -304,11 +304,11 @@ def cross_entropies(loss: Any) -> list[Any]:
 def leave_out_overlap(loss: Any) -> None:
     """Keep of sums of Dice or IoU and cross entropy, nnU-Net's or Inf-Net's, the cross entropy alone.
 
-    A sum whose cross entropy has no weight is left as it is.
+    A sum whose cross entropy has no weight, or none of this name, is left as it is.
     """
     for module in loss.modules() if isinstance(loss, nn.Module) else []:
         for overlap, cross_entropy in OVERLAP_WEIGHTS.items():
-            if hasattr(module, overlap) and getattr(module, cross_entropy):
+            if hasattr(module, overlap) and getattr(module, cross_entropy, 0):
                 setattr(module, overlap, 0)
 
 

@@ -166,6 +166,10 @@ def test_inf_nets_unlabelled_loss_leaves_out_the_iou_of_every_map(make: Callable
 def test_a_loss_without_cross_entropy_keeps_its_overlap(make: Callable[..., Any]) -> None:
     trainer = make("InfNetTrainer_consistency", bce_weight=0.0)
     assert (trainer.unlabelled_loss.iou_weight, trainer.unlabelled_loss.bce_weight) == (1, 0)
+    own = torch.nn.Module()
+    own.weight_dice = 0.5  # a user's loss, whose cross entropy is called otherwise
+    consistency.leave_out_overlap(own)
+    assert own.weight_dice == 0.5
 
 
 def test_a_batch_that_the_teacher_is_nowhere_sure_of_teaches_nothing(make: Callable[..., Any]) -> None:
