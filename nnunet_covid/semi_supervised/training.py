@@ -308,7 +308,7 @@ def leave_out_overlap(loss: Any) -> None:
     """
     for module in loss.modules() if isinstance(loss, nn.Module) else []:
         for overlap, cross_entropy in OVERLAP_WEIGHTS.items():
-            if hasattr(module, overlap) and getattr(module, cross_entropy, 0):
+            if hasattr(module, overlap) and getattr(module, cross_entropy, False):
                 setattr(module, overlap, 0)
 
 
