@@ -46,7 +46,7 @@ def main() -> None:
     image, target = torch.stack(images), torch.stack(targets)
     features = network.stage_features(image)
     peaks = [attention_distribution(attention_map(f)).flatten(1).max().item() for f in features]
-    dice = DiceLoss(labels, batch_dice=configuration.batch_dice, ddp=False)(network(image)[0], target)
+    dice = DiceLoss(labels, ddp=False)(network(image)[0], target)
     weight = SSANetTrainer.distillation_weight
     encoder = list(network.encoder.parameters())
     of_dice = _norm(dice, encoder)

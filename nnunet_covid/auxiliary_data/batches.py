@@ -183,7 +183,8 @@ class UnlabelledBeside:
         main: nnU-Net's loader of labelled images; its random numbers are the same as without the other.
         unlabelled: Of :func:`linked_loader`.
         key: Of the images in the batch.
-        seed: Of the draws of unlabelled images; every worker process has draws of its own.
+        seed: Of the draws of unlabelled images, beside torch's in this process; every worker process has draws of its
+            own. Where torch's seed changes, as a training with a seed sets it for each epoch, the draws begin anew.
     """
 
     def __init__(self, main: Any, unlabelled: nnUNetDataLoader, key: str, seed: Sequence[int]) -> None:
@@ -191,19 +192,20 @@ class UnlabelledBeside:
         self.unlabelled = unlabelled
         self.key = key
         self.seed = tuple(seed)
-        self._randomness: OwnRandomness | None = None
+        self._torch_seed: int | None = None
 
     def set_thread_id(self, thread_id: int) -> None:
         """Called where a worker process starts."""
         self.main.set_thread_id(thread_id)
-        self._randomness = OwnRandomness(*self.seed, thread_id)
+        self.seed = (*self.seed, thread_id)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return self
 
     def __next__(self) -> dict[str, Any]:
-        if self._randomness is None:
-            self._randomness = OwnRandomness(*self.seed)
+        if self._torch_seed != torch.initial_seed():
+            self._torch_seed = torch.initial_seed()
+            self._randomness = OwnRandomness(*self.seed, self._torch_seed)
         batch = next(self.main)
         with self._randomness:
             return {**batch, self.key: next(self.unlabelled)["data"]}

@@ -65,7 +65,7 @@ class AllInOneUNet(CollaborativeUNet):
         self.background = background
         self.guided = True
         description = unet.description if on_timm else describe_planned_encoder(unet.encoder)
-        first = int(on_timm)  # the feature at full resolution is not the encoder's
+        first = int(self.full_resolution is not None)  # the feature at full resolution is not the encoder's
         strides = description.in_plane_strides[first:]
         self.distilled = distilled_stages(strides) if distillation else ()
         joined = _joined(description) if general_encoder is not None else description

@@ -14,9 +14,13 @@ import torch
 from safetensors.torch import load_file
 from timm.layers import BatchNormAct2d
 from torch import nn
+from torch.nn import functional
 
 from nnunet_covid.networks.conv import PAPER_STYLE
 from nnunet_covid.networks.encoder_description import EncoderDescription
+
+ENLARGEMENTS = (1, 2)
+"""With more, the finest feature of an encoder would have more positions than the image has pixels."""
 
 
 class NormThenActivation(nn.Module):
@@ -68,26 +72,36 @@ class TimmEncoder(nn.Module):
     Args:
         name: A model name of timm, for example ``res2net50d``.
         in_channels: Channels of the image.
+        enlargement: 1, or 2 to show the encoder the image at twice its height and width (bilinear). Features then have
+            half the stride, the finest one that of the image, and lesions of few pixels come nearer to the size of
+            what the encoder saw in ImageNet.
 
     Raises:
-        ValueError: If timm does not know the name or the model has no feature pyramid.
+        ValueError: If timm does not know the name, the model has no feature pyramid, or the enlargement is another.
     """
 
-    def __init__(self, name: str, in_channels: int) -> None:
+    def __init__(self, name: str, in_channels: int, enlargement: int = 1) -> None:
         super().__init__()
+        if enlargement not in ENLARGEMENTS:
+            raise ValueError(f"enlargement = {enlargement!r}, but it must be 1 or 2")
         try:
             model = timm.create_model(name, features_only=True, in_chans=in_channels, pretrained=False)
         except (RuntimeError, AttributeError, TypeError) as e:
             msg = f"timm has no encoder '{name}' with a feature pyramid ({e}); see timm.list_models()"
             raise ValueError(msg) from e
+        if not str(getattr(model, "output_fmt", "NCHW")).endswith("NCHW"):
+            raise ValueError(
+                f"the features of timm's '{name}' have their channels last; choose a convolutional encoder"
+            )
         self.model = norms_apart(model)
         self.name = name
+        self.enlargement = enlargement
 
     @property
     def description(self) -> EncoderDescription:
         """Channels and strides as timm states them; batch normalisation and ReLU as in the paper."""
         info: Any = self.model.feature_info
-        strides = tuple((int(r), int(r)) for r in info.reduction())
+        strides = tuple((int(r) // self.enlargement,) * 2 for r in info.reduction())
         return EncoderDescription(
             channels=tuple(info.channels()),
             strides=strides,
@@ -97,20 +111,21 @@ class TimmEncoder(nn.Module):
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
         """Features of an image (B, in_channels, H, W), shallow to deep."""
-        return self.model(x)
+        return self.model(x if self.enlargement == 1 else functional.interpolate(x, scale_factor=2, mode="bilinear"))
 
 
 PACKAGE_PREFIX = "package:"
 HUB = "hub"
 
 
-def load_encoder_weights(encoder: TimmEncoder, source: str) -> None:
+def load_encoder_weights(encoder: TimmEncoder, source: str, *, colours: bool = True) -> None:
     """Load ImageNet weights into an encoder, in place.
 
     Args:
         source: ``"hub"`` downloads timm's default weights of this model (or takes them from the hub's cache);
             ``"package:NAME"`` takes the one weight file that an installed Python package carries; anything else is the
             path of a file that ``torch.load`` or safetensors can read.
+        colours: Whether the three channels of an image that has three are red, green and blue.
 
     Raises:
         FileNotFoundError: If the file or package is not there.
@@ -122,6 +137,8 @@ def load_encoder_weights(encoder: TimmEncoder, source: str) -> None:
     else:
         path = _file_in_package(source) if source.startswith(PACKAGE_PREFIX) else Path(source)
         weights = _match_by_order(_read(path), encoder.name, path)
+    if not colours:
+        weights = {key: _of_first_channel(value) for key, value in weights.items()}
     _load(encoder.model, weights, f"weights from '{source}'", encoder.name)
 
 
@@ -208,9 +225,7 @@ def _load(model: nn.Module, weights: dict[str, torch.Tensor], what: str, name: s
         if source is None and key.endswith("num_batches_tracked"):
             source = value
         if source is not None and source.ndim == 4 and source.shape[1] != value.shape[1] and source.shape[1] == 3:
-            stem = torch.zeros_like(value)
-            stem[:, 0] = source.sum(dim=1)  # the image; further channels are none that ImageNet knows
-            source = stem
+            source = _of_first_channel(source, value.shape[1])
         if source is None or source.shape != value.shape:
             missing.append(key)
         else:
@@ -219,3 +234,10 @@ def _load(model: nn.Module, weights: dict[str, torch.Tensor], what: str, name: s
         msg = f"the {what} do not fit timm's '{name}': {len(missing)} tensors, first '{missing[0]}'"
         raise ValueError(msg)
     model.load_state_dict(taken)
+
+
+def _of_first_channel(weight: torch.Tensor, channels: int = 3) -> torch.Tensor:
+    """Weights of a stem for colours, as those of one for a grey image; of further channels ImageNet knows none."""
+    if weight.ndim != 4 or weight.shape[1] != 3:
+        return weight
+    return functional.pad(weight.sum(dim=1, keepdim=True), (0, 0, 0, 0, 0, channels - 1))

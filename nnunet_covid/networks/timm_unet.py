@@ -37,8 +37,10 @@ STYLE: dict[str, Any] = {
 class TimmUNet(SupervisedByDecoder):
     """A timm encoder, two convolutions on the image at full resolution, and nnU-Net's decoder; 2D.
 
+    An encoder that sees the image enlarged has a feature at full resolution itself, and no convolutions take its place.
+
     Args:
-        encoder: Features at strides 2, 4, 8 and so on, each twice that of the one before.
+        encoder: Features at strides 2, 4, 8 and so on, or from 1 on, each twice that of the one before.
         in_channels: Channels of the image.
         num_heads: Number of logits.
         deep_supervision: Return a map per stage of the decoder for the loss.
@@ -52,21 +54,28 @@ class TimmUNet(SupervisedByDecoder):
     ) -> None:
         super().__init__()
         description = encoder.description
-        strides = description.in_plane_strides
+        strides = [s * encoder.enlargement for s in description.in_plane_strides]
         if strides != [2 ** (i + 1) for i in range(len(strides))]:
             msg = f"a U-Net needs features at strides 2, 4, 8, ..., but '{encoder.name}' has them at {strides}"
             raise ValueError(msg)
         self.encoder = encoder
-        self.stride = strides[-1]
-        self.full_resolution = StackedConvBlocks(
-            CONVOLUTIONS, nn.Conv2d, in_channels, FULL_RESOLUTION_CHANNELS, 3, 1, True, *_style()
-        )
-        stages = len(strides) + 1
+        self.stride = description.in_plane_strides[-1]
+        self.full_resolution: nn.Module | None = None
+        if encoder.enlargement == 1:
+            self.full_resolution = StackedConvBlocks(
+                num_convs=CONVOLUTIONS,
+                input_channels=in_channels,
+                output_channels=FULL_RESOLUTION_CHANNELS,
+                kernel_size=3,
+                initial_stride=1,
+                **STYLE,
+            )
+        channels = self.description.channels
         self.decoder: Any = UNetDecoder(
             SimpleNamespace(  # what the decoder asks of an encoder
-                output_channels=[FULL_RESOLUTION_CHANNELS, *description.channels],
-                strides=[1] + [2] * len(strides),
-                kernel_sizes=[3] * stages,
+                output_channels=list(channels),
+                strides=[1] + [2] * (len(channels) - 1),
+                kernel_sizes=[3] * len(channels),
                 **STYLE,
             ),
             num_heads,
@@ -74,13 +83,14 @@ class TimmUNet(SupervisedByDecoder):
             deep_supervision,
         )
         del self.decoder.encoder  # not a module, and not needed any more
-        for module in (self.full_resolution, self.decoder):
+        for module in filter(None, (self.full_resolution, self.decoder)):
             module.apply(self.initialize)
 
     @staticmethod
     def scales(encoder: TimmEncoder) -> list[list[float]]:
         """Size of the decoder's maps relative to the image, fine to coarse."""
-        return [[1.0, 1.0], *([1 / s] * 2 for s in encoder.description.in_plane_strides[:-1])]
+        strides = encoder.description.in_plane_strides[:-1]
+        return [[1 / s] * 2 for s in (strides if encoder.enlargement > 1 else [1, *strides])]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
         """Logits of an image (B, in_channels, H, W) of any size: (B, num_heads, H, W).
@@ -89,7 +99,10 @@ class TimmUNet(SupervisedByDecoder):
         """
         size = x.shape[2:]
         x = padded(x, self.stride)
-        maps = self.decoder([self.full_resolution(x), *self.encoder(x)])
+        features = self.encoder(x)
+        if self.full_resolution is not None:
+            features = [self.full_resolution(x), *features]
+        maps = self.decoder(features)
         if isinstance(maps, torch.Tensor):
             return cut(maps, size, 0)
         return [cut(m, size, i) for i, m in enumerate(maps)]
@@ -97,12 +110,12 @@ class TimmUNet(SupervisedByDecoder):
     @property
     def description(self) -> EncoderDescription:
         """Of the features that the decoder is given, the full resolution first; modules beside it look like it."""
-        encoder = self.encoder.description
+        encoder, finest = self.encoder.description, self.full_resolution is not None
         norm, nonlinearity = (module_from(STYLE[kind], STYLE[f"{kind}_kwargs"]) for kind in ("norm_op", "nonlin"))
         return EncoderDescription(
-            channels=(FULL_RESOLUTION_CHANNELS, *encoder.channels),
-            strides=((1, 1), *encoder.strides),
-            axes=((True, True), *encoder.axes),
+            channels=(FULL_RESOLUTION_CHANNELS,) * finest + encoder.channels,
+            strides=((1, 1),) * finest + encoder.strides,
+            axes=((True, True),) * finest + encoder.axes,
             style=ConvStyle(2, norm, nonlinearity),
         )
 
@@ -110,10 +123,6 @@ class TimmUNet(SupervisedByDecoder):
     def initialize(module: nn.Module) -> None:
         """As nnU-Net initialises one layer."""
         InitWeights_He(1e-2)(module)
-
-
-def _style() -> tuple[Any, ...]:
-    return tuple(STYLE[k] for k in list(STYLE)[2:])
 
 
 def padded(x: torch.Tensor, multiple: int) -> torch.Tensor:

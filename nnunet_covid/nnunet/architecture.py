@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
@@ -73,11 +74,9 @@ def _first_stages(arguments: dict[str, Any], stages: int | None) -> dict[str, An
 
 def planned_in_plane_strides(configuration: ConfigurationManager) -> list[int]:
     """Cumulative stride of every planned stage, the larger of the last two axes."""
-    cumulative, strides = 1, []
-    for stride in configuration.network_arch_init_kwargs.get("strides", ()):
-        cumulative *= stride if isinstance(stride, int) else max(stride[-2:])
-        strides.append(cumulative)
-    return strides
+    strides = configuration.network_arch_init_kwargs.get("strides", ())
+    pairs = [[stride] * 2 if isinstance(stride, int) else stride[-2:] for stride in strides]
+    return np.cumprod(pairs, axis=0).max(axis=1).tolist() if pairs else []
 
 
 def planned_edge_axes(configuration: ConfigurationManager) -> tuple[bool, ...]:

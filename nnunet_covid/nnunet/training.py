@@ -5,9 +5,11 @@ The losses of the papers stand in :mod:`nnunet_covid.losses` and know nothing of
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform, ImageOnlyTransform
 from batchgeneratorsv2.transforms.utils.random import RandomTransform
@@ -57,21 +59,20 @@ class DiceLoss(nn.Module):
     r"""One minus the soft Dice of the foreground, :math:`1 - 2 |G \cap S| / (|G| + |S|)`.
 
     Source: SSA-Net (Wang et al., Medical Image Analysis 2022), eq. (6), computed by nnU-Net's own Dice. Softmax over
-    background and classes, or a sigmoid per region; the mean over the foreground.
+    background and classes, or a sigmoid per region; the mean over the foreground. Both sums go over the batch.
 
     Args:
         label_manager: Of the plans and dataset.json; regions and an ignore label are honoured.
-        batch_dice: Sum over the batch before the ratio, as the plans say.
-        ddp: Sum over the processes of a multi-GPU training too (with ``batch_dice``).
+        ddp: Sum over the processes of a multi-GPU training too.
     """
 
-    def __init__(self, label_manager: LabelManager, *, batch_dice: bool, ddp: bool) -> None:
+    def __init__(self, label_manager: LabelManager, *, ddp: bool) -> None:
         super().__init__()
         self.has_regions: bool = label_manager.has_regions
         self.ignore_label: int | None = label_manager.ignore_label
         self.dice = MemoryEfficientSoftDiceLoss(
             apply_nonlin=torch.sigmoid if self.has_regions else softmax_helper_dim1,
-            batch_dice=batch_dice,
+            batch_dice=True,
             do_bg=self.has_regions,
             smooth=SMOOTHING,
             ddp=ddp,
@@ -99,7 +100,7 @@ def map_loss(kind: str, label_manager: LabelManager, *, batch_dice: bool, ddp: b
         batch_dice: Of the plans.
     """
     if kind == "dice":
-        return DiceLoss(label_manager, batch_dice=True, ddp=ddp)
+        return DiceLoss(label_manager, ddp=ddp)
     has_regions, ignore_label = label_manager.has_regions, label_manager.ignore_label
     dice = {"batch_dice": batch_dice, "smooth": SMOOTHING, "do_bg": has_regions, "ddp": ddp}
     if has_regions:
@@ -232,3 +233,10 @@ def unwrapped(network: nn.Module) -> nn.Module:
     if isinstance(network, DistributedDataParallel):
         network = network.module
     return network._orig_mod if isinstance(network, OptimizedModule) else network
+
+
+def seed_everything(seed: int) -> None:
+    """Seed all the generators that nnU-Net draws from; numpy's takes no more than 32 bits."""
+    random.seed(seed % 2**32)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed % 2**32)

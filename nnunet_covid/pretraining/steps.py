@@ -25,12 +25,12 @@ from nnunet_covid.figures.reconstructions import FILE as PICTURE
 from nnunet_covid.figures.reconstructions import Reconstruction, draw_reconstructions
 from nnunet_covid.files import replacing
 from nnunet_covid.nnunet.preprocess import LESION_LABELS
-from nnunet_covid.nnunet.training import EpochSchedule, poly, spatial_only, warmed_up
+from nnunet_covid.nnunet.training import EpochSchedule, poly, seed_everything, spatial_only, warmed_up
 from nnunet_covid.pretraining.autoencoder import Autoencoder
 from nnunet_covid.pretraining.masking import block_mask, hide, loss_on_masked, masked_blocks
 from nnunet_covid.pretraining.options import PretrainingOptions
 from nnunet_covid.semi_supervised.rounds import seed_for
-from nnunet_covid.semi_supervised.training import LabelledAndPseudo, seed_everything
+from nnunet_covid.semi_supervised.training import LabelledAndPseudo
 
 LATEST = "checkpoint_latest.pth"
 """Where an unfinished run goes on."""
@@ -164,7 +164,7 @@ class Pretraining:
             for images, mask in loader:
                 read.append(self.step(images, mask))
                 bar.update()
-                if len(read) == STEPS_PER_READING or self.done in (1, steps):
+                if self.done % STEPS_PER_READING == 0 or self.done in (1, steps):
                     self._note(torch.stack(read).mean(0).tolist())
                     bar.set_postfix(loss=f"{self.losses[-1][1]:.3f}")
                     read.clear()

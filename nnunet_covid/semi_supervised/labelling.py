@@ -211,7 +211,7 @@ class Classes:
             names = [BACKGROUND, *sorted(names, key=lambda name: self.names[name][0])]
         for name in single:
             if name not in names:
-                raise UserError(f"`threshold` {name}=…: the classes are {', '.join(names)}")
+                raise UserError(f"there is no class '{name}'; the classes are {', '.join(names)}")
         return [single.get(name, eta) for name in names]
 
     def counts(self, label: NDArray[np.integer]) -> dict[str, int]:

@@ -32,7 +32,7 @@ from nnunet_covid.errors import UserError, reason_of
 from nnunet_covid.files import remove_abandoned, replacing
 from nnunet_covid.losses.reweighted_cross_entropy import class_weights
 from nnunet_covid.nnunet.sliding_window import BatchPredictor
-from nnunet_covid.nnunet.training import unwrapped
+from nnunet_covid.nnunet.training import seed_everything, unwrapped
 from nnunet_covid.semi_supervised.experiment import Experiment, quiet
 from nnunet_covid.semi_supervised.labelling import (
     Classes,
@@ -45,7 +45,7 @@ from nnunet_covid.semi_supervised.labelling import (
 from nnunet_covid.semi_supervised.options import RoundOptions
 from nnunet_covid.semi_supervised.rounds import Training, seed_for
 from nnunet_covid.semi_supervised.state import summarise, write_manifest
-from nnunet_covid.semi_supervised.training import cross_entropies, make_trainer, seed_everything
+from nnunet_covid.semi_supervised.training import cross_entropies, make_trainer
 
 
 class Learner:
@@ -208,6 +208,7 @@ class Learner:
 
     def publish(self, model: str) -> dict[str, Any]:
         """Make the model the result, an ordinary model folder, and validate it as nnU-Net does."""
+        self._trainer = self._model = None  # no second network waits in memory
         trainer = self._new_trainer(Training("publish", 0, start=model), self.experiment.model_folder)
         load_weights(self.experiment.checkpoint(model), trainer)
         return publish_model(self.experiment, trainer, self.experiment.checkpoint(model))
@@ -276,7 +277,7 @@ class CasePredictor:
                 allow_tqdm=False,
             )
             self._predictor.manual_initialization(
-                trainer.network,
+                unwrapped(trainer.network),  # compiled it would be compiled again for every number of patches
                 trainer.plans_manager,
                 trainer.configuration_manager,
                 None,

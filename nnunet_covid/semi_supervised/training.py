@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import random
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,13 +15,18 @@ import torch
 from batchgenerators.utilities.file_and_folder_operations import load_pickle
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset, nnUNetDatasetBlosc2
-from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
 from tqdm import tqdm
 
 from nnunet_covid.losses.reweighted_cross_entropy import ReweightedCrossEntropy
-from nnunet_covid.nnunet.training import changes_intensity, with_probability, without_timing
+from nnunet_covid.nnunet.training import (
+    EpochSchedule,
+    changes_intensity,
+    seed_everything,
+    with_probability,
+    without_timing,
+)
 from nnunet_covid.semi_supervised.experiment import Experiment, quiet
 from nnunet_covid.semi_supervised.labelling import Classes, Heads, open_blosc2
 from nnunet_covid.semi_supervised.options import RoundOptions
@@ -194,7 +198,7 @@ class TrainingMixin(InAnotherFolder):
             return super().configure_optimizers()
         self.initial_lr = rate
         optimizer = torch.optim.Adam(self.network.parameters(), lr=rate)
-        return optimizer, PolyLRScheduler(optimizer, rate, self.num_epochs, exponent=0)
+        return optimizer, EpochSchedule(optimizer, lambda _: 1.0)
 
     def on_train_start(self) -> None:
         super().on_train_start()
@@ -286,13 +290,6 @@ def initialised(
     seed_everything(seed)
     trainer.initialize()
     return trainer
-
-
-def seed_everything(seed: int) -> None:
-    """Seed all the generators that nnU-Net draws from."""
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
 
 
 def cross_entropies(loss: Any) -> list[Any]:

@@ -18,7 +18,7 @@ from nnunet_covid.losses.inf_net import InfNetLoss
 from nnunet_covid.networks.encoder_description import describe_planned_encoder, select_stages
 from nnunet_covid.networks.inf_net import InfNet, InfNetWidths, append_background
 from nnunet_covid.networks.timm_encoder import TimmEncoder
-from nnunet_covid.nnunet.architecture import build_planned_unet
+from nnunet_covid.nnunet.architecture import build_planned_unet, planned_in_plane_strides
 from nnunet_covid.trainers.inf_net import InfNetTrainer
 
 ANISOTROPIC = {
@@ -115,6 +115,18 @@ def test_in_plane_strides_leave_the_coarsest_axis_out() -> None:
     description = describe_planned_encoder(unet.encoder)
     assert description.in_plane_strides == [1, 2, 4, 8, 16, 32]
     assert description.axes[0] == (False, True, True)
+
+
+@pytest.mark.parametrize(
+    "strides", [ANISOTROPIC["strides"], [[1, 1], [1, 2], [2, 2], [2, 2], [2, 2], [2, 1], [2, 1]]], ids=["3D", "2D"]
+)
+def test_a_plan_and_its_encoder_have_the_same_in_plane_strides(strides: list[list[int]]) -> None:
+    dims = len(strides[0])
+    configuration = PlansManager(planned.plans(dims=dims, strides=strides, patch=[64] * dims)).get_configuration(
+        "3d_fullres" if dims == 3 else "2d"
+    )
+    encoder = describe_planned_encoder(build_planned_unet(configuration, 1, 2).encoder)
+    assert planned_in_plane_strides(configuration) == encoder.in_plane_strides
 
 
 def test_deeper_stages_are_dropped_or_merged() -> None:

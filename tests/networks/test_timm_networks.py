@@ -70,10 +70,60 @@ def test_a_mask_channel_starts_at_zero_and_takes_nothing_from_the_image(channels
     assert not stem[:, 1:].any()
 
 
+def test_three_channels_are_colours_only_where_they_are_said_to_be(tmp_path: object) -> None:
+    colour = timm.create_model("resnet34", pretrained=False)
+    torch.save(colour.state_dict(), file := f"{tmp_path}/weights.pth")
+    load_encoder_weights(encoder := TimmEncoder("resnet34", 3), file, colours=False)
+    torch.testing.assert_close(encoder.model.conv1.weight[:, 0], colour.conv1.weight.sum(dim=1))
+    assert not encoder.model.conv1.weight[:, 1:].any()
+    torch.testing.assert_close(encoder.model.layer1[0].conv1.weight, colour.layer1[0].conv1.weight)
+
+
+@pytest.mark.parametrize("enlargement", [1, 2])
+def test_an_enlarged_image_gives_features_of_half_the_stride(enlargement: int) -> None:
+    torch.manual_seed(0)
+    plain = TimmEncoder("tf_efficientnet_lite0", 1).eval()
+    encoder = TimmEncoder("tf_efficientnet_lite0", 1, enlargement).eval()
+    encoder.load_state_dict(plain.state_dict())
+    x = torch.rand(1, 1, 32, 64)
+    rows, columns = (torch.tensor(_bilinear(n, enlargement), dtype=torch.float32) for n in x.shape[2:])
+    larger = rows @ x @ columns.T
+    with torch.no_grad():
+        features, expected = encoder(x), plain(larger)
+    strides = [2 // enlargement * 2**i for i in range(5)]
+    assert encoder.description.in_plane_strides == strides
+    for feature, other, stride in zip(features, expected, strides, strict=True):
+        assert feature.shape[2:] == (32 // stride, 64 // stride)
+        torch.testing.assert_close(feature, other, rtol=1e-4, atol=1e-4)
+
+
+def _bilinear(length: int, factor: int) -> list[list[float]]:
+    """The matrix of linear interpolation between centres of pixels, the outermost values held beyond them."""
+    matrix = [[0.0] * length for _ in range(length * factor)]
+    for position, row in enumerate(matrix):
+        centre = min(max((position + 0.5) / factor - 0.5, 0.0), length - 1.0)
+        before = int(centre)
+        row[before] += 1 - (centre - before)
+        row[min(before + 1, length - 1)] += centre - before
+    return matrix
+
+
+@pytest.mark.parametrize("enlargement", [0, 3, 4])
+def test_another_enlargement_is_refused(enlargement: int) -> None:
+    with pytest.raises(ValueError, match="must be 1 or 2"):
+        TimmEncoder("resnet18", 1, enlargement)
+
+
+def test_an_encoder_with_channels_last_is_refused() -> None:
+    with pytest.raises(ValueError, match="channels last; choose a convolutional encoder"):
+        TimmEncoder("swin_tiny_patch4_window7_224", 1)
+
+
 @pytest.mark.parametrize("size", [(64, 96), (40, 56)])
+@pytest.mark.parametrize("enlargement", [1, 2])
 @pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "resnet34"])
-def test_the_u_net_gives_a_map_per_stage(name: str, size: tuple[int, int]) -> None:
-    encoder = TimmEncoder(name, 2)
+def test_the_u_net_gives_a_map_per_stage(name: str, enlargement: int, size: tuple[int, int]) -> None:
+    encoder = TimmEncoder(name, 2, enlargement)
     network = TimmUNet(encoder, 2, 3).eval()
     x = torch.randn(1, 2, *size)
     with torch.no_grad():
@@ -84,11 +134,13 @@ def test_the_u_net_gives_a_map_per_stage(name: str, size: tuple[int, int]) -> No
         tuple(round(s * f) for s, f in zip(size, scale, strict=True)) for scale in TimmUNet.scales(encoder)
     ]
     assert result.shape == (1, 3, *size)
+    assert len(maps) == (5 if enlargement == 1 else 4)
     torch.testing.assert_close(result, maps[0])
 
 
-def test_every_parameter_of_the_u_net_learns() -> None:
-    network = TimmUNet(TimmEncoder("tf_efficientnet_lite0", 1), 1, 2)
+@pytest.mark.parametrize("enlargement", [1, 2])
+def test_every_parameter_of_the_u_net_learns(enlargement: int) -> None:
+    network = TimmUNet(TimmEncoder("tf_efficientnet_lite0", 1, enlargement), 1, 2)
     sum(m.square().mean() for m in network(torch.randn(2, 1, 64, 64))).backward()
     assert [n for n, p in network.named_parameters() if p.grad is None or not p.grad.any()] == []
 

@@ -47,11 +47,13 @@ def make(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr("nnunetv2.training.nnUNetTrainer.nnUNetTrainer.infer_dataset_class", lambda folder: None)
     monkeypatch.setattr(CollaborativeTrainer, "usable_link", lambda *_: None)
 
-    def build(kind: str | type, labels: dict[str, Any] | None = None, **plans: Any) -> Any:
+    def build(
+        kind: str | type, labels: dict[str, Any] | None = None, *, weights: str | None = None, **plans: Any
+    ) -> Any:
         torch.manual_seed(0)
         chosen = getattr(trainers, kind) if isinstance(kind, str) else kind
         if hasattr(chosen, "encoder_weights"):
-            chosen = type(chosen.__name__, (chosen,), {"encoder_weights": None})
+            chosen = type(chosen.__name__, (chosen,), {"encoder_weights": weights})
         data = planned.dataset_json(labels, **({"regions_class_order": [1, 2]} if labels else {}))
         configuration = "3d_fullres" if plans.get("dims") == 3 else "2d"
         settings = planned.plans(**{"stages": 5, "patch": [64, 64], **plans})
@@ -182,6 +184,54 @@ def test_prediction_asks_for_no_edges_that_nothing_needs(make: Any) -> None:
         network.deep_supervision = False
         network(torch.randn(1, 1, 64, 64))
         assert asked.count(name) == wanted
+
+
+@pytest.mark.parametrize(
+    ("kind", "plans"),
+    [
+        ("AllInOneTrainer", {"strides": [[s, s] for s in (1, 2, 2, 2, 1, 2, 2)]}),
+        (type("Enlarged", (trainers.AllInOnePretrainedTrainer,), {"enlargement": 2}), {}),
+    ],
+    ids=["a stage without a stride", "timm, enlarged"],
+)
+def test_the_loss_knows_how_many_maps_the_network_gives(make: Any, kind: Any, plans: dict[str, Any]) -> None:
+    trainer = make(kind, **plans)
+    network = trainer.network
+    maps, _ = network.inf_net.read([torch.randn(2, c, s, s) for c, s in _sizes(network)])
+    assert trainer.number_of_maps == len(maps)
+    assert np.isfinite(trainer.train_step(batch(trainer))["loss"])
+
+
+def _sizes(network: Any) -> list[tuple[int, int]]:
+    """Channels and side of each feature that Inf-Net's parts read."""
+    seen: list[tuple[int, int]] = []
+    read = network.inf_net.read
+    network.inf_net.read = lambda features, **kw: (
+        seen.extend((f.shape[1], f.shape[2]) for f in features),
+        read(features, **kw),
+    )[1]
+    network(torch.randn(2, 1, 64, 64))
+    network.inf_net.read = read
+    return seen
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_a_general_encoder_with_weights_of_its_own_keeps_them(make: Any, tmp_path: Path, *, given: bool) -> None:
+    encoder = make("AllInOnePretrainedTrainer").network.encoder
+    for parameter in encoder.parameters():
+        torch.nn.init.constant_(parameter, 0.25)
+    torch.save(
+        {"network_weights": {f"encoder.{key}": value for key, value in encoder.state_dict().items()}},
+        tmp_path / "other.pth",
+    )
+    imagenet = {key: torch.full_like(value, 0.5) for key, value in encoder.model.state_dict().items()}
+    torch.save(imagenet, tmp_path / "imagenet.pth")
+    settings = {"general_weights": str(tmp_path / "other.pth") if given else None}
+    kind = type("Kept", (trainers.AllInOnePretrainedTrainer,), settings)
+    trainer = make(kind, weights=str(tmp_path / "imagenet.pth"))
+    found = next(trainer.network.general_encoder.parameters())
+    assert torch.all(next(trainer.network.encoder.parameters()) == 0.5)
+    assert torch.all(found == (0.25 if given else 0.5))
 
 
 @pytest.mark.parametrize("name", ["AllInOneTrainer", "AllInOnePretrainedNoGeneralTrainer"])

@@ -173,6 +173,14 @@ def test_a_killed_training_goes_on_from_its_last_epoch_and_predicts_without_this
         assert torch.equal(student[key], value)
     again.run_training()
     assert len(again.logger.local_logger.my_fantastic_logging["agreement"]) == 3
+    ended = copy.deepcopy(again.network.state_dict()), student_of(again)
+
+    shutil.rmtree(again.output_folder)
+    undisturbed = new_trainer(made, name)
+    undisturbed.run_training()
+    for found, expected in zip(ended, (undisturbed.network.state_dict(), student_of(undisturbed)), strict=True):
+        for key, value in expected.items():
+            assert torch.equal(found[key], value), key
 
     monkeypatch.delenv("nnUNet_extTrainer")
     predictor = nnUNetPredictor(device=CPU, allow_tqdm=False, perform_everything_on_device=False)

@@ -21,6 +21,7 @@ OF_EVERY_KIND = (
     "InfNetRes2NetTrainer",
     "InfNetPretrainedTrainer",
     "UNetPretrainedTrainer",
+    "UNetPretrainedEnlargedTrainer",
     "SSANetReweightedTrainer",
     "SSANetResNet34Trainer",
 )

@@ -53,6 +53,7 @@ def test_numbers_reach_the_trainer(base: str, tmp_path: Path, monkeypatch: pytes
     for name in ("nnUNet_preprocessed", "nnUNet_results"):
         monkeypatch.setenv(name, str(tmp_path))
     variant = getattr(trainers, f"{base}_12epochs_40its_seed3")
+    getattr(trainers, f"{base}_seed{2**32}")(planned.plans(), "2d", 0, planned.dataset_json(), torch.device("cpu"))
     draws = []
     for _ in range(2):
         made = variant(planned.plans(), "2d", 0, planned.dataset_json(), torch.device("cpu"))
