@@ -34,6 +34,7 @@ TRAINERS: dict[str, str] = {
     "InfNetPretrainedScratchTrainer": "inf_net_timm",
     "UNetPretrainedTrainer": "unet_timm",
     "UNetPretrainedScratchTrainer": "unet_timm",
+    "UNetPretrainedEnlargedTrainer": "unet_timm",
     "UNetPretrainedSlowEncoderTrainer": "unet_timm",
     "UNetPretrainedLite1Trainer": "unet_timm",
     "UNetPretrainedLite2Trainer": "unet_timm",

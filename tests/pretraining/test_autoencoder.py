@@ -19,6 +19,7 @@ NETWORKS: dict[str, tuple[str, dict[str, Any], tuple[int, ...]]] = {
     "inf-net": ("InfNetTrainer", {"stages": 7}, (32, 32)),
     "ssa-net": ("SSANetStride32Trainer", {"stages": 7}, (32, 32)),
     "timm": ("UNetPretrainedTrainer", {}, (32, 32)),
+    "timm, enlarged": ("UNetPretrainedEnlargedTrainer", {}, (16, 16)),
     "inf-net on timm": ("InfNetPretrainedTrainer", {}, (32, 32)),
     "the paper's ssa-net": ("SSANetResNet34Trainer", {}, (32, 32)),
     "collaborative": ("CollaborativeTrainerNoRelationLoss", {"stages": 4}, (8, 8)),
