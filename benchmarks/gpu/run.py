@@ -44,6 +44,7 @@ FAMILIES = (
     "nnUNetTrainer",
     "InfNetTrainer",
     "UNetPretrainedTrainer",
+    "UNetPretrainedEnlargedTrainer",
     "InfNetPretrainedTrainer",
     "SSANetTrainer",
     "CollaborativeTrainer",
