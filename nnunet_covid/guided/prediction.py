@@ -70,11 +70,7 @@ def predict_guided(
     if first is None:
         unusable.raise_if_any(len(missing))
     with alone_in(output):
-        for folder in (output, output / "infection"):
-            remove_abandoned(folder, age=0)
-        # nnU-Net and 'nnunet-covid evaluate' look for these beside predictions
-        write_json(output / "dataset.json", stage_two.dataset_json)
-        write_json(output / "plans.json", stage_two.predictor.plans_manager.plans)
+        _begin(stage_two, output)
         if len(missing) < len(cases):
             tell(f"{len(cases) - len(missing)} of {len(cases)} cases are there already")
         found = chain([first] if first else [], usable)
@@ -82,6 +78,14 @@ def predict_guided(
             _predict_case(stage_one, stage_two, case, image, kind, files(case))
     unusable.raise_if_any(len(missing))
     return [files(case)["labels"] for case in cases]
+
+
+def _begin(stage_two: TrainedModel, output: Path) -> None:
+    """Nothing of a killed run, and what nnU-Net and ``nnunet-covid evaluate`` look for beside predictions."""
+    for folder in (output, output / "infection"):
+        remove_abandoned(folder, age=0)
+    write_json(output / "dataset.json", stage_two.dataset_json)
+    write_json(output / "plans.json", stage_two.predictor.plans_manager.plans)
 
 
 def _images(stage_two: TrainedModel, cases: Sequence[CaseFiles], unusable: Unusable) -> Iterator[tuple[Any, ...]]:
