@@ -30,10 +30,14 @@ class PartlyDoneError(UserError):
 
 
 class Unusable:
-    """The images of a folder that cannot be used, where the work goes on with the others."""
+    """The images of a folder that cannot be used, where the work goes on with the others.
+
+    Attributes:
+        reasons: A sentence about each.
+    """
 
     def __init__(self) -> None:
-        self._reasons: list[str] = []
+        self.reasons: list[str] = []
 
     @contextmanager
     def going_on(self) -> Iterator[None]:
@@ -41,7 +45,7 @@ class Unusable:
         try:
             yield
         except UserError as e:
-            self._reasons.append(str(e))
+            self.reasons.append(str(e))
 
     def raise_if_any(self, images: int) -> None:
         """End with what was remembered.
@@ -53,14 +57,14 @@ class Unusable:
             PartlyDoneError: If some of them could not be used.
             UserError: If none could.
         """
-        count = len(self._reasons)
+        count = len(self.reasons)
         if count == images == 1:
-            raise UserError(self._reasons[0])
+            raise UserError(self.reasons[0])
         if count == images and count:
-            raise UserError("\n  ".join([f"none of {images} images can be used:", *self._reasons]))
+            raise UserError("\n  ".join([f"none of {images} images can be used:", *self.reasons]))
         if count:
             raise PartlyDoneError(
-                "\n  ".join([f"{count} of {images} images cannot be used, the others are done:", *self._reasons])
+                "\n  ".join([f"{count} of {images} images cannot be used, the others are done:", *self.reasons])
             )
 
 

@@ -7,8 +7,10 @@ stands in :mod:`nnunet_covid.nnunet.dataset`.
 from __future__ import annotations
 
 import contextlib
+import csv
 import gzip
 import hashlib
+import io
 import json
 import math
 import multiprocessing
@@ -158,6 +160,37 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return content if isinstance(content, dict) else None
 
 
+def write_csv(path: Path, head: Iterable[str], rows: Iterable[Iterable[object]], *, durable: bool = False) -> None:
+    """Write a table, its head first, as :func:`write_text` does; ``None`` is an empty cell."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([head, *rows])
+    write_text(path, text.getvalue(), durable=durable)
+
+
+def read_csv(
+    path: Path, delimiters: str = ",", remedy: str = "save it as CSV in UTF-8"
+) -> tuple[list[str], list[dict[str, Any]]]:
+    """Columns and rows of a table, of a spreadsheet's too; lines of nothing are dropped, a missing value is ``None``.
+
+    Of several ``delimiters`` the one counts that the first line has most of.
+
+    Raises:
+        UserError: If it cannot be read, is no text in UTF-8, or a line is longer than the first.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            first = stream.readline()
+            stream.seek(0)
+            table = csv.DictReader(stream, delimiter=max(delimiters, key=first.count))
+            rows = [row for row in table if any(row.values())]
+    except (OSError, UnicodeDecodeError, csv.Error) as e:
+        why = getattr(e, "strerror", type(e).__name__)
+        raise UserError(f"{path} cannot be read as a table ({why}); {remedy}") from e
+    if longer := next((row for row in rows if any(row.pop(None, ()))), None):
+        raise UserError(f"{path} has more values than columns in the line of {next(iter(longer.values()))}; correct it")
+    return list(table.fieldnames or ()), rows
+
+
 def sha256_of(path: Path) -> str:
     """SHA-256 of a file, or of a folder's visible file names and their SHA-256 (a DICOM series)."""
     digest = hashlib.sha256()
@@ -185,7 +218,6 @@ def files_in(folder: Path, ending: str = "", *, below: bool = False) -> list[Pat
     """The files of a folder in the order of their names; hidden ones and links to a folder above are passed over.
 
     A link to nothing counts as a file, so that whoever reads it says that it cannot be read.
-
 
     Args:
         folder: An empty list where there is none.

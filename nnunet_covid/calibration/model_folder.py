@@ -31,7 +31,7 @@ from nnunet_covid.evaluation.labels import LabelScheme, scheme_of_labels
 from nnunet_covid.files import environment_folder, files_in, replacing, some_of
 from nnunet_covid.header_claims import read_probabilities
 from nnunet_covid.nnunet.dataset import read_labels, read_splits
-from nnunet_covid.nnunet.models import fold_folders, read_plans, require_trained_model
+from nnunet_covid.nnunet.models import fold_folders, read_plans, require_trained_model, training_command
 
 SUFFIX = "_calibrated"
 """Of the trainer that a calibrated checkpoint names."""
@@ -161,12 +161,11 @@ def _predicted_cases(fold: Path, ending: str, plans: dict[str, Any]) -> list[str
     names = [path.name.removesuffix(ending) for path in files_in(folder, ending)]
     missing = [name for name in names if not (folder / f"{name}.npz").is_file()]
     if missing or not names:
-        trainer, plans_name, configuration = (*fold.parent.name.split("__"), "", "")[:3]
         number = fold.name.removeprefix("fold_")
-        command = f"{plans['dataset_name']} {configuration} {number} -tr {trainer} -p {plans_name} --val --npz"
+        command = training_command(plans["dataset_name"], fold.parent.name, number, "--val", "--npz")
         raise UserError(
             f"{folder} has no probabilities{f' of {some_of(missing)}' if missing else ''}; "
-            f"they are written by: nnUNetv2_train {command}"
+            f"they are written by: {command}"
         )
     return names
 
@@ -203,13 +202,6 @@ def _parts_of(names: list[str]) -> dict[str, list[str]]:
         raise UserError("a single validation case cannot be fitted and measured at once: train another fold")
     parts = np.array_split(np.array(sorted(names)), min(LARGEST_SPLIT, len(names)))
     return {f"part_{i}": part.tolist() for i, part in enumerate(parts)}
-
-
-def read_calibration(path: Path) -> Calibration | None:
-    """What a checkpoint holds."""
-    weights = read_checkpoint(path)["network_weights"]
-    found = getattr(weights, "_metadata", {}).get("", {}).get(KEY)
-    return None if found is None else Calibration.from_json(found)
 
 
 def write_calibration(checkpoints: Sequence[Path], calibration: Calibration) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
+from nnunet_covid.errors import UserError
 from nnunet_covid.startup import DEVICES
 
 
@@ -30,6 +32,21 @@ def add_checkpoint(parser: argparse.ArgumentParser, *options: str) -> None:
     """``-chk``, as nnU-Net's commands call it, or the one of a stage."""
     names = options or ("-chk", "--checkpoint")
     parser.add_argument(*names, default="checkpoint_final.pth", metavar="NAME", help="default: %(default)s")
+
+
+def refuse_among_inputs(output: Path | None, what: str, *inputs: Path | None) -> None:
+    """An output folder is none that is read.
+
+    Args:
+        output: The folder, if one is named.
+        what: Is written there.
+        inputs: Folders or files that are read, those that are named.
+
+    Raises:
+        UserError: If it is.
+    """
+    if output is not None and output.resolve() in {path.resolve() for path in inputs if path is not None}:
+        raise UserError(f"{output} is read, too: {what} there would be taken for its own files; name another output")
 
 
 def seed(text: str) -> int:

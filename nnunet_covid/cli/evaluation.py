@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from nnunet_covid.cli.arguments import seed
+from nnunet_covid.cli.arguments import refuse_among_inputs, seed
 from nnunet_covid.errors import UserError
 from nnunet_covid.evaluation import EmptyPolicy, comparison, evaluate_folders, terminal_table, write_report
 from nnunet_covid.files import writable_folder
@@ -57,6 +57,7 @@ def evaluate(args: argparse.Namespace) -> None:
         raise UserError("--images: pictures of the worst cases are drawn with -o only; add -o DIR")
     if args.images is not None and not args.images.is_dir():
         raise UserError(f"{args.images}: no such folder")
+    refuse_among_inputs(args.output, "tables and plots", args.predictions, args.references, args.maps, args.images)
     if args.output is not None:
         writable_folder(args.output)
     evaluation = evaluate_folders(

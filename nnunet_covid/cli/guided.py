@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from nnunet_covid.cli.arguments import add_checkpoint, add_device
+from nnunet_covid.cli.arguments import add_checkpoint, add_device, refuse_among_inputs
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import counted
 from nnunet_covid.guided import prediction
@@ -83,6 +83,7 @@ def add_predict_guided_arguments(parser: argparse.ArgumentParser) -> None:
 
 def predict_guided(args: argparse.Namespace) -> None:
     """Predict every image with both stages."""
+    refuse_among_inputs(args.output, "label maps", args.images)
     common = {"device": args.device, "mirroring": not args.disable_tta}
     stage_one = TrainedModel(args.stage1, folds=args.f1, checkpoint=args.checkpoint1, **common)
     stage_two = TrainedModel(args.stage2, folds=args.f2, checkpoint=args.checkpoint2, **common)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from nnunet_covid.cli.arguments import refuse_among_inputs
 from nnunet_covid.errors import Unusable, UserError
 from nnunet_covid.figures.slices import BLUE, outlined, sheet
 from nnunet_covid.geometry import Turn
@@ -39,6 +40,9 @@ def lung_mask(args: argparse.Namespace) -> None:
     check_weights(args.method, args.weights)
     problems = Problems(args.source)
     pairs = images_and_masks(args.source, args.output, problems)
+    if args.source.is_dir():
+        refuse_among_inputs(args.output, "masks", args.source)
+        refuse_among_inputs(args.overlay, "pictures of outlines", args.source)
     for note in problems.notes():
         print(note, flush=True)
     unusable = Unusable()

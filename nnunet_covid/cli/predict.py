@@ -19,7 +19,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from nnunet_covid.cli.arguments import Once, add_checkpoint, add_device
+from nnunet_covid.cli.arguments import Once, add_checkpoint, add_device, refuse_among_inputs
 from nnunet_covid.cli.imports import imports_held
 from nnunet_covid.errors import UserError
 
@@ -126,8 +126,7 @@ def _check(args: argparse.Namespace) -> None:
     for name, threads in (("-npp", args.npp), ("-nps", args.nps)):
         if threads < 0:
             raise UserError(f"{name} is a number of threads, not {threads}; leave it out for one")
-    if args.i.resolve() == args.o.resolve():
-        raise UserError(f"{args.o} holds the images, among which label maps would be taken for images; name another -o")
+    refuse_among_inputs(args.o, "label maps", args.i, args.prev_stage_predictions)
     _check_model_named_twice(args)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import SimpleITK as sitk
 from tqdm import tqdm
 
-from nnunet_covid.cli.arguments import add_checkpoint, add_device
+from nnunet_covid.cli.arguments import add_checkpoint, add_device, refuse_among_inputs
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import counted, writable_folder
 from nnunet_covid.nnunet.predictor import TrainedModel
@@ -77,6 +77,7 @@ def report(args: argparse.Namespace) -> int:
         raise UserError(f"{args.scan} does not exist; name a CT volume or a DICOM folder")
     scans = scans_of(args.scan) if args.scan.is_dir() and args.series is None else [args.scan]
     alone = scans == [args.scan]
+    refuse_among_inputs(args.output, "reports", args.scan)
     if not alone and (args.previous or args.lungs or args.lobes):
         raise UserError(f"{args.scan} holds {len(scans)} scans; --previous, --lungs and --lobes belong to one")
     if alone and args.output.exists():

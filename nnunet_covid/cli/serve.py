@@ -17,14 +17,14 @@ import signal
 from pathlib import Path
 from types import FrameType
 
-from filelock import FileLock, Timeout
-
 from nnunet_covid.cli.arguments import add_checkpoint, add_device
 from nnunet_covid.cli.report import MODEL, open_model
+from nnunet_covid.disturbances import alone
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import writable_folder
 from nnunet_covid.report.assemble import Extras, report_scan
 from nnunet_covid.report.inbox import Inbox
+from nnunet_covid.report.model import ReportModel
 from nnunet_covid.report.pseudonyms import Pseudonymiser
 from nnunet_covid.report.scans import read_scan
 from nnunet_covid.report.service import Peer, Service, network_library
@@ -68,12 +68,12 @@ def serve(args: argparse.Namespace) -> None:
     to = Peer.of(args.to) if args.to else None
     pseudonyms = Pseudonymiser.of_file(args.pseudonymise) if args.pseudonymise else None
     model, profile = open_model(args)
-    lock = FileLock(writable_folder(args.folder) / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as e:
-        raise UserError(f"{args.folder} is in use by another service; name another folder") from e
-    extras = Extras(profile=profile, pseudonyms=pseudonyms)
+    with alone(writable_folder(args.folder) / ".lock", str(args.folder), "name another folder"):
+        _serve(args, model, to, Extras(profile=profile, pseudonyms=pseudonyms))
+
+
+def _serve(args: argparse.Namespace, model: ReportModel, to: Peer | None, extras: Extras) -> None:
+    """Until a signal comes."""
 
     def one(slices: Path, output: Path) -> None:
         report_scan(read_scan(slices), model, output, extras=extras)
@@ -92,4 +92,3 @@ def serve(args: argparse.Namespace) -> None:
         service.run()
     finally:
         server.shutdown()
-        lock.release()

@@ -19,7 +19,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from nnunet_covid.cli.arguments import add_checkpoint, add_device, seed
+from nnunet_covid.cli.arguments import add_checkpoint, add_device, refuse_among_inputs, seed
 from nnunet_covid.cli.imports import imports_held
 
 
@@ -53,6 +53,7 @@ def suggest(args: argparse.Namespace) -> None:
 
     if not 0 < args.step_size <= 1:
         raise UserError(f"-step_size is above 0 and at most 1, not {args.step_size:g}")
+    refuse_among_inputs(args.o, "table and sheet", args.i, *args.leave_out)
     request = Request(args.i, args.n, args.o, tuple(args.leave_out), not args.disable_tta, args.random, args.seed)
     with model_folder(args.model, args.checkpoint) as folder:
         use = {"folds": args.folds, "checkpoint": args.checkpoint, "device": args.device}

@@ -69,7 +69,7 @@ def add_sweep_arguments(parser: argparse.ArgumentParser) -> None:
     instead.add_argument("--cancel", action="store_true", help="stop what is at work; the same sweep goes on later")
     instead.add_argument("--retry-failed", action="store_true", help="begin failed runs again, too")
     add("--executor", choices=("local", "slurm"), default="local", help="default: %(default)s")
-    add("--jobs", type=int, default=1, metavar="N", help="runs at once on this machine (default: %(default)s)")
+    add("--jobs", type=int, metavar="N", help="runs at once on this machine (default: 1)")
     text = "for CUDA_VISIBLE_DEVICES, shared out to the runs on this machine; default: all that are visible"
     add("--gpus", nargs="+", metavar="GPU", help=text)
     add("--only-prepare", action="store_true", help="plan and pre-process, no more")
@@ -95,8 +95,7 @@ def sweep(args: argparse.Namespace) -> int:
     from nnunet_covid.sweep.claims import Queue
     from nnunet_covid.sweep.controller import Controller, LocalController, SlurmController, cancel, visible_gpus
 
-    if args.jobs < 1:
-        raise UserError("at least one run at a time", about="jobs")
+    _check_executor(args)
     described, places = _described(args), _places()
     if args.only_prepare:
         described = replace(described, runs=tuple(run for run in described.runs if run.kind == "prepare"))
@@ -104,8 +103,11 @@ def sweep(args: argparse.Namespace) -> int:
         print(status_table(survey(described, places, Queue()), places.results))
         return 0
     if args.cancel:
-        ended = cancel(Controller(described, places))
-        print(f"stopped: {counted(len(ended), 'run')}" if ended else "nothing was at work")
+        stopped, told = cancel(Controller(described, places))
+        if stopped or not told:
+            print(f"stopped: {counted(len(stopped), 'run')}" if stopped else "nothing was at work")
+        if told:
+            print(f"end by themselves within a minute, not begun or on another machine: {counted(len(told), 'run')}")
         return 0
     _check_runnable(described)
     if args.executor == "slurm":
@@ -116,10 +118,10 @@ def sweep(args: argparse.Namespace) -> int:
         gpus = args.gpus or visible_gpus()
         if not gpus:
             _check_no_gpu_is_wanted(survey(described, places, Queue()))
-        local = LocalController(described, places, jobs=args.jobs, gpus=gpus)
+        local = LocalController(described, places, jobs=args.jobs or 1, gpus=gpus)
         standings = local.run(retry_failed=args.retry_failed)
     print(status_table(standings, places.results))
-    return int(args.executor == "local" and any(one.state == "failed" for one in standings))
+    return int(args.executor == "local" and any(one.state != "done" for one in standings))
 
 
 def table(args: argparse.Namespace) -> None:
@@ -164,6 +166,16 @@ def _places() -> Places:
     return Places(folders["nnUNet_results"], folders["nnUNet_preprocessed"])
 
 
+def _check_executor(args: argparse.Namespace) -> None:
+    """Flags that the executor would not see."""
+    if args.jobs is not None and args.jobs < 1:
+        raise UserError("at least one run at a time", about="jobs")
+    others = ("jobs", "gpus") if args.executor == "slurm" else SLURM_FLAGS
+    if given := [f"--{name.replace('_', '-')}" for name in others if getattr(args, name) is not None]:
+        remedy = "leave it out" if args.executor == "slurm" else "add --executor slurm, or leave it out"
+        raise UserError(f"{given[0]} says nothing to the executor {args.executor}: {remedy}")
+
+
 def _check_runnable(described: Sweep) -> None:
     """Before anything is handed over: are images and start weights there, does nnU-Net find every trainer?"""
     for run in described.runs:
@@ -171,11 +183,12 @@ def _check_runnable(described: Sweep) -> None:
             raise UserError(f"{described.name}: images {run.images}: there is no such folder")
         if run.start.endswith(".pth") and not Path(run.start).is_file():
             raise UserError(f"{described.name}: pretrained {run.start}: there is no such file")
-    from nnunet_covid.sweep.scores import labels_of
+    from nnunet_covid.nnunet.trainer_names import SUFFIXES
     from nnunet_covid.trainers import TRAINERS
 
     offer_trainers()
-    bases = {run.trainer: labels_of(run).trainer.removesuffix("_consistency") for run in described.runs if run.trainer}
+    matches = {run.trainer: SUFFIXES.match(run.trainer) for run in described.runs if run.trainer}
+    bases = {name: match["base"] for name, match in matches.items() if match}
     for name in (name for name, base in bases.items() if base not in TRAINERS and not _stands_written(base)):
         from nnunet_covid.trainers.on_demand import found_by_nnunet  # takes seconds
 

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from nnunet_covid.calibration.fit import TEMPERATURES
 from nnunet_covid.calibration.measure import measure, table, write_reliability_diagram, write_report
 from nnunet_covid.calibration.model_folder import open_validation, remove_calibration, trained_folds, write_calibration
-from nnunet_covid.cli.arguments import add_checkpoint, add_device
+from nnunet_covid.cli.arguments import add_checkpoint, add_device, refuse_among_inputs
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import writable_folder
 from nnunet_covid.nnunet.predictor import TrainedModel
@@ -131,10 +131,7 @@ def add_saliency_arguments(parser: argparse.ArgumentParser) -> None:
 
 def saliency(args: argparse.Namespace) -> None:
     """Compute and write all maps."""
-    if args.images.resolve() == args.output.resolve():
-        raise UserError(
-            f"{args.output} holds the images, among which pictures of maps would be taken for some; name another"
-        )
+    refuse_among_inputs(args.output, "pictures of maps", args.images, args.prev_stage_predictions)
     use = {"folds": args.folds, "checkpoint": args.checkpoint, "device": args.device}
     model = TrainedModel(args.model, **use, mirroring=not args.disable_tta)
     settings = Settings(

@@ -5,7 +5,6 @@ The statistics themselves are pure functions in ``paired_statistics``.
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from collections.abc import Sequence
@@ -21,7 +20,7 @@ from nnunet_covid.errors import UserError
 from nnunet_covid.evaluation.metrics import METRICS, Metric, Units, column_name
 from nnunet_covid.evaluation.paired_statistics import CONFIDENCE, PairedStatistics, holm, paired_statistics
 from nnunet_covid.evaluation.tables import CSV_NAME, JSON_NAME, aligned
-from nnunet_covid.files import replacing, some_of, write_json
+from nnunet_covid.files import read_csv, some_of, write_csv, write_json
 
 SIGNIFICANCE = 0.05
 DEFAULT_METRICS = ("dice", "nsd", "hd95")
@@ -160,10 +159,7 @@ def write_comparison(compared: Sequence[PairComparison], folder: Path) -> list[P
     """Write ``comparison.csv`` and ``comparison.json`` into an existing folder; returns the files."""
     records = [comparison_record(c) for c in compared]
     table, document = folder / "comparison.csv", folder / "comparison.json"
-    with replacing(table) as unfinished, unfinished.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, fieldnames=list(records[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({k: "" if v is None else v for k, v in record.items()} for record in records)
+    write_csv(table, records[0], (record.values() for record in records))
     write_json(document, records)
     return [table, document]
 
@@ -240,8 +236,8 @@ class ScoreTable:
 
 
 def _score(text: str) -> float:
-    """A score; nothing stands for an undefined one."""
-    value = float(text or "nan")
+    """A score; an empty cell stands for an undefined one."""
+    value = float("nan" if text == "" else text)
     if math.isinf(value):
         raise ValueError(text)
     return value
@@ -254,15 +250,7 @@ def read_score_table(path: Path, name: str) -> ScoreTable:
         UserError: if the file is missing, or it or the summary beside it was not written by ``nnunet-covid evaluate``.
     """
     file = _table_file(path)
-    try:
-        with file.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream)
-            rows = list(reader)
-            columns = list(reader.fieldnames or [])
-    except OSError as e:
-        raise UserError(f"{file}: cannot be read ({e.strerror}); name a folder written by 'evaluate -o'") from e
-    except (UnicodeDecodeError, csv.Error) as e:
-        raise UserError(f"{file}: is not a table written by 'nnunet-covid evaluate' ({e}); {AGAIN}") from e
+    columns, rows = read_csv(file, remedy="name a folder written by 'evaluate -o'")
     if not rows or not set(DESCRIPTIVE) <= set(columns):
         raise UserError(f"{file}: is not a table written by 'nnunet-covid evaluate'; {AGAIN}")
     keys = tuple((row["case"], row["class"]) for row in rows)

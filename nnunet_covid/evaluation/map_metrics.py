@@ -24,17 +24,12 @@ Quadrant = tuple[slice, slice]
 Curve = NDArray[np.float64]
 
 
-def map_mae(
-    probability: NDArray[np.floating],
-    reference: NDArray[np.bool_],
-    valid: NDArray[np.bool_] | None = None,
-) -> float:
+def map_mae(probability: NDArray[np.floating], reference: NDArray[np.bool_]) -> float:
     """MAE = mean |p − g| over all voxels, g the reference as 0 and 1.
 
     Args:
         probability: map with values in [0, 1], any number of axes.
         reference: mask of the same shape.
-        valid: where False, the voxel does not count (ignore label).
 
     Raises:
         ValueError: if the shapes differ.
@@ -42,9 +37,7 @@ def map_mae(
     if probability.shape != reference.shape:
         msg = f"map {probability.shape} and reference {reference.shape} differ in shape"
         raise ValueError(msg)
-    difference = np.abs(probability - reference)
-    counted = difference if valid is None else difference[valid]
-    return float(counted.mean(dtype=np.float64)) if counted.size else 0.0
+    return float(np.abs(probability - reference).mean(dtype=np.float64)) if reference.size else 0.0
 
 
 def s_measure(probability: NDArray[np.floating], reference: NDArray[np.bool_]) -> float:
@@ -112,19 +105,18 @@ def _structural_similarity(background: Moments, foreground: Moments) -> float:
     return 1.0 if denominator == 0 else 0.0
 
 
-def mean_e_measure(probability: NDArray[np.floating], reference: NDArray[np.bool_], *, less_one: bool = False) -> float:
+def mean_e_measure(probability: NDArray[np.floating], reference: NDArray[np.bool_]) -> float:
     """The enhanced-alignment measure of Fan et al., IJCAI 2018: mean of :func:`e_measure_curve` over 256 thresholds.
 
     Args:
         probability: map with values in [0, 1], shape (rows, columns).
         reference: mask of the same shape.
-        less_one: divide by w·h − 1, as the authors' toolbox does, instead of by w·h.
 
     Raises:
         ValueError: if the arrays are not 2D or differ in shape.
     """
     check_slice(probability, reference)
-    return float(e_measure_curve(sweep_of_map(probability, reference), less_one=less_one).mean())
+    return float(e_measure_curve(sweep_of_map(probability, reference)).mean())
 
 
 def e_measure_curve(sweep: ThresholdSweep, *, less_one: bool = False) -> Curve:
@@ -134,7 +126,8 @@ def e_measure_curve(sweep: ThresholdSweep, *, less_one: bool = False) -> Curve:
     and reference less their means (eq. 3 to 5). A reference without foreground scores the share of background
     predicted, one without background the share of foreground predicted.
 
-    ξ takes one value for each of TP, FP, FN and TN, so that four counts stand for all pixels.
+    ξ takes one value for each of TP, FP, FN and TN, so that four counts stand for all pixels. With ``less_one`` the sum
+    is divided by w·h − 1, as the authors' toolbox does.
     """
     foreground, background = sweep.foreground, sweep.background
     size = foreground + background

@@ -40,13 +40,12 @@ class PairedStatistics:
     losses: int
 
 
-def paired_statistics(a: Values, b: Values, *, resamples: int = RESAMPLES, seed: int = 0) -> PairedStatistics:
+def paired_statistics(a: Values, b: Values, *, seed: int = 0) -> PairedStatistics:
     """Compare two methods, given one value per case, in the same order; NaN drops the case for both.
 
     Args:
         a: values of method A, shape (cases,).
         b: values of method B, shape (cases,).
-        resamples: number of bootstrap samples.
         seed: of the bootstrap.
 
     Raises:
@@ -65,7 +64,7 @@ def paired_statistics(a: Values, b: Values, *, resamples: int = RESAMPLES, seed:
         mean_a=float(a.mean()) if n else nan,
         mean_b=float(b.mean()) if n else nan,
         mean_difference=float(difference.mean()) if n else nan,
-        interval=bootstrap_interval(difference, resamples=resamples, seed=seed),
+        interval=bootstrap_interval(difference, seed=seed),
         t_test_p=t_test_p(difference),
         wilcoxon_p=wilcoxon_p(difference),
         cohen_dz=cohen_dz(difference),
@@ -76,7 +75,7 @@ def paired_statistics(a: Values, b: Values, *, resamples: int = RESAMPLES, seed:
     )
 
 
-def bootstrap_interval(difference: Values, *, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float]:
+def bootstrap_interval(difference: Values, *, seed: int = 0) -> tuple[float, float]:
     """95 % percentile interval of the mean, over resamples of the cases with replacement (Efron, 1979).
 
     ``scipy.stats.bootstrap`` draws the same resamples, but interpolates their percentiles with other rounding: its
@@ -86,9 +85,9 @@ def bootstrap_interval(difference: Values, *, resamples: int = RESAMPLES, seed: 
     if n < 2:
         return float("nan"), float("nan")
     rng = np.random.default_rng(seed)
-    means = np.empty(resamples)
-    for start in range(0, resamples, RESAMPLES_AT_ONCE):
-        size = min(RESAMPLES_AT_ONCE, resamples - start)
+    means = np.empty(RESAMPLES)
+    for start in range(0, RESAMPLES, RESAMPLES_AT_ONCE):
+        size = min(RESAMPLES_AT_ONCE, RESAMPLES - start)
         means[start : start + size] = difference[rng.integers(0, n, (size, n))].mean(axis=1)
     tail = 100 * (1 - CONFIDENCE) / 2
     low, high = np.percentile(means, [tail, 100 - tail])

@@ -55,10 +55,10 @@ def write_plots(evaluation: Evaluation, folder: Path, images: Path | None = None
     return written
 
 
-def worst(scores: Sequence[CaseScore], number: int = SHOWN) -> list[CaseScore]:
+def worst(scores: Sequence[CaseScore]) -> list[CaseScore]:
     """The scores with the lowest Dice, among equals the most wrong voxels first; those without a value are left out."""
     valued = [s for s in scores if not math.isnan(s.values["dice"])]
-    return sorted(valued, key=lambda s: (s.values["dice"], -(s.counts.fp + s.counts.fn)))[:number]
+    return sorted(valued, key=lambda s: (s.values["dice"], -(s.counts.fp + s.counts.fn)))[:SHOWN]
 
 
 def most_wrong_slice(prediction: NDArray[np.bool_], reference: NDArray[np.bool_]) -> int:

@@ -5,7 +5,6 @@ Averages are over cases, each with the number of cases behind it; never pooled o
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -17,7 +16,7 @@ import numpy as np
 from nnunet_covid.evaluation.folders import Evaluation
 from nnunet_covid.evaluation.metrics import METRIC, METRICS, Group, Units, column_name, digits, heading
 from nnunet_covid.evaluation.scores import CaseScore
-from nnunet_covid.files import replacing, writable_folder, write_json
+from nnunet_covid.files import writable_folder, write_csv, write_json
 
 CSV_NAME = "cases.csv"
 JSON_NAME = "summary.json"
@@ -139,15 +138,12 @@ def aligned(head: Sequence[str], rows: Sequence[Sequence[str]], widths: Sequence
     return [line(head), "  ".join("─" * n for n in w), *map(line, rows)]
 
 
-def write_csv(evaluation: Evaluation, path: Path) -> None:
+def write_cases(evaluation: Evaluation, path: Path) -> None:
     """One row per case and class; an empty cell where the policy leaves a case out."""
     units = evaluation.units
     keys = [m.key for m in METRICS if m.key in evaluation.scores[0].values]
     head = ["case", "class", "empty", "tp", "fp", "fn", "tn", *(column_name(METRIC[k], units) for k in keys)]
-    with replacing(path) as unfinished, unfinished.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(head)
-        writer.writerows(_csv_row(score, keys) for score in evaluation.scores)
+    write_csv(path, head, (_csv_row(score, keys) for score in evaluation.scores))
 
 
 def write_report(
@@ -170,7 +166,7 @@ def write_report(
     target = Path(folder)
     writable_folder(target)
     written = [target / CSV_NAME, target / JSON_NAME]
-    write_csv(evaluation, written[0])
+    write_cases(evaluation, written[0])
     write_json(written[1], summary_as_json(evaluation))
     if plots:
         # Matplotlib doubles the time to start, and every process that scores cases would pay it.

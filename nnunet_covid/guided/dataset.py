@@ -135,11 +135,13 @@ def _documents(
 ) -> dict[str, Any]:
     """dataset.json, the old one with one channel more and how prediction makes it, and guide.json, the maps' origin."""
     model, source = stage_one.resolve() if stage_one else None, SOURCES[stage_one is None]
-    entries = {key: value for key, value in raw.dataset_json.items() if key not in ("dataset", "converted_by")}
+    others = ("dataset", "converted_by", "modality")
+    entries = {key: value for key, value in raw.dataset_json.items() if key not in others}
+    channels = [*channel_names(raw.dataset_json), channel_name(kind, raw.ending)]
     dataset_json = {
         **entries,
         "name": folder_name.partition("_")[2],
-        "channel_names": {**entries["channel_names"], str(raw.channels): channel_name(kind, raw.ending)},
+        "channel_names": {str(number): channel for number, channel in enumerate(channels)},
         "numTraining": len(raw.cases),
         GUIDED_KEY: {
             "map": kind,

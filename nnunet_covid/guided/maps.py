@@ -17,7 +17,7 @@ from nnunet_covid.endings import PICTURE_ENDINGS
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import files_in, some_of
 from nnunet_covid.nnunet.dataset import read_splits
-from nnunet_covid.nnunet.models import fold_folders
+from nnunet_covid.nnunet.models import fold_folders, training_command
 
 Map = tuple[int, Path]
 """The fold that made a case's map, and its file."""
@@ -115,7 +115,6 @@ def _maps(model: Path, fold: int, suffix: str) -> list[Path]:
 
 def _commands(model: Path, suffix: str) -> Iterator[str]:
     """The commands that make the maps of the folds without them: training, or validation of a finished one."""
-    trainer, plans, configuration = (*model.name.split("__"), "PLANS", "CONFIGURATION")[:3]
     present = _folds(model)
     lacking: dict[bool, list[str]] = {}
     for fold in range(max([4, *present]) + 1):  # nnU-Net's own split has five folds
@@ -124,8 +123,6 @@ def _commands(model: Path, suffix: str) -> Iterator[str]:
             lacking.setdefault(trained, []).append(str(fold))
     for trained, folds in lacking.items():
         shown = folds[0] if len(folds) == 1 else "FOLD"
-        parts = [f"nnUNetv2_train {model.parent.name} {configuration} {shown} -tr {trainer}"]
-        parts += [f"-p {plans}"] * (plans != "nnUNetPlans")
-        parts += ["--npz"] * (suffix == ".npz") + ["--val"] * trained
-        parts += [f"for FOLD {', '.join(folds)}"] * (len(folds) > 1)
-        yield " ".join(parts)
+        flags = ["--npz"] * (suffix == ".npz") + ["--val"] * trained
+        every = f" for FOLD {', '.join(folds)}" if len(folds) > 1 else ""
+        yield training_command(model.parent.name, model.name, shown, *flags) + every

@@ -12,11 +12,12 @@ from tqdm import tqdm
 
 from nnunet_covid.dataset_json import GUIDED_KEY, channel_names
 from nnunet_covid.errors import Unusable, UserError
-from nnunet_covid.files import remove_abandoned, replacing, writable_folder, write_json
+from nnunet_covid.files import remove_abandoned, replacing, write_json
 from nnunet_covid.guided.maps import MapKind, as_channel, from_labels, from_probabilities
 from nnunet_covid.nnunet.cases import CaseFiles, list_cases
 from nnunet_covid.nnunet.predictor import TrainedModel
 from nnunet_covid.nnunet.written_images import write_channel, write_labels
+from nnunet_covid.prediction.folder import alone_in
 
 
 def predict_guided(
@@ -49,7 +50,8 @@ def predict_guided(
         The label maps, those that were there before included.
 
     Raises:
-        UserError: If the stages do not fit each other, or no image can be used; before anything is written.
+        UserError: If the stages do not fit each other, no image can be used, or another run is at work on the folder;
+            before anything is written.
         PartlyDoneError: If some images could not be used, at the end.
     """
     kind, ending = _checked_kind(stage_one, stage_two), stage_two.ending
@@ -67,18 +69,23 @@ def predict_guided(
     first = next(usable, None)
     if first is None:
         unusable.raise_if_any(len(missing))
-    writable_folder(output)
-    remove_abandoned(output, age=0)
-    # nnU-Net and 'nnunet-covid evaluate' look for these beside predictions
-    write_json(output / "dataset.json", stage_two.dataset_json)
-    write_json(output / "plans.json", stage_two.predictor.plans_manager.plans)
-    if len(missing) < len(cases):
-        tell(f"{len(cases) - len(missing)} of {len(cases)} cases are there already")
-    found = chain([first] if first else [], usable)
-    for case, *image in tqdm(found, desc="predict-guided", unit="case", total=len(missing), disable=None):
-        _predict_case(stage_one, stage_two, case, image, kind, files(case))
+    with alone_in(output):
+        _begin(stage_two, output)
+        if len(missing) < len(cases):
+            tell(f"{len(cases) - len(missing)} of {len(cases)} cases are there already")
+        found = chain([first] if first else [], usable)
+        for case, *image in tqdm(found, desc="predict-guided", unit="case", total=len(missing), disable=None):
+            _predict_case(stage_one, stage_two, case, image, kind, files(case))
     unusable.raise_if_any(len(missing))
     return [files(case)["labels"] for case in cases]
+
+
+def _begin(stage_two: TrainedModel, output: Path) -> None:
+    """Nothing of a killed run, and what nnU-Net and ``nnunet-covid evaluate`` look for beside predictions."""
+    for folder in (output, output / "infection"):
+        remove_abandoned(folder, age=0)
+    write_json(output / "dataset.json", stage_two.dataset_json)
+    write_json(output / "plans.json", stage_two.predictor.plans_manager.plans)
 
 
 def _images(stage_two: TrainedModel, cases: Sequence[CaseFiles], unusable: Unusable) -> Iterator[tuple[Any, ...]]:

@@ -65,6 +65,17 @@ def checksums(
     return result
 
 
+def own_images(raw: Path | None, dataset_json: dict[str, Any]) -> dict[Path, list[CaseFiles]]:
+    """The images of a raw data set in ``imagesTr`` and ``imagesTs``; a folder that holds none is left out.
+
+    Raises:
+        UserError: If a folder holds some that would be passed over.
+    """
+    ending, channels = dataset_json["file_ending"], len(channel_names(dataset_json))
+    places = [raw / part for part in ("imagesTr", "imagesTs")] if raw is not None else []
+    return {place: list_cases(place, ending, channels) for place in places if files_in(place, ending)}
+
+
 def known_voxels(
     raw: Path | None, plans: PlansManager, dataset_json: dict[str, Any], training: Collection[str] | None = None
 ) -> dict[str, str]:
@@ -79,13 +90,10 @@ def known_voxels(
         UserError: If an image cannot be read.
     """
     seen: dict[str, str] = {}
-    ending, channels = dataset_json["file_ending"], len(channel_names(dataset_json))
-    for folder in [raw / part for part in ("imagesTr", "imagesTs")] if raw is not None else []:
-        if not files_in(folder, ending):
-            continue
+    for folder, cases in own_images(raw, dataset_json).items():
         wanted = training if folder.name == "imagesTr" else None
-        cases = [c for c in list_cases(folder, ending, channels) if wanted is None or c.name in wanted]
-        found = checksums(cases, plans, dataset_json, folder.name)
+        chosen = [case for case in cases if wanted is None or case.name in wanted]
+        found = checksums(chosen, plans, dataset_json, folder.name)
         seen |= {one.voxels: f"{folder.name}/{case}" for case, one in found.items()}
     return seen
 

@@ -18,6 +18,13 @@ def fold_folders(model: Path, file: str = "") -> list[Path]:
     return sorted(found, key=lambda path: (not path.name[5:].isdecimal(), len(path.name), path.name))
 
 
+def training_command(dataset: str, model: str, fold: str, *flags: str) -> str:
+    """The command that trains a fold of a model, given the name of its folder, or with ``--val`` validates it."""
+    trainer, plans, configuration = (*model.split("__"), "PLANS", "CONFIGURATION")[:3]
+    named = () if plans == "nnUNetPlans" else ("-p", plans)
+    return " ".join(["nnUNetv2_train", dataset, configuration, fold, "-tr", trainer, *named, *flags])
+
+
 def require_trained_model(model: Path) -> None:
     """Is this a folder of a trained model, as nnU-Net writes it?
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+from nnunet_covid.errors import UserError
 from nnunet_covid.files import files_in, sha256_of
 
 NAME = "predicted"
@@ -25,8 +26,19 @@ Files = dict[str, dict[str, int | str]]
 
 
 def described(files: Sequence[Path]) -> Files:
-    """What is recorded of files that are about to be read; those that are not there are left out."""
-    return {path.name: {**_stamp(path.stat()), "sha256": sha256_of(path)[:DIGITS]} for path in files if path.is_file()}
+    """What is recorded of files that are about to be read; those that are not there are left out.
+
+    Raises:
+        UserError: If one cannot be read.
+    """
+    found: Files = {}
+    for path in files:
+        try:
+            if path.is_file():
+                found[path.name] = {**_stamp(path.stat()), "sha256": sha256_of(path)[:DIGITS]}
+        except OSError as e:
+            raise UserError(f"{path}: cannot be read ({e.strerror})") from e
+    return found
 
 
 def _stamp(status: os.stat_result) -> dict[str, int]:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import pickle
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Lock
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
+from nnunet_covid.disturbances import alone
 from nnunet_covid.errors import UserError, reason_of
 from nnunet_covid.files import (
     digest_of,
@@ -102,12 +102,23 @@ def predict_folder(
     for reason in refused.values():
         tell(f"refused: {reason}")
     if job.cases:
-        with job.alone():
+        with alone_in(output, options.part):
             job.predict(refused, tell, bar)
     others = [path.name for path in files_in(output, model.ending) if path.name.removesuffix(model.ending) not in names]
     if others:
         tell(f"note: {output} holds label maps that are of no image in {images}, left as they are: {some_of(others)}")
     return Predicted(len(job.cases) - job.kept - job.refused, job.kept, refused)
+
+
+def alone_in(output: Path, part: tuple[int, int] = (1, 1)) -> AbstractContextManager[None]:
+    """No other run predicts this part of the folder meanwhile; the folder is made if need be.
+
+    Raises:
+        UserError: If one does, or the folder cannot be written.
+    """
+    number, count = part
+    lock = writable_folder(output) / f".predicting_{number}_of_{count}.lock"
+    return alone(lock, f"{output}, part {number} of {count}", "name another output")
 
 
 class _Job:
@@ -121,17 +132,6 @@ class _Job:
         self.beside: set[str] = set()
         self.writing_beside = Lock()
         self.finished = Finished(output, digest_of_model(model), options.part)
-
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        """No other run works on this part of the folder meanwhile."""
-        number, count = self.options.part
-        writable_folder(self.output)
-        try:
-            with FileLock(self.output / f".predicting_{number}_of_{count}.lock", timeout=0):
-                yield
-        except Timeout as e:
-            raise UserError(f"{self.output}: another run is at work on part {number} of {count}; wait for it") from e
 
     def predict(self, refused: dict[str, str], tell: Callable[[str], None], bar: bool | None) -> None:
         """Everything that is not done yet."""

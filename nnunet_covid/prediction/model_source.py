@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import lzma
 import shutil
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -48,8 +50,8 @@ def _unpacked(source: Path, place: Path, checkpoint: str, configuration: str | N
                     _unpack(archive, name, place / model.name / path.name)
                 elif path.parent.parent == model and path.name == checkpoint:
                     _unpack(archive, name, place / model.name / path.parent.name / path.name)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError) as e:
-        raise UserError(f"{source} is no undamaged zip file ({e}); copy or export it again") from e
+    except (zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, RuntimeError, ValueError) as e:
+        raise UserError(f"{source} is no undamaged zip file without a password ({e}); copy or export it again") from e
     except OSError as e:
         raise UserError(f"{source} cannot be unpacked into {place} ({e.strerror or e}); make room there") from e
     return place / model.name

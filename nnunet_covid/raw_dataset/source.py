@@ -5,7 +5,6 @@ Nothing here opens an image: see ``pictures`` and ``volumes``.
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,13 +13,11 @@ from pathlib import Path
 
 from nnunet_covid.endings import JPEG_ENDINGS, PICTURE_ENDINGS, ending_of
 from nnunet_covid.errors import UserError
-from nnunet_covid.files import files_in, is_hidden, some_of
+from nnunet_covid.files import files_in, is_hidden, read_csv, some_of
 from nnunet_covid.raw_dataset.names import composed
 
-DELIMITERS = (",", ";", "\t")
-"""Between the columns of a table; the first where none of them occurs."""
-TOO_MANY = "\0"
-"""Name of the values of a line for which the table has no column."""
+DELIMITERS = ",;\t"
+"""Between the columns of a table, ; of spreadsheets where a comma stands in numbers; the first where none occurs."""
 
 
 class UnusableFile(Exception):
@@ -207,24 +204,13 @@ def read_patients(path: Path) -> dict[str, str]:
     Raises:
         UserError: If the file cannot be read, lacks the columns or an entry, or gives a file two patients.
     """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            first = stream.readline()
-            stream.seek(0)
-            delimiter = max(DELIMITERS, key=first.count)  # of spreadsheets where a comma stands in numbers
-            table = csv.DictReader(stream, delimiter=delimiter, restkey=TOO_MANY)
-            rows = [row for row in table if any(row.values())]
-    except (OSError, UnicodeDecodeError, csv.Error) as e:
-        raise UserError(f"{path} cannot be read as a table ({type(e).__name__}); save it as CSV in UTF-8") from e
-    rows = [{str(name).strip().lower(): value for name, value in row.items()} for row in rows]
+    rows = [{name.strip().lower(): value for name, value in row.items()} for row in read_csv(path, DELIMITERS)[1]]
     columns = set(rows[0]) if rows else set()
     patient = next((name for name in ("case", "patient") if name in columns), None)
     if "file" not in columns or patient is None:
         raise UserError(f"{path} needs a first line with the columns file and case; found {sorted(map(str, columns))}")
     patients: dict[str, str] = {}
     for row in rows:
-        if any(row.get(TOO_MANY) or ()):
-            raise UserError(f"{path} has more values than columns in the line of {row['file']}; correct it")
         file, value = composed(row["file"] or "").strip(), (row[patient] or "").strip()
         if not (file and value):
             raise UserError(f"{path} has a line without a file or without its {patient}: {file}{value}; fill it in")

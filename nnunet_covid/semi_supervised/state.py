@@ -7,8 +7,6 @@ that the picture shows, and the table for the terminal.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import time
@@ -19,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_covid.errors import UserError
-from nnunet_covid.files import write_json, write_text
+from nnunet_covid.files import write_csv, write_json
 from nnunet_covid.semi_supervised.options import shown
 
 VERSION = 1
@@ -100,16 +98,15 @@ def read_state(folder: Path) -> dict[str, Any] | None:
 def write_manifest(folder: Path, records: Sequence[Mapping[str, Any]]) -> None:
     """Image, round, model checksum, mean confidence and share of voxels kept, one row per image."""
     classes = list(records[0]["predicted"]) if records else []
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["image", "round", "model", "confidence", "kept", *(f"kept_{name}" for name in classes)])
+    rows = []
     for r in records:
         total = kept_shares({"": sum(r["predicted"].values())}, {"": sum(r["kept"].values())})
         shares = [*total.values(), *kept_shares(r["predicted"], r["kept"]).values()]
         cells = ["" if share is None else f"{share:.6f}" for share in shares]
-        writer.writerow([r["image"], r["round"], r["model"], f"{r['confidence']:.6f}", *cells])
+        rows.append([r["image"], r["round"], r["model"], f"{r['confidence']:.6f}", *cells])
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "manifest.csv", text.getvalue(), durable=True)
+    head = ["image", "round", "model", "confidence", "kept", *(f"kept_{name}" for name in classes)]
+    write_csv(folder / "manifest.csv", head, rows, durable=True)
 
 
 def summarise(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

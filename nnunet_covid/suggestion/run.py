@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +11,9 @@ from tqdm import tqdm
 
 from nnunet_covid.errors import Unusable, UserError
 from nnunet_covid.figures.suggestions import write_suggestions
-from nnunet_covid.files import environment_folder, some_of, writable_folder, write_text
+from nnunet_covid.files import environment_folder, some_of, writable_folder, write_csv
 from nnunet_covid.nnunet.cases import CaseFiles, list_cases
-from nnunet_covid.nnunet.known_images import checksums, known_among
+from nnunet_covid.nnunet.known_images import checksums, known_among, own_images
 from nnunet_covid.nnunet.predictor import TrainedModel
 from nnunet_covid.prediction.conveyor import Limits, Steps, convey
 from nnunet_covid.prediction.folder import together_or_alone
@@ -23,7 +21,7 @@ from nnunet_covid.prediction.memory import bytes_of
 from nnunet_covid.raw_dataset.patients import guessed_patients, recorded_patients
 from nnunet_covid.suggestion.disagreement import PARTS
 from nnunet_covid.suggestion.look import Look, Observer, Sight, pictured
-from nnunet_covid.suggestion.spread import Choice, Labelled, spread_out
+from nnunet_covid.suggestion.spread import Labelled, spread_out
 
 TABLE, SHEET = "suggestions.csv", "suggestions.png"
 COLUMNS = ("rank", "image", "patient", "score", *PARTS, "distance")
@@ -94,11 +92,12 @@ def suggest(model: TrainedModel, request: Request, tell: Callable[[str], None] =
     unusable = Unusable()
     if observer is None:
         chosen = _drawn(candidates, patients, request)
-        pictures = [pictured(*model.read(_named(candidates, one.image))) for one in chosen]
+        cases = {case.name: case for case in candidates}
+        pictures = [pictured(*model.read(cases[one.image])) for one in chosen]
     else:
         chosen = _compared(observer, request, candidates, labelled, patients, unusable, tell)
         pictures = [one.look.thumbnail for one in chosen if one.look is not None]
-    write_text(request.output / TABLE, _table(chosen))
+    write_csv(request.output / TABLE, COLUMNS, (_row(rank, one) for rank, one in enumerate(chosen, 1)))
     how = "by disagreement and distance; right: where the predictions disagree"
     how = f"drawn at random, seed {request.seed}" if request.random else how
     headings = [
@@ -121,18 +120,19 @@ def _candidates(
 
     cases = model.cases(request.images)
     raw = environment_folder("nnUNet_raw")
-    own = raw / plans.dataset_name if raw is not None else None
-    places = [own / part for part in ("imagesTr", "imagesTs") if (own / part).is_dir()] if own is not None else []
+    places = own_images(raw / plans.dataset_name if raw is not None else None, description)
     if not places:
         tell("nnUNet_raw does not hold the model's data set: its labelled images may be among the suggestions")
     labelled: list[CaseFiles] = []
     seen: dict[str, str] = {}
-    for place in [*places, *request.leave_out]:
-        found = {case.name: case for case in list_cases(place, model.ending, model.channels)}
-        for name, digest in voxels(list(found.values()), place.name).items():
+    places |= {place: list_cases(place, model.ending, model.channels) for place in request.leave_out}
+    for place, found in places.items():
+        digests = voxels(found, place.name)
+        for case in found:
+            digest = digests[case.name]
             if digest not in seen and place.name != "imagesTs":  # test images stay unseen
-                labelled.append(found[name])
-            seen.setdefault(digest, f"{place.name}/{name}")
+                labelled.append(case)
+            seen.setdefault(digest, f"{place.name}/{case.name}")
     known = known_among(voxels(cases, "unlabelled images"), seen)
     if known:
         pairs = some_of(f"{case} = {other}" for case, other in known.items())
@@ -144,10 +144,6 @@ def _patients(images: Path, names: Sequence[str]) -> dict[str, str]:
     """Case to patient: as recorded beside the folder, else as the names tell, else each its own."""
     found = {**guessed_patients(names), **recorded_patients(images.resolve().parent)}
     return {name: found.get(name) or name for name in names}
-
-
-def _named(cases: Sequence[CaseFiles], name: str) -> CaseFiles:
-    return next(case for case in cases if case.name == name)
 
 
 def _drawn(candidates: Sequence[CaseFiles], patients: dict[str, str], request: Request) -> list[Suggestion]:
@@ -167,8 +163,9 @@ def _compared(
     tell(observer.described())
     looks = _looks(observer, candidates, unusable)
     if request.number > len(looks):
-        unusable.raise_if_any(len(looks))
-        raise UserError(f"{request.images}: {request.number} images are asked for, {len(looks)} can be used")
+        usable = f"{len(looks)} of {len(candidates)} can be used"
+        told = f"{request.images}: {request.number} images are asked for, {usable}"
+        raise UserError("\n  ".join([told, *unusable.reasons]))
     names = list(looks)
     features, known = None, Labelled([patients[case.name] for case in labelled])
     if observer.has_encoder:
@@ -178,11 +175,8 @@ def _compared(
         tell("the network has no part named encoder: images are spread over patients, not over looks")
     scores = [looks[name].score for name in names]
     choices = spread_out(scores, [patients[name] for name in names], features, request.number, known)
-    return [_suggestion(names[one.index], one, looks, patients) for one in choices]
-
-
-def _suggestion(name: str, choice: Choice, looks: dict[str, Look], patients: dict[str, str]) -> Suggestion:
-    return Suggestion(name, patients[name], looks[name], choice.distance)
+    named = ((names[one.index], one.distance) for one in choices)
+    return [Suggestion(name, patients[name], looks[name], distance) for name, distance in named]
 
 
 def _looks(observer: Observer, candidates: Sequence[CaseFiles], unusable: Unusable) -> dict[str, Look]:
@@ -214,14 +208,9 @@ def _features_of(observer: Observer, labelled: Sequence[CaseFiles]) -> np.ndarra
     return np.stack([np.asarray(row) for row in rows]) if rows else np.empty((0, 0))
 
 
-def _table(chosen: Sequence[Suggestion]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for rank, one in enumerate(chosen, 1):
-        numbers: list[float | None] = [None] * (len(PARTS) + 1)
-        if one.look is not None:
-            numbers = [one.look.score, *(one.look.parts[part] for part in PARTS)]
-        cells = ["" if number is None else f"{number:.6g}" for number in [*numbers, one.distance]]
-        writer.writerow([rank, one.image, one.patient, *cells])
-    return text.getvalue()
+def _row(rank: int, one: Suggestion) -> list[object]:
+    numbers: list[float | None] = [None] * (len(PARTS) + 1)
+    if one.look is not None:
+        numbers = [one.look.score, *(one.look.parts[part] for part in PARTS)]
+    cells = ["" if number is None else f"{number:.6g}" for number in [*numbers, one.distance]]
+    return [rank, one.image, one.patient, *cells]

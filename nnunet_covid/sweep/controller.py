@@ -111,7 +111,7 @@ class Controller:
         start = start_of(run, self.sweep, self.places.results)
         places = (self.places.results, self.places.preprocessed)
         known = len(attempts(records(self.places.results, run)))
-        return Job(run, *places, {**variables, **environment}, start, awaited, known)
+        return Job(run, *places, {**variables, **environment}, start, awaited, known, self.cancelled)
 
 
 @dataclass
@@ -305,23 +305,31 @@ def parameters(asked: Slurm, run: Run, dependency: str) -> dict[str, Any]:
     return {**given, **({"gpus_per_node": gpus} if gpus else {})}
 
 
-def cancel(controller: Controller) -> list[Run]:
-    """End the controllers and the jobs of a sweep; the runs that were at work or queued."""
+def cancel(controller: Controller) -> tuple[list[Run], list[Run]]:
+    """End the controllers and the jobs of a sweep.
+
+    Returns:
+        The runs that were stopped, by a signal or by SLURM, and those whose job sees for itself that it is to end: it
+        is on another machine, or has not begun.
+    """
     writable_folder(controller.state)
     controller.cancelled.touch()
-    ended, jobs = [], []
+    stopped: list[Run] = []
+    told: list[Run] = []
+    jobs: list[str] = []
     for one in survey(controller.sweep, controller.places, Queue()):
         if one.state not in ("running", "queued"):
             continue
-        ended.append(one.run)
         claim = read_json(one.last) if one.state == "running" and one.last is not None else None
         job = read_json(records(controller.places.results, one.run) / SUBMISSION) or {}
         number = (claim or {}).get("job") or (job["job"] if job.get("executor") == "slurm" else "")
+        here = claim is not None and claim["machine"] == this_machine()
+        (stopped if number or here else told).append(one.run)
         if number:
             jobs.append(number)
-        elif claim is not None and claim["machine"] == this_machine():
+        elif claim is not None and here:
             with suppress(ProcessLookupError):
                 os.kill(claim["pid"], signal.SIGINT)
     for first in range(0, len(jobs), ARRAY):
         subprocess.run(["scancel", *jobs[first : first + ARRAY]], check=False, timeout=60)
-    return ended
+    return stopped, told

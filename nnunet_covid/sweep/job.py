@@ -29,6 +29,7 @@ GRACE = 10.0
 """Seconds that a process gets to end."""
 PATIENCE = 10.0
 """Seconds between two looks at a run that somebody else is at work on."""
+CANCELLED = "stopped by hand"
 PR_SET_PDEATHSIG = 1
 MARK = "NNUNET_COVID_SWEEP_RUN"
 """Variable by which the processes of a run are known: workers of a training that was killed wait for work for ever."""
@@ -52,6 +53,7 @@ class Job:
         start: The checkpoint to start from.
         awaited: Whether other jobs wait for this one to end: then it ends only when the run is finished.
         known: Attempts when the job was handed over; a failure since then is not tried again.
+        cancelled: The file that is there when the sweep is to end.
     """
 
     run: Run
@@ -61,6 +63,7 @@ class Job:
     start: Path | None = None
     awaited: bool = False
     known: int = 0
+    cancelled: Path | None = None
 
     @property
     def folder(self) -> Path:
@@ -70,6 +73,9 @@ class Job:
     def finished(self) -> bool:
         """Whether nothing is left to do."""
         return self.run.finished(self.results, self.preprocessed)
+
+    def _is_cancelled(self) -> bool:
+        return self.cancelled is not None and self.cancelled.exists()
 
     def __call__(self) -> str:
         """Do the run, unless it is done or somebody else is at work on it; what has become of it, in a word.
@@ -85,6 +91,10 @@ class Job:
             if end is not None and end["status"] == "failed":
                 raise RunFailed(f"another job has found: {end['line']}")
             held = claim(self.folder, _slurm_job(), Queue())
+            if self._is_cancelled():  # looked at with the claim made: whoever cancels sees the one or the other
+                if held is not None:
+                    held.close(status="interrupted", line=CANCELLED, seconds=0.0)
+                return CANCELLED
             if held is not None:
                 if self.finished():  # by whoever had just let go
                     held.close(status="done", line="", seconds=0.0)
@@ -108,11 +118,11 @@ class Job:
                 output.flush()
                 child = self._start(command, output, held)
             _running[self.run.key] = child, held, began
-            code = _wait(child, held)
+            code = self._wait(child, held)
         except BaseException as e:
             self._stop()
             if not isinstance(e, SystemExit):  # after a checkpoint, which has said it
-                line = "stopped by hand" if isinstance(e, KeyboardInterrupt) else str(e) or type(e).__name__
+                line = CANCELLED if isinstance(e, KeyboardInterrupt) else str(e) or type(e).__name__
                 _end(held, began, "failed" if isinstance(e, UserError) else "interrupted", line)
             raise
         del _running[self.run.key]
@@ -144,6 +154,15 @@ class Job:
             preexec_fn=_prepared(os.getpid()),
         )
 
+    def _wait(self, child: subprocess.Popen[bytes], held: Claim) -> int:
+        while True:
+            try:
+                return child.wait(timeout=HEARTBEAT)
+            except subprocess.TimeoutExpired:
+                held.beat()
+                if self._is_cancelled():
+                    raise KeyboardInterrupt from None
+
     def checkpoint(self) -> Any:
         """Called by submitit near the time limit, or when the job is preempted: what is to be queued again."""
         from submitit.helpers import DelayedSubmission
@@ -172,21 +191,15 @@ def records(results: Path, run: Run) -> Path:
     return results / STATE / "runs" / run.key
 
 
-def _wait(child: subprocess.Popen[bytes], held: Claim) -> int:
-    while True:
-        try:
-            return child.wait(timeout=HEARTBEAT)
-        except subprocess.TimeoutExpired:
-            held.beat()
-
-
 def _end(held: Claim, began: float, status: str, line: str) -> None:
     memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1 << 10)
     held.close(status=status, line=line[:500], seconds=round(time.time() - began, 1), memory_mib=round(memory))
 
 
 def _slurm_job() -> str:
-    """Id of the job that this process belongs to, as ``squeue`` shows it."""
+    """Id of the job that this process was handed to, as ``squeue`` shows it; none of a sweep inside an allocation."""
+    if os.environ.get("SUBMITIT_EXECUTOR") == "local":
+        return ""
     array, task = (os.environ.get(f"SLURM_ARRAY_{part}") for part in ("JOB_ID", "TASK_ID"))
     return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID", "")
 

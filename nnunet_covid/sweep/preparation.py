@@ -6,6 +6,7 @@ A configuration that the plans lack can be described in the sweep file; it inher
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 import os
 import sys
@@ -19,6 +20,7 @@ from nnunet_covid.files import environment_folder, files_in, read_json, write_js
 STAGES = ("features_per_stage", "kernel_sizes", "strides", "n_conv_per_stage", "n_blocks_per_stage")
 DECODER = "n_conv_per_stage_decoder"
 SMALLER = "smaller"
+USUAL_PLANS = "nnUNetPlans"
 
 
 @dataclass(frozen=True)
@@ -69,19 +71,36 @@ class Preparation:
         """Do what is missing; nnU-Net's own planning and pre-processing.
 
         Raises:
-            UserError: If the plans have no configuration of a name that the sweep file does not describe either.
+            UserError: If the plans have no configuration of a name that the sweep file does not describe either, or
+                nnU-Net has no such planner, or one that writes other plans.
         """
         from nnunetv2.experiment_planning import plan_and_preprocess_api as nnunet
         from nnunetv2.utilities.dataset_name_id_conversion import convert_dataset_name_to_id
 
         number, processes = convert_dataset_name_to_id(self.dataset), _processes()
         if not self.read_plans(preprocessed):
+            name = None if self.plans == USUAL_PLANS else self.plans
+            self._check_planner(name)
             nnunet.extract_fingerprints([number], num_processes=processes)
-            name = None if self.plans == "nnUNetPlans" else self.plans
             nnunet.plan_experiments([number], self.planner, overwrite_plans_name=name)
         self._describe(preprocessed)
         for name in self.missing(preprocessed):
             nnunet.preprocess_dataset(number, self.plans, configurations=(name,), num_processes=(processes,))
+
+    def _check_planner(self, name: str | None) -> None:
+        """Before anything is computed: does it exist, and write the plans that are wanted?"""
+        import nnunetv2
+        from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
+
+        folder = Path(nnunetv2.__path__[0], "experiment_planning")
+        found = recursive_find_python_class(str(folder), self.planner, current_module="nnunetv2.experiment_planning")
+        if found is None:
+            raise UserError(
+                f"planner {self.planner}: nnU-Net has none of this name; leave planner out for its usual one"
+            )
+        usual = inspect.signature(found).parameters["plans_name"].default
+        if name is None and usual != USUAL_PLANS:
+            raise UserError(f'{self.planner} writes the plans {usual}: set plans = "{usual}" in the sweep file')
 
     def _describe(self, preprocessed: Path) -> None:
         """Add the described configurations to the plans."""

@@ -5,15 +5,14 @@ Rows whose models lie on another machine are kept and shown too.
 
 from __future__ import annotations
 
-import csv
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from nnunet_covid.errors import UserError
 from nnunet_covid.evaluation import evaluate_folders
-from nnunet_covid.files import replacing
+from nnunet_covid.files import read_csv, write_csv
 from nnunet_covid.nnunet.trainer_names import SUFFIXES
 from nnunet_covid.sweep.plan import Sweep
 from nnunet_covid.sweep.runs import Run
@@ -22,11 +21,16 @@ from nnunet_covid.sweep.status import Places
 METRICS = ("dice", "map_mae", "s_measure", "mean_e_measure", "sensitivity", "precision", "area_ratio")
 RUN_COLUMNS = ("dataset", "configuration", "trainer", "length", "seed", "fold")
 COLUMNS = (*RUN_COLUMNS, "case", "class", *METRICS)
+ON_PLANS = " on "
+"""Between trainer and plans."""
 Row = dict[str, str]
 
 
 class Labels(NamedTuple):
-    """What tells a run from the others of a table, as text; the trainer without length and seed."""
+    """What tells a run from the others of a table, as text.
+
+    The trainer stands without length and seed, and with what it started from and plans other than nnU-Net's usual ones.
+    """
 
     dataset: str
     configuration: str
@@ -42,7 +46,8 @@ def labels_of(run: Run) -> Labels:
     assert match is not None
     pseudo = f"_pseudo{match['tag']}" if match["tag"] else ""
     start = f" from {Path(run.start).stem}" if run.start else ""
-    trainer = match["base"] + (match["consistency"] or "") + pseudo + start
+    plans = f"{ON_PLANS}{run.plans}" if run.plans != Run.plans else ""
+    trainer = match["base"] + (match["consistency"] or "") + pseudo + start + plans
     length = "_".join(f"{match[unit]}{unit}" for unit in ("epochs", "its") if match[unit])
     return Labels(run.dataset, run.configuration, trainer, length, match["seed"] or "", run.fold)
 
@@ -100,24 +105,34 @@ def read_scores(file: Path, *, dataset: str, configuration: str) -> list[Row]:
         dataset, configuration: Of all rows, where the file has no such columns.
 
     Raises:
-        UserError: If it has other columns.
+        UserError: If it cannot be read, has other columns, or a line lacks a score.
     """
-    if not file.is_file():
+    if not file.exists():
         return []
-    with file.open(newline="", encoding="utf-8") as stream:
-        reader = csv.DictReader(stream)
-        missing = set(COLUMNS[2:9]) - set(reader.fieldnames or ())
-        if missing:
-            raise UserError(f"{file} is no table of scores: it has no column {', '.join(sorted(missing))}")
-        return [{"dataset": dataset, "configuration": configuration, **row} for row in reader]
+    columns, rows = read_csv(file)
+    missing = set(COLUMNS[2:9]) - set(columns)
+    if missing:
+        raise UserError(f"{file} is no table of scores: it has no column {', '.join(sorted(missing))}")
+    for row in rows:
+        if not _is_whole(row):
+            where = ", ".join(filter(None, (row[name] for name in COLUMNS[2:8])))
+            raise UserError(f"{file}: lacks a score, or a number is none, in the line {where}; take the line out")
+    return [{"dataset": dataset, "configuration": configuration, **row} for row in rows]
 
 
-def write_scores(file: Path, rows: Sequence[Mapping[str, str]]) -> None:
+def _is_whole(row: dict[str, str | None]) -> bool:
+    """Whether a row says of which case it is, and its scores are numbers; all but Dice may be missing."""
+    try:
+        numbers = [float(row[name] or "nan") for name in METRICS[1:] if name in row]
+        return None not in [*(row[name] for name in COLUMNS[2:8]), float(row["dice"] or ""), *numbers]
+    except ValueError:
+        return False
+
+
+def write_scores(file: Path, rows: Sequence[Row]) -> None:
     """Replace the CSV file by these rows, sorted."""
-    with replacing(file) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n", extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(sorted(rows, key=lambda row: [row[column] for column in COLUMNS[:8]]))
+    found = sorted(rows, key=lambda row: [row[column] for column in COLUMNS[:8]])
+    write_csv(file, COLUMNS, ([row.get(column) for column in COLUMNS] for row in found))
 
 
 def _labels(row: Row) -> Labels:

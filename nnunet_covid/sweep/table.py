@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -15,14 +14,14 @@ from numpy.typing import NDArray
 from nnunet_covid.errors import UserError
 from nnunet_covid.evaluation.paired_statistics import bootstrap_interval
 from nnunet_covid.evaluation.tables import aligned
-from nnunet_covid.files import replacing, writable_folder, write_text
+from nnunet_covid.files import writable_folder, write_csv, write_text
 from nnunet_covid.nnunet.trainer_names import SUFFIXES
 from nnunet_covid.nnunet.training_log import training_progress
 from nnunet_covid.sweep.claims import attempts, end_of
 from nnunet_covid.sweep.job import records
 from nnunet_covid.sweep.plan import Sweep
 from nnunet_covid.sweep.runs import Run
-from nnunet_covid.sweep.scores import METRICS, Row, labels_of
+from nnunet_covid.sweep.scores import METRICS, ON_PLANS, Row, labels_of
 from nnunet_covid.sweep.status import Places
 
 GROUP = ("dataset", "configuration", "length", "trainer")
@@ -52,15 +51,24 @@ def summarised(sweep: Sweep, places: Places, rows: Sequence[Row], baseline: str)
     for row in rows:
         groups.setdefault(_group(row), []).append(row)
     names = sorted({row["trainer"] for row in rows})
-    if baseline not in names and baseline != sweep.baseline:
+    on_plans = (name for name in names if name.startswith(baseline + ON_PLANS))
+    if baseline not in names and baseline != sweep.baseline and not any(on_plans):
         raise UserError(f"{baseline}: no finished run of it; there are {', '.join(names)}", about="baseline")
     lines = []
     for group in (group for group in runs if group in groups):
         line = {**dict(zip(GROUP, group, strict=True)), **_scores(groups[group]), **_costs(runs[group], places)}
-        if group[-1] != baseline:
-            line |= _difference(groups[group], groups.get((*group[:3], baseline), []), baseline)
+        compared = _baseline_of(group, groups, baseline)
+        if group != compared:
+            line |= _difference(groups[group], groups.get(compared, []), compared[-1])
         lines.append(line)
     return lines
+
+
+def _baseline_of(group: tuple[str, ...], groups: Collection[tuple[str, ...]], baseline: str) -> tuple[str, ...]:
+    """What a group is compared with: the baseline, or where only other plans were trained that on the group's own."""
+    named = (*group[:3], baseline)
+    _, on, plans = group[-1].rpartition(ON_PLANS)
+    return named if named in groups else (*group[:3], baseline + on + plans)
 
 
 def _group(labels: Mapping[str, str]) -> tuple[str, ...]:
@@ -118,7 +126,7 @@ def _joined(values: Iterable[str]) -> str:
 
 def as_text(lines: Sequence[Line]) -> list[list[str]]:
     """Head and rows of the table for people, without columns that say nothing."""
-    baseline = next((line["baseline"] for line in lines if "baseline" in line), "")
+    baseline = _baselines(lines)
     several = [name for name in GROUP[:3] if len({line[name] for line in lines}) > 1]
     head = ["trainer", *several, "folds", "seeds", "cases", "Dice, mean ± sd"]
     head += [*METRIC_HEADINGS, f"Dice − {baseline} (cases)", "95 % interval", ""]
@@ -136,6 +144,10 @@ def as_text(lines: Sequence[Line]) -> list[list[str]]:
     return [[row[i] for i in kept] for row in table]
 
 
+def _baselines(lines: Iterable[Line]) -> str:
+    return ", ".join(dict.fromkeys(line["baseline"] for line in lines if "baseline" in line))
+
+
 def terminal(lines: Sequence[Line]) -> str:
     """The table for a terminal."""
     head, *rows = as_text(lines)
@@ -150,10 +162,8 @@ def write_table(lines: Sequence[Line], folder: Path) -> list[Path]:
     """
     writable_folder(folder)
     written = [folder / "table.csv", folder / "table.md"]
-    with replacing(written[0]) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, list(dict.fromkeys(itertools.chain(*lines))), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(lines)
+    columns = list(dict.fromkeys(itertools.chain(*lines)))
+    write_csv(written[0], columns, ([line.get(column) for column in columns] for line in lines))
     head, *rows = as_text(lines)
     page = [head, ["---"] * len(head), *([f"`{row[0]}`", *row[1:]] for row in rows)]
     write_text(written[1], "".join(f"| {' | '.join(row)} |\n" for row in page))
@@ -177,5 +187,5 @@ def _draw(compared: Sequence[Line], path: Path) -> Path:
         )
         for line in compared
     ]
-    baseline = compared[0]["baseline"]
+    baseline = _baselines(compared)
     return draw_forest(path, {f"Dice − {baseline}": rows}, [True], ("trainer", baseline))

@@ -20,7 +20,7 @@ MODEL = "nnUNetTrainer__testPlans__2d"
 WEIGHTS = f"{MODEL}/fold_0/checkpoint_final.pth"
 COMMAND = f"nnunet-covid predict -i images -o out -m {MODEL} -device cpu"
 ZIP = "nnunet-covid predict -i images -o out -m model.zip -device cpu"
-GOES_ON = ("out/dataset.json", "out/plans.json", "out/predicted.jsonl", "out/.predicting_1_of_1.lock")
+GOES_ON = ("out/dataset.json", "out/plans.json", "out/predicted.jsonl")
 """Beside the label maps of the other images."""
 
 
@@ -145,6 +145,29 @@ def damaged_zip(folder: Path) -> None:
     (folder / "model.zip").write_bytes((folder / "model.zip").read_bytes()[:-500])
 
 
+def zip_with_changed_bytes(folder: Path) -> None:
+    """Its list of contents is whole, what stands for the plans is not."""
+    with zipfile.ZipFile(folder / "model.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.write(folder / MODEL / "dataset.json", "Dataset999_Test/a__b__2d/dataset.json")
+        archive.write(folder / MODEL / "plans.json", "Dataset999_Test/a__b__2d/plans.json")
+        start = archive.infolist()[1].header_offset + 80
+    content = bytearray((folder / "model.zip").read_bytes())
+    content[start : start + 60] = b"\xff" * 60
+    (folder / "model.zip").write_bytes(content)
+
+
+def zip_with_password(folder: Path) -> None:
+    """Every entry is marked as encrypted."""
+    zipped("Dataset999_Test/a__b__2d")(folder)
+    content = bytearray((folder / "model.zip").read_bytes())
+    for mark, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        at = content.find(mark)
+        while at >= 0:
+            content[at + flags] |= 1
+            at = content.find(mark, at + 4)
+    (folder / "model.zip").write_bytes(content)
+
+
 def zip_of_something_else(folder: Path) -> None:
     with zipfile.ZipFile(folder / "model.zip", "w") as archive:
         archive.writestr("holiday/photo.jpg", "sea")
@@ -206,6 +229,20 @@ BAD_INPUTS = [
     model("damaged_weights", "a damaged checkpoint", damaged_weights, ("cannot be opened",), Kind.DAMAGED),
     model("zip_escapes", "a zip file with files outside its folder", escaping, ("../../escaped.txt",), Kind.DAMAGED),
     model("zip_damaged", "a zip file cut short", damaged_zip, ("model.zip", "export it again"), Kind.DAMAGED),
+    model(
+        "zip_changed",
+        "a zip file with changed bytes",
+        zip_with_changed_bytes,
+        ("model.zip is no undamaged zip file without a password", "export it again"),
+        Kind.DAMAGED,
+    ),
+    model(
+        "zip_password",
+        "a zip file with a password",
+        zip_with_password,
+        ("model.zip is no undamaged zip file without a password", "is encrypted"),
+        Kind.DAMAGED,
+    ),
     model("zip_without_model", "a zip file of photos", zip_of_something_else, ("holds no model",), Kind.DAMAGED),
     model(
         "zip_of_two",
@@ -237,7 +274,6 @@ BAD_INPUTS = [
         COMMAND,
         spoilt(slices, several(colours, no_second)),
         ("refused: images/a_0000.png", "error: none of the 1 images in images can be predicted"),
-        leaves=("out/.predicting_1_of_1.lock",),
     ),
     options(
         "folders_missing",
@@ -252,7 +288,15 @@ BAD_INPUTS = [
         "the folder of images as that for the maps",
         f"nnunet-covid saliency {MODEL} images images -device cpu",
         spoilt(slices, other_pictures),
-        ("images holds the images, among which pictures of maps would be taken for some; name another",),
+        ("images is read, too: pictures of maps there would be taken for its own files; name another output",),
+    ),
+    BadInput(
+        "predict_guided_output_is_input",
+        Kind.OPTIONS,
+        "the folder of images as that for the label maps of both stages",
+        f"nnunet-covid predict-guided {MODEL} {MODEL} images images/../images -device cpu",
+        slices,
+        ("images is read, too: label maps there would be taken for its own files; name another output",),
     ),
     options("no_model", "no model", "nnunet-covid predict -i images -o out", "name the model: -m"),
     options("two_models", "two models", f"{COMMAND} -d 999", "-m and -d both name a model"),
@@ -274,7 +318,13 @@ BAD_INPUTS = [
         "output_is_input",
         "the folder of images as that for the label maps",
         f"{COMMAND} -o images",
-        "images holds the images, among which label maps would be taken for images; name another -o",
+        "images is read, too: label maps there would be taken for its own files; name another output",
+    ),
+    options(
+        "output_is_the_first_stage",
+        "the folder of the first stage's label maps as that for the second's",
+        f"{COMMAND} -prev_stage_predictions out",
+        "out is read, too: label maps there would be taken for its own files",
     ),
     options(
         "trainer_of_another_model",

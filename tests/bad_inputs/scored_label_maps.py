@@ -51,6 +51,10 @@ def pair_of(name: str, situation: str, kind: Kind, make: Callable[[Path], None],
     return BadInput(f"scored_{name}", kind, situation, EVALUATE, make, says)
 
 
+def nothing_wrong(folder: Path) -> None:
+    named()(folder)
+
+
 def damaged(content: bytes) -> Callable[[Path], None]:
     def make(folder: Path) -> None:
         named()(folder)
@@ -206,5 +210,13 @@ BAD_INPUTS = [
             "'a' is 1 in predicted/dataset.json, and 2 in reference/dataset.json; name the file that is right for both",
             "(--dataset-json)",
         ),
+    ),
+    BadInput(
+        "scored_output_is_input",
+        Kind.OPTIONS,
+        "the folder of predictions as that for tables and plots",
+        f"{EVALUATE} -o predicted",
+        nothing_wrong,
+        ("predicted is read, too: tables and plots there would be taken for its own files; name another output",),
     ),
 ]

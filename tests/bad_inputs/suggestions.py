@@ -102,6 +102,14 @@ BAD_INPUTS = [
         COMMAND,
         "conversion.json is damaged; convert the data set again, or delete the file",
     ),
+    entry(
+        "output_is_input",
+        Kind.OPTIONS,
+        "the folder of images as that for table and sheet",
+        nothing,
+        f"{COMMAND} -o images",
+        "images is read, too: table and sheet there would be taken for its own files; name another output",
+    ),
     entry("step", Kind.OPTIONS, "a step of 0", nothing, f"{COMMAND} -step_size 0", "-step_size is above 0"),
     entry(
         "output_in_the_way",

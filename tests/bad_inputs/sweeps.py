@@ -22,8 +22,17 @@ def says(text: str) -> Make:
     return make
 
 
-def no_scores(folder: Path) -> None:
-    (folder / "scores.csv").write_text("case,dice\na,1\n")
+def scores(text: str, encoding: str = "utf-8") -> Make:
+    """A table of scores."""
+
+    def make(folder: Path) -> None:
+        (folder / "scores.csv").write_text(text, encoding=encoding)
+
+    return make
+
+
+HEAD = "trainer,length,seed,fold,case,class,dice\n"
+SCORES = "nnunet-covid table s.toml --scores scores.csv"
 
 
 BAD_INPUTS = [
@@ -164,6 +173,22 @@ BAD_INPUTS = [
         ("at least one run at a time (--jobs)",),
     ),
     BadInput(
+        "slurm_flag_of_a_local_sweep",
+        Kind.UNUSED,
+        "a flag for SLURM without --executor slurm",
+        f"{SWEEP} --minutes 60",
+        spoilt(slices, says(GOOD + TRAINERS)),
+        ("--minutes says nothing to the executor local: add --executor slurm, or leave it out",),
+    ),
+    BadInput(
+        "local_flag_of_a_sweep_on_slurm",
+        Kind.UNUSED,
+        "the number of runs at once on this machine beside --executor slurm",
+        f"{SWEEP} --executor slurm --jobs 2",
+        spoilt(slices, says(GOOD + TRAINERS)),
+        ("--jobs says nothing to the executor slurm: leave it out",),
+    ),
+    BadInput(
         "sweep_where_there_is_no_gpu",
         Kind.PLACES,
         "a sweep for GPUs on a machine that has none",
@@ -193,8 +218,24 @@ BAD_INPUTS = [
         "scores_of_something_else",
         Kind.DAMAGED,
         "a CSV file with other columns as the scores of a sweep",
-        "nnunet-covid table s.toml --scores scores.csv",
-        spoilt(slices, several(says(GOOD + TRAINERS), no_scores)),
+        SCORES,
+        spoilt(slices, several(says(GOOD + TRAINERS), scores("case,dice\na,1\n"))),
         ("scores.csv is no table of scores: it has no column",),
+    ),
+    BadInput(
+        "scores_in_another_encoding",
+        Kind.DAMAGED,
+        "scores of a sweep that a spreadsheet has saved as UTF-16",
+        SCORES,
+        spoilt(slices, several(says(GOOD + TRAINERS), scores(HEAD, "utf-16"))),
+        ("scores.csv cannot be read as a table (UnicodeDecodeError); save it as CSV in UTF-8",),
+    ),
+    BadInput(
+        "scores_cut_short",
+        Kind.DAMAGED,
+        "a line of the scores of a sweep that is cut short",
+        SCORES,
+        spoilt(slices, several(says(GOOD + TRAINERS), scores(f"{HEAD}nnUNetTrainer,,0,0,a,infection\n"))),
+        ("lacks a score, or a number is none, in the line nnUNetTrainer, 0, 0, a, infection; take the line out",),
     ),
 ]

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 from image_files import write_picture
-from validated_model import REGIONS, TWO_CLASSES, ValidatedModel, write_validated_model
+from validated_model import REGIONS, TWO_CLASSES, ValidatedModel, read_calibration, write_validated_model
 
 from nnunet_covid.calibration.measure import Measurement, measure
-from nnunet_covid.calibration.model_folder import open_validation, read_calibration
+from nnunet_covid.calibration.model_folder import open_validation
 from nnunet_covid.cli import main
 from nnunet_covid.startup import TRAINERS_FOLDER
 

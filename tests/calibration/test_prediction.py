@@ -11,10 +11,10 @@ import pytest
 import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
-from validated_model import REGIONS, TWO_CLASSES, write_validated_model
+from validated_model import REGIONS, TWO_CLASSES, read_calibration, write_validated_model
 
 from nnunet_covid.calibration.fit import Calibration, calibrated_probabilities, log_odds
-from nnunet_covid.calibration.model_folder import KEY, read_calibration, remove_calibration, write_calibration
+from nnunet_covid.calibration.model_folder import KEY, remove_calibration, write_calibration
 from nnunet_covid.startup import TRAINERS_FOLDER
 
 HALF_PRECISION = 4e-3

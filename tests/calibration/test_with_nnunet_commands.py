@@ -13,9 +13,9 @@ import torch
 from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
 from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoint
 from tiny_data_set import TinyDataSet, make_tiny_data_set
+from validated_model import read_calibration
 
 from nnunet_covid.calibration.fit import calibrated_probabilities
-from nnunet_covid.calibration.model_folder import read_calibration
 from nnunet_covid.startup import TRAINERS_FOLDER, console_command
 
 pytestmark = pytest.mark.e2e

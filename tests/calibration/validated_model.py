@@ -14,7 +14,9 @@ from image_files import grey, write_picture
 from model_folders import complete_plans, write_model
 from numpy.typing import NDArray
 
-from nnunet_covid.calibration.fit import log_odds
+from nnunet_covid.calibration.fit import Calibration, log_odds
+from nnunet_covid.calibration.model_folder import KEY
+from nnunet_covid.checkpoint import read_checkpoint
 from nnunet_covid.evaluation.labels import scheme_of_labels
 from nnunet_covid.nnunet.predictor import TrainedModel
 
@@ -106,3 +108,10 @@ def draw_reference(probabilities: NDArray, labels: dict[str, Any], seed: int) ->
     if scheme.ignore is not None:
         label_map[:, :5, :5] = scheme.ignore
     return label_map
+
+
+def read_calibration(path: Path) -> Calibration | None:
+    """What a checkpoint holds."""
+    weights = read_checkpoint(path)["network_weights"]
+    found = getattr(weights, "_metadata", {}).get("", {}).get(KEY)
+    return None if found is None else Calibration.from_json(found)

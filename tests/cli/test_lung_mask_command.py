@@ -64,6 +64,7 @@ def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str], source: st
         (["a/y.png"], "a/y.png", "a/y.png", "would replace the images y.png in"),
         (["a/y.png"], "a/y.png", "a/../a/y.png", "would replace the images y.png in"),
         (["a/x.png", "a/y.png"], "a", "a", "would replace the images x.png, y.png in"),
+        (["a/x.jpg"], "a", "a", "a is read, too: masks there would be taken for its own files; name another output"),
         (["a/x.png", "a/x.jpg"], "a", "out", "x.jpg and"),
         (["a/x.png", "a/X.jpg"], "a", "out", "X.jpg and"),
     ],

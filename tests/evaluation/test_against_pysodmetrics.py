@@ -56,8 +56,8 @@ def test_floating_point_maps_equal_pysodmetrics(golden):
     ):
         assert s_measure(probability, reference) == pytest.approx(golden["probability_s"][i], abs=TOLERANCE)
         assert map_mae(probability, reference) == pytest.approx(golden["probability_mae"][i], abs=TOLERANCE)
-        found = mean_e_measure(probability, reference, less_one=True)
-        assert found == pytest.approx(golden["probability_e"][i].mean(), abs=TOLERANCE)
+        found = e_measure_curve(sweep_of_map(probability, reference), less_one=True)
+        assert found.mean() == pytest.approx(golden["probability_e"][i].mean(), abs=TOLERANCE)
         curve = sweep_of_map(probability, reference).dice()
         np.testing.assert_allclose(curve, golden["probability_dice"][i], atol=TOLERANCE)
 
@@ -65,5 +65,5 @@ def test_floating_point_maps_equal_pysodmetrics(golden):
 def test_the_paper_divides_by_all_pixels_and_the_toolbox_by_one_less(golden):
     probability, reference = golden["probability_maps"][6], golden["probability_references"][6]
     n = reference.size
-    toolbox, paper = (mean_e_measure(probability, reference, less_one=less_one) for less_one in (True, False))
-    assert paper * n == pytest.approx(toolbox * (n - 1))
+    toolbox = e_measure_curve(sweep_of_map(probability, reference), less_one=True).mean()
+    assert mean_e_measure(probability, reference) * n == pytest.approx(toolbox * (n - 1))

@@ -152,7 +152,7 @@ def test_bad_requests_are_refused(methods, tmp_path):
         compare_evaluations(methods, metrics=["s_measure"])
     with pytest.raises(UserError, match="a different name for each"):
         compare_evaluations(methods, names=["a", "a", "b"])
-    with pytest.raises(UserError, match=r"cases\.csv: cannot be read"):
+    with pytest.raises(UserError, match=r"cases\.csv cannot be read as a table .*; name a folder written by"):
         compare_evaluations([tmp_path, methods[0]])
     other = tmp_path / "other.csv"
     other.write_text("x,y\n1,2\n")
@@ -162,6 +162,29 @@ def test_bad_requests_are_refused(methods, tmp_path):
     broken.write_text((methods[0] / "cases.csv").read_text().replace("lesion,,1,1,1,1,0", "lesion,,1,1,1,1,x", 1))
     with pytest.raises(UserError, match="no number"):
         compare_evaluations([methods[0], broken])
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda line: line.rpartition(",")[0], "holds something that is no number"),
+        (lambda line: line.replace(".", ","), "more values than columns in the line of"),
+    ],
+)
+def test_a_line_of_another_length_is_refused(change, says, methods, tmp_path):
+    *lines, last = (methods[0] / "cases.csv").read_text().splitlines()
+    (tmp_path / "cases.csv").write_text("\n".join([*lines, change(last)]))
+    with pytest.raises(UserError, match=says):
+        compare_evaluations([methods[1], tmp_path / "cases.csv"])
+
+
+def test_a_table_that_a_spreadsheet_has_saved_is_the_same(methods, tmp_path):
+    text = (methods[0] / "cases.csv").read_text()
+    nothing = "," * text.splitlines()[0].count(",")
+    (tmp_path / "cases.csv").write_text(text + nothing + "\n", encoding="utf-8-sig", newline="\r\n")
+    (expected,) = compare_evaluations(methods[:2], names=["a", "b"], metrics=["dice"])
+    (found,) = compare_evaluations([tmp_path / "cases.csv", methods[1]], names=["a", "b"], metrics=["dice"])
+    assert found == expected
 
 
 def test_table_and_files_hold_the_same_figures(methods, tmp_path):

@@ -226,3 +226,13 @@ def test_a_first_stage_of_other_images_is_refused(
     assert guide(2, "-m", slices) == 0
     assert guide(3, "-m", slices) == 2
     assert "already has an infection map" in capsys.readouterr().err
+
+
+def test_older_documents_call_channels_modalities(slices: Path, folders: Path) -> None:
+    path = folders / "raw/Dataset002_Lesions/dataset.json"
+    content = json.loads(path.read_text())
+    write_json(path, {**content, "modality": content["channel_names"], "channel_names": None})
+    assert guide("2", "-m", slices) == 0
+    made = json.loads((folders / "raw" / GUIDED / "dataset.json").read_text())
+    assert made["channel_names"] == {"0": "grey_ct", "1": "nonorm"}
+    assert "modality" not in made

@@ -13,7 +13,9 @@ from model_folders import complete_plans, write_model
 
 from nnunet_covid.cli import main
 from nnunet_covid.dataset_json import GUIDED_KEY
+from nnunet_covid.files import UNFINISHED
 from nnunet_covid.nnunet.predictor import TrainedModel
+from nnunet_covid.prediction.folder import alone_in
 
 LABELS = {"background": 0, "ground_glass": 1, "consolidation": 2}
 
@@ -139,3 +141,17 @@ def test_mistakes(
     assert error.count("\n") == 1
     assert message in error
     assert not (tmp_path / "out").exists()
+
+
+def test_one_run_at_a_time(
+    stages: dict[str, Path], images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What another run has begun to write stays, too."""
+    half = tmp_path / f"out/{UNFINISHED}1.b.png"
+    with alone_in(tmp_path / "out"):
+        half.write_bytes(b"half")
+        assert predict(stages, "label", images, tmp_path / "out") == 2
+        assert "another process is at work on" in capsys.readouterr().err
+        assert half.is_file()
+    assert predict(stages, "label", images, tmp_path / "out") == 0
+    assert not half.exists()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import random
 import shutil
 import signal
@@ -182,3 +184,24 @@ def test_a_folder_in_the_place_of_a_label_map_is_named(model: Path, images: Path
     (tmp_path / "out/c00.png").mkdir(parents=True)
     with pytest.raises(UserError, match=r"out.c00\.png is a folder in the place of a file; take it away"):
         predict_folder(TrainedModel(model), images, tmp_path / "out")
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO])
+def test_an_image_that_cannot_be_read_is_refused_alone(
+    number: int, model: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its checksum is the first that is asked for."""
+    few = tmp_path / "few"
+    few.mkdir()
+    for name in ("c00", "c01", "c02"):
+        shutil.copy(images / f"{name}_0000.png", few)
+
+    def sha256_of(path: Path) -> str:
+        if path.name.startswith("c01"):
+            raise OSError(number, os.strerror(number), str(path))
+        return "0" * 64
+
+    monkeypatch.setattr("nnunet_covid.prediction.finished.sha256_of", sha256_of)
+    done = predict_folder(TrainedModel(model), few, tmp_path / "out", tell=lambda _: None)
+    assert done.written == 2
+    assert done.refused == {"c01": f"{few / 'c01_0000.png'}: cannot be read ({os.strerror(number)})"}

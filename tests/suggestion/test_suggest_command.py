@@ -18,6 +18,7 @@ from model_folders import complete_plans, write_model
 from PIL import Image
 
 from nnunet_covid.cli import main
+from nnunet_covid.errors import UserError
 from nnunet_covid.nnunet.predictor import TrainedModel
 from nnunet_covid.suggestion.look import Observer
 
@@ -211,3 +212,31 @@ def test_one_damaged_image_does_not_stop_the_others(tmp_path: Path, capsys: pyte
         assert suggest(model, images, tmp_path / "out", "-n", 3) == 1
     assert "1 of 4 images cannot be used, the others are done:" in capsys.readouterr().err
     assert {row["image"] for row in rows(tmp_path / "out")} == {"p0_00", "p1_01", "p3_03"}
+
+
+def test_an_empty_folder_of_test_images_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, images = slices_model(tmp_path), many(tmp_path / "in", 4)
+    raw = tmp_path / "raw/Dataset999_Test"
+    write_picture(raw / "imagesTr/t_0000.png", grey(SHAPE, 77))
+    (raw / "imagesTs").mkdir()
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path / "raw"))
+    assert suggest(model, images, tmp_path / "out", "-n", 2, "--random") == 0
+    assert len(rows(tmp_path / "out")) == 2
+
+
+def test_how_many_can_be_used_is_told_with_the_reasons(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, images = slices_model(tmp_path), many(tmp_path / "in", 4)
+    prepare = TrainedModel.prepare
+
+    def refusing(self: TrainedModel, case: Any, *rest: Any) -> Any:
+        if case.name.startswith("p1"):
+            raise UserError(f"case {case.name} is not to be used")
+        return prepare(self, case, *rest)
+
+    monkeypatch.setattr(TrainedModel, "prepare", refusing)
+    assert suggest(model, images, tmp_path / "out", "-n", 4) == 2
+    told = capsys.readouterr().err
+    assert "in: 4 images are asked for, 3 of 4 can be used\n  case p1_01 is not to be used" in told
+    assert "are done" not in told

@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
+from nnunet_covid.cli import main
 from nnunet_covid.errors import UserError
 from nnunet_covid.sweep import controller as module
-from nnunet_covid.sweep.claims import Queue, claim
+from nnunet_covid.sweep.claims import Queue, attempts, claim, submitted
 from nnunet_covid.sweep.controller import LocalController, SlurmController, cancel, visible_gpus
-from nnunet_covid.sweep.job import Job, records
+from nnunet_covid.sweep.job import Job, _slurm_job, records
 from nnunet_covid.sweep.plan import Sweep, make_sweep
 from nnunet_covid.sweep.status import Places, survey
 
@@ -157,6 +158,80 @@ def test_visible_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert visible_gpus() == ["0", "1"]
 
 
+def a_file(folder: Path) -> str:
+    (folder / "s.toml").write_text(
+        'datasets = 940\nconfigurations = "2d"\ntrainers = "nnUNetTrainer"\ndevice = "cpu"\n'
+    )
+    return str(folder / "s.toml")
+
+
+def test_a_run_that_is_not_done_is_told_by_the_exit_status(
+    places: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three times killed it is neither done nor failed."""
+    file = a_file(tmp_path)
+    monkeypatch.setattr(LocalController, "run", lambda self, **_: survey(self.sweep, self.places, Queue()))
+    assert main(["sweep", file]) == 1
+    monkeypatch.setattr("nnunet_covid.sweep.preparation.Preparation.finished", lambda *_: True)
+    assert main(["sweep", file, "--only-prepare"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("--minutes 5", "--minutes says nothing to the executor local: add --executor slurm, or leave it out"),
+        ("--memory-gb 1", "--memory-gb says nothing to the executor local"),
+        ("--qos long", "--qos says nothing to the executor local"),
+        ("--executor slurm --jobs 2", "--jobs says nothing to the executor slurm: leave it out"),
+        ("--executor slurm --gpus 0", "--gpus says nothing to the executor slurm"),
+    ],
+)
+def test_a_flag_of_the_other_executor_is_refused(
+    words: str, says: str, places: Places, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["sweep", a_file(tmp_path), *words.split()]) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_a_trainer_is_known_whatever_it_starts_from(
+    places: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without nnU-Net being asked, which takes seconds."""
+    start = tmp_path / "weights.pth"
+    start.touch()
+    file = a_file(tmp_path)
+    with Path(file).open("a", encoding="utf-8") as stream:
+        stream.write(f'[[train]]\ntrainers = "InfNetTrainer"\nplans = "wide"\npretrained = "{start}"\n')
+    monkeypatch.setattr("nnunet_covid.cli.sweep._stands_written", lambda trainer: trainer == "nnUNetTrainer")
+    monkeypatch.setattr("nnunet_covid.trainers.on_demand.found_by_nnunet", lambda _: None)
+    monkeypatch.setattr(LocalController, "run", lambda *_, **__: [])
+    assert main(["sweep", file]) == 0
+
+
+def test_cancel_names_what_it_has_stopped(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One run is at work here, one on another machine that shares the disk, one has not begun."""
+    monkeypatch.setattr("nnunet_covid.sweep.preparation.Preparation.finished", lambda *_: True)
+    monkeypatch.setattr("nnunet_covid.sweep.claims._is_job", lambda _: True)
+    monkeypatch.setenv("SLURM_JOB_ID", "77")  # inside an allocation, which is not the sweep's to cancel
+    monkeypatch.setenv("SUBMITIT_EXECUTOR", "local")
+    monkeypatch.setattr(Queue, "jobs", frozenset({"77"}))
+    killed: list[int] = []
+    monkeypatch.setattr(module.os, "kill", lambda pid, _: killed.append(pid))
+    monkeypatch.setattr(module.subprocess, "run", lambda words, **_: pytest.fail(f"{words}"))
+    sweep = a_sweep(folds=[0, 1, 2])
+    _, here, elsewhere, queued = sweep.runs
+    held = []
+    for run in (here, elsewhere, queued):
+        submitted(records(places.results, run), "local", "1", Path("log"))
+    for run in (here, elsewhere):
+        held.append(claim(records(places.results, run), _slurm_job(), Queue()))
+    (path,) = attempts(records(places.results, elsewhere))
+    path.write_text(json.dumps({**json.loads(path.read_text()), "machine": "another", "host": "another"}))
+    assert cancel(LocalController(sweep, places)) == ([here], [elsewhere, queued])
+    assert killed == [os.getpid()]
+    assert held
+
+
 def test_cancel_stops_jobs_of_slurm_at_once(
     executor: Executor, places: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -167,7 +242,8 @@ def test_cancel_stops_jobs_of_slurm_at_once(
     program.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/cancelled\n')
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    assert len(cancel(controller)) == 3
+    stopped, told = cancel(controller)
+    assert (len(stopped), told) == (3, [])
     (line,) = (tmp_path / "cancelled").read_text(encoding="utf-8").splitlines()
     assert sorted(line.split()) == sorted(number for _, _, number in executor.handed)
     assert (

@@ -92,6 +92,28 @@ def test_a_job_leaves_a_run_that_somebody_is_at_work_on(tmp_path: Path, monkeypa
     assert mine() == "done"
 
 
+def test_a_job_of_a_cancelled_sweep_does_not_begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cancelled = tmp_path / "cancel"
+    mine = job(tmp_path, monkeypatch, FINISH, cancelled=cancelled)
+    cancelled.touch()
+    assert mine() == "stopped by hand"
+    assert last_end(mine)["status"] == "interrupted"
+    cancelled.unlink()
+    assert mine() == "done"
+
+
+def test_a_job_at_work_ends_when_its_sweep_is_cancelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a signal, which does not reach another machine."""
+    monkeypatch.setattr("nnunet_covid.sweep.job.HEARTBEAT", 0.1)
+    cancelled, pid = tmp_path / "cancel", tmp_path / "pid"
+    program = f"import os, time; open({str(pid)!r}, 'w').write(str(os.getpid())); open({str(cancelled)!r}, 'w'); "
+    mine = job(tmp_path, monkeypatch, program + "time.sleep(600)", cancelled=cancelled)
+    with pytest.raises(KeyboardInterrupt):
+        mine()
+    assert last_end(mine)["line"] == "stopped by hand"
+    assert not Path("/proc", pid.read_text(encoding="utf-8")).exists()
+
+
 def test_before_the_time_limit_all_is_stopped_and_begun_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As submitit does it: the signal calls ``checkpoint`` while the job waits."""
     program = "import os, time; open(os.environ['PID'], 'w').write(str(os.getpid())); time.sleep(600)"

@@ -142,6 +142,18 @@ def test_a_described_configuration_is_added_to_the_plans(tmp_path: Path) -> None
         Preparation("Dataset940_Tiny", "nnUNetPlans", ["other"])._describe(folder.parent)
 
 
+@pytest.mark.parametrize(
+    ("planner", "says"),
+    [
+        ("nnUNetPlannerResEncM", 'writes the plans nnUNetResEncUNetMPlans: set plans = "nnUNetResEncUNetMPlans"'),
+        ("NoPlanner", "planner NoPlanner: nnU-Net has none of this name; leave planner out"),
+    ],
+)
+def test_a_planner_that_does_not_write_these_plans_is_refused(planner: str, says: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=says):
+        Preparation("Dataset940_Tiny", "nnUNetPlans", ["2d"], planner=planner).run(tmp_path / "nnUNet_preprocessed")
+
+
 def test_python_3_10_has_a_reader_of_toml() -> None:
     from importlib.metadata import requires
 

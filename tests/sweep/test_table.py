@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from nnunet_covid.errors import UserError
 from nnunet_covid.sweep.plan import Sweep, make_sweep, read_sweep
 from nnunet_covid.sweep.runs import Run
-from nnunet_covid.sweep.scores import COLUMNS, labels_of, read_scores, scored_rows
+from nnunet_covid.sweep.scores import COLUMNS, labels_of, read_scores, scored_rows, write_scores
 from nnunet_covid.sweep.status import Places
 from nnunet_covid.sweep.table import as_text, paired, summarised, terminal, write_table
 
@@ -100,5 +101,88 @@ def test_it_is_written_as_csv_markdown_and_picture(places: Places, tmp_path: Pat
 def test_a_trainers_name_is_taken_apart(trainer: str, shown: str, length: str, seed: str) -> None:
     run = Run("train", "Dataset001_A", "2d", trainer, "0")
     assert labels_of(run)[2:] == (shown, length, seed, "0")
+    on_others = Run("train", "Dataset001_A", "2d", trainer, "0", plans="nnUNetResEncUNetMPlans")
+    assert labels_of(on_others)[2:] == (f"{shown} on nnUNetResEncUNetMPlans", length, seed, "0")
     rounds = Run("pseudo-label", "Dataset001_A", "2d", trainer, "0", name="Mine")
     assert labels_of(rounds)[2:] == (f"{shown}_pseudoMine", length, seed, "0")
+
+
+def _scores(file: Path, gains: dict[str, float], cases: int = 8) -> Path:
+    rng = np.random.default_rng(0)
+    named = {"dataset": "Dataset501_COVIDSemiSeg", "configuration": "2d", "length": "", "seed": "0", "fold": "0"}
+    rows = [
+        {
+            **named,
+            "trainer": trainer,
+            "case": f"c{case}",
+            "class": "c",
+            "dice": f"{0.5 + gain + 0.01 * rng.normal():.6f}",
+        }
+        for trainer, gain in gains.items()
+        for case in range(cases)
+    ]
+    write_scores(file, rows)
+    return file
+
+
+def _on(*plans: str) -> Sweep:
+    grids = [{"trainers": ["A", "B"], "plans": name} for name in plans]
+    top = {"datasets": 501, "configurations": "2d", "folds": 0, "seeds": 0, "baseline": "A"}
+    return make_sweep("test", {**top, "train": grids})
+
+
+def test_runs_on_other_plans_are_others(places: Places, tmp_path: Path) -> None:
+    sweep = _on("nnUNetPlans", "wide")
+    gains = {"A": 0.0, "B": 0.1, "A on wide": 0.2, "B on wide": 0.3}
+    rows = scored_rows(sweep, places, _scores(tmp_path / "scores.csv", gains))
+    lines = summarised(sweep, places, rows, "A")
+    assert {line["trainer"]: round(line["dice"] - 0.5, 1) for line in lines} == gains
+    assert {line["trainer"]: round(line["difference"], 1) for line in lines if "difference" in line} == {
+        "B": 0.1,
+        "A on wide": 0.2,
+        "B on wide": 0.3,
+    }
+
+
+def test_where_one_kind_of_plans_was_trained_the_baseline_is_on_it(places: Places, tmp_path: Path) -> None:
+    sweep = _on("wide")
+    rows = scored_rows(sweep, places, _scores(tmp_path / "scores.csv", {"A on wide": 0.0, "B on wide": 0.1}))
+    for baseline in ("A", "A on wide"):
+        _, line = summarised(sweep, places, rows, baseline)
+        assert (line["baseline"], round(line["difference"], 1)) == ("A on wide", 0.1)
+    assert "Dice − A on wide (cases)" in terminal(summarised(sweep, places, rows, "A"))
+    with pytest.raises(UserError, match="no finished run of it; there are A on wide, B on wide"):
+        summarised(sweep, places, rows, "C")
+
+
+def test_a_table_that_a_spreadsheet_has_saved_is_the_same(tmp_path: Path) -> None:
+    file = _scores(tmp_path / "scores.csv", {"A": 0.0}, cases=2)
+    expected = read_scores(file, dataset="", configuration="")
+    assert {row["dataset"] for row in expected} == {"Dataset501_COVIDSemiSeg"}
+    nothing = "," * (len(COLUMNS) - 1)
+    text = file.read_text(encoding="utf-8").replace("\n", f"\r\n{nothing}\r\n", 1)
+    file.write_text(text, encoding="utf-8-sig", newline="")
+    assert read_scores(file, dataset="other", configuration="other") == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda line: line.split(",c,")[0], "lacks a score, or a number is none, in the line .*c1"),
+        (lambda line: line.replace("0.5", "half"), "lacks a score, or a number is none"),
+        (lambda line: line.replace("0.5", "0,5") + ",1", "more values than columns in the line of Dataset501"),
+    ],
+)
+def test_a_line_that_is_not_whole_is_refused(change: Callable[[str], str], says: str, tmp_path: Path) -> None:
+    file = _scores(tmp_path / "scores.csv", {"A": 0.0}, cases=2)
+    *lines, last = file.read_text(encoding="utf-8").replace(",0.4", ",0.5").splitlines()
+    file.write_text("\n".join([*lines, change(last)]), encoding="utf-8")
+    with pytest.raises(UserError, match=says):
+        read_scores(file, dataset="", configuration="")
+
+
+def test_another_encoding_is_refused(tmp_path: Path) -> None:
+    file = _scores(tmp_path / "scores.csv", {"A": 0.0})
+    file.write_text(file.read_text(encoding="utf-8"), encoding="utf-16")
+    with pytest.raises(UserError, match=r"cannot be read as a table \(.+\); save it as CSV in UTF-8"):
+        read_scores(file, dataset="", configuration="")
