@@ -128,6 +128,9 @@ def _check(args: argparse.Namespace) -> None:
             raise UserError(f"{name} is a number of threads, not {threads}; leave it out for one")
     if args.i.resolve() == args.o.resolve():
         raise UserError(f"{args.o} holds the images, among which label maps would be taken for images; name another -o")
+    output = args.o.resolve()
+    if output.name in ("labelsTr", "labelsTs") and (output.parent / "dataset.json").is_file():
+        raise UserError(f"{args.o} holds a data set's references, which label maps would replace; name another -o")
     _check_model_named_twice(args)
 
 
