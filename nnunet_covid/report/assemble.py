@@ -6,7 +6,7 @@ The order of things and the files' names stand here; each piece has its module.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,15 +18,16 @@ from nnunet_covid.disturbances import full_disk_told
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import digest_of, files_in, is_hidden, read_json, replacing_folder, some_of, write_text
 from nnunet_covid.raw_dataset.dicom import header_of
+from nnunet_covid.report.anatomy import Anatomy, Classes
 from nnunet_covid.report.change import changes, require_same_kind
 from nnunet_covid.report.confidence import Profile, flags
 from nnunet_covid.report.dicom_objects import Source, dicom_extra, write_objects
 from nnunet_covid.report.document import FILE, SCHEMA, Document, read_document
-from nnunet_covid.report.drawing import LABELS, LUNGS, PREVIEW, Drawn, preview
+from nnunet_covid.report.drawing import LABELS, LUNGS, PREVIEW, axial, key_slices, pictures, preview
 from nnunet_covid.report.model import Group, Labelled, ReportModel
 from nnunet_covid.report.page import page
 from nnunet_covid.report.pseudonyms import Pseudonymiser
-from nnunet_covid.report.quantify import LOBE_MAP, Quantities, Settings, lungs_of, quantify, require_fitting
+from nnunet_covid.report.quantify import LOBE_MAP, Quantities, Settings, quantities_of, require_fitting
 from nnunet_covid.report.scans import Scan, content_of
 
 PAGE = "report.html"
@@ -142,21 +143,17 @@ def _report_into(
     with scan.clock.on("labels"):
         labelled = model.label(scan.image, progress, scan.clock)
     with scan.clock.on("numbers"):
-        lungs, lungs_by = lungs_of(scan.image, extras.lungs, extras.lobes)
-        numbers = quantify(
-            scan.image, labelled.labels, model.classes, lungs=lungs, lobes=extras.lobes, settings=extras.settings
-        )
-        document = _document(scan, source, model, labelled, replace(numbers, lungs_by=lungs_by), extras)
+        anatomy = Anatomy.of(scan.image, labelled.labels, model.classes, extras.lungs, extras.lobes)
+        lungs, numbers = anatomy.lung_image, quantities_of(anatomy, extras.settings)
+        document = _document(scan, source, model, labelled, numbers, extras)
     if previous is not None:
         document = replace(document, change=_change(previous, document, source))
     with scan.clock.on("pictures and files"):
-        drawn = Drawn.of(scan.image, labelled.labels, lungs, extras.lobes, model.classes)
-        pictures = drawn.pictures(scan.image, lungs, previous, model.classes)
-        write_text(folder / PAGE, page(document.as_json(), pictures))
+        write_text(folder / PAGE, page(document.as_json(), pictures(anatomy, previous, model.classes)))
         for image, name in ((labelled.labels, LABELS), (lungs, LUNGS), (preview(scan.image), PREVIEW)):
             sitk.WriteImage(_without_metadata(image), str(folder / name), useCompression=True)
         if source is not None:
-            _write_dicom(folder / DICOM, source, document, labelled.labels, lungs, drawn, model.classes)
+            _write_dicom(folder / DICOM, source, document, labelled.labels, anatomy, model.classes)
     document = replace(document, seconds=scan.clock.rounded(), made_of=extras.made_of)
     document.write(folder)
     return document
@@ -188,9 +185,8 @@ def _write_dicom(
     source: Source,
     document: Document,
     labels: sitk.Image,
-    lungs: sitk.Image,
-    drawn: Drawn,
-    classes: Mapping[str, Any],
+    anatomy: Anatomy,
+    classes: Classes,
 ) -> None:
     values = sitk.GetArrayFromImage(labels)
     folder.mkdir()
@@ -199,8 +195,8 @@ def _write_dicom(
         source,
         document.as_json(),
         {name: np.isin(values, of) for name, of in classes.items()},
-        sitk.GetArrayFromImage(lungs) > 0,
-        [drawn.axial(index) for index in drawn.key_slices()],
+        sitk.GetArrayFromImage(anatomy.lung_image) > 0,
+        [axial(anatomy, index) for index in key_slices(anatomy)],
     )
 
 
