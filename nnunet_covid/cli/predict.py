@@ -127,6 +127,9 @@ def _check(args: argparse.Namespace) -> None:
         if threads < 0:
             raise UserError(f"{name} is a number of threads, not {threads}; leave it out for one")
     refuse_among_inputs(args.o, "label maps", args.i, args.prev_stage_predictions)
+    output = args.o.resolve()
+    if output.name in ("labelsTr", "labelsTs") and (output.parent / "dataset.json").is_file():
+        raise UserError(f"{args.o} holds a data set's references, which label maps would replace; name another -o")
     _check_model_named_twice(args)
 
 

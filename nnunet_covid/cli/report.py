@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -17,9 +18,9 @@ from nnunet_covid.nnunet.predictor import TrainedModel
 from nnunet_covid.prediction.model_source import model_folder
 from nnunet_covid.raw_dataset import UnusableFile
 from nnunet_covid.raw_dataset.volumes import read_volume
-from nnunet_covid.report.assemble import PAGE, Extras, report_scan
+from nnunet_covid.report.assemble import PAGE, Extras, made_of, report_scan
 from nnunet_covid.report.batch import is_finished, report_batch, scans_of
-from nnunet_covid.report.confidence import Profile, read_profile
+from nnunet_covid.report.confidence import FEWEST_CASES, Profile, read_profile
 from nnunet_covid.report.model import ReportModel
 from nnunet_covid.report.pseudonyms import Pseudonymiser
 from nnunet_covid.report.scans import read_scan, report_or_scan
@@ -80,6 +81,9 @@ def report(args: argparse.Namespace) -> int:
     refuse_among_inputs(args.output, "reports", args.scan)
     if not alone and (args.previous or args.lungs or args.lobes):
         raise UserError(f"{args.scan} holds {len(scans)} scans; --previous, --lungs and --lobes belong to one")
+    inside = args.scan.resolve() in (args.output.resolve(), *args.output.resolve().parents)
+    if inside and not alone:
+        raise UserError(f"{args.output} lies in {args.scan}, where reports count as scans; name a folder beside it")
     if alone and args.output.exists():
         raise UserError(f"{args.output} exists already; name a new folder or delete it")
     pseudonyms = Pseudonymiser.of_file(args.pseudonymise) if args.pseudonymise else None
@@ -96,12 +100,12 @@ def report(args: argparse.Namespace) -> int:
             )
         print(f"{args.output / PAGE}: {document.quantities['infection_ml']:.1f} ml of infection")
         return 0
-    digest = model.facts.digest
     writable_folder(args.output)
 
     def one(source: Path, folder: Path) -> None:
-        if not is_finished(folder, digest, source):
-            report_scan(read_scan(source), model, folder, extras=extras, progress=bar, replace_old=True)
+        digest = made_of(source, model, extras)
+        if not is_finished(folder, digest):
+            report_scan(read_scan(source), model, folder, extras=replace(extras, made_of=digest), progress=bar)
 
     shown = partial(tqdm, desc="reports", unit="scan", disable=None)
     name_of = (lambda source: pseudonyms.name(source.name)) if pseudonyms else None
@@ -147,6 +151,8 @@ def add_profile_arguments(parser: argparse.ArgumentParser) -> None:
 
 def profile(args: argparse.Namespace) -> None:
     """Make and write the profile."""
+    if args.images < FEWEST_CASES:
+        raise UserError(f"a profile needs at least {FEWEST_CASES} training images, not {args.images}", about="images")
     use = {"folds": args.folds, "checkpoint": args.checkpoint, "device": args.device}
     model = ReportModel(TrainedModel(args.model, **use, mirroring=not args.disable_tta))
     made = profile_training_images(model, args.images, partial(tqdm, desc="profile", unit="image", disable=None))

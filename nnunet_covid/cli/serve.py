@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import math
 import signal
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
@@ -76,7 +77,9 @@ def _serve(args: argparse.Namespace, model: ReportModel, to: Peer | None, extras
     """Until a signal comes."""
 
     def one(slices: Path, output: Path) -> None:
-        report_scan(read_scan(slices), model, output, extras=extras)
+        scan = read_scan(slices)
+        named = replace(scan, facts=replace(scan.facts, name=slices.parent.name))  # a digest, nothing of the sender
+        report_scan(named, model, output, extras=extras)
 
     inbox = Inbox(args.folder, quiet=args.quiet, most_bytes=int(args.most * GIB), reserve_bytes=int(args.reserve * GIB))
     service = Service(inbox, args.aet, args.accept, one, to, lambda line: print(line, flush=True))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from nnunet_covid.figures.slices import LUNG_WINDOW, as_rgb, blended, outlined
+from nnunet_covid.figures.slices import LUNG_WINDOW, as_rgb, blended, grey_levels, outlined
 from nnunet_covid.figures.style import class_colour
 
 LARGEST_SIDE = 512
@@ -35,8 +35,7 @@ class SliceView:
 
 def grey(hu: NDArray[np.floating]) -> NDArray[np.uint8]:
     """Hounsfield units in the lung window as grey values."""
-    low, high = LUNG_WINDOW
-    return (np.clip((hu - low) / (high - low), 0, 1) * 255).astype(np.uint8)
+    return grey_levels(hu, *LUNG_WINDOW)
 
 
 def axial_views(

@@ -26,7 +26,7 @@ CONTRAST = (0.5, 99.5)
 
 def grey_slice(image: NDArray[Any]) -> NDArray[np.uint8]:
     """A slice for display: Hounsfield units in the lung window, anything else between its outer half per cents."""
-    return _grey_levels(image, *(LUNG_WINDOW if image.min() < -200 else np.percentile(image, CONTRAST)))
+    return grey_levels(image, *(LUNG_WINDOW if image.min() < -200 else np.percentile(image, CONTRAST)))
 
 
 def as_rgb(grey: NDArray[Any]) -> NDArray[Any]:
@@ -45,7 +45,7 @@ def outlined(image: NDArray[Any], masks: Mapping[Colour, NDArray[np.bool_]]) -> 
         RGB picture, shape (y, x, 3).
     """
     flat = image.ndim == 2
-    picture = as_rgb(_grey_levels(image, float(image.min()), float(image.max()))) if flat else image.copy()
+    picture = as_rgb(grey_levels(image, float(image.min()), float(image.max()))) if flat else image.copy()
     for colour, mask in masks.items():
         picture[mask & ~ndimage.binary_erosion(mask)] = colour
     return picture
@@ -113,6 +113,7 @@ def sheet(tiles: Sequence[NDArray[np.uint8]], columns: int) -> NDArray[np.uint8]
     return result
 
 
-def _grey_levels(image: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
+def grey_levels(image: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
+    """Values from ``low`` to ``high`` as black to white."""
     share = (image.astype(np.float32) - low) / max(high - low, 1e-6)
     return (np.clip(share, 0, 1) * 255).astype(np.uint8)

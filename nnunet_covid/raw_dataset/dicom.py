@@ -18,7 +18,13 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import generate_frames
 from pydicom.filereader import read_partial
 from pydicom.tag import BaseTag, Tag
-from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
 
 Numbers = tuple[float, ...]
 
@@ -146,6 +152,19 @@ def read_dicom(path: Path) -> DicomFile | None:
     except OSError:
         return None
     return _read(path, status.st_size, status.st_mtime_ns)
+
+
+def header_of(path: Path, *keywords: str) -> Any:
+    """The data set of a DICOM file without its pixels, with or without preamble; the elements named, or all.
+
+    Where no meta header names the transfer syntax, it is the one of the bytes.
+    """
+    header = pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=list(keywords) or None)
+    if not header.file_meta.get("TransferSyntaxUID"):
+        implicit, little = header.original_encoding
+        explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+        header.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
+    return header
 
 
 def is_dicom(path: Path) -> bool:

@@ -6,32 +6,35 @@ The order of things and the files' names stand here; each piece has its module.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pydicom
 import SimpleITK as sitk
 
 from nnunet_covid.disturbances import full_disk_told
 from nnunet_covid.errors import UserError
-from nnunet_covid.files import files_in, replacing_folder, write_text
-from nnunet_covid.report.change import changes
+from nnunet_covid.files import digest_of, files_in, is_hidden, read_json, replacing_folder, some_of, write_text
+from nnunet_covid.raw_dataset.dicom import header_of
+from nnunet_covid.report.anatomy import Anatomy, Classes
+from nnunet_covid.report.change import changes, require_same_kind
 from nnunet_covid.report.confidence import Profile, flags
 from nnunet_covid.report.dicom_objects import Source, dicom_extra, write_objects
-from nnunet_covid.report.document import Document, read_document
-from nnunet_covid.report.drawing import LABELS, LUNGS, PREVIEW, Drawn, preview
+from nnunet_covid.report.document import FILE, SCHEMA, Document, read_document
+from nnunet_covid.report.drawing import LABELS, LUNGS, PREVIEW, axial, key_slices, pictures, preview
 from nnunet_covid.report.model import Group, Labelled, ReportModel
 from nnunet_covid.report.page import page
 from nnunet_covid.report.pseudonyms import Pseudonymiser
-from nnunet_covid.report.quantify import LOBE_MAP, Quantities, Settings, lungs_of, quantify, require_fitting
-from nnunet_covid.report.scans import Scan
+from nnunet_covid.report.quantify import LOBE_MAP, Quantities, Settings, quantities_of, require_fitting
+from nnunet_covid.report.scans import Scan, content_of
 
 PAGE = "report.html"
 DICOM = "dicom"
 EARLIER = "previous"
+FILES = {PAGE, FILE, LABELS, LUNGS, PREVIEW, DICOM, EARLIER}
+"""What a report's folder may hold."""
 IDENTIFIERS = ("PatientName", "PatientID", "PatientBirthDate")
 
 
@@ -48,6 +51,7 @@ class Extras:
         pseudonyms: Replaces identifiers in every output.
         identify: Whether page and document name the patient, as the series' headers do.
         settings: Of the numbers.
+        made_of: In a batch, what :func:`made_of` gives of the rest; a report that is there, and no more, is replaced.
     """
 
     lungs: sitk.Image | None = None
@@ -57,6 +61,22 @@ class Extras:
     pseudonyms: Pseudonymiser | None = None
     identify: bool = False
     settings: Settings = field(default_factory=Settings)
+    made_of: str = ""
+
+
+def made_of(source: Path, model: ReportModel, extras: Extras) -> str:
+    """Sixteen digits of what decides a report in a batch: the scan's files, the model, the extras of all scans."""
+    return digest_of(
+        {
+            "files": content_of(source),
+            "model": model.facts.digest,
+            "profile": extras.profile and asdict(extras.profile),
+            "key": extras.pseudonyms and extras.pseudonyms.name(""),
+            "identify": extras.identify,
+            "settings": asdict(extras.settings),
+        },
+        16,
+    )
 
 
 def report_scan(
@@ -66,29 +86,26 @@ def report_scan(
     *,
     extras: Extras | None = None,
     progress: Callable[[list[Group]], Iterable[Group]] = iter,
-    replace_old: bool = False,
 ) -> Document:
     """Report on one scan into a new folder, which appears when it is complete.
 
     Args:
         scan: As ``read_scan`` gives it.
         model: Labels it.
-        output: The folder; must not exist.
+        output: The folder; must not exist, or be a report that may be replaced.
         extras: Lung mask, lobe map, earlier report, profile, pseudonyms, settings.
         progress: Wraps the pieces that the model labels, as tqdm does.
-        replace_old: Whether a folder that exists is replaced.
 
     Raises:
         UserError: If the output exists or one of the extras does not fit.
     """
     extras = extras or Extras()
-    if output.exists() and not replace_old:
-        raise UserError(f"{output} exists already; name a new folder or delete it")
+    _require_free(output, replaces=bool(extras.made_of))
     require_fitting(scan.image, {"lung mask": extras.lungs, LOBE_MAP: extras.lobes})
     source = source_of(scan, extras.pseudonyms)
     previous = extras.previous
     if isinstance(previous, Path):
-        read_document(previous)  # what is wrong with it is told before the network works
+        require_same_kind(read_document(previous), extras.pseudonyms is not None)  # before the network works
     with full_disk_told(output.parent), replacing_folder(output) as folder:
         if isinstance(previous, Scan):
             own = replace(extras, previous=None, lungs=None, lobes=None)
@@ -98,6 +115,19 @@ def report_scan(
         if output.exists():
             shutil.rmtree(output)
     return document
+
+
+def _require_free(output: Path, *, replaces: bool) -> None:
+    """Refuse a folder that exists, unless it is a report that is to be replaced: what is replaced is deleted."""
+    if not output.exists():
+        return
+    if not replaces:
+        raise UserError(f"{output} exists already; name a new folder or delete it")
+    if (read_json(output / FILE) or {}).get("schema") != SCHEMA:
+        raise UserError(f"{output} is there already and is no report; name another folder for the reports")
+    others = {path.name for path in output.iterdir() if not is_hidden(path)} - FILES
+    if others:
+        raise UserError(f"{output} holds more than its report, which is out of date: {some_of(others)}; take it out")
 
 
 def _report_into(
@@ -113,22 +143,18 @@ def _report_into(
     with scan.clock.on("labels"):
         labelled = model.label(scan.image, progress, scan.clock)
     with scan.clock.on("numbers"):
-        lungs, lungs_by = lungs_of(scan.image, extras.lungs, extras.lobes)
-        numbers = quantify(
-            scan.image, labelled.labels, model.classes, lungs=lungs, lobes=extras.lobes, settings=extras.settings
-        )
-        document = _document(scan, source, model, labelled, replace(numbers, lungs_by=lungs_by), extras)
+        anatomy = Anatomy.of(scan.image, labelled.labels, model.classes, extras.lungs, extras.lobes)
+        lungs, numbers = anatomy.lung_image, quantities_of(anatomy, extras.settings)
+        document = _document(scan, source, model, labelled, numbers, extras)
     if previous is not None:
         document = replace(document, change=_change(previous, document, source))
     with scan.clock.on("pictures and files"):
-        drawn = Drawn.of(scan.image, labelled.labels, lungs, extras.lobes, model.classes)
-        pictures = drawn.pictures(scan.image, lungs, previous, model.classes)
-        write_text(folder / PAGE, page(document.as_json(), pictures))
+        write_text(folder / PAGE, page(document.as_json(), pictures(anatomy, previous, model.classes)))
         for image, name in ((labelled.labels, LABELS), (lungs, LUNGS), (preview(scan.image), PREVIEW)):
             sitk.WriteImage(_without_metadata(image), str(folder / name), useCompression=True)
         if source is not None:
-            _write_dicom(folder / DICOM, source, document, labelled.labels, lungs, drawn, model.classes)
-    document = replace(document, seconds=scan.clock.rounded())
+            _write_dicom(folder / DICOM, source, document, labelled.labels, anatomy, model.classes)
+    document = replace(document, seconds=scan.clock.rounded(), made_of=extras.made_of)
     document.write(folder)
     return document
 
@@ -139,7 +165,7 @@ def _change(previous: Path, document: Document, source: Source | None) -> dict[s
     folder = previous if previous.is_dir() else previous.parent
     earlier = next(iter(files_in(folder / DICOM, ".dcm")), None)
     if earlier is not None and source is not None:
-        then = pydicom.dcmread(earlier, stop_before_pixels=True, specific_tags=["PatientID"]).get("PatientID")
+        then = header_of(earlier, "PatientID").get("PatientID")
         if then and source.headers[0].get("PatientID") and then != source.headers[0].PatientID:
             change["notes"].append("The earlier report has another patient identifier: check that it is one patient.")
     return change
@@ -159,9 +185,8 @@ def _write_dicom(
     source: Source,
     document: Document,
     labels: sitk.Image,
-    lungs: sitk.Image,
-    drawn: Drawn,
-    classes: Mapping[str, Any],
+    anatomy: Anatomy,
+    classes: Classes,
 ) -> None:
     values = sitk.GetArrayFromImage(labels)
     folder.mkdir()
@@ -170,8 +195,8 @@ def _write_dicom(
         source,
         document.as_json(),
         {name: np.isin(values, of) for name, of in classes.items()},
-        sitk.GetArrayFromImage(lungs) > 0,
-        [drawn.axial(index) for index in drawn.key_slices()],
+        sitk.GetArrayFromImage(anatomy.lung_image) > 0,
+        [axial(anatomy, index) for index in key_slices(anatomy)],
     )
 
 
@@ -188,7 +213,7 @@ def _document(
 ) -> Document:
     facts = scan.facts
     if extras.pseudonyms is not None:
-        header = pydicom.dcmread(scan.files[0], stop_before_pixels=True) if source is not None else None
+        header = header_of(scan.files[0]) if source is not None else None
         facts = extras.pseudonyms.facts(facts, header)
     elif extras.identify and source is not None:
         known = {keyword: str(source.headers[0].get(keyword, "")) for keyword in IDENTIFIERS}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import html
 import io
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -13,14 +12,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import pydicom
-
 from nnunet_covid.disturbances import full_place
 from nnunet_covid.endings import VOLUME_ENDINGS, ending_of
 from nnunet_covid.errors import UserError, reason_of
-from nnunet_covid.files import files_in, is_hidden, write_text
+from nnunet_covid.files import is_hidden, read_json, write_text
 from nnunet_covid.raw_dataset.case_folders import ARCHIVES
-from nnunet_covid.raw_dataset.dicom import read_dicom
+from nnunet_covid.raw_dataset.dicom import header_of, read_dicom
 from nnunet_covid.raw_dataset.dicom_folder import dicom_folder
 from nnunet_covid.report.confidence import urgency
 from nnunet_covid.report.document import FILE, NOTICE, read_document
@@ -80,7 +77,7 @@ def _studies(folder: Path) -> set[str]:
     """Study Instance UIDs below a folder, by the first file of every series."""
     found = set()
     for series in dicom_folder(folder).series:
-        header = pydicom.dcmread(series.files[0].path, stop_before_pixels=True, specific_tags=["StudyInstanceUID"])
+        header = header_of(series.files[0].path, "StudyInstanceUID")
         found.add(str(header.get("StudyInstanceUID", series.folder)))
     return found
 
@@ -98,7 +95,7 @@ def report_batch(
     Args:
         sources: The scans.
         output: Folder of all reports.
-        one: Reports on a scan into a folder; a ``UserError`` refuses the scan.
+        one: Reports on a scan into a folder; whatever it raises refuses the scan, unless the disk is full.
         tell: Prints a line.
         name_of: Of a scan in every output, a pseudonym; its own name if not given.
         progress: Wraps the scans, as tqdm does.
@@ -109,7 +106,7 @@ def report_batch(
         try:
             one(source, output / named(source))
             rows.append(row_of(read_document(output / named(source)), named(source)))
-        except (UserError, RuntimeError, MemoryError) as e:
+        except Exception as e:  # one scan must not end the batch: its row tells what happened
             if full_place(e.__cause__ or e, [output]) is not None:
                 raise
             reason = str(e) if isinstance(e, UserError) else f"it cannot be reported on ({reason_of(e)})"
@@ -206,13 +203,6 @@ def _remarks(row: Row) -> str:
     return ", ".join(row.flags.split()).replace("_", " ") or "none"
 
 
-def is_finished(folder: Path, digest: str, source: Path) -> bool:
-    """Whether a folder holds a report by this model on this scan; an earlier model's, or scan's, counts as none."""
-    try:
-        files = files_in(source, below=True) if source.is_dir() else [source]
-        files += {path.parent for path in files if source.is_dir()}  # a folder's time tells that a file was taken out
-        if max(path.stat().st_mtime for path in files) > (folder / FILE).stat().st_mtime:
-            return False
-        return bool(json.loads((folder / FILE).read_text(encoding="utf-8"))["model"]["digest"] == digest)
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+def is_finished(folder: Path, made_of: str) -> bool:
+    """Whether a folder holds a report made of the same; ``made_of`` of :mod:`nnunet_covid.report.assemble` tells it."""
+    return (read_json(folder / FILE) or {}).get("made_of") == made_of

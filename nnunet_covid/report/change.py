@@ -37,8 +37,7 @@ def changes(previous: Mapping[str, Any], current: Mapping[str, Any]) -> dict[str
     Raises:
         UserError: If one of both is pseudonymised: the other's names would go into it, and its dates are moved.
     """
-    if previous["scan"]["pseudonymous"] != current["scan"]["pseudonymous"]:
-        raise UserError("one of both reports is pseudonymised and the other is not; compare two of a kind")
+    require_same_kind(previous, current["scan"]["pseudonymous"])
     before, after = previous["quantities"], current["quantities"]
     earlier = {region["name"]: region for region in before["regions"]}
     notes = []
@@ -70,6 +69,16 @@ def changes(previous: Mapping[str, Any], current: Mapping[str, Any]) -> dict[str
         "severity_points": scores[1]["points"] - scores[0]["points"] if same_score else None,
         "notes": notes,
     }
+
+
+def require_same_kind(previous: Mapping[str, Any], pseudonymous: bool) -> None:
+    """Refuse an earlier report that is pseudonymised where the new one is not, or the other way round.
+
+    Raises:
+        UserError: As of :func:`changes`.
+    """
+    if previous["scan"]["pseudonymous"] != pseudonymous:
+        raise UserError("one of both reports is pseudonymised and the other is not; compare two of a kind")
 
 
 def _difference(after: Mapping[str, Any], before: Mapping[str, Any], key: str) -> float | None:

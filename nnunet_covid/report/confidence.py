@@ -6,7 +6,7 @@ A profile is computed once per model by ``nnunet-covid profile`` from its traini
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -101,6 +101,16 @@ def distance(quantiles: ArrayLike, mean: ArrayLike, spread: ArrayLike) -> float:
     return float(np.sqrt(np.mean(((np.asarray(quantiles) - mean) / units) ** 2)))
 
 
+def require_enough(images: int) -> None:
+    """Refuse to make a profile of too few images.
+
+    Raises:
+        UserError: If they are too few.
+    """
+    if images < FEWEST_CASES:
+        raise UserError(f"a profile needs at least {FEWEST_CASES} training images, there are {images}")
+
+
 def profile_of(observed: Sequence[Observed], digest: str, orientation: str) -> Profile:
     """A profile of what was observed of the training images.
 
@@ -109,8 +119,7 @@ def profile_of(observed: Sequence[Observed], digest: str, orientation: str) -> P
     Raises:
         UserError: With fewer than five images.
     """
-    if len(observed) < FEWEST_CASES:
-        raise UserError(f"a profile needs at least {FEWEST_CASES} training images, there are {len(observed)}")
+    require_enough(len(observed))
     rows = np.array([one.intensities for one in observed])
     intensity = [distance(rows[i], *_moments(np.delete(rows, i, 0))) for i in range(len(rows))]
     known = [one.disagreement for one in observed if one.disagreement is not None]
@@ -169,8 +178,9 @@ def flags(numbers: Quantities, observed: Observed, profile: Profile | None) -> t
         sentence = "Much of the infection lies outside the lung mask: the mask or the label map is wrong."
         found.append(_above("infection_outside_lungs", numbers.outside_percent, "%", MOST_OUTSIDE, sentence))
     if observed.disagreement is not None:
-        usual = profile.disagreement if profile and profile.disagreement is not None else MOST_DISAGREEMENT
-        origin = f"95 % of the {profile.cases} training images stay below" if profile else "a choice without a profile"
+        usual, origin = MOST_DISAGREEMENT, "a choice, as no training images tell"
+        if profile is not None and profile.disagreement is not None:
+            usual, origin = profile.disagreement, f"95 % of the {profile.cases} training images stay below"
         sentence = f"The model's predictions (folds, or with and without mirroring) disagree on this scan: {origin}."
         found.append(_above("disagreement", 100 * observed.disagreement, "%", 100 * usual, sentence))
     if profile is not None:
@@ -188,10 +198,9 @@ def _above(key: str, value: float, unit: str, threshold: float, sentence: str) -
     return Flag(key, float(value), unit, float(threshold), bool(value > threshold), sentence)
 
 
-def urgency(flags: Iterable[Flag | dict[str, Any]]) -> float:
+def urgency(flags: Iterable[Mapping[str, Any]]) -> float:
     """For the order in which a batch is looked at: how far the worst flag lies above its threshold, 0 without one."""
-    rows = [asdict(flag) if isinstance(flag, Flag) else flag for flag in flags]
     return max(
-        (abs(row["value"] - row["threshold"]) / max(abs(row["threshold"]), 1e-9) for row in rows if row["raised"]),
+        (abs(row["value"] - row["threshold"]) / max(abs(row["threshold"]), 1e-9) for row in flags if row["raised"]),
         default=0.0,
     )

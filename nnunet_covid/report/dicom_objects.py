@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from nnunet_covid.errors import UserError, reason_of
 from nnunet_covid.files import replacing
+from nnunet_covid.raw_dataset.dicom import header_of
 
 MANUFACTURER = "nnunet_covid"
 CHARACTER_SET = "ISO_IR 192"
@@ -69,7 +70,7 @@ class Source:
     @classmethod
     def read(cls, files: Sequence[Path], image: sitk.Image) -> Source:
         """Headers of a series, sorted as the volume's third axis runs."""
-        headers = [pydicom.dcmread(path, stop_before_pixels=True) for path in files]
+        headers = [header_of(path) for path in files]
         for header in headers:
             _complete(header, image.GetSpacing()[2])
         normal = np.reshape(image.GetDirection(), (3, 3))[:, 2]

@@ -83,7 +83,7 @@ class Flag:
 class Document:
     """Everything that stands in ``report.json``, ``report.html`` and the DICOM objects.
 
-    ``seconds`` is of :class:`nnunet_covid.report.clock.Clock`.
+    ``seconds`` is of :class:`nnunet_covid.report.clock.Clock`; ``made_of`` of ``assemble``, empty in earlier reports.
     """
 
     scan: ScanFacts
@@ -95,6 +95,7 @@ class Document:
     created: str = field(default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds"))
     software: Mapping[str, str] = field(default_factory=lambda: software_versions())
     seconds: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    made_of: str = ""
 
     @classmethod
     def of(cls, scan: ScanFacts, model: ModelFacts, quantities: Quantities, **more: Any) -> Document:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from nnunet_covid.figures.scan_views import axial_picture, axial_views, coronal_view, data_uri
+from nnunet_covid.report.anatomy import Anatomy, Classes
 from nnunet_covid.report.change import register_lungs
 from nnunet_covid.report.page import Pictures
-from nnunet_covid.report.regions import Mask, as_patient, lobes_of, sides, zones_of
+from nnunet_covid.report.regions import as_patient
 
 LABELS = "labels.nii.gz"
 LUNGS = "lungs.nii.gz"
@@ -25,75 +23,46 @@ MOST_SLICES = 150
 KEY_SLICES = 6
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """What the pictures show, in the patient's directions (z, y, x)."""
-
-    hu: NDArray[np.float32]
-    classes: Mapping[str, Mask]
-    lungs: Mask
-    parts: Mapping[str, Mask]
-    spacing: tuple[float, float, float]
-
-    @classmethod
-    def of(
-        cls,
-        image: sitk.Image,
-        labels: sitk.Image,
-        lungs: sitk.Image,
-        lobes: sitk.Image | None,
-        classes: Mapping[str, Any],
-    ) -> Drawn:
-        oriented = as_patient(image)
-        x, y, z = oriented.GetSpacing()
-        hu = sitk.GetArrayFromImage(oriented).astype(np.float32)
-        values = sitk.GetArrayFromImage(as_patient(labels))
-        mask = sitk.GetArrayFromImage(as_patient(lungs)) > 0
-        if lobes is not None:
-            parts = lobes_of(sitk.GetArrayFromImage(as_patient(lobes)))
-        else:
-            parts = zones_of(sides(mask, hu, (x, y, z)))
-        return cls(hu, {name: np.isin(values, of) for name, of in classes.items()}, mask, parts, (x, y, z))
-
-    def key_slices(self) -> list[int]:
-        """Per sixth of the infected slices (of the lungs' without infection) the one with most infection."""
-        areas = np.logical_or.reduce(list(self.classes.values())).sum(axis=(1, 2))
-        shown = areas if areas.any() else self.lungs.sum(axis=(1, 2))
-        slices = np.flatnonzero(shown) if shown.any() else np.arange(len(shown))
-        groups = np.array_split(slices, min(KEY_SLICES, len(slices)))
-        return [int(group[shown[group].argmax()]) for group in groups]
-
-    def axial(self, index: int) -> NDArray[np.uint8]:
-        """A slice with its overlay."""
-        return axial_picture(self.hu[index], [mask[index] for mask in self.classes.values()], self.lungs[index])
-
-    def pictures(
-        self, image: sitk.Image, lungs: sitk.Image, previous: Path | None, classes: Mapping[str, Any]
-    ) -> Pictures:
-        """All pictures of a page; the earlier scan's where ``previous`` is its report's folder."""
-        comparison, caption = _beside(self, image, lungs, previous, classes) if previous else ("", "")
-        return Pictures(
-            slices=axial_views(self.hu, self.classes, self.lungs, self.spacing[:2], MOST_SLICES),
-            coronal=data_uri(coronal_view(self.hu, self.classes, self.parts, self.spacing)),
-            key_slices={f"slice {i + 1} of {len(self.hu)}": data_uri(self.axial(i)) for i in self.key_slices()},
-            comparison=comparison,
-            comparison_caption=caption,
-        )
+def key_slices(anatomy: Anatomy) -> list[int]:
+    """Per sixth of the infected slices (of the lungs' without infection) the one with most infection."""
+    areas = anatomy.infection.sum(axis=(1, 2))
+    shown = areas if areas.any() else anatomy.lungs.sum(axis=(1, 2))
+    slices = np.flatnonzero(shown) if shown.any() else np.arange(len(shown))
+    groups = np.array_split(slices, min(KEY_SLICES, len(slices)))
+    return [int(group[shown[group].argmax()]) for group in groups]
 
 
-def _beside(
-    drawn: Drawn, image: sitk.Image, lungs: sitk.Image, previous: Path, classes: Mapping[str, Any]
-) -> tuple[str, str]:
+def axial(anatomy: Anatomy, index: int) -> NDArray[np.uint8]:
+    """A slice with its overlay."""
+    masks = [mask[index] for mask in anatomy.classes.values()]
+    return axial_picture(anatomy.hu[index], masks, anatomy.lungs[index])
+
+
+def pictures(anatomy: Anatomy, previous: Path | None, classes: Classes) -> Pictures:
+    """All pictures of a page; the earlier scan's where ``previous`` is its report's folder."""
+    a = anatomy
+    comparison, caption = _beside(a, previous, classes) if previous else ("", "")
+    return Pictures(
+        slices=axial_views(a.hu, a.classes, a.lungs, a.spacing[:2], MOST_SLICES),
+        coronal=data_uri(coronal_view(a.hu, a.classes, a.parts, a.spacing)),
+        key_slices={f"slice {i + 1} of {len(a.hu)}": data_uri(axial(a, i)) for i in key_slices(a)},
+        comparison=comparison,
+        comparison_caption=caption,
+    )
+
+
+def _beside(anatomy: Anatomy, previous: Path, classes: Classes) -> tuple[str, str]:
     """The slice with most infection of this scan and the same place in the earlier one, and a caption."""
     folder = previous if previous.is_dir() else previous.parent
     try:
         before, labels, mask = (sitk.ReadImage(str(folder / name)) for name in (PREVIEW, LABELS, LUNGS))
     except RuntimeError:
         return "", ""
-    found = register_lungs(mask, lungs)
+    found = register_lungs(mask, anatomy.lung_image)
     transform = found.transform if found else sitk.Transform()
-    index = drawn.key_slices()[len(drawn.key_slices()) // 2]
-    grid = as_patient(image)[:, :, index : index + 1]
+    shown = key_slices(anatomy)
+    index = shown[len(shown) // 2]
+    grid = as_patient(anatomy.image)[:, :, index : index + 1]
     moved = [
         sitk.GetArrayFromImage(sitk.Resample(other, grid, transform, how, outside))[0]
         for other, how, outside in (
@@ -104,7 +73,7 @@ def _beside(
     ]
     masks = [np.isin(moved[1], values) for values in classes.values()]
     then = axial_picture(moved[0], masks, moved[2] > 0)
-    pair = np.concatenate([then, np.zeros((len(then), 8, 3), np.uint8), drawn.axial(index)], axis=1)
+    pair = np.concatenate([then, np.zeros((len(then), 8, 3), np.uint8), axial(anatomy, index)], axis=1)
     if found is None:
         return data_uri(
             pair

@@ -9,6 +9,7 @@ Names are digests of UIDs: nothing that a sender writes into a header becomes a 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import time
 from contextlib import suppress
@@ -21,6 +22,8 @@ from nnunet_covid.files import digest_of, files_in, remove_abandoned, replacing,
 State = Literal["incoming", "queue", "sending", "done", "refused"]
 STATES: tuple[State, ...] = ("incoming", "queue", "sending", "done", "refused")
 SLICES, REPORT, INSTANCES, REASON, OPEN = "slices", "report", "instances.txt", "reason.txt", ".open"
+NAME = re.compile(r"[0-9a-f]{16}(\.late)?")
+"""Of a series' folder."""
 BROKEN_OFF = "the sender broke off before the series was complete; send it again"
 LATE = "these slices arrived after the series had been reported on; send all of it as a new series"
 COUNT_AGAIN = 10.0
@@ -77,8 +80,8 @@ class Inbox:
         return sum(path.stat().st_size for path in every)
 
     def of(self, state: State) -> list[Series]:
-        """The series in a state, the first arrived first."""
-        folders = [path for path in (self.folder / state).iterdir() if path.is_dir() and not path.name.startswith(".")]
+        """The series in a state, the first arrived first; a folder of another name is none and stays as it is."""
+        folders = [path for path in (self.folder / state).iterdir() if path.is_dir() and NAME.fullmatch(path.name)]
         return [Series(path) for path in sorted(folders, key=lambda path: path.stat().st_ctime_ns)]
 
     def has_room(self) -> bool:

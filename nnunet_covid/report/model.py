@@ -18,10 +18,12 @@ from numpy.typing import NDArray
 from nnunet_covid.dataset_json import foreground_values
 from nnunet_covid.endings import PICTURE_ENDINGS
 from nnunet_covid.errors import UserError
-from nnunet_covid.figures.scan_views import grey
-from nnunet_covid.files import digest_of, sha256_of
+from nnunet_covid.figures.slices import LUNG_WINDOW
 from nnunet_covid.nnunet.encoder import deepest_features, mean_over_positions
 from nnunet_covid.nnunet.predictor import PreparedCase, TrainedModel
+from nnunet_covid.nnunet.written_images import SLICE_SPACING
+from nnunet_covid.prediction.folder import digest_of_model
+from nnunet_covid.raw_dataset.scan import to_8_bit
 from nnunet_covid.report.clock import Clock
 from nnunet_covid.report.document import ModelFacts
 from nnunet_covid.report.regions import storage_order
@@ -34,7 +36,6 @@ Piece = tuple[NDArray[np.float32], tuple[float, ...]]
 Group = list[Piece]
 TOGETHER = 16
 """Slices between two changes of a fold's weights."""
-SLICE_SPACING = (999.0, 1.0, 1.0)  # what nnU-Net's reader of pictures gives
 
 
 @dataclass(frozen=True)
@@ -90,13 +91,15 @@ class ReportModel:
 
     Args:
         model: Loaded; needs one channel and no previous stage.
-        orientation: Storage order of its training images, three letters as in DICOM.
+
+    Attributes:
+        orientation: Storage order of its training images, three letters as in DICOM; a profile may tell another.
 
     Raises:
         UserError: If it needs more than a CT volume.
     """
 
-    def __init__(self, model: TrainedModel, orientation: str = TRAINED_AS) -> None:
+    def __init__(self, model: TrainedModel) -> None:
         if model.channels != 1:
             raise UserError(
                 f"{model.folder} was trained on {model.channels} channels, a report has the CT alone; "
@@ -105,7 +108,7 @@ class ReportModel:
         if model.previous_stage is not None:
             raise UserError(f"{model.folder} is the second stage of a cascade; use its full-resolution or 2d model")
         self.model = model
-        self.orientation = orientation
+        self.orientation = TRAINED_AS
         self.takes_pictures = model.ending.lower() in PICTURE_ENDINGS
 
     @property
@@ -115,16 +118,13 @@ class ReportModel:
 
     @cached_property
     def facts(self) -> ModelFacts:
-        """What a report says of the model; the digest, of plans, data set and weights, is computed once."""
-        folder = self.model.folder
-        weights = [folder / f"fold_{fold}" / self.model.checkpoint for fold in self.model.folds]
-        digests = [sha256_of(path) for path in (folder / "plans.json", folder / "dataset.json", *weights)]
+        """What a report says of the model; its digest is computed once."""
         return ModelFacts(
-            name=folder.name,
+            name=self.model.folder.name,
             dataset=self.model.predictor.plans_manager.dataset_name,
             folds=tuple(str(fold) for fold in self.model.folds),
             classes=tuple(self.classes),
-            digest=digest_of(digests, 16),
+            digest=digest_of_model(self.model),
         )
 
     def label(
@@ -145,8 +145,8 @@ class ReportModel:
         notes: tuple[str, ...] = ()
         if self.takes_pictures:
             notes = ("The model was trained on pictures: it saw each slice alone, HU -1250 to 250 as grey 0 to 255.",)
-            shown = grey(values).astype(np.float32)
-            pieces: list[Piece] = [(shown[None, z : z + 1], SLICE_SPACING) for z in range(len(shown))]
+            shown, spacing = to_8_bit(values, *LUNG_WINDOW).astype(np.float32), (float(SLICE_SPACING), 1.0, 1.0)
+            pieces: list[Piece] = [(shown[None, z : z + 1], spacing) for z in range(len(shown))]
         else:
             pieces = [(values[None], tuple(float(s) for s in oriented.GetSpacing()[::-1]))]
         maps, observed = self.observe(pieces, progress, clock)
@@ -175,7 +175,8 @@ class ReportModel:
     @property
     def _compares(self) -> bool:
         """Whether there are several predictions of one image."""
-        return len(self.model.folds) > 1 or self.model.predictor.use_mirroring
+        predictor = self.model.predictor
+        return len(self.model.folds) > 1 or bool(predictor.use_mirroring and predictor.allowed_mirroring_axes)
 
     def _label_group(self, group: Group, tally: _Tally) -> list[NDArray[Any]]:
         """Label maps (z, y, x) of volumes or slices (1, z, y, x)."""

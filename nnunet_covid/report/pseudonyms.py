@@ -75,14 +75,14 @@ class Pseudonymiser:
         return f"2.25.{int.from_bytes(self._digest('uid', str(uid))[:16], 'big')}"
 
     def moved(self, day: str, patient: str) -> str:
-        """A date, ``YYYYMMDD`` or ISO 8601, earlier by the patient's own number of days; empty if it is none."""
+        """A date, ``YYYYMMDD`` or ISO 8601, earlier by the patient's own number of days; empty if there is none."""
+        days = 1 + int.from_bytes(self._digest("days", patient)[:4], "big") % MOST_DAYS
         try:
             plain = date.fromisoformat(f"{day[:4]}-{day[4:6]}-{day[6:8]}" if day.isdigit() else day)
-        except ValueError:
+            earlier = (plain - timedelta(days=days)).isoformat()
+        except (ValueError, OverflowError):
             return ""
-        days = 1 + int.from_bytes(self._digest("days", patient)[:4], "big") % MOST_DAYS
-        earlier = plain - timedelta(days=days)
-        return earlier.strftime("%Y%m%d") if day.isdigit() else earlier.isoformat()
+        return earlier.replace("-", "") if day.isdigit() else earlier
 
     def facts(self, facts: ScanFacts, header: Any | None) -> ScanFacts:
         """What a report says of a scan, without names: of files, folders and series neither."""

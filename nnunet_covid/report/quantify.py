@@ -21,8 +21,8 @@ from nnunet_covid.errors import UserError
 from nnunet_covid.files import some_of
 from nnunet_covid.geometry import Geometry, difference_of
 from nnunet_covid.label_maps import MOST_CLASSES
-from nnunet_covid.lung_mask import segment_lungs
-from nnunet_covid.report.regions import LOBES, NO_SIDES, Mask, as_patient, lobes_of, sides, storage_order, zones_of
+from nnunet_covid.report.anatomy import Anatomy, Classes
+from nnunet_covid.report.regions import LOBES, NO_SIDES, Mask
 
 MM3_PER_ML = 1000.0
 TOUCHING = np.ones((3, 3, 3), dtype=bool)  # voxels of one lesion share a face, an edge or a corner
@@ -153,7 +153,7 @@ class Quantities:
 def quantify(
     image: sitk.Image,
     labels: sitk.Image,
-    classes: Mapping[str, int | tuple[int, ...]],
+    classes: Classes,
     *,
     lungs: sitk.Image | None = None,
     lobes: sitk.Image | None = None,
@@ -172,30 +172,29 @@ def quantify(
     Raises:
         UserError: If the image has not three axes or a map lies on another grid.
     """
-    settings = settings or Settings()
     require_fitting(image, {"label map": labels, LUNG_MASK: lungs, LOBE_MAP: lobes})
-    oriented = as_patient(image)
-    x, y, z = oriented.GetSpacing()
-    hu = sitk.GetArrayFromImage(oriented).astype(np.float32)
-    by_class = _class_masks(_array(labels), classes)
-    infection = np.logical_or.reduce(list(by_class.values()))
-    lung_image, lungs_by = lungs_of(image, lungs, lobes)
-    lung_mask = _array(lung_image) != 0
-    missing: dict[str, str] = {}
-    parts = _parts(lung_mask, None if lobes is None else _array(lobes), hu, (x, y, z), missing)
+    return quantities_of(Anatomy.of(image, labels, classes, lungs, lobes), settings or Settings())
+
+
+def quantities_of(anatomy: Anatomy, settings: Settings) -> Quantities:
+    """The numbers of a scan that has been taken apart."""
+    hu, infection, lungs = anatomy.hu, anatomy.infection, anatomy.lungs
+    x, y, z = anatomy.spacing
     ml = x * y * z / MM3_PER_ML
-    inside = float(infection[lung_mask].sum())
+    missing: dict[str, str] = {}
+    parts = _regions(anatomy, missing)
+    inside = float(infection[lungs].sum())
     return Quantities(
         infection_ml=float(infection.sum()) * ml,
-        outside_percent=float(100 * (1 - inside / infection.sum())) if infection.any() and lung_mask.any() else None,
-        classes_ml={name: float(mask.sum()) * ml for name, mask in by_class.items()},
-        regions=tuple(_region(name, mask, infection, by_class, ml) for name, mask in parts.items()),
-        lung_hu=_tissue(hu[lung_mask]),
+        outside_percent=float(100 * (1 - inside / infection.sum())) if infection.any() and lungs.any() else None,
+        classes_ml={name: float(mask.sum()) * ml for name, mask in anatomy.classes.items()},
+        regions=tuple(_region(name, mask, anatomy, ml) for name, mask in parts.items()),
+        lung_hu=_tissue(hu[lungs]),
         lesion_hu=_tissue(hu[infection]),
-        bands_percent=_bands(hu[lung_mask], settings.bands),
+        bands_percent=_bands(hu[lungs], settings.bands),
         lesions=_lesions(infection, (z, y, x), settings.smallest_lesion_ml / ml),
         severity=_severity(parts, infection, settings, missing),
-        lungs_by=lungs_by,
+        lungs_by=anatomy.lungs_by,
         settings=settings,
         missing=missing,
     )
@@ -237,66 +236,28 @@ def require_fitting(image: sitk.Image, maps: Mapping[str, sitk.Image | None]) ->
         raise UserError(f"the lobe map holds {found}; its values are 0 and {known}")
 
 
-def _array(labels: sitk.Image) -> NDArray[Any]:
-    return sitk.GetArrayFromImage(as_patient(labels))
-
-
-def _class_masks(labels: NDArray[Any], classes: Mapping[str, int | tuple[int, ...]]) -> dict[str, Mask]:
-    if not classes:
-        raise UserError("no class of infection is named; name at least one label of the model")
-    return {name: np.isin(labels, np.atleast_1d(values)) for name, values in classes.items()}
-
-
-def lungs_of(image: sitk.Image, given: sitk.Image | None, lobes: sitk.Image | None) -> tuple[sitk.Image, str]:
-    """The lung mask on the image's grid, and what it is from: the one given, else all lobes, else the image itself."""
-    if given is not None:
-        return given, "given"
-    oriented = as_patient(image)
-    if lobes is not None:
-        mask, how = np.isin(_array(lobes), list(LOBES.values())), "lobes"
-    else:
-        made = segment_lungs(sitk.GetArrayFromImage(oriented), is_hu=True, spacing=oriented.GetSpacing())
-        mask, how = made.mask, made.method
-    found = sitk.GetImageFromArray(mask.astype(np.uint8))
-    found.CopyInformation(oriented)
-    return sitk.DICOMOrient(found, storage_order(image)), how
-
-
-def _parts(
-    lungs: Mask,
-    lobes: NDArray[Any] | None,
-    hu: NDArray[np.float32],
-    spacing: tuple[float, float, float],
-    missing: dict[str, str],
-) -> dict[str, Mask]:
+def _regions(anatomy: Anatomy, missing: dict[str, str]) -> dict[str, Mask]:
     """Lungs, sides, lobes or zones, in the order of a report; what there is not goes to ``missing``."""
-    if not lungs.any():
+    if not anatomy.lungs.any():
         missing["lungs"] = "no lungs were found in the image"
         return {}
-    parts = {"lungs": lungs}
-    if lobes is not None:
-        by_lobe = lobes_of(lobes)
-        for side in ("right", "left"):
-            parts[f"{side} lung"] = np.logical_or.reduce([m for name, m in by_lobe.items() if name.startswith(side)])
-        return parts | by_lobe
-    missing["lobes"] = "no lobe map was given; zones of equal height stand in their place"
-    by_side = sides(lungs, hu, spacing)
-    if not by_side:
-        missing["sides"] = missing["zones"] = NO_SIDES
-    for name in [name for name, mask in by_side.items() if not mask.any()]:
-        missing[name] = "no lung was found on this side"
-        del by_side[name]
-    return parts | by_side | zones_of(by_side)
+    if not LOBES.keys() <= anatomy.parts.keys():
+        missing["lobes"] = "no lobe map was given; zones of equal height stand in their place"
+        if not anatomy.sides:
+            missing["sides"] = missing["zones"] = NO_SIDES
+        for name in {"right lung", "left lung"} - anatomy.sides.keys() if anatomy.sides else ():
+            missing[name] = "no lung was found on this side"
+    return {"lungs": anatomy.lungs, **anatomy.sides, **anatomy.parts}
 
 
-def _region(name: str, mask: Mask, infection: Mask, classes: Mapping[str, Mask], ml: float) -> Region:
-    volume, infected = float(mask.sum()), float((mask & infection).sum())
+def _region(name: str, mask: Mask, anatomy: Anatomy, ml: float) -> Region:
+    volume, infected = float(mask.sum()), float((mask & anatomy.infection).sum())
     return Region(
         name=name,
         volume_ml=volume * ml,
         infection_ml=infected * ml,
         infection_percent=100 * infected / volume if volume else None,
-        classes_ml={label: float((mask & of_class).sum()) * ml for label, of_class in classes.items()},
+        classes_ml={label: float((mask & of_class).sum()) * ml for label, of_class in anatomy.classes.items()},
     )
 
 

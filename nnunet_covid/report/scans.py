@@ -7,19 +7,20 @@ and what was passed over is said. Which series there are and whether one is a wh
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-import pydicom
 import SimpleITK as sitk
 
 from nnunet_covid.endings import VOLUME_ENDINGS, ending_of
 from nnunet_covid.errors import UserError
+from nnunet_covid.files import files_in, sha256_of
 from nnunet_covid.raw_dataset import UnusableFile
 from nnunet_covid.raw_dataset.case_folders import ARCHIVES
-from nnunet_covid.raw_dataset.dicom import is_dicom
+from nnunet_covid.raw_dataset.dicom import header_of, is_dicom
 from nnunet_covid.raw_dataset.dicom_folder import Series, dicom_folder
 from nnunet_covid.raw_dataset.dicom_series import read_series
 from nnunet_covid.raw_dataset.grey_scale import AIR_BELOW
@@ -27,6 +28,7 @@ from nnunet_covid.raw_dataset.source import stem_of
 from nnunet_covid.raw_dataset.volumes import read_volume
 from nnunet_covid.report.clock import Clock
 from nnunet_covid.report.document import FILE, ScanFacts
+from nnunet_covid.volume_files import data_files
 
 AXIAL = 0.8
 """Cosine between the normal of a slice and the body's axis from which on a series counts as axial."""
@@ -70,6 +72,19 @@ def read_scan(source: Path, series: str | None = None) -> Scan:
         raise UserError(f"{e.path}: {e.reason}") from e
 
 
+def content_of(source: Path) -> dict[str, str]:
+    """Place and SHA-256 of every file that a scan is read from; those that are not there are left out."""
+    folder = source if source.is_dir() else source.parent
+    if source.is_dir():
+        files = files_in(source, below=True)
+    elif _is_slice(source):
+        series = (one for one in dicom_folder(folder).series if _uid(one) == _series_of(source))
+        files = [file.path for one in series for file in one.files]
+    else:
+        files = [source, *data_files(source)]
+    return {os.path.relpath(path, folder): sha256_of(path) for path in files if path.is_file()}
+
+
 def report_or_scan(path: Path) -> Path | Scan:
     """An earlier report as it is, by its folder or ``report.json``; anything else is read as a scan.
 
@@ -85,11 +100,20 @@ def _read(source: Path, series: str | None) -> Scan:
         return _from_folder(source, series)
     if series is not None:
         raise UserError(f"{source} is a file; a series can only be chosen in a DICOM folder")
-    if ending_of(source, VOLUME_ENDINGS) is None and is_dicom(source):
-        return _from_folder(source.parent, pydicom.dcmread(source, stop_before_pixels=True).SeriesInstanceUID)
+    if _is_slice(source):
+        return _from_folder(source.parent, _series_of(source))
     if ending_of(source, VOLUME_ENDINGS) is None and ending_of(source, ARCHIVES):
         raise UserError(f"{source} is packed; unpack it, and name the folder or the volume that was in it")
     return _from_file(source)
+
+
+def _is_slice(source: Path) -> bool:
+    """Whether a file stands for a DICOM series beside it."""
+    return ending_of(source, VOLUME_ENDINGS) is None and is_dicom(source)
+
+
+def _series_of(source: Path) -> str:
+    return str(header_of(source, "SeriesInstanceUID").get("SeriesInstanceUID") or "")
 
 
 def _from_file(path: Path) -> Scan:
@@ -102,7 +126,7 @@ def _from_folder(folder: Path, wanted: str | None) -> Scan:
     chosen, notes = _chosen(folder, wanted)
     image = read_series(chosen)
     _require_ct(image, folder)
-    header = pydicom.dcmread(chosen.files[0].path, stop_before_pixels=True)
+    header = header_of(chosen.files[0].path, "StudyDate")
     facts = ScanFacts(
         name=folder.name,
         size=image.GetSize(),
@@ -158,7 +182,7 @@ def _slices(one: Series) -> int:
 
 def _described(one: Series, folder: Path) -> str:
     """Where it lies, and what the scanner called it."""
-    header = pydicom.dcmread(one.files[0].path, stop_before_pixels=True, specific_tags=["SeriesDescription"])
+    header = header_of(one.files[0].path, "SeriesDescription")
     named = str(header.get("SeriesDescription", "")).strip()
     return f"{one.described(folder)}{f' {named!r}' if named else ''}"
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import numpy as np
-import SimpleITK as sitk
 
 from nnunet_covid.errors import UserError
 from nnunet_covid.nnunet.cases import CaseFiles
 from nnunet_covid.nnunet.dataset import open_raw_dataset
-from nnunet_covid.report.confidence import Profile, profile_of
+from nnunet_covid.raw_dataset import UnusableFile
+from nnunet_covid.raw_dataset.volumes import read_header
+from nnunet_covid.report.confidence import Profile, profile_of, require_enough
 from nnunet_covid.report.model import TRAINED_AS, Observed, ReportModel
 from nnunet_covid.report.regions import storage_order
 
@@ -35,6 +35,7 @@ def profile_training_images(
         cases = list(open_raw_dataset(name).cases.values())
     except UserError as e:
         raise UserError(f"the training images of {model.model.folder.name} are needed for its profile: {e}") from e
+    require_enough(min(at_most, len(cases)))
     chosen = [cases[i] for i in np.unique(np.linspace(0, len(cases) - 1, min(at_most, len(cases))).round().astype(int))]
     orders: Counter[str] = Counter()
     observed: list[Observed] = []
@@ -46,12 +47,10 @@ def profile_training_images(
     return profile_of(observed, model.facts.digest, orders.most_common(1)[0][0])
 
 
-def _order_of(case: Any) -> str:
+def _order_of(case: CaseFiles) -> str:
     """Storage order of a case's first file; pictures, which have none, are stored as they are shown."""
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(case.files[0]))
     try:
-        reader.ReadImageInformation()
-    except RuntimeError:
+        header = read_header(case.files[0])
+    except UnusableFile:
         return TRAINED_AS
-    return storage_order(reader) if reader.GetDimension() == 3 else TRAINED_AS
+    return storage_order(header) if header.GetDimension() == 3 else TRAINED_AS

@@ -91,6 +91,11 @@ def other_pictures(folder: Path) -> None:
     write_picture(folder / "pictures/a_0000.PNG", grey((30, 34), 0))
 
 
+def references(folder: Path) -> None:
+    write_picture(folder / "raw/labelsTr/a.png", grey((30, 34), 0))
+    (folder / "raw/dataset.json").write_text("{}")
+
+
 def with_transparency(folder: Path) -> None:
     write_picture(folder / "images/a_0000.png", np.dstack([grey((30, 34), 0), np.full((30, 34), 255, np.uint8)]))
 
@@ -325,6 +330,14 @@ BAD_INPUTS = [
         "the folder of the first stage's label maps as that for the second's",
         f"{COMMAND} -prev_stage_predictions out",
         "out is read, too: label maps there would be taken for its own files",
+    ),
+    BadInput(
+        "predict_output_is_references",
+        Kind.PLACES,
+        "the references of a data set as the place of the label maps",
+        COMMAND.replace("-o out", "-o raw/labelsTr"),
+        spoilt(slices, references),
+        ("raw/labelsTr holds a data set's references, which label maps would replace; name another -o",),
     ),
     options(
         "trainer_of_another_model",

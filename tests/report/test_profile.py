@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +55,19 @@ def test_flags_are_raised_far_from_the_training_images_alone() -> None:
         "infection_outside_lungs": False, "disagreement": False, "intensity_distance": False, "feature_distance": False,
     }  # fmt: skip
     assert far == {**near, "disagreement": True, "intensity_distance": True, "feature_distance": True}
-    assert urgency(flags(numbers, observed(400.0, 0.9), profile)) > urgency(flags(numbers, usual, profile)) > 0
+    far_away, nearby = (flags(numbers, one, profile) for one in (observed(400.0, 0.9), usual))
+    assert urgency(map(asdict, far_away)) > urgency(map(asdict, nearby)) > 0
+
+
+def test_the_origin_of_the_threshold_of_disagreement_is_said() -> None:
+    chest = box_chest()
+    numbers = quantify(chest.image, chest.labels, CLASSES, lungs=chest.lungs)
+    some = profile_of([observed() for _ in range(6)], "d", "LPS")
+    silent = profile_of([replace(observed(), disagreement=None) for _ in range(6)], "d", "LPS")
+    for profile, said in ((None, "a choice"), (silent, "a choice"), (some, "95 % of the 6 training images")):
+        (flag,) = (flag for flag in flags(numbers, observed(), profile) if flag.key == "disagreement")
+        assert f"disagree on this scan: {said}" in flag.sentence
+        assert (flag.threshold == 50) is (said == "a choice")
 
 
 def test_a_profile_of_too_few_images_or_of_other_weights_is_told(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -60,6 +61,8 @@ def test_a_series_comes_in_and_its_objects_go_out(model: Path, series: Path, tmp
         server.shutdown()
     (report,) = done.glob("*/report/report.html")
     assert report.stat().st_size > 10_000
+    document = json.loads((report.parent / "report.json").read_text(encoding="utf-8"))
+    assert document["scan"]["name"] == report.parents[1].name, "the digest that the folder is called by"
     assert sorted(set(received)) == ["OT", "SEG", "SR"]
 
 

@@ -285,12 +285,17 @@ def test_what_is_kept_is_bounded_refused_series_too(tmp_path: Path, monkeypatch:
 
 def test_an_inbox_of_a_killed_service_is_tidied_up(tmp_path: Path) -> None:
     complete(quick_inbox(tmp_path), "1.2", "1.2.1")
-    (tmp_path / "incoming" / "begun").mkdir()
-    (tmp_path / "done" / "delivered" / "slices").mkdir(parents=True)
+    (tmp_path / "incoming" / digest_of("1.3", 16)).mkdir()
+    delivered, foreign = (tmp_path / "done" / name / "slices" for name in (digest_of("1.4", 16), "patient"))
+    for folder in (delivered, foreign, tmp_path / "incoming" / "patient"):
+        folder.mkdir(parents=True)
+    (foreign / "only.dcm").touch()
     inbox = quick_inbox(tmp_path)
     inbox.complete_quiet_ones()
-    assert kinds(tmp_path) == {"incoming": 0, "queue": 1, "sending": 0, "done": 1, "refused": 0}
-    assert not (tmp_path / "done" / "delivered" / "slices").exists()
+    assert [len(inbox.of(state)) for state in inbox_module.STATES] == [0, 1, 0, 1, 0]
+    assert not delivered.exists()
+    assert (foreign / "only.dcm").is_file(), "a folder that is no series of ours stays"
+    assert (tmp_path / "incoming" / "patient").is_dir()
 
 
 def test_a_series_that_breaks_the_report_is_put_aside_and_the_others_go_on(tmp_path: Path) -> None:

@@ -1,0 +1,50 @@
+"""What a model of a report is given, and when its predictions are compared."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from reported import tiny_model
+
+from nnunet_covid.nnunet.predictor import TrainedModel
+from nnunet_covid.raw_dataset.scan import to_8_bit
+from nnunet_covid.report.model import ReportModel
+
+
+def opened(folder: Path, *, mirroring: bool = True) -> ReportModel:
+    return ReportModel(TrainedModel(folder, device="cpu", mirroring=mirroring))
+
+
+def test_a_model_of_pictures_sees_the_grey_values_that_it_was_trained_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = opened(tiny_model(tmp_path / "nnUNetTrainer__nnUNetPlans__2d", dims=2, ending=".png"), mirroring=False)
+    values = np.linspace(-1400, 400, 3 * 32 * 32).astype(np.int16).reshape(3, 32, 32)
+    seen: list[Any] = []
+    prepare = model.model.prepare_image
+
+    def prepared(name: str, image: Any, properties: Any) -> Any:
+        seen.append(image)
+        return prepare(name, image, properties)
+
+    monkeypatch.setattr(model.model, "prepare_image", prepared)
+    model.label(sitk.GetImageFromArray(values))
+    np.testing.assert_array_equal(np.concatenate(seen, axis=1)[0], to_8_bit(values, -1250, 250))
+
+
+def test_predictions_are_compared_where_there_are_two(model: Path) -> None:
+    values = np.random.default_rng(0).normal(-500, 300, (1, 16, 16, 16)).astype(np.float32)
+    for axes, compared in (((0, 1, 2), True), (None, False)):
+        one = opened(model)
+        one.model.predictor.allowed_mirroring_axes = axes
+        assert (one.observe([(values, (3.0, 3.0, 3.0))])[1].disagreement is not None) is compared
+
+
+def test_mirroring_makes_another_model(model: Path) -> None:
+    """A profile and an earlier report of the other kind are told."""
+    assert opened(model).facts.digest == opened(model).facts.digest
+    assert opened(model).facts.digest != opened(model, mirroring=False).facts.digest
