@@ -78,12 +78,12 @@ def report(args: argparse.Namespace) -> int:
         raise UserError(f"{args.scan} does not exist; name a CT volume or a DICOM folder")
     scans = scans_of(args.scan) if args.scan.is_dir() and args.series is None else [args.scan]
     alone = scans == [args.scan]
-    refuse_among_inputs(args.output, "reports", args.scan)
     if not alone and (args.previous or args.lungs or args.lobes):
         raise UserError(f"{args.scan} holds {len(scans)} scans; --previous, --lungs and --lobes belong to one")
     inside = args.scan.resolve() in (args.output.resolve(), *args.output.resolve().parents)
     if inside and not alone:
         raise UserError(f"{args.output} lies in {args.scan}, where reports count as scans; name a folder beside it")
+    refuse_among_inputs(args.output, "reports", args.scan)
     if alone and args.output.exists():
         raise UserError(f"{args.output} exists already; name a new folder or delete it")
     pseudonyms = Pseudonymiser.of_file(args.pseudonymise) if args.pseudonymise else None

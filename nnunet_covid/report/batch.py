@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import html
-import io
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,7 +13,7 @@ from urllib.parse import quote
 from nnunet_covid.disturbances import full_place
 from nnunet_covid.endings import VOLUME_ENDINGS, ending_of
 from nnunet_covid.errors import UserError, reason_of
-from nnunet_covid.files import is_hidden, read_json, write_text
+from nnunet_covid.files import is_hidden, read_json, write_csv, write_text
 from nnunet_covid.raw_dataset.case_folders import ARCHIVES
 from nnunet_covid.raw_dataset.dicom import header_of, read_dicom
 from nnunet_covid.raw_dataset.dicom_folder import dicom_folder
@@ -150,11 +148,7 @@ def row_of(document: Mapping[str, Any], scan: str) -> Row:
 def write_table(output: Path, rows: list[Row]) -> None:
     """``reports.csv`` and ``index.html``, most urgent first, refused scans on top."""
     ordered = sorted(rows, key=lambda row: (row.status == "reported", -row.urgency, row.scan))
-    stream = io.StringIO(newline="")
-    writer = csv.DictWriter(stream, list(asdict(Row("", ""))), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(row) for row in ordered)
-    write_text(output / TABLE, stream.getvalue())
+    write_csv(output / TABLE, asdict(Row("", "")), (asdict(row).values() for row in ordered))
     write_text(output / INDEX, _index(ordered))
 
 
