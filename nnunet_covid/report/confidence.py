@@ -117,14 +117,17 @@ def profile_of(observed: Sequence[Observed], digest: str, orientation: str) -> P
     Usual distances are those of each image from all others (leave one out).
 
     Raises:
-        UserError: With fewer than five images.
+        UserError: With fewer than five images, or of images without any difference.
     """
     require_enough(len(observed))
     rows = np.array([one.intensities for one in observed])
     intensity = [distance(rows[i], *_moments(np.delete(rows, i, 0))) for i in range(len(rows))]
     known = [one.disagreement for one in observed if one.disagreement is not None]
     features = [one.features for one in observed if one.features is not None]
-    mean, axes, usual = _feature_space(np.array(features)) if len(features) == len(observed) else ((), (), 0.0)
+    try:
+        mean, axes, usual = _feature_space(np.array(features)) if len(features) == len(observed) else ((), (), 0.0)
+    except np.linalg.LinAlgError as e:
+        raise UserError("the training images look all alike to the model: copies of one image have no profile") from e
     centre, spread = _moments(rows)
     return Profile(
         digest=digest,

@@ -103,3 +103,8 @@ def test_the_command_makes_a_profile_that_reports_use(tmp_path: Path, monkeypatc
     content = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
     assert {"intensity_distance", "feature_distance"} <= {flag["key"] for flag in content["flags"]}
     assert not any("no profile" in warning for warning in content["warnings"])
+
+
+def test_copies_of_one_image_have_no_profile() -> None:
+    with pytest.raises(UserError, match="look all alike"):
+        profile_of([observed()] * 6, "d", "LPS")
