@@ -43,7 +43,7 @@ class UNetPretrainedScratchTrainer(UNetPretrainedTrainer):
 
 
 class UNetPretrainedEnlargedTrainer(UNetPretrainedTrainer):
-    """The encoder sees the image at twice its height and width: for plans whose pixels are large."""
+    """The encoder sees the image at twice its height and width: for plans with small patches."""
 
     enlargement = 2
 
