@@ -7,6 +7,7 @@ stands in :mod:`nnunet_covid.nnunet.dataset`.
 from __future__ import annotations
 
 import contextlib
+import errno
 import gzip
 import hashlib
 import json
@@ -236,11 +237,21 @@ def is_whole(path: Path, voxels: NDArray[Any]) -> bool:
     with path.open("rb") as stream:
         start = stream.read(HEADER_BYTES)
     if not start.startswith(GZIP_MAGIC):
-        return path.stat().st_size >= _announced_bytes(start)
+        return path.stat().st_size >= max(HEADER_BYTES, _announced_bytes(start))
     try:
         return _has_checksum_of(path, voxels) or _unpacked_to_its_end(path)
     except (EOFError, gzip.BadGzipFile, zlib.error):
         return False
+
+
+def require_written(unfinished: Path, voxels: NDArray[Any], path: Path) -> None:
+    """Nothing of what was to become ``path`` is missing; of NIfTI files ITK does not tell when the disk is full.
+
+    Raises:
+        OSError: If it is.
+    """
+    if not unfinished.is_file() or not is_whole(unfinished, voxels):
+        raise OSError(errno.EIO, "it could not be written as a whole: is the disk full?", str(path))
 
 
 def _has_checksum_of(path: Path, voxels: NDArray[Any]) -> bool:

@@ -1,12 +1,13 @@
-"""The header of a volume file before ITK reads it: the files its voxels lie in, and what ITK would guess or pass over.
+"""Volume files beside what ITK tells: their header before it is read, and whether what was written is whole.
 
 ITK reads a voxel size of zero as 1 mm, takes a sheared MetaImage or NRRD as it is, and of two voxel sizes in one NIfTI
 header believes one. Known are NIfTI-1, alone or as a pair, MetaImage and NRRD, attached or not; of other formats
-nothing is said. Whether the voxels are whole stands in :mod:`nnunet_covid.files`.
+nothing is said. What a whole file is stands in :mod:`nnunet_covid.files`.
 """
 
 from __future__ import annotations
 
+import errno
 import gzip
 import math
 import re
@@ -19,6 +20,8 @@ from typing import IO, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from nnunet_covid.errors import reason_of
+from nnunet_covid.files import replacing, require_written
 from nnunet_covid.geometry import DIRECTION_TOLERANCE
 
 NIFTI_ENDINGS = (".nii.gz", ".nii", ".hdr")
@@ -82,6 +85,22 @@ class Header:
     components: int = 1
     floats: tuple[str, int] | None = None
     other_axes: NDArray[np.float64] | None = None
+
+
+def write_volume(image: Any, path: Path) -> None:
+    """Write a SimpleITK image, compressed, under a temporary name, then renamed.
+
+    Raises:
+        OSError: If it could not be written as a whole.
+    """
+    import SimpleITK as sitk  # not needed by those who only read headers
+
+    with replacing(path) as unfinished:
+        try:
+            sitk.WriteImage(image, str(unfinished), useCompression=True)
+        except RuntimeError as e:
+            raise OSError(errno.EIO, reason_of(e), str(path)) from e
+        require_written(unfinished, sitk.GetArrayViewFromImage(image), path)
 
 
 def data_files(path: Path) -> tuple[Path, ...]:

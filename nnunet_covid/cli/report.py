@@ -15,7 +15,6 @@ from nnunet_covid.errors import UserError
 from nnunet_covid.files import counted, writable_folder
 from nnunet_covid.nnunet.predictor import TrainedModel
 from nnunet_covid.prediction.model_source import model_folder
-from nnunet_covid.raw_dataset import UnusableFile
 from nnunet_covid.raw_dataset.volumes import read_volume
 from nnunet_covid.report.assemble import PAGE, Extras, report_scan
 from nnunet_covid.report.batch import is_finished, report_batch, scans_of
@@ -127,10 +126,7 @@ def open_model(args: argparse.Namespace) -> tuple[ReportModel, Profile | None]:
 def _volume(path: Path | None) -> sitk.Image | None:
     if path is not None and not path.is_file():
         raise UserError(f"{path} does not exist; name a volume file")
-    try:
-        return None if path is None else read_volume(path)
-    except UnusableFile as e:
-        raise UserError(f"{e.path}: {e.reason}") from e
+    return None if path is None else read_volume(path)
 
 
 def add_profile_arguments(parser: argparse.ArgumentParser) -> None:

@@ -16,7 +16,7 @@ from nnunet_covid.files import files_in
 from nnunet_covid.geometry import Turn
 from nnunet_covid.nnunet.cases import CaseFiles, list_cases
 from nnunet_covid.nnunet.dataset import raw_dataset_folder, read_splits
-from nnunet_covid.raw_dataset import Part, Scan, UnusableFile, read_scan
+from nnunet_covid.raw_dataset import Part, Scan, read_scan
 from nnunet_covid.raw_dataset.patients import guessed_patients, recorded_patients
 
 
@@ -36,11 +36,8 @@ class CheckedCase:
         Raises:
             UserError: If a file cannot be read.
         """
-        try:
-            label = None if self.label is None else read_scan(self.label).image
-            scan = read_scan(self.image)
-        except UnusableFile as e:
-            raise UserError(f"{e.path}: {e.reason}") from e
+        label = None if self.label is None else read_scan(self.label).image
+        scan = read_scan(self.image)
         turn = Turn.upright(scan.geometry)
         return replace(scan, image=turn(scan.image)), None if label is None else turn(label)
 

@@ -31,6 +31,7 @@ from nnunet_covid.raw_dataset.recipe import SourceCase
 from nnunet_covid.raw_dataset.scan import Scan, plane_of
 from nnunet_covid.raw_dataset.source import Problems, UnusableFile, is_picture, stem_of
 from nnunet_covid.raw_dataset.volumes import array_of, differing_grids, read_volume
+from nnunet_covid.volume_files import write_volume
 
 
 def read_scan(path: Path) -> Scan:
@@ -72,16 +73,16 @@ def check_headers(cases: Iterable[SourceCase], problems: Problems, *, blank_mask
 
 def write_image(path: Path, array: NDArray[Any], geometry: Geometry | None) -> None:
     """Write a slice or volume as PNG or as an ITK format; the bytes depend on the arguments alone."""
-    with replacing(path) as unfinished:
-        if path.suffix.lower() == ".png":
+    if path.suffix.lower() == ".png":
+        with replacing(path) as unfinished:
             Image.fromarray(array).save(unfinished, format="PNG", compress_level=3)  # half the time of level 6
-            return
-        image = sitk.GetImageFromArray(array)
-        if geometry is not None:
-            image.SetSpacing(geometry.spacing)
-            image.SetOrigin(geometry.origin)
-            image.SetDirection(geometry.direction)
-        sitk.WriteImage(image, str(unfinished), useCompression=True)
+        return
+    image = sitk.GetImageFromArray(array)
+    if geometry is not None:
+        image.SetSpacing(geometry.spacing)
+        image.SetOrigin(geometry.origin)
+        image.SetDirection(geometry.direction)
+    write_volume(image, path)
 
 
 def with_lungs(scan: Scan, path: Path, *, method: str, model: str, weights: Path | None) -> Scan:

@@ -23,13 +23,17 @@ TOO_MANY = "\0"
 """Name of the values of a line for which the table has no column."""
 
 
-class UnusableFile(Exception):
+class UnusableFile(UserError):
     """Raised while one case is read; the conversion collects it and goes on with the other cases."""
 
     def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(path, reason)
+        super().__init__(f"{path}: {reason}")
         self.path = path
         self.reason = reason
+
+    def __reduce__(self) -> tuple[type[UnusableFile], tuple[Path, str]]:
+        """What another process makes it of."""
+        return type(self), (self.path, self.reason)
 
 
 @dataclass
@@ -110,7 +114,7 @@ def is_lossy(path: Path) -> bool:
 
 def natural_key(text: str) -> list[tuple[int, str]]:
     """Sorting key under which ``2`` comes before ``10``."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", text) if part]
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", text) if part]
 
 
 def find_root(source: Path, marker: str, expected: Iterable[str]) -> Path:

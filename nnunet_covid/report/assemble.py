@@ -28,6 +28,7 @@ from nnunet_covid.report.page import page
 from nnunet_covid.report.pseudonyms import Pseudonymiser
 from nnunet_covid.report.quantify import LOBE_MAP, Quantities, Settings, lungs_of, quantify, require_fitting
 from nnunet_covid.report.scans import Scan
+from nnunet_covid.volume_files import write_volume
 
 PAGE = "report.html"
 DICOM = "dicom"
@@ -125,7 +126,7 @@ def _report_into(
         pictures = drawn.pictures(scan.image, lungs, previous, model.classes)
         write_text(folder / PAGE, page(document.as_json(), pictures))
         for image, name in ((labelled.labels, LABELS), (lungs, LUNGS), (preview(scan.image), PREVIEW)):
-            sitk.WriteImage(_without_metadata(image), str(folder / name), useCompression=True)
+            write_volume(_without_metadata(image), folder / name)
         if source is not None:
             _write_dicom(folder / DICOM, source, document, labelled.labels, lungs, drawn, model.classes)
     document = replace(document, seconds=scan.clock.rounded())
