@@ -326,6 +326,13 @@ def some_of(names: Iterable[str], at_most: int = 5) -> str:
     return ", ".join(ordered[:at_most]) + more
 
 
+def evenly_spread(total: int, at_most: int) -> list[int]:
+    """Up to ``at_most`` of the numbers 0 to ``total`` − 1, spread evenly, the first and the last among them."""
+    count = min(total, at_most)
+    step = (total - 1) / max(1, count - 1)
+    return sorted({round(index * step) for index in range(count)})
+
+
 def map_in_processes(
     work: Callable[[Task], Result],
     tasks: Sequence[Task],

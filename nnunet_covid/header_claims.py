@@ -1,4 +1,4 @@
-"""Files read with distrust: what a header promises is held against the size of its file before memory is asked for.
+"""What the header of an image promises, held against the size of its file before memory is asked for.
 
 Readers allocate what a header says. A damaged or hostile one of a few hundred bytes may say terabytes, and a reader
 that fills what is missing with zeros then takes all memory of the machine.
@@ -13,16 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nnunet_covid.errors import UserError, reason_of
-from nnunet_covid.files import is_whole
-from nnunet_covid.volume_files import (
-    NOT_FINITE,
-    data_files,
-    fault_of_number_of_axes,
-    header_fault,
-    loses_values,
-    one_volume,
-    unreadable,
-)
+from nnunet_covid.volume_files import data_files, fault_of_number_of_axes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -65,51 +56,6 @@ def false_claim(path: Path) -> str | None:
 def false_claim_of(header: Any, path: Path) -> str | None:
     """As :func:`false_claim`, of an ITK reader that has read the header."""
     return _compared(header.GetSize(), header.GetNumberOfComponents(), *_stored(path))
-
-
-def believed_header(path: Path) -> Any:
-    """An ITK reader that has read the header of a volume file: size, spacing, origin and direction.
-
-    Raises:
-        ValueError: In one sentence with the remedy, if ITK cannot read it, or it cannot be believed.
-    """
-    if fault := header_fault(path):
-        raise ValueError(fault)
-    import SimpleITK as sitk
-
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    try:
-        reader.ReadImageInformation()
-    except RuntimeError as e:
-        raise ValueError(unreadable(e)) from e
-    if claim := false_claim_of(reader, path):
-        raise ValueError(claim)
-    return reader
-
-
-def whole_volume(path: Path) -> Any:
-    """The SimpleITK image of a volume file that is whole and one volume of real numbers.
-
-    Raises:
-        ValueError: In one sentence with the remedy, if it is not, or for what :func:`believed_header` raises it.
-    """
-    reader = believed_header(path)
-    import SimpleITK as sitk
-
-    try:
-        image = reader.Execute()
-        whole = is_whole(path, sitk.GetArrayViewFromImage(image))
-    except (OSError, RuntimeError) as e:
-        raise ValueError(unreadable(e)) from e
-    if not whole:
-        raise ValueError("is cut short or damaged; copy it again")
-    if loses_values(path, sitk.GetArrayViewFromImage(image)):
-        raise ValueError(NOT_FINITE)
-    image, fault = one_volume(image)
-    if fault:
-        raise ValueError(fault)
-    return image
 
 
 def read_probabilities(path: Path) -> NDArray[Any]:

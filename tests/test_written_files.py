@@ -20,7 +20,7 @@ import SimpleITK as sitk
 from nnunet_covid import files
 from nnunet_covid.cli import main
 from nnunet_covid.errors import UserError
-from nnunet_covid.volume_files import write_volume
+from nnunet_covid.whole_volumes import write_volume
 
 
 def test_a_file_appears_only_when_it_is_whole(tmp_path: Path) -> None:
@@ -241,4 +241,4 @@ def test_volumes_are_written_by_the_one_function_that_looks_whether_they_are_who
     writing = {
         path.name for room in rooms for path in room.rglob("*.py") if "sitk.WriteImage" in path.read_text("utf-8")
     }
-    assert writing == {"volume_files.py"}
+    assert writing == {"whole_volumes.py"}

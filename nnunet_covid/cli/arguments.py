@@ -32,6 +32,17 @@ def add_checkpoint(parser: argparse.ArgumentParser, *options: str) -> None:
     parser.add_argument(*names, default="checkpoint_final.pth", metavar="NAME", help="default: %(default)s")
 
 
+def positive(text: str) -> int:
+    """A count from the command line: a whole number from 1 on.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is anything else.
+    """
+    if not (text.isascii() and text.isdecimal() and int(text)):
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return int(text)
+
+
 def seed(text: str) -> int:
     """A seed from the command line: an integer that is not negative and has 32 bits, as every generator takes.
 

@@ -27,6 +27,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from nnunet_covid.cli.arguments import positive
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import counted, environment_folder
 from nnunet_covid.startup import VARIABLE, offer_trainers
@@ -69,7 +70,7 @@ def add_sweep_arguments(parser: argparse.ArgumentParser) -> None:
     instead.add_argument("--cancel", action="store_true", help="stop what is at work; the same sweep goes on later")
     instead.add_argument("--retry-failed", action="store_true", help="begin failed runs again, too")
     add("--executor", choices=("local", "slurm"), default="local", help="default: %(default)s")
-    add("--jobs", type=int, default=1, metavar="N", help="runs at once on this machine (default: %(default)s)")
+    add("--jobs", type=positive, default=1, metavar="N", help="runs at once on this machine (default: %(default)s)")
     text = "for CUDA_VISIBLE_DEVICES, shared out to the runs on this machine; default: all that are visible"
     add("--gpus", nargs="+", metavar="GPU", help=text)
     add("--only-prepare", action="store_true", help="plan and pre-process, no more")
@@ -95,8 +96,6 @@ def sweep(args: argparse.Namespace) -> int:
     from nnunet_covid.sweep.claims import Queue
     from nnunet_covid.sweep.controller import Controller, LocalController, SlurmController, cancel, visible_gpus
 
-    if args.jobs < 1:
-        raise UserError("at least one run at a time", about="jobs")
     described, places = _described(args), _places()
     if args.only_prepare:
         described = replace(described, runs=tuple(run for run in described.runs if run.kind == "prepare"))

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from nnunet_covid.calibration.fit import TEMPERATURES
 from nnunet_covid.calibration.measure import measure, table, write_reliability_diagram, write_report
 from nnunet_covid.calibration.model_folder import open_validation, remove_calibration, trained_folds, write_calibration
-from nnunet_covid.cli.arguments import add_checkpoint, add_device
+from nnunet_covid.cli.arguments import add_checkpoint, add_device, positive
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import writable_folder
 from nnunet_covid.nnunet.predictor import TrainedModel
@@ -55,7 +55,7 @@ def add_calibrate_arguments(parser: argparse.ArgumentParser) -> None:
     add("--references", type=Path, metavar="DIR", help="default: nnU-Net's gt_segmentations")
     add_checkpoint(parser)
     add("--temperature-only", action="store_true", help="keep the threshold 0.5: no label changes")
-    add("-n", "--processes", type=int, default=1, metavar="N", help="default: %(default)s")
+    add("-n", "--processes", type=positive, default=1, metavar="N", help="default: %(default)s")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--dry-run", action="store_true", help="measure and draw, leave the checkpoints alone")
     what.add_argument("--undo", action="store_true", help="take an earlier calibration out of the checkpoints")

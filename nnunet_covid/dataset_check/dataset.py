@@ -9,7 +9,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from nnunet_covid.dataset_json import IMAGES, Split, channel_names, label_values, read_dataset_json
+from nnunet_covid.dataset_json import IMAGES, Split, channel_names, ignore_label, label_values, read_dataset_json
 from nnunet_covid.endings import ending_of
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import files_in
@@ -22,13 +22,14 @@ from nnunet_covid.raw_dataset.patients import guessed_patients, recorded_patient
 
 @dataclass(frozen=True)
 class CheckedCase:
-    """One case: its first channel, its label map if it has one, its patient."""
+    """One case: its first channel, its label map if it has one, its patient, the value that marks nothing."""
 
     name: str
     part: Part
     image: Path
     label: Path | None
     patient: str
+    ignore: int | None = None
 
     def read(self) -> tuple[Scan, NDArray[Any] | None]:
         """The first channel and the label map, both turned upright, in whatever order they are stored.
@@ -80,10 +81,11 @@ def open_dataset(number_or_name: str) -> CheckedDataset:
     found = [(part, case) for part in Part for case in _cases(folder, part, ending, len(names))]
     if not found:
         raise UserError(f"{folder} holds no images named CASE_0000{ending}")
+    ignore = ignore_label(description["labels"])
     recorded = recorded_patients(folder)
     patients = recorded or guessed_patients([case.name for _, case in found])
     cases = tuple(
-        CheckedCase(case.name, part, case.files[0], case.label, patients.get(case.name) or case.name)
+        CheckedCase(case.name, part, case.files[0], case.label, patients.get(case.name) or case.name, ignore)
         for part, case in found
     )
     labels = frozenset(value for values in label_values(description["labels"]).values() for value in values)

@@ -19,7 +19,7 @@ from nnunet_covid.demo.chest import Chest, SyntheticCT
 from nnunet_covid.demo.synthetic import lung_box_slice, synthetic_slice
 from nnunet_covid.figures.slices import LUNG_WINDOW
 from nnunet_covid.raw_dataset.scan import to_8_bit
-from nnunet_covid.volume_files import write_volume
+from nnunet_covid.whole_volumes import write_volume
 
 COLOURS = np.array([(0, 0, 0), (128, 0, 0), (0, 128, 0)], dtype=np.uint8)
 """Of background, ground glass and consolidation in the multi-class references, RGB."""

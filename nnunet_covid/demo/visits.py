@@ -20,7 +20,7 @@ from nnunet_covid.demo.chest import Chest, SyntheticCT
 from nnunet_covid.demo.pipeline import PLANS, Demo, Settings, Step
 from nnunet_covid.demo.synthetic import volume_of
 from nnunet_covid.files import replacing_folder
-from nnunet_covid.volume_files import write_volume
+from nnunet_covid.whole_volumes import write_volume
 
 NUMBER, NAME = 510, "DemoCT"
 WIDTH = 384.0  # of a slice, mm

@@ -22,7 +22,7 @@ from PIL import Image
 
 from nnunet_covid.errors import UserError, reason_of
 from nnunet_covid.geometry import Geometry
-from nnunet_covid.header_claims import GZIP, false_claim, whole_volume
+from nnunet_covid.header_claims import GZIP, false_claim
 from nnunet_covid.label_maps import Labels, distinct_values, whole_numbers
 from nnunet_covid.volume_files import header_fault, known_refusal
 
@@ -137,6 +137,8 @@ def unknown_values(labels: Labels, known: frozenset[int]) -> frozenset[int]:
 
 def _read_with_itk(path: Path) -> tuple[Labels, Geometry]:
     import SimpleITK as sitk
+
+    from nnunet_covid.whole_volumes import whole_volume
 
     try:
         image = whole_volume(path)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from nnunet_covid.files import replacing, require_written
-from nnunet_covid.volume_files import write_volume
+from nnunet_covid.whole_volumes import write_volume
 
 SLICE_SPACING = 999
 """nnU-Net's mark of a picture without a third axis."""

@@ -15,7 +15,6 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from nnunet_covid.geometry import Geometry, difference_of
-from nnunet_covid.header_claims import believed_header, whole_volume
 from nnunet_covid.raw_dataset.classes import ClassScheme, map_values, whole_labels
 from nnunet_covid.raw_dataset.dicom import read_dicom
 from nnunet_covid.raw_dataset.dicom_folder import Series, one_series
@@ -25,6 +24,7 @@ from nnunet_covid.raw_dataset.recipe import SourceCase
 from nnunet_covid.raw_dataset.scan import Scan
 from nnunet_covid.raw_dataset.source import UnusableFile
 from nnunet_covid.volume_files import NOT_FINITE, fault_of_kind
+from nnunet_covid.whole_volumes import believed_header, whole_volume
 
 sitk.ProcessObject.SetGlobalWarningDisplay(False)
 

@@ -28,7 +28,7 @@ from nnunet_covid.report.page import page
 from nnunet_covid.report.pseudonyms import Pseudonymiser
 from nnunet_covid.report.quantify import LOBE_MAP, Quantities, Settings, lungs_of, quantify, require_fitting
 from nnunet_covid.report.scans import Scan
-from nnunet_covid.volume_files import write_volume
+from nnunet_covid.whole_volumes import write_volume
 
 PAGE = "report.html"
 DICOM = "dicom"
