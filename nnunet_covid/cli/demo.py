@@ -14,7 +14,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from nnunet_covid.cli.arguments import add_device, seed
+from nnunet_covid.cli.arguments import add_device
 from nnunet_covid.demo.pipeline import Demo, Settings, StepFailed
 from nnunet_covid.demo.visits import ReportDemo, ReportSettings
 from nnunet_covid.report.dicom_objects import dicom_extra
@@ -36,7 +36,7 @@ def add_demo_arguments(parser: argparse.ArgumentParser) -> None:
     text = "where everything goes (default: ./%(default)s)"
     add("-o", "--output", type=Path, metavar="FOLDER", default=Path("nnunet_covid_demo"), help=text)
     add_device(parser)
-    add("--seed", type=seed, default=default.seed, help="other slices (default: %(default)s)")
+    add("--seed", type=int, default=default.seed, help="other slices (default: %(default)s)")
     for name, text in {**NUMBERS, "pixel": "size of a pixel, mm"}.items():
         usual, other = getattr(default, name), getattr(volumes, name)
         text += f" (default: {usual}" + (f"; {other} with --report)" if other != usual else ")")

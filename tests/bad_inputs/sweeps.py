@@ -161,7 +161,7 @@ BAD_INPUTS = [
         "no run at a time",
         f"{SWEEP} --jobs 0",
         spoilt(slices, says(GOOD + TRAINERS)),
-        ("at least one run at a time (--jobs)",),
+        ("argument --jobs: 0 is not a positive number",),
     ),
     BadInput(
         "sweep_where_there_is_no_gpu",
