@@ -32,6 +32,21 @@ def add_checkpoint(parser: argparse.ArgumentParser, *options: str) -> None:
     parser.add_argument(*names, default="checkpoint_final.pth", metavar="NAME", help="default: %(default)s")
 
 
+def add_model_use(
+    parser: argparse.ArgumentParser, folds: str = "default: all trained", tta: str = "predict without mirroring"
+) -> None:
+    """How a trained model is used: its folds and checkpoint, the device, whether it mirrors; with the texts of two."""
+    parser.add_argument("-f", "--folds", nargs="+", metavar="FOLD", help=folds)
+    add_checkpoint(parser)
+    add_device(parser)
+    parser.add_argument("--disable_tta", action="store_true", help=tta)
+
+
+def model_use(args: argparse.Namespace) -> dict[str, Any]:
+    """The first three of these as ``TrainedModel`` takes them."""
+    return {"folds": args.folds, "checkpoint": args.checkpoint, "device": args.device}
+
+
 def positive(text: str) -> int:
     """A count from the command line: a whole number from 1 on.
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import SimpleITK as sitk
 from tqdm import tqdm
 
-from nnunet_covid.cli.arguments import add_checkpoint, add_device
+from nnunet_covid.cli.arguments import add_checkpoint, add_device, add_model_use, model_use
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import counted, writable_folder
 from nnunet_covid.nnunet.predictor import TrainedModel
@@ -64,10 +64,7 @@ def add_report_arguments(parser: argparse.ArgumentParser) -> None:
     named.add_argument("--pseudonymise", type=Path, metavar="KEYFILE", help=text)
     text = "name the patient in report.html and report.json, too (default: in the DICOM objects alone)"
     named.add_argument("--identify", action="store_true", help=text)
-    add("-f", "--folds", nargs="+", metavar="FOLD", help="default: all trained")
-    add_checkpoint(parser)
-    add_device(parser)
-    add("--disable_tta", action="store_true", help="predict without mirroring")
+    add_model_use(parser)
 
 
 def report(args: argparse.Namespace) -> int:
@@ -114,9 +111,8 @@ def report(args: argparse.Namespace) -> int:
 
 def open_model(args: argparse.Namespace) -> tuple[ReportModel, Profile | None]:
     """The model that the arguments name, and its profile."""
-    use = {"folds": args.folds, "checkpoint": args.checkpoint, "device": args.device}
     with model_folder(args.model, args.checkpoint) as folder:
-        model = ReportModel(TrainedModel(folder, **use, mirroring=not args.disable_tta))
+        model = ReportModel(TrainedModel(folder, **model_use(args), mirroring=not args.disable_tta))
         profile = read_profile(folder, model.facts.digest)
     if profile is not None:
         model.orientation = profile.orientation

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from nnunet_covid.calibration.fit import TEMPERATURES
 from nnunet_covid.calibration.measure import measure, table, write_reliability_diagram, write_report
 from nnunet_covid.calibration.model_folder import open_validation, remove_calibration, trained_folds, write_calibration
-from nnunet_covid.cli.arguments import add_checkpoint, add_device, positive
+from nnunet_covid.cli.arguments import add_checkpoint, add_model_use, model_use, positive
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import writable_folder
 from nnunet_covid.nnunet.predictor import TrainedModel
@@ -111,9 +111,8 @@ def add_saliency_arguments(parser: argparse.ArgumentParser) -> None:
     add("output", type=Path, metavar="OUTPUT", help="folder for the maps")
     text = "classes for Grad-CAM and HiResCAM, as dataset.json names them (default: every foreground class)"
     add("--class", dest="classes", nargs="+", metavar="NAME", help=text)
-    add("-f", "--folds", nargs="+", metavar="FOLD", help="average over these (default: all trained)")
-    add_checkpoint(parser)
-    add_device(parser)
+    text = "predict without mirroring; the maps never mirror"
+    add_model_use(parser, folds="average over these (default: all trained)", tta=text)
     text = "stages for Grad-CAM and HiResCAM, from 1, or 'all' (default: the deepest)"
     add("--stages", nargs="+", metavar="M", help=text)
     text = (
@@ -125,7 +124,6 @@ def add_saliency_arguments(parser: argparse.ArgumentParser) -> None:
     text = "write CASE_activation_stageM.nii.gz too: the maps before the softmax"
     add("--activation", action="store_true", help=text)
     add("--encoder", metavar="NAME", help="the encoder's name inside the network (default: find it)")
-    add("--disable_tta", action="store_true", help="predict without mirroring; the maps never mirror")
     add("-prev_stage_predictions", type=Path, metavar="DIR", help="label maps of a cascade's first stage")
 
 
@@ -135,8 +133,7 @@ def saliency(args: argparse.Namespace) -> None:
         raise UserError(
             f"{args.output} holds the images, among which pictures of maps would be taken for some; name another"
         )
-    use = {"folds": args.folds, "checkpoint": args.checkpoint, "device": args.device}
-    model = TrainedModel(args.model, **use, mirroring=not args.disable_tta)
+    model = TrainedModel(args.model, **model_use(args), mirroring=not args.disable_tta)
     settings = Settings(
         class_names=tuple(args.classes) if args.classes else None,
         stages=_stages(args.stages),

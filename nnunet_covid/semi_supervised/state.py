@@ -166,7 +166,7 @@ def history(units: Mapping[str, Any]) -> list[RoundHistory]:
     taken = 0
     for name, unit in units.items():
         number, _, what = name.partition("/")
-        if not number.isdigit():
+        if not number.isdecimal():
             continue
         one = rounds.setdefault(int(number), RoundHistory(int(number)))
         result, part = unit["result"], what.split()[0]
