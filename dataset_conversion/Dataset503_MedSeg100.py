@@ -66,6 +66,8 @@ def stacked_cases(
         return []
     with problems.collecting():
         size = raw.read_header(image).GetSize()
+        if len(size) < 3:
+            raise raw.UnusableFile(image, "is a single slice, expected is a stack of them; download it again")
         if mask is None or (mask_size := raw.read_header(mask).GetSize()) == size:
             return [raw.SourceCase(f"{prefix}_{i:03d}", image, mask, part=part, index=i) for i in range(size[2])]
         problems.add(mask, f"has {mask_size} voxels, its image {size}; download both again")

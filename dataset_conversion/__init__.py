@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import sys
 from functools import cache
 
 from nnunet_covid.errors import UserError
@@ -36,4 +37,4 @@ def recipe_named(name: str) -> Recipe:
 
 def run_as_script(recipe: Recipe) -> int:
     """What ``python DatasetNNN_Name.py SOURCE`` does, by the command line that lies above this package."""
-    return importlib.import_module("nnunet_covid.cli.convert").converter_main(recipe)
+    return int(importlib.import_module("nnunet_covid.cli").main(["convert", recipe.info.command, *sys.argv[1:]]))

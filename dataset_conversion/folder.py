@@ -245,6 +245,9 @@ def convert_folder(
     Raises:
         UserError: If anything in the folder cannot be used.
     """
+    info = replace(INFO, name=name)
+    where = {key: arguments[key] for key in ("options", "number", "output") if key in arguments}
+    raw.checked_destination(replace(TEMPLATE, info=info), **where)
     problems = raw.Problems(source)
     layout = layout or FolderLayout()
     cases = layout.find_cases(source, problems)
@@ -255,7 +258,7 @@ def convert_folder(
         of_conversion.left_out += problems.left_out
         return cases
 
-    info, schemes = replace(INFO, name=name), {"own": scheme}
+    schemes = {"own": scheme}
     if raw.is_picture(cases[0].image):
         recipe = raw.picture_recipe(info, found, schemes)
     else:

@@ -7,10 +7,9 @@ stands in :mod:`nnunet_covid.nnunet.dataset`.
 from __future__ import annotations
 
 import contextlib
-import csv
+import errno
 import gzip
 import hashlib
-import io
 import json
 import math
 import multiprocessing
@@ -160,37 +159,6 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return content if isinstance(content, dict) else None
 
 
-def write_csv(path: Path, head: Iterable[str], rows: Iterable[Iterable[object]], *, durable: bool = False) -> None:
-    """Write a table, its head first, as :func:`write_text` does; ``None`` is an empty cell."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([head, *rows])
-    write_text(path, text.getvalue(), durable=durable)
-
-
-def read_csv(
-    path: Path, delimiters: str = ",", remedy: str = "save it as CSV in UTF-8"
-) -> tuple[list[str], list[dict[str, Any]]]:
-    """Columns and rows of a table, of a spreadsheet's too; lines of nothing are dropped, a missing value is ``None``.
-
-    Of several ``delimiters`` the one counts that the first line has most of.
-
-    Raises:
-        UserError: If it cannot be read, is no text in UTF-8, or a line is longer than the first.
-    """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            first = stream.readline()
-            stream.seek(0)
-            table = csv.DictReader(stream, delimiter=max(delimiters, key=first.count))
-            rows = [row for row in table if any(row.values())]
-    except (OSError, UnicodeDecodeError, csv.Error) as e:
-        why = getattr(e, "strerror", type(e).__name__)
-        raise UserError(f"{path} cannot be read as a table ({why}); {remedy}") from e
-    if longer := next((row for row in rows if any(row.pop(None, ()))), None):
-        raise UserError(f"{path} has more values than columns in the line of {next(iter(longer.values()))}; correct it")
-    return list(table.fieldnames or ()), rows
-
-
 def sha256_of(path: Path) -> str:
     """SHA-256 of a file, or of a folder's visible file names and their SHA-256 (a DICOM series)."""
     digest = hashlib.sha256()
@@ -268,11 +236,21 @@ def is_whole(path: Path, voxels: NDArray[Any]) -> bool:
     with path.open("rb") as stream:
         start = stream.read(HEADER_BYTES)
     if not start.startswith(GZIP_MAGIC):
-        return path.stat().st_size >= _announced_bytes(start)
+        return path.stat().st_size >= max(HEADER_BYTES, _announced_bytes(start))
     try:
         return _has_checksum_of(path, voxels) or _unpacked_to_its_end(path)
     except (EOFError, gzip.BadGzipFile, zlib.error):
         return False
+
+
+def require_written(unfinished: Path, voxels: NDArray[Any], path: Path) -> None:
+    """Nothing of what was to become ``path`` is missing; of NIfTI files ITK does not tell when the disk is full.
+
+    Raises:
+        OSError: If it is.
+    """
+    if not unfinished.is_file() or not is_whole(unfinished, voxels):
+        raise OSError(errno.EIO, "it could not be written as a whole: is the disk full?", str(path))
 
 
 def _has_checksum_of(path: Path, voxels: NDArray[Any]) -> bool:
@@ -345,6 +323,13 @@ def some_of(names: Iterable[str], at_most: int = 5) -> str:
     ordered = sorted(names)
     more = f" and {len(ordered) - at_most} more" if len(ordered) > at_most else ""
     return ", ".join(ordered[:at_most]) + more
+
+
+def evenly_spread(total: int, at_most: int) -> list[int]:
+    """Up to ``at_most`` of the numbers 0 to ``total`` − 1, spread evenly, the first and the last among them."""
+    count = min(total, at_most)
+    step = (total - 1) / max(1, count - 1)
+    return sorted({round(index * step) for index in range(count)})
 
 
 def map_in_processes(

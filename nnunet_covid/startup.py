@@ -1,4 +1,4 @@
-"""What is settled before nnU-Net starts: that it finds our trainers, its commands, and the device to compute on.
+"""What is settled before nnU-Net starts: that it finds our trainers, its commands, cores and device to compute on.
 
 nnU-Net looks for trainers in the folders that ``nnUNet_extTrainer`` names. :func:`register` writes a start-up line into
 an environment's site-packages: Python runs every ``.pth`` line that begins with ``import`` when it starts, in child
@@ -116,6 +116,23 @@ def let_threads_sleep(environment: MutableMapping[str, str] = os.environ) -> Non
     if "OMP_WAIT_POLICY" not in environment:
         environment["OMP_WAIT_POLICY"] = "PASSIVE"
         environment.setdefault("GOMP_SPINCOUNT", SPINS)
+
+
+def cores() -> int:
+    """Those that this process may use, by affinity and by the limit of a container."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    limit = container_limit("cpu.max").split()
+    if len(limit) == 2 and limit[0].isdecimal():
+        count = min(count, max(1, int(limit[0]) // int(limit[1])))
+    return count
+
+
+def container_limit(file: str) -> str:
+    """As the kernel's control groups (version 2) tell it; empty if there is none."""
+    try:
+        return Path("/sys/fs/cgroup", file).read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
 
 
 def chosen_device(wish: str) -> str:

@@ -2,7 +2,7 @@
 
 ITK reads a voxel size of zero as 1 mm, takes a sheared MetaImage or NRRD as it is, and of two voxel sizes in one NIfTI
 header believes one. Known are NIfTI-1, alone or as a pair, MetaImage and NRRD, attached or not; of other formats
-nothing is said. Whether the voxels are whole stands in :mod:`nnunet_covid.files`.
+nothing is said. Whether the voxels are whole stands in :mod:`nnunet_covid.whole_volumes`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import IO, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from nnunet_covid.errors import UserError
 from nnunet_covid.geometry import DIRECTION_TOLERANCE
 
 NIFTI_ENDINGS = (".nii.gz", ".nii", ".hdr")
@@ -33,6 +34,9 @@ NIFTI_FLOATS = {16: "f4", 64: "f8"}
 BLOCK = 1 << 22
 LONGEST_TEXT = 1 << 16
 """Bytes in which a text header must end."""
+PATTERN = re.compile(r"([^%\s]*%0?\d?d[^%\s]*)((?:\s+\d{1,9}){2,4})")
+"""Of data files: a name with one number in it; the first number, the last, the step, and axes of a file."""
+MOST_FILES = 1 << 16
 SIZES_AGREE = 0.01
 """Two voxel sizes in one header may differ by this share: some programs round one of them."""
 VOXEL_MM = (0.01, 1000.0)
@@ -182,6 +186,8 @@ def _header(path: Path) -> Header | str | None:
             return _meta_image(path)
         if name.endswith(NRRD_ENDINGS):
             return _nrrd(path)
+    except UserError as e:
+        return str(e)
     except (OSError, EOFError, zlib.error, ValueError, KeyError, struct.error):
         return None
     return None
@@ -320,16 +326,23 @@ def _numbers(text: str) -> tuple[float, ...]:
 
 
 def _named_files(path: Path, value: str, following: Any) -> tuple[Path, ...]:
-    """The data files of a text header: one name, a pattern with first, last and step, or a list below it."""
+    """The data files of a text header: one name, a pattern with first, last and step, or a list below it.
+
+    Raises:
+        UserError: If it is a pattern of anything but one number, or of too many; ITK would follow it.
+    """
     if value.upper() == "LOCAL":
         return ()
     if value.startswith("LIST"):
         return tuple(path.parent / line.strip() for line in following if line.strip())
-    pattern, *numbers = value.split()
-    if "%" in pattern and len(numbers) >= 2:
-        first, last, step = (int(number) for number in [*numbers, "1"][:3])
-        return tuple(path.parent / (pattern % number) for number in range(first, last + 1, step))
-    return (path.parent / value,)
+    if "%" not in value:
+        return (path.parent / value,)
+    found = PATTERN.fullmatch(value)
+    first, last, step = (int(number) for number in [*found[2].split(), "1"][:3]) if found else (0, 0, 0)
+    numbers = range(first, last + 1, step) if step > 0 else range(0)
+    if found is None or not 0 < len(numbers) <= MOST_FILES:
+        raise UserError(f"its header gives {value[:60]!r} for its data files, no pattern of names; export it again")
+    return tuple(path.parent / (found[1] % number) for number in numbers)
 
 
 def _fault_of_data(header: Header) -> str | None:

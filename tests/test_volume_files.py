@@ -50,6 +50,31 @@ def test_voxels_in_a_file_per_slice(tmp_path: Path, listed: str) -> None:
     np.testing.assert_array_equal(read_array(tmp_path / "a.mhd"), IMAGE)
 
 
+@pytest.mark.parametrize("ending", [".mhd", ".nhdr"])
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "a%d%d.raw 1 3 1",
+        "a%d.raw 1 2000000000",
+        "a%s.raw 1 3 1",
+        "a%s.raw",
+        "a%n%d.raw 1 3 1",
+        "a%999999999d.raw 1 3 1",
+        "a%d.raw 1 3 0",
+        "a%d.raw 3 1 1",
+        "a%d.raw one two",
+    ],
+)
+def test_a_pattern_of_data_files_that_is_none_is_refused(tmp_path: Path, ending: str, pattern: str) -> None:
+    if ending == ".mhd":
+        odd_volumes.meta_image(tmp_path / "a.mhd", IMAGE, ElementDataFile=pattern)
+    else:
+        odd_volumes.nrrd(tmp_path / "a.nhdr", IMAGE, data_file=pattern)
+    assert header_fault(tmp_path / f"a{ending}") == (
+        f"its header gives {pattern!r} for its data files, no pattern of names; export it again"
+    )
+
+
 def test_a_list_of_files_in_a_nrrd(tmp_path: Path) -> None:
     odd_volumes.nrrd(tmp_path / "a.nhdr", IMAGE, data_file="LIST\n0.raw\n1.raw")
     for index in range(2):

@@ -1,16 +1,26 @@
 from __future__ import annotations
 
+import importlib
 import os
+import re
+import resource
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import image_files
+import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from nnunet_covid import files
+from nnunet_covid.cli import main
 from nnunet_covid.errors import UserError
+from nnunet_covid.whole_volumes import write_volume
 
 
 def test_a_file_appears_only_when_it_is_whole(tmp_path: Path) -> None:
@@ -186,3 +196,49 @@ def _runs(process: int) -> bool:
         return False
     stat = Path(f"/proc/{process}/stat")
     return not stat.is_file() or ") Z " not in stat.read_text()  # nobody may have collected its end yet
+
+
+@contextmanager
+def room_for(size: int) -> Iterator[None]:
+    """Let no file become longer, as on a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("room", [0, 200, 20000])
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz", ".mha", ".nrrd"])
+def test_a_volume_that_the_disk_has_no_room_for_is_told_and_not_left(ending: str, room: int, tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(-1000, 1000, (8, 64, 64)).astype(np.int16)
+    path = tmp_path / f"a{ending}"
+    with room_for(room), pytest.raises(OSError, match=re.escape(str(path))):
+        write_volume(sitk.GetImageFromArray(noise), path)
+    assert not list(tmp_path.iterdir())
+    write_volume(sitk.GetImageFromArray(noise), path)
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(path))), noise)
+
+
+def test_a_conversion_ends_with_an_error_where_a_volume_is_cut(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    noise = np.random.default_rng(0).integers(-1000, 1000, (8, 64, 64)).astype(np.int16)
+    image_files.write_volume(tmp_path / "source/images/a.nii.gz", noise)
+    image_files.write_volume(tmp_path / "source/masks/a.nii.gz", (noise > 900).astype(np.uint8))
+    command = ["convert", "folder", str(tmp_path / "source"), "-o", str(tmp_path / "raw"), "--workers", "1"]
+    with room_for(20000):
+        assert main(command) == 2
+    assert "imagesTr/a_0000.nii.gz: it could not be written as a whole" in capfd.readouterr().err
+    assert not list(tmp_path.glob("raw/Dataset*"))
+    assert main(command) == 0
+
+
+def test_volumes_are_written_by_the_one_function_that_looks_whether_they_are_whole() -> None:
+    package = Path(files.__file__).parent
+    rooms = [package, Path(importlib.import_module("nnunet_covid.dataset_conversion").__path__[0])]
+    writing = {
+        path.name for room in rooms for path in room.rglob("*.py") if "sitk.WriteImage" in path.read_text("utf-8")
+    }
+    assert writing == {"whole_volumes.py"}

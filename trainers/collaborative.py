@@ -21,8 +21,9 @@ from nnunet_covid.auxiliary_data.batches import (
     linked_batches,
 )
 from nnunet_covid.auxiliary_data.links import Link, LinkedCases, find_link
-from nnunet_covid.auxiliary_data.relation_snapshots import SnapshotMean, evenly_spread, write_snapshot
+from nnunet_covid.auxiliary_data.relation_snapshots import KEPT, SnapshotMean, write_snapshot
 from nnunet_covid.errors import UserError
+from nnunet_covid.files import evenly_spread
 from nnunet_covid.losses.relation import (
     LARGEST_WEIGHT,
     REDUCTIONS,
@@ -201,7 +202,7 @@ class CollaborativeTrainer(LungInfectionTrainer):
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()
         self._step_in_epoch = 0
-        chosen = evenly_spread(self.num_epochs) if self.snapshot_epochs is None else self.snapshot_epochs
+        chosen = evenly_spread(self.num_epochs, KEPT) if self.snapshot_epochs is None else self.snapshot_epochs
         self._snapshot = SnapshotMean() if self.current_epoch in chosen else None
 
     @property

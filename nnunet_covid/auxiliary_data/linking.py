@@ -25,13 +25,12 @@ from nnunet_covid.auxiliary_data.links import (
     PlannedDataset,
     made_as_file,
     read_links,
-    read_made_as,
     write_links,
 )
 from nnunet_covid.dataset_json import foreground_values
 from nnunet_covid.disturbances import alone, full_disk_told
 from nnunet_covid.errors import UserError
-from nnunet_covid.files import remove_abandoned, writable_folder, write_json
+from nnunet_covid.files import read_json, remove_abandoned, writable_folder, write_json
 from nnunet_covid.nnunet.cases import CaseFiles, list_cases
 from nnunet_covid.nnunet.dataset import RawDataset, check_header, open_raw_dataset, read_images
 from nnunet_covid.nnunet.preprocess import VOXELS, Preprocessing, is_current, preprocess_cases
@@ -146,10 +145,8 @@ def chosen_configurations(covid: PlannedDataset, wanted: Sequence[str]) -> list[
     Raises:
         UserError: If one does not exist or is not pre-processed.
     """
-    known = list(covid.plans.available_configurations)
+    known = _known_configurations(covid, wanted)
     for name in wanted:
-        if name not in known:
-            raise UserError(f"{covid.plans_name} has no configuration {name!r}; it has {', '.join(known)}")
         if not covid.data(name).is_dir():
             command = f"nnUNetv2_preprocess -d {covid.name[7:10]} -plans_name {covid.plans_name} -c {name}"
             raise UserError(f"{covid.data(name)} does not exist; run {command}")
@@ -157,6 +154,15 @@ def chosen_configurations(covid: PlannedDataset, wanted: Sequence[str]) -> list[
     if not chosen:
         raise UserError(f"{covid.folder} holds no pre-processed data; run nnUNetv2_preprocess -d {covid.name[7:10]}")
     return list({covid.identifier(name): name for name in reversed(chosen)}.values())[::-1]
+
+
+def _known_configurations(covid: PlannedDataset, wanted: Sequence[str]) -> list[str]:
+    """Those of the plans, among which the wanted ones must be."""
+    known = list(covid.plans.available_configurations)
+    for name in wanted:
+        if name not in known:
+            raise UserError(f"{covid.plans_name} has no configuration {name!r}; it has {', '.join(known)}")
+    return known
 
 
 def linked_plans_name(covid: PlannedDataset) -> str:
@@ -187,7 +193,7 @@ def _preprocessed(covid: PlannedDataset, configuration: str, source: Source, pro
     """Bring the folder of a source up to date; what was pre-processed in another way is made anew."""
     folder, plans = _home(covid, configuration, source)
     made_as = {"digest": covid.digest(configuration), "lesions": list(source.lesions), "properties": [VOXELS]}
-    if folder.exists() and read_made_as(folder) != made_as:
+    if folder.exists() and read_json(made_as_file(folder)) != made_as:
         shutil.rmtree(folder)
     folder.mkdir(exist_ok=True)
     write_json(made_as_file(folder), made_as, indent=None)
@@ -231,31 +237,34 @@ def _record(covid: PlannedDataset, configuration: str, cases: LinkedCases) -> No
     write_links(covid.record, {**links, covid.identifier(configuration): link})
 
 
-def remove_links(covid: PlannedDataset, configurations: Sequence[str] = (), others: Sequence[str] = ()) -> list[str]:
+def remove_links(covid: PlannedDataset, configurations: Sequence[str] = (), sources: Sequence[str] = ()) -> list[str]:
     """Take links out of the record and delete the data that were pre-processed for them.
 
     Args:
         configurations: Only of these; none given means all.
-        others: Only these data sets; none given means all, and the unlabelled images.
+        sources: Only these data sets, and folders of unlabelled images; none given means all.
 
     Returns:
         The folders that were deleted, relative to ``nnUNet_preprocessed``.
+
+    Raises:
+        UserError: If one of the configurations does not exist.
     """
+    _known_configurations(covid, configurations)
     with _alone(covid):
-        return _removed(covid, configurations, others)
+        return _removed(covid, configurations, sources)
 
 
-def _removed(covid: PlannedDataset, configurations: Sequence[str], others: Sequence[str]) -> list[str]:
+def _removed(covid: PlannedDataset, configurations: Sequence[str], sources: Sequence[str]) -> list[str]:
     links = read_links(covid.record)
     wanted = {covid.identifier(name) for name in configurations} or set(links)
     removed: list[str] = []
     for identifier in wanted & set(links):
         link = links.pop(identifier)
-        gone = [other for other in link.others if not others or other.name in others]
-        left = replace(link, others=tuple(other for other in link.others if other not in gone))
-        if not others:
-            gone += [link.unlabelled] if link.unlabelled else []
-            left = replace(left, unlabelled=None)
+        held = [*link.others, *([link.unlabelled] if link.unlabelled else [])]
+        gone = [cases for cases in held if not sources or cases.name in sources]
+        others = tuple(other for other in link.others if other not in gone)
+        left = replace(link, others=others, unlabelled=None if link.unlabelled in gone else link.unlabelled)
         removed += [cases.folder for cases in gone]
         if left.others or left.unlabelled:
             links[identifier] = left

@@ -175,11 +175,6 @@ def made_as_file(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}_link.json")
 
 
-def read_made_as(folder: Path) -> dict[str, Any] | None:
-    """What stands in that file; ``None`` if nothing readable does."""
-    return read_json(made_as_file(folder))
-
-
 def find_link(
     preprocessed: Path,
     plans: PlansManager,
@@ -244,7 +239,7 @@ def _check_cases(preprocessed: Path, cases: LinkedCases, digest: str, link: Link
     missing = [name for name in cases.cases if not is_preprocessed(folder / name)]
     if missing:
         raise UserError(f"linked data are incomplete: {len(missing)} cases, first {folder / missing[0]}; run {again}")
-    made_as = read_made_as(folder) or {}
+    made_as = read_json(made_as_file(folder)) or {}
     if digest != link.digest or digest != made_as.get("digest"):
         raise UserError(f"linked data in {folder} were pre-processed with other plans than these; run {again}")
 

@@ -15,6 +15,8 @@ from nnunet_covid.files import files_in, replacing
 from nnunet_covid.nnunet.models import fold_folders
 
 FOLDER = "relations"
+KEPT = 6
+"""Epochs of a training, at most."""
 _FILE = re.compile(r"epoch_(\d+)\.npz")
 
 
@@ -65,11 +67,6 @@ class SnapshotMean:
             return None
         means = {name: (total / self._steps).cpu().numpy() for name, total in self._sums.items()}
         return RelationSnapshot(epoch, **means)
-
-
-def evenly_spread(total: int, count: int = 6) -> tuple[int, ...]:
-    """Up to ``count`` of the numbers 0 to ``total`` − 1, spread evenly, the first and the last among them."""
-    return tuple(sorted({round(i) for i in np.linspace(0, total - 1, min(count, total))}))
 
 
 def write_snapshot(fold_folder: Path, snapshot: RelationSnapshot) -> Path:

@@ -49,6 +49,32 @@ def refuse_among_inputs(output: Path | None, what: str, *inputs: Path | None) ->
         raise UserError(f"{output} is read, too: {what} there would be taken for its own files; name another output")
 
 
+def add_model_use(
+    parser: argparse.ArgumentParser, folds: str = "default: all trained", tta: str = "predict without mirroring"
+) -> None:
+    """How a trained model is used: its folds and checkpoint, the device, whether it mirrors; with the texts of two."""
+    parser.add_argument("-f", "--folds", nargs="+", metavar="FOLD", help=folds)
+    add_checkpoint(parser)
+    add_device(parser)
+    parser.add_argument("--disable_tta", action="store_true", help=tta)
+
+
+def model_use(args: argparse.Namespace) -> dict[str, Any]:
+    """The first three of these as ``TrainedModel`` takes them."""
+    return {"folds": args.folds, "checkpoint": args.checkpoint, "device": args.device}
+
+
+def positive(text: str) -> int:
+    """A count from the command line: a whole number from 1 on.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is anything else.
+    """
+    if not (text.isascii() and text.isdecimal() and int(text)):
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return int(text)
+
+
 def seed(text: str) -> int:
     """A seed from the command line: an integer that is not negative and has 32 bits, as every generator takes.
 

@@ -27,10 +27,10 @@ def check(args: argparse.Namespace) -> int:
     findings = run_checks(dataset)
     for finding in findings:
         print(f"{finding.check}: {finding.message}")
+    output = args.output or Path(f"check_{name}")
+    write_report(findings, output)
     if not findings:
         print(f"{name}: nothing found in {number} cases")
         return 0
-    output = args.output or Path(f"check_{name}")
-    write_report(findings, output)
     print(f"{name}: {len(findings)} findings in {number} cases, pictures in {output}")
     return 1

@@ -10,6 +10,7 @@ from nnunetv2.configuration import default_num_processes
 from nnunet_covid.auxiliary_data.linking import chosen_configurations, make_link, read_sources, remove_links
 from nnunet_covid.auxiliary_data.links import describe_links, open_planned
 from nnunet_covid.auxiliary_data.relation_snapshots import folds_of, read_snapshots
+from nnunet_covid.cli.arguments import positive
 from nnunet_covid.errors import UserError
 from nnunet_covid.figures.relations import draw_relations
 from nnunet_covid.nnunet.dataset import dataset_name
@@ -50,11 +51,11 @@ def add_link_arguments(parser: argparse.ArgumentParser) -> None:
     add("--lesions", nargs="+", default=[], metavar="LABEL", help=text)
     text = "unlabelled COVID images, named CASE_0000 as nnU-Net has it"
     add("--unlabelled", type=Path, metavar="FOLDER", help=text)
-    add("--at-most", type=int, metavar="N", help="of the unlabelled images, N drawn by a fixed seed")
-    add("-np", "--processes", type=int, default=default_num_processes, metavar="N", help="default: %(default)s")
+    add("--at-most", type=positive, metavar="N", help="of the unlabelled images, N drawn by a fixed seed")
+    add("-np", "--processes", type=positive, default=default_num_processes, metavar="N", help="default: %(default)s")
     add = parser.add_mutually_exclusive_group().add_argument
     add("--show", action="store_true", help="say what is linked, and whether it can be used")
-    text = "take links out, with the data pre-processed for them; -c and -a restrict it"
+    text = "take links out, with the data pre-processed for them; -c, -a and --unlabelled restrict it"
     add("--remove", action="store_true", help=text)
 
 
@@ -62,17 +63,17 @@ def link(args: argparse.Namespace) -> None:
     """Make, show or remove links."""
     if args.at_most is not None and args.unlabelled is None:
         raise UserError("--at-most is a number of unlabelled images: name their folder with --unlabelled")
-    if args.at_most is not None and args.at_most < 1:
-        raise UserError(f"--at-most {args.at_most}: at least one image must be left")
-    if args.processes < 1:
-        raise UserError(f"-np {args.processes}: at least one process is needed")
+    _refuse_what_is_not_used(args)
     covid = open_planned(args.data_set, args.plans)
     if args.remove:
-        removed = remove_links(covid, args.configuration, [dataset_name(other) for other in args.add])
+        unlabelled = [] if args.unlabelled is None else [str(args.unlabelled.resolve())]
+        named = [*map(dataset_name, args.add), *unlabelled]
+        removed = remove_links(covid, args.configuration, named)
         for folder in removed:
             print(f"removed {covid.folder.parent / folder}")
         if not removed:
-            print(f"nothing was linked to {covid.name} under {covid.plans_name}")
+            of = " of these" if named else ""
+            print(f"nothing{of} was linked to {covid.name} under {covid.plans_name}; --show says what is")
         return
     if not args.show:
         if not args.add and args.unlabelled is None:
@@ -82,13 +83,28 @@ def link(args: argparse.Namespace) -> None:
     print(describe_links(covid))
 
 
+def _refuse_what_is_not_used(args: argparse.Namespace) -> None:
+    """Options that --show or --remove would pass over."""
+    given = {
+        "-a": args.add,
+        "-c": args.configuration,
+        "--lesions": args.lesions,
+        "--unlabelled": args.unlabelled,
+        "--at-most": args.at_most,
+    }
+    used = {"--show": (), "--remove": ("-a", "-c", "--unlabelled")}
+    for mode in [mode for mode in used if getattr(args, mode.removeprefix("--"))]:
+        if unused := [option for option in given if given[option] and option not in used[mode]]:
+            raise UserError(f"{mode} has no use for {' and '.join(unused)}; leave it out")
+
+
 def add_relations_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of ``nnunet-covid relations``."""
     add = parser.add_argument
     add("model", type=Path, metavar="MODEL_FOLDER", help="folder of a trained model, with fold_N in it")
     add("-f", "--folds", nargs="+", metavar="FOLD", help="default: all that have snapshots")
     add("-o", "--output", type=Path, metavar="DIR", help="default: beside the snapshots, fold_N/relations")
-    add("--rows", type=int, default=6, metavar="N", help="epochs in a picture (default: %(default)s)")
+    add("--rows", type=positive, default=6, metavar="N", help="epochs in a picture (default: %(default)s)")
 
 
 def relations(args: argparse.Namespace) -> None:

@@ -8,21 +8,19 @@ nnunet-covid convert covid-semiseg --help         its options
 from __future__ import annotations
 
 import argparse
-import os
 import re
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nnunet_covid.cli import error_line
-from nnunet_covid.cli.arguments import seed
+from nnunet_covid.cli.arguments import positive, seed
 from nnunet_covid.dataset_conversion import recipe_named, recipes
 from nnunet_covid.dataset_conversion.folder import TEMPLATE, FolderLayout, convert_folder
 from nnunet_covid.errors import UserError
 from nnunet_covid.lung_mask import METHODS, MODELS
 from nnunet_covid.raw_dataset import Recipe, SliceSelection, convert_dataset, read_patients
+from nnunet_covid.startup import cores
 
 
 def add_convert_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,16 +42,6 @@ def convert(args: argparse.Namespace) -> None:
     _convert(recipe, f"nnunet-covid convert {args.name}", args.arguments)
 
 
-def converter_main(recipe: Recipe) -> int:
-    """``python -m nnunet_covid.dataset_conversion.DatasetNNN_Name``; returns the exit status."""
-    try:
-        _convert(recipe, None, None)
-    except UserError as e:
-        print(error_line(e), file=sys.stderr)
-        return 2
-    return 0
-
-
 def listing(recipes: Iterable[Recipe]) -> str:
     """One paragraph per data set: name, title, paper, source, licence, expected files."""
     paragraphs = []
@@ -70,7 +58,7 @@ def listing(recipes: Iterable[Recipe]) -> str:
     return "\n\n".join(paragraphs)
 
 
-def _convert(recipe: Recipe, program: str | None, given: Sequence[str] | None) -> None:
+def _convert(recipe: Recipe, program: str, given: Sequence[str]) -> None:
     what = "your own images and masks" if recipe is TEMPLATE else recipe.info.title
     parser = argparse.ArgumentParser(prog=program, description=f"Convert {what} to an nnU-Net raw data set.")
     _add_conversion(parser, recipe)
@@ -100,8 +88,8 @@ def _add_conversion(parser: argparse.ArgumentParser, recipe: Recipe) -> None:
     add("source", type=Path, metavar="SOURCE", help=unpacked)
     add("-d", "--number", type=int, default=recipe.info.number, help="data set number (default: %(default)s)")
     add("-o", "--output", type=Path, help="folder for raw data sets (default: nnUNet_raw of the environment)")
-    processes = min(8, os.cpu_count() or 1)
-    add("--workers", type=_positive, default=processes, help="number of processes (default: %(default)s)")
+    processes = min(8, cores())
+    add("--workers", type=positive, default=processes, help="number of processes (default: %(default)s)")
     add = parser.add_argument_group("changes on the way").add_argument
     if len(recipe.schemes) > 1:
         add("--classes", choices=list(recipe.schemes), help="label scheme (default: the first)")
@@ -111,7 +99,7 @@ def _add_conversion(parser: argparse.ArgumentParser, recipe: Recipe) -> None:
         if recipe.defaults.window:
             add("--no-window", action="store_true", help="keep Hounsfield units")
     text = "crop around the lungs' centre of gravity, pixels"
-    add("--crop", type=_positive, nargs=2, metavar=("HEIGHT", "WIDTH"), help=text)
+    add("--crop", type=positive, nargs=2, metavar=("HEIGHT", "WIDTH"), help=text)
     add("--lung-mask-channel", action="store_true", help="add the lung mask as last channel")
     text = "where lung masks come from if the data set has none (default: %(default)s)"
     add("--lung-method", choices=METHODS, default="auto", help=text)
@@ -121,14 +109,14 @@ def _add_conversion(parser: argparse.ArgumentParser, recipe: Recipe) -> None:
     add("--splits", type=Path, metavar="FILE", help="your own folds, JSON (default: the data set's)")
     if recipe.has_volumes:
         add("--slices", choices=("all", "lesion"), help="axial slices as cases of their own")
-        add("--every", type=_positive, default=1, metavar="N", help="every N-th of these slices")
-        add("--at-most", type=_positive, metavar="N", help="at most N of them per volume, drawn")
+        add("--every", type=positive, default=1, metavar="N", help="every N-th of these slices")
+        add("--at-most", type=positive, metavar="N", help="at most N of them per volume, drawn")
         add("--seed", type=seed, default=12345, help="seed of that draw (default: %(default)s)")
 
 
 def _add_folder(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("your folder").add_argument
-    add("--name", type=_name, default=TEMPLATE.info.name, help="name of the data set")
+    add("--name", default=TEMPLATE.info.name, help="name of the data set")
     add("--images", type=Path, metavar="DIR", help="folder of the images within SOURCE")
     add("--masks", type=Path, metavar="DIR", help="folder of the masks within SOURCE")
     add("--lungs", type=Path, metavar="DIR", help="folder of lung masks within SOURCE")
@@ -152,7 +140,7 @@ def _how(recipe: Recipe, args: argparse.Namespace) -> dict[str, Any]:
         lung_method=args.lung_method,
         lung_model=args.lung_model,
         lung_weights=args.lung_weights,
-        slices=_slices(args) or recipe.defaults.slices,
+        slices=_slices(args),
         unlabelled=not args.no_unlabelled,
         splits=args.splits,
     )
@@ -183,24 +171,11 @@ def _labels(given: Sequence[tuple[str, int]]) -> dict[str, int]:
     return labels
 
 
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return value
-
-
 def _label(text: str) -> tuple[str, int]:
     name, separator, value = text.partition("=")
     if not (name and separator and re.fullmatch(r"-?[0-9]+", value)):
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE with a whole number")
     return name, int(value)
-
-
-def _name(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9-]+", text):
-        raise argparse.ArgumentTypeError(f"{text!r}: letters, digits and hyphens only")
-    return text
 
 
 def _pattern(text: str) -> str:

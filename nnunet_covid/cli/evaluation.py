@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from nnunet_covid.cli.arguments import refuse_among_inputs, seed
+from nnunet_covid.cli.arguments import positive, refuse_among_inputs, seed
 from nnunet_covid.errors import UserError
 from nnunet_covid.evaluation import EmptyPolicy, comparison, evaluate_folders, terminal_table, write_report
 from nnunet_covid.files import writable_folder
@@ -41,7 +41,7 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     policies = [policy.value for policy in EmptyPolicy]
     add("--empty-policy", choices=policies, default=EmptyPolicy.SCORE.value, help=text)
     add("--no-distances", action="store_true", help="leave HD95 and NSD out, to save time")
-    add("-n", "--processes", type=int, default=1, metavar="N", help="processes to use (default: 1)")
+    add("-n", "--processes", type=positive, default=1, metavar="N", help="processes to use (default: 1)")
     add("--images", type=Path, metavar="DIR", help="images to draw the worst cases on, with -o")
     add("--no-plots", action="store_true", help="with -o, write the tables only")
     add("--quiet", action="store_true", help="no progress bar")

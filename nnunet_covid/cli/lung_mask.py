@@ -15,13 +15,18 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from nnunet_covid.cli.arguments import refuse_among_inputs
-from nnunet_covid.errors import Unusable, UserError
-from nnunet_covid.figures.slices import BLUE, outlined, sheet
+from nnunet_covid.disturbances import full_disk_told
+from nnunet_covid.errors import Unusable
+from nnunet_covid.figures.slices import BLUE, LUNG_WINDOW, outlined, sheet
+from nnunet_covid.files import replacing, writable_folder
 from nnunet_covid.geometry import Turn
 from nnunet_covid.lung_mask import METHODS, MODELS, check_weights
-from nnunet_covid.raw_dataset import Problems, Scan, UnusableFile, read_scan
+from nnunet_covid.raw_dataset import Problems, Scan, read_scan
 from nnunet_covid.raw_dataset.grey_scale import span_of
 from nnunet_covid.raw_dataset.images import images_and_masks, with_lungs, write_lung_mask
+
+OVERLAY_SLICES = 8
+"""Of a volume, at most."""
 
 
 def add_lung_mask_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,24 +50,22 @@ def lung_mask(args: argparse.Namespace) -> None:
         refuse_among_inputs(args.overlay, "pictures of outlines", args.source)
     for note in problems.notes():
         print(note, flush=True)
+    places = [writable_folder(folder) for folder in (pairs[0][1].parent, args.overlay) if folder is not None]
     unusable = Unusable()
-    for source, output in pairs:
-        with unusable.going_on():
-            _segment(source, output, args)
+    with full_disk_told(*places):
+        for source, output in pairs:
+            with unusable.going_on():
+                _segment(source, output, args)
     unusable.raise_if_any(len(pairs))
 
 
 def _segment(source: Path, output: Path, args: argparse.Namespace) -> None:
     """Segment one image, and tell how."""
-    try:
-        how = {"method": args.method, "model": args.model, "weights": args.weights}
-        scan = with_lungs(read_scan(source), source, **how)
-    except UnusableFile as e:
-        raise UserError(f"{e.path}: {e.reason}") from e
+    scan = with_lungs(read_scan(source), source, method=args.method, model=args.model, weights=args.weights)
     write_lung_mask(output, scan)
     if args.overlay:
-        args.overlay.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(lung_overlay(scan)).save(args.overlay / f"{output.name}.png")
+        with replacing(args.overlay / f"{output.name}.png") as unfinished:
+            Image.fromarray(lung_overlay(scan)).save(unfinished)
     share = 0.0 if scan.lungs is None else scan.lungs.mean()
     print(f"{output}: {share:.1%} of the image, by {scan.notes['lung_mask']}", flush=True)
     if not share:
@@ -70,12 +73,12 @@ def _segment(source: Path, output: Path, args: argparse.Namespace) -> None:
         print(f"warning: {source}: {text}", file=sys.stderr, flush=True)
 
 
-def lung_overlay(scan: Scan, slices: int = 8) -> NDArray[np.uint8]:
+def lung_overlay(scan: Scan) -> NDArray[np.uint8]:
     """The outline of the lung mask over the picture, or over evenly spaced slices of the volume."""
     assert scan.lungs is not None
     turn = Turn.upright(scan.geometry)
-    image, lungs = turn(scan.image.clip(-1250, 250) if scan.is_hu else scan.image), turn(scan.lungs)
+    image, lungs = turn(scan.image.clip(*LUNG_WINDOW) if scan.is_hu else scan.image), turn(scan.lungs)
     if image.ndim == 2:
         return outlined(image, {BLUE: lungs})
-    indices = np.unique(np.linspace(0.1 * len(image), 0.9 * len(image), slices).astype(int).clip(0, len(image) - 1))
+    indices = np.unique(np.linspace(0.1 * len(image), 0.9 * len(image), OVERLAY_SLICES).astype(int))
     return sheet([outlined(image[i], {BLUE: lungs[i]}) for i in indices], columns=4)

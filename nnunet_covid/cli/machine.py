@@ -13,6 +13,7 @@ from typing import Any
 
 from nnunet_covid.cli.installation import Finding
 from nnunet_covid.files import environment_folder, read_json
+from nnunet_covid.startup import container_limit, cores
 
 GIB = 1 << 30
 TRAINING = int(1.2 * GIB)
@@ -27,16 +28,16 @@ def examine_machine() -> Iterator[Finding]:
     """Cores, memory, shared memory and GPUs against the largest training that is planned; SLURM."""
     from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 
-    workers, cores = get_allowed_n_proc_DA(), _cores()
-    if workers > max(1, cores - 1):
-        fewer = max(1, cores - 1)
+    workers, there = get_allowed_n_proc_DA(), cores()
+    if workers > max(1, there - 1):
+        fewer = max(1, there - 1)
         remedy = f"export nnUNet_n_proc_DA={fewer}"
-        yield Finding("cores", "note", f"{cores}, and nnU-Net would start {workers} workers for each training", remedy)
+        yield Finding("cores", "note", f"{there}, and nnU-Net would start {workers} workers for each training", remedy)
     elif workers == 0:
         remedy = "before nnUNetv2_plan_and_preprocess: export nnUNet_n_proc_DA=1"
-        yield Finding("cores", "note", f"{cores}; with nnUNet_n_proc_DA=0 nnU-Net trains, but cannot plan", remedy)
+        yield Finding("cores", "note", f"{there}; with nnUNet_n_proc_DA=0 nnU-Net trains, but cannot plan", remedy)
     else:
-        yield Finding("cores", "ok", f"{cores}; nnU-Net starts {workers} workers for each training")
+        yield Finding("cores", "ok", f"{there}; nnU-Net starts {workers} workers for each training")
     name, batch = largest_planned()
     held = batch * (workers + max(6, workers // 2)) * 3 // 2 if workers else batch  # half as many for validation
     needed = TRAINING + workers * 3 // 2 * WORKER + held
@@ -54,28 +55,11 @@ def _enough(subject: str, there: int, needed: int, of: str, remedy: str) -> Find
     return Finding(subject, "ok", detail) if there >= needed else Finding(subject, "note", detail, remedy)
 
 
-def _cores() -> int:
-    """Those that this process may use, by affinity and by the limit of a container."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    limit = _limit("cpu.max").split()
-    if len(limit) == 2 and limit[0].isdigit():
-        count = min(count, max(1, int(limit[0]) // int(limit[1])))
-    return count
-
-
 def _memory() -> int:
     """Bytes, of the machine or of the container's limit."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = _limit("memory.max")
+    limit = container_limit("memory.max")
     return min(total, int(limit)) if limit.isdigit() else total
-
-
-def _limit(file: str) -> str:
-    """Of a container, as the kernel's control groups (version 2) tell it; empty if there is none."""
-    try:
-        return Path("/sys/fs/cgroup", file).read_text().strip()
-    except OSError:
-        return ""
 
 
 def largest_planned() -> tuple[str, int]:

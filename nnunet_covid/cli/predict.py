@@ -14,14 +14,14 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import sys
 from functools import partial
 from pathlib import Path
 
-from nnunet_covid.cli.arguments import Once, add_checkpoint, add_device, refuse_among_inputs
+from nnunet_covid.cli.arguments import Once, add_checkpoint, add_device, positive, refuse_among_inputs
 from nnunet_covid.cli.imports import imports_held
 from nnunet_covid.errors import UserError
+from nnunet_covid.startup import cores
 
 IMAGES_IN_A_BATCH = 16
 """Images handed to the network together on a GPU, whose forward passes hold patches of several."""
@@ -56,7 +56,7 @@ def add_predict_arguments(parser: argparse.ArgumentParser) -> None:
     add("-nps", type=int, default=1, metavar="N", help="threads that write (default: %(default)s)")
     add("--memory", type=float, default=4.0, metavar="GIB", help="of all images on the way (default: %(default)g)")
     text = "patches in a forward pass (default: 1 on a CPU, where more gain nothing; else what 2 million voxels hold)"
-    add("--batch", type=int, metavar="N", help=text)
+    add("--batch", type=positive, metavar="N", help=text)
     add_device(parser)
     add("--not_on_device", action="store_true", help="sum up the patches in main memory, not on the GPU")
     add("--disable_progress_bar", action="store_true", help="a line a minute instead")
@@ -87,7 +87,7 @@ def predict(args: argparse.Namespace) -> int:
             batch=args.batch,
         )
         if model.device.type == "cpu":
-            torch.set_num_threads(_cores())  # as nnUNetv2_predict, whatever OMP_NUM_THREADS says
+            torch.set_num_threads(cores())  # as nnUNetv2_predict, whatever OMP_NUM_THREADS says
         if args.not_on_device:
             model.predictor.perform_everything_on_device = False
         alone = model.predictor.patches_at_once() == 1 and len(model.folds) == 1
@@ -120,9 +120,8 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError("--parts K/N says what -num_parts and -part_id say: leave one of them out")
     if not 0 <= args.part_id < args.num_parts:
         raise UserError(f"-part_id is 0 to {args.num_parts - 1} with -num_parts {args.num_parts}, not {args.part_id}")
-    for name, value in (("--memory", args.memory), ("--batch", 1 if args.batch is None else args.batch)):
-        if not 0 < value < math.inf:
-            raise UserError(f"{name} is above 0 and finite, not {value:g}")
+    if not 0 < args.memory < math.inf:
+        raise UserError(f"--memory is above 0 and finite, not {args.memory:g}")
     for name, threads in (("-npp", args.npp), ("-nps", args.nps)):
         if threads < 0:
             raise UserError(f"{name} is a number of threads, not {threads}; leave it out for one")
@@ -168,8 +167,3 @@ def _source(args: argparse.Namespace) -> Path:
 
     name = f"{args.tr or 'nnUNetTrainer'}__{args.p or 'nnUNetPlans'}__{args.c}"
     return nnunet_folder("nnUNet_results") / dataset_name(args.d) / name
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -17,7 +17,7 @@ import argparse
 from pathlib import Path
 from typing import get_args, get_type_hints
 
-from nnunet_covid.cli.arguments import add_device, seed
+from nnunet_covid.cli.arguments import add_device, positive, seed
 from nnunet_covid.cli.pseudo_label import with_flags
 from nnunet_covid.errors import UserError
 from nnunet_covid.pretraining.options import RATES, PretrainingOptions
@@ -36,7 +36,7 @@ def add_pretrain_arguments(parser: argparse.ArgumentParser) -> None:
     add("-f", dest="fold", metavar="FOLD", help=text)
     add("--name", metavar="NAME", help="of the result's folder (default: unlabelled, or foldFOLD with -f)")
     add("--leave-out-duplicates", action="store_true", help="go on without images known already")
-    add("-np", dest="workers", type=int, default=1, metavar="N", help="processes to pre-process with")
+    add("-np", dest="workers", type=positive, default=1, metavar="N", help="processes to pre-process with")
     add_device(parser)
     add("--steps", type=int, default=default.steps, metavar="N", help="default: %(default)s")
     text = "share of a patch that is hidden, usually 0.6 to 0.75 (default: %(default)g)"

@@ -22,7 +22,7 @@ from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from nnunet_covid.cli.arguments import add_device, seed
+from nnunet_covid.cli.arguments import add_device, positive, seed
 from nnunet_covid.errors import UserError
 from nnunet_covid.semi_supervised.options import STRATEGIES, RoundOptions, make_options
 from nnunet_covid.startup import chosen_device
@@ -47,7 +47,7 @@ def add_pseudo_label_arguments(parser: argparse.ArgumentParser) -> None:
     text = "of 'nnunet-covid pretrain': every new model starts from them"
     add("--pretrained-weights", type=Path, metavar="CHECKPOINT", help=text)
     add("--leave-out-duplicates", action="store_true", help="go on without images known already")
-    add("-np", dest="workers", type=int, default=1, metavar="N", help="processes to pre-process with")
+    add("-np", dest="workers", type=positive, default=1, metavar="N", help="processes to pre-process with")
     add_device(parser)
     groups = {name: parser.add_argument_group(name) for name in ("both strategies", *STRATEGIES)}
     for option in fields(RoundOptions):

@@ -11,12 +11,11 @@ from pathlib import Path
 import SimpleITK as sitk
 from tqdm import tqdm
 
-from nnunet_covid.cli.arguments import add_checkpoint, add_device, refuse_among_inputs
+from nnunet_covid.cli.arguments import add_checkpoint, add_device, add_model_use, model_use, refuse_among_inputs
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import counted, writable_folder
 from nnunet_covid.nnunet.predictor import TrainedModel
 from nnunet_covid.prediction.model_source import model_folder
-from nnunet_covid.raw_dataset import UnusableFile
 from nnunet_covid.raw_dataset.volumes import read_volume
 from nnunet_covid.report.assemble import PAGE, Extras, made_of, report_scan
 from nnunet_covid.report.batch import is_finished, report_batch, scans_of
@@ -66,10 +65,7 @@ def add_report_arguments(parser: argparse.ArgumentParser) -> None:
     named.add_argument("--pseudonymise", type=Path, metavar="KEYFILE", help=text)
     text = "name the patient in report.html and report.json, too (default: in the DICOM objects alone)"
     named.add_argument("--identify", action="store_true", help=text)
-    add("-f", "--folds", nargs="+", metavar="FOLD", help="default: all trained")
-    add_checkpoint(parser)
-    add_device(parser)
-    add("--disable_tta", action="store_true", help="predict without mirroring")
+    add_model_use(parser)
 
 
 def report(args: argparse.Namespace) -> int:
@@ -120,9 +116,8 @@ def report(args: argparse.Namespace) -> int:
 
 def open_model(args: argparse.Namespace) -> tuple[ReportModel, Profile | None]:
     """The model that the arguments name, and its profile."""
-    use = {"folds": args.folds, "checkpoint": args.checkpoint, "device": args.device}
     with model_folder(args.model, args.checkpoint) as folder:
-        model = ReportModel(TrainedModel(folder, **use, mirroring=not args.disable_tta))
+        model = ReportModel(TrainedModel(folder, **model_use(args), mirroring=not args.disable_tta))
         profile = read_profile(folder, model.facts.digest)
     if profile is not None:
         model.orientation = profile.orientation
@@ -132,10 +127,7 @@ def open_model(args: argparse.Namespace) -> tuple[ReportModel, Profile | None]:
 def _volume(path: Path | None) -> sitk.Image | None:
     if path is not None and not path.is_file():
         raise UserError(f"{path} does not exist; name a volume file")
-    try:
-        return None if path is None else read_volume(path)
-    except UnusableFile as e:
-        raise UserError(f"{e.path}: {e.reason}") from e
+    return None if path is None else read_volume(path)
 
 
 def add_profile_arguments(parser: argparse.ArgumentParser) -> None:

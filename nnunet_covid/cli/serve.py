@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
-from nnunet_covid.cli.arguments import add_checkpoint, add_device
+from nnunet_covid.cli.arguments import add_model_use
 from nnunet_covid.cli.report import MODEL, open_model
 from nnunet_covid.disturbances import alone
 from nnunet_covid.errors import UserError
@@ -49,10 +49,7 @@ def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
     text = "free space below which nothing is taken (default: %(default)g)"
     add("--reserve", type=float, default=2.0, metavar="GIB", help=text)
     add("--pseudonymise", type=Path, metavar="KEYFILE", help="as for nnunet-covid report")
-    add("-f", "--folds", nargs="+", metavar="FOLD", help="default: all trained")
-    add_checkpoint(parser)
-    add_device(parser)
-    add("--disable_tta", action="store_true", help="predict without mirroring")
+    add_model_use(parser)
 
 
 def serve(args: argparse.Namespace) -> None:

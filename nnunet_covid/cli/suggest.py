@@ -19,7 +19,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from nnunet_covid.cli.arguments import add_checkpoint, add_device, refuse_among_inputs, seed
+from nnunet_covid.cli.arguments import add_model_use, model_use, refuse_among_inputs, seed
 from nnunet_covid.cli.imports import imports_held
 
 
@@ -33,10 +33,8 @@ def add_suggest_arguments(parser: argparse.ArgumentParser) -> None:
     add("-o", type=Path, default=Path("suggestions"), metavar="OUTPUT", help=text)
     text = "folders of images that are labelled already, whatever their names there"
     add("--leave-out", type=Path, nargs="+", default=[], metavar="FOLDER", help=text)
-    add("-f", "--folds", nargs="+", metavar="FOLD", help="compare these (default: all trained)")
-    add_checkpoint(parser)
-    add_device(parser)
-    add("--disable_tta", action="store_true", help="compare no mirrorings: faster, with several folds")
+    text = "compare no mirrorings: faster, with several folds"
+    add_model_use(parser, folds="compare these (default: all trained)", tta=text)
     add("-step_size", type=float, default=0.5, metavar="S", help="distance of patches, 0 to 1 (default: %(default)s)")
     add("--random", action="store_true", help="draw without looking: what a choice must be better than")
     add("--seed", type=seed, default=0, metavar="N", help="of --random (default: %(default)s)")
@@ -56,7 +54,6 @@ def suggest(args: argparse.Namespace) -> None:
     refuse_among_inputs(args.o, "table and sheet", args.i, *args.leave_out)
     request = Request(args.i, args.n, args.o, tuple(args.leave_out), not args.disable_tta, args.random, args.seed)
     with model_folder(args.model, args.checkpoint) as folder:
-        use = {"folds": args.folds, "checkpoint": args.checkpoint, "device": args.device}
-        model = TrainedModel(folder, **use, mirroring=False, step_size=args.step_size)
+        model = TrainedModel(folder, **model_use(args), mirroring=False, step_size=args.step_size)
         chosen = choose(model, request, lambda line: print(f"note: {line}", file=sys.stderr))
     print(f"{args.o}: {len(chosen)} images in {TABLE} and {SHEET}")

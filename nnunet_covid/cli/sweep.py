@@ -27,6 +27,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from nnunet_covid.cli.arguments import positive
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import counted, environment_folder
 from nnunet_covid.startup import VARIABLE, offer_trainers
@@ -69,7 +70,7 @@ def add_sweep_arguments(parser: argparse.ArgumentParser) -> None:
     instead.add_argument("--cancel", action="store_true", help="stop what is at work; the same sweep goes on later")
     instead.add_argument("--retry-failed", action="store_true", help="begin failed runs again, too")
     add("--executor", choices=("local", "slurm"), default="local", help="default: %(default)s")
-    add("--jobs", type=int, metavar="N", help="runs at once on this machine (default: 1)")
+    add("--jobs", type=positive, metavar="N", help="runs at once on this machine (default: 1)")
     text = "for CUDA_VISIBLE_DEVICES, shared out to the runs on this machine; default: all that are visible"
     add("--gpus", nargs="+", metavar="GPU", help=text)
     add("--only-prepare", action="store_true", help="plan and pre-process, no more")
@@ -168,8 +169,6 @@ def _places() -> Places:
 
 def _check_executor(args: argparse.Namespace) -> None:
     """Flags that the executor would not see."""
-    if args.jobs is not None and args.jobs < 1:
-        raise UserError("at least one run at a time", about="jobs")
     others = ("jobs", "gpus") if args.executor == "slurm" else SLURM_FLAGS
     if given := [f"--{name.replace('_', '-')}" for name in others if getattr(args, name) is not None]:
         remedy = "leave it out" if args.executor == "slurm" else "add --executor slurm, or leave it out"

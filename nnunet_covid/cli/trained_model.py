@@ -11,7 +11,7 @@ from tqdm import tqdm
 from nnunet_covid.calibration.fit import TEMPERATURES
 from nnunet_covid.calibration.measure import measure, table, write_reliability_diagram, write_report
 from nnunet_covid.calibration.model_folder import open_validation, remove_calibration, trained_folds, write_calibration
-from nnunet_covid.cli.arguments import add_checkpoint, add_device, refuse_among_inputs
+from nnunet_covid.cli.arguments import add_checkpoint, add_model_use, model_use, positive, refuse_among_inputs
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import writable_folder
 from nnunet_covid.nnunet.predictor import TrainedModel
@@ -55,7 +55,7 @@ def add_calibrate_arguments(parser: argparse.ArgumentParser) -> None:
     add("--references", type=Path, metavar="DIR", help="default: nnU-Net's gt_segmentations")
     add_checkpoint(parser)
     add("--temperature-only", action="store_true", help="keep the threshold 0.5: no label changes")
-    add("-n", "--processes", type=int, default=1, metavar="N", help="default: %(default)s")
+    add("-n", "--processes", type=positive, default=1, metavar="N", help="default: %(default)s")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--dry-run", action="store_true", help="measure and draw, leave the checkpoints alone")
     what.add_argument("--undo", action="store_true", help="take an earlier calibration out of the checkpoints")
@@ -111,9 +111,8 @@ def add_saliency_arguments(parser: argparse.ArgumentParser) -> None:
     add("output", type=Path, metavar="OUTPUT", help="folder for the maps")
     text = "classes for Grad-CAM and HiResCAM, as dataset.json names them (default: every foreground class)"
     add("--class", dest="classes", nargs="+", metavar="NAME", help=text)
-    add("-f", "--folds", nargs="+", metavar="FOLD", help="average over these (default: all trained)")
-    add_checkpoint(parser)
-    add_device(parser)
+    text = "predict without mirroring; the maps never mirror"
+    add_model_use(parser, folds="average over these (default: all trained)", tta=text)
     text = "stages for Grad-CAM and HiResCAM, from 1, or 'all' (default: the deepest)"
     add("--stages", nargs="+", metavar="M", help=text)
     text = (
@@ -125,15 +124,13 @@ def add_saliency_arguments(parser: argparse.ArgumentParser) -> None:
     text = "write CASE_activation_stageM.nii.gz too: the maps before the softmax"
     add("--activation", action="store_true", help=text)
     add("--encoder", metavar="NAME", help="the encoder's name inside the network (default: find it)")
-    add("--disable_tta", action="store_true", help="predict without mirroring; the maps never mirror")
     add("-prev_stage_predictions", type=Path, metavar="DIR", help="label maps of a cascade's first stage")
 
 
 def saliency(args: argparse.Namespace) -> None:
     """Compute and write all maps."""
     refuse_among_inputs(args.output, "pictures of maps", args.images, args.prev_stage_predictions)
-    use = {"folds": args.folds, "checkpoint": args.checkpoint, "device": args.device}
-    model = TrainedModel(args.model, **use, mirroring=not args.disable_tta)
+    model = TrainedModel(args.model, **model_use(args), mirroring=not args.disable_tta)
     settings = Settings(
         class_names=tuple(args.classes) if args.classes else None,
         stages=_stages(args.stages),

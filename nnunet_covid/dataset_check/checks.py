@@ -26,10 +26,11 @@ from nnunet_covid.dataset_check.images import (
     unit,
 )
 from nnunet_covid.figures.slices import RED, outlined, sheet
-from nnunet_covid.files import some_of, writable_folder, write_json
+from nnunet_covid.files import replacing, some_of, writable_folder, write_json
 from nnunet_covid.raw_dataset import Part, Scan
 from nnunet_covid.raw_dataset.grey_scale import GreyScale, grey_scale_of, odd_ones
 
+TABLE = "findings.json"
 APART = 8
 """Times brighter or darker than most images, so that an image is in another unit."""
 OPPOSITE = -0.3
@@ -67,25 +68,35 @@ class Measured:
     on_air: float
     spreads: dict[tuple[int, ...], float] | None
 
+    @property
+    def is_slice(self) -> bool:
+        """Whether it is a picture, not a volume."""
+        return len(self.thumbnail) == 1
+
 
 def run_checks(dataset: CheckedDataset) -> list[Finding]:
     """All findings on one data set."""
     measured = [_measure(case) for case in tqdm(dataset.cases, desc="checking", unit="case", disable=None)]
+    slices = [one for one in measured if one.is_slice]
+    volumes = [one for one in measured if not one.is_slice]
+    usual = max(slices, volumes, key=len)  # what is compared with each other
     return [
         *_splits(dataset),
-        *_duplicates(dataset, measured),
+        *_mixed(slices, volumes),
+        *_duplicates(dataset, usual),
         *_label_values(dataset, measured),
         *_labelled(dataset, measured),
-        *_masks(measured),
+        *_on_air(measured),
+        *_mirrored(usual),
         *_scales(dataset, measured),
-        *_directions(measured),
-        *_orientations(measured),
+        *_directions(usual),
+        *_orientations(usual),
     ]
 
 
 def _measure(case: CheckedCase) -> Measured:
     scan, label = case.read()
-    lesion = _lesion(scan, label)
+    lesion = _lesion(case, scan, label)
     return Measured(
         case,
         thumbnail(scan.image),
@@ -98,9 +109,12 @@ def _measure(case: CheckedCase) -> Measured:
     )
 
 
-def _lesion(scan: Scan, label: NDArray[Any] | None) -> NDArray[np.bool_] | None:
-    """All foreground, where there is any and the label map has the image's shape."""
-    return None if label is None or label.shape != scan.image.shape or not (label > 0).any() else label > 0
+def _lesion(case: CheckedCase, scan: Scan, label: NDArray[Any] | None) -> NDArray[np.bool_] | None:
+    """All foreground, where there is any and the label map has the image's shape; what is ignored is none."""
+    if label is None or label.shape != scan.image.shape:
+        return None
+    lesion = (label > 0) & (label != case.ignore)
+    return lesion if lesion.any() else None
 
 
 def _of(measured: Sequence[Measured], part: Part) -> list[Measured]:
@@ -108,16 +122,24 @@ def _of(measured: Sequence[Measured], part: Part) -> list[Measured]:
 
 
 def write_report(findings: Sequence[Finding], folder: Path) -> None:
-    """``findings.json`` and one PNG per finding with a picture."""
+    """``findings.json`` and one PNG per finding with a picture, in the place of those of an earlier run."""
+    earlier = [folder / TABLE, *folder.glob("[0-9][0-9][0-9]_*.png")]
+    if not findings and not any(path.exists() for path in earlier):
+        return
     writable_folder(folder)
+    for path in earlier:
+        path.unlink(missing_ok=True)
+    if not findings:
+        return
     entries = []
     for index, finding in enumerate(findings, start=1):
         entry: dict[str, Any] = {"check": finding.check, "message": finding.message, "cases": list(finding.cases)}
         if finding.picture is not None:
             entry["picture"] = f"{index:03d}_{finding.check.replace(' ', '_')}.png"
-            Image.fromarray(finding.picture).save(folder / entry["picture"])
+            with replacing(folder / entry["picture"]) as unfinished:
+                Image.fromarray(finding.picture).save(unfinished)
         entries.append(entry)
-    write_json(folder / "findings.json", entries)
+    write_json(folder / TABLE, entries)
 
 
 def _splits(dataset: CheckedDataset) -> Iterator[Finding]:
@@ -132,25 +154,31 @@ def _splits(dataset: CheckedDataset) -> Iterator[Finding]:
         on_both = {patients.get(name, name) for name in fold["train"]} & {patients.get(n, n) for n in fold["val"]}
         if on_both:
             message = (
-                f"fold {index} trains and validates on {len(on_both)} patients{source}: {_listed(on_both)}; "
+                f"fold {index} trains and validates on {len(on_both)} patients{source}: {some_of(on_both)}; "
                 "its score will be too good, split by patient"
             )
             cases = tuple(n for side in ("train", "val") for n in fold[side] if patients.get(n, n) in on_both)
             yield Finding("patients", message, cases)
     named = {name for fold in dataset.splits for names in fold.values() for name in names}
     if dataset.splits and (unused := set(patients) - named):
-        message = f"no fold names {_listed(unused)}, which would not be used; add them to splits_final.json"
+        message = f"no fold names {some_of(unused)}, which would not be used; add them to splits_final.json"
         yield Finding("splits", message, tuple(sorted(unused)))
     test = {case.patient for case in dataset.cases if case.part is Part.TEST}
     if in_both := test & set(patients.values()):
-        message = f"{len(in_both)} patients are in imagesTr as well as in imagesTs{source}: {_listed(in_both)}"
+        message = f"{len(in_both)} patients are in imagesTr as well as in imagesTs{source}: {some_of(in_both)}"
         cases = tuple(c.name for c in dataset.cases if c.patient in in_both and c.part is not Part.UNLABELLED)
         yield Finding("patients", message, cases)
 
 
-def _listed(names: set[str], at_most: int = 5) -> str:
-    ordered = sorted(names)
-    return ", ".join(ordered[:at_most]) + (", …" if len(ordered) > at_most else "")
+def _mixed(slices: Sequence[Measured], volumes: Sequence[Measured]) -> Iterator[Finding]:
+    """Slices among volumes, or the other way round."""
+    if slices and volumes:
+        fewer_volumes = len(volumes) <= len(slices)
+        odd = volumes if fewer_volumes else slices
+        kinds = "volumes, the others slices" if fewer_volumes else "slices, the others volumes"
+        names = tuple(one.case.name for one in odd)
+        message = f"{len(odd)} of {len(slices) + len(volumes)} images are {kinds}: {some_of(names)}"
+        yield Finding("dimensions", f"{message}; make two data sets of them", names)
 
 
 def _duplicates(dataset: CheckedDataset, measured: Sequence[Measured]) -> Iterator[Finding]:
@@ -177,7 +205,7 @@ def _side_by_side(*cases: CheckedCase) -> NDArray[np.uint8]:
     tiles = []
     for case in cases:
         scan, label = case.read()
-        image, mask = scan.image, _lesion(scan, label)
+        image, mask = scan.image, _lesion(case, scan, label)
         if image.ndim == 3:
             index = len(image) // 2 if mask is None else int(mask.sum(axis=(1, 2)).argmax())
             image, mask = image[index], None if mask is None else mask[index]
@@ -197,24 +225,27 @@ def _labelled(dataset: CheckedDataset, measured: Sequence[Measured]) -> Iterator
     training = _of(measured, Part.TRAINING)
     labelled = [one for one in training if one.case.label is not None]
     if labelled and (without := {one.case.name for one in training if one.case.label is None}):
-        message = f"no label map in labelsTr for {_listed(without)}; add them under these names, or take the images out"
+        message = f"no label map in labelsTr for {some_of(without)}; add them under these names, or take the images out"
         yield Finding("label files", message, tuple(sorted(without)))
     if dataset.unpaired:
-        message = f"labelsTr holds {_listed(set(dataset.unpaired))}, which belong to no image in imagesTr; rename them"
+        message = f"labelsTr holds {some_of(set(dataset.unpaired))}, which belong to no image in imagesTr; rename them"
         yield Finding("label files", f"{message}, or take them out", dataset.unpaired)
-    if labelled and not any(one.values - {0} for one in labelled):
+    if labelled and not any(one.values - {0, one.case.ignore} for one in labelled):
         message = f"none of {len(labelled)} label maps marks anything; are they the right files?"
         yield Finding("labels", message, tuple(one.case.name for one in labelled))
 
 
-def _masks(measured: Sequence[Measured]) -> Iterator[Finding]:
+def _on_air(measured: Sequence[Measured]) -> Iterator[Finding]:
     for one in measured:
         if one.on_air > ON_AIR:
             message = f"{one.on_air:.0%} of the mask of {one.case.name} lies on air; are image and mask aligned?"
             yield Finding("masks on air", message, (one.case.name,), _side_by_side(one.case))
+
+
+def _mirrored(measured: Sequence[Measured]) -> Iterator[Finding]:
     with_lesion = [one for one in measured if one.spreads is not None]
     if mirrored := likely_mirroring([one.spreads for one in with_lesion if one.spreads is not None]):
-        names = AXIS_NAMES[with_lesion[0].thumbnail.ndim if len(with_lesion[0].thumbnail) > 1 else 2]
+        names = AXIS_NAMES[2 if with_lesion[0].is_slice else 3]
         axes = " and ".join(names[axis] for axis in mirrored)
         message = f"the masks fit their images better when mirrored {axes}; resample masks to images in space"
         worst = max(with_lesion, key=lambda one: one.spreads[()] if one.spreads else 0.0)
@@ -275,7 +306,7 @@ def _orientations(measured: Sequence[Measured]) -> Iterator[Finding]:
             turned[part, turn].extend(members)
     for (part, turn), members in turned.items():
         owners = {one.case.patient for one in members}
-        whose = f"of {len(owners)} patients ({_listed(owners, 3)})"
+        whose = f"of {len(owners)} patients ({some_of(owners, 3)})"
         message = f"{len(members)} images in {part} {whose} match the training images better when {turn}"
         names = tuple(one.case.name for one in members)
         yield Finding("orientation", message, names, _side_by_side(training[0].case, members[0].case))

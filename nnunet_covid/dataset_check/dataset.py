@@ -9,26 +9,27 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from nnunet_covid.dataset_json import IMAGES, Split, channel_names, label_values, read_dataset_json
+from nnunet_covid.dataset_json import IMAGES, Split, channel_names, ignore_label, label_values, read_dataset_json
 from nnunet_covid.endings import ending_of
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import files_in
 from nnunet_covid.geometry import Turn
 from nnunet_covid.nnunet.cases import CaseFiles, list_cases
 from nnunet_covid.nnunet.dataset import raw_dataset_folder, read_splits
-from nnunet_covid.raw_dataset import Part, Scan, UnusableFile, read_scan
+from nnunet_covid.raw_dataset import Part, Scan, read_scan
 from nnunet_covid.raw_dataset.patients import guessed_patients, recorded_patients
 
 
 @dataclass(frozen=True)
 class CheckedCase:
-    """One case: its first channel, its label map if it has one, its patient."""
+    """One case: its first channel, its label map if it has one, its patient, the value that marks nothing."""
 
     name: str
     part: Part
     image: Path
     label: Path | None
     patient: str
+    ignore: int | None = None
 
     def read(self) -> tuple[Scan, NDArray[Any] | None]:
         """The first channel and the label map, both turned upright, in whatever order they are stored.
@@ -36,11 +37,8 @@ class CheckedCase:
         Raises:
             UserError: If a file cannot be read.
         """
-        try:
-            label = None if self.label is None else read_scan(self.label).image
-            scan = read_scan(self.image)
-        except UnusableFile as e:
-            raise UserError(f"{e.path}: {e.reason}") from e
+        label = None if self.label is None else read_scan(self.label).image
+        scan = read_scan(self.image)
         turn = Turn.upright(scan.geometry)
         return replace(scan, image=turn(scan.image)), None if label is None else turn(label)
 
@@ -83,10 +81,11 @@ def open_dataset(number_or_name: str) -> CheckedDataset:
     found = [(part, case) for part in Part for case in _cases(folder, part, ending, len(names))]
     if not found:
         raise UserError(f"{folder} holds no images named CASE_0000{ending}")
+    ignore = ignore_label(description["labels"])
     recorded = recorded_patients(folder)
     patients = recorded or guessed_patients([case.name for _, case in found])
     cases = tuple(
-        CheckedCase(case.name, part, case.files[0], case.label, patients.get(case.name) or case.name)
+        CheckedCase(case.name, part, case.files[0], case.label, patients.get(case.name) or case.name, ignore)
         for part, case in found
     )
     labels = frozenset(value for values in label_values(description["labels"]).values() for value in values)

@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from skimage.filters import threshold_otsu
-from skimage.measure import label as connected
 
+from nnunet_covid.figures.slices import LUNG_WINDOW
+from nnunet_covid.lung_mask.regions import regions_outside
 from nnunet_covid.raw_dataset import Scan
+from nnunet_covid.raw_dataset.grey_scale import is_hounsfield
 
 SIDE = 32
 """Pixels; enough to tell slices apart, too few to see how they were cropped."""
@@ -107,11 +109,7 @@ def share_on_air(scan: Scan, mask: NDArray[np.bool_]) -> float:
 
 def _air_around(image: NDArray[Any]) -> NDArray[np.bool_]:
     """Dark regions that hold a corner of the picture."""
-    if image.min() == image.max():
-        return np.zeros(image.shape, dtype=bool)
-    regions = connected(image < threshold_otsu(image), connectivity=1)
-    corners = regions[[0, 0, -1, -1], [0, -1, 0, -1]]
-    return np.isin(regions, corners[corners > 0])
+    return regions_outside(image < (threshold_otsu(image) if image.min() < image.max() else image.min()))
 
 
 def spread_by_mirroring(image: NDArray[Any], mask: NDArray[np.bool_]) -> dict[tuple[int, ...], float]:
@@ -122,7 +120,7 @@ def spread_by_mirroring(image: NDArray[Any], mask: NDArray[np.bool_]) -> dict[tu
     Returns:
         Mirrored array axes (``()`` for the mask as stored) to the standard deviation relative to the image's.
     """
-    values = np.clip(image.astype(np.float32), -1250, 250) if image.min() < -200 else image.astype(np.float32)
+    values = image.astype(np.float32).clip(*LUNG_WINDOW) if is_hounsfield(image) else image.astype(np.float32)
     overall = float(values.std()) or 1.0
     flips = itertools.product((0, 1), repeat=mask.ndim)
     mirrorings = [tuple(itertools.compress(range(mask.ndim), flipped)) for flipped in flips]

@@ -19,6 +19,7 @@ from nnunet_covid.demo.chest import Chest, SyntheticCT
 from nnunet_covid.demo.synthetic import lung_box_slice, synthetic_slice
 from nnunet_covid.figures.slices import LUNG_WINDOW
 from nnunet_covid.raw_dataset.scan import to_8_bit
+from nnunet_covid.whole_volumes import write_volume
 
 COLOURS = np.array([(0, 0, 0), (128, 0, 0), (0, 128, 0)], dtype=np.uint8)
 """Of background, ground glass and consolidation in the multi-class references, RGB."""
@@ -86,7 +87,7 @@ def write_nifti(folder: Path, name: str, volume: SyntheticCT) -> tuple[Path, Pat
     for path, array in arrays.items():
         image = sitk.GetImageFromArray(array[::-1].copy())  # files count slices from the feet
         image.SetSpacing(volume.spacing[::-1])
-        sitk.WriteImage(image, str(path))
+        write_volume(image, path)
     return ct, seg, lungs
 
 

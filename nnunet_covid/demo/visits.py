@@ -20,6 +20,7 @@ from nnunet_covid.demo.chest import Chest, SyntheticCT
 from nnunet_covid.demo.pipeline import PLANS, Demo, Settings, Step
 from nnunet_covid.demo.synthetic import volume_of
 from nnunet_covid.files import replacing_folder
+from nnunet_covid.whole_volumes import write_volume
 
 NUMBER, NAME = 510, "DemoCT"
 WIDTH = 384.0  # of a slice, mm
@@ -80,13 +81,13 @@ class ReportDemo(Demo):
             for number in range(self.settings.training):
                 made = self._volume(Chest(1000 * self.settings.seed + number))
                 for kind, array in (("images", made.hounsfield.astype(np.int16)), ("masks", made.infection)):
-                    sitk.WriteImage(_upright(array, made), str(unfinished / kind / f"chest_{number:02d}.nii.gz"))
+                    write_volume(_upright(array, made), unfinished / kind / f"chest_{number:02d}.nii.gz")
         patient = Chest(1000 * self.settings.seed + self.settings.training)
         for day, folder in zip(VISITS, self.visits, strict=True):
             made = self._volume(patient)
             write_series(_upright(made.hounsfield.astype(np.int16), made), folder, day)
             for kind, mask in (("lungs", made.lungs > 0), ("infection", made.infection)):
-                sitk.WriteImage(_upright(mask.astype(np.uint8), made), str(self._drawn(kind, day)))
+                write_volume(_upright(mask.astype(np.uint8), made), self._drawn(kind, day))
             for lesion in patient.lesions:
                 lesion.shrink(HEALING)
 

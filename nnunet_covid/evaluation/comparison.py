@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nnunet_covid.csv_files import read_csv, write_csv
 from nnunet_covid.errors import UserError
 from nnunet_covid.evaluation.metrics import METRICS, Metric, Units, column_name
 from nnunet_covid.evaluation.paired_statistics import CONFIDENCE, PairedStatistics, holm, paired_statistics
 from nnunet_covid.evaluation.tables import CSV_NAME, JSON_NAME, aligned
-from nnunet_covid.files import read_csv, some_of, write_csv, write_json
+from nnunet_covid.files import some_of, write_json
 
 SIGNIFICANCE = 0.05
 DEFAULT_METRICS = ("dice", "nsd", "hd95")

@@ -21,11 +21,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from nnunet_covid.errors import UserError, reason_of
-from nnunet_covid.files import is_whole
 from nnunet_covid.geometry import Geometry
-from nnunet_covid.header_claims import GZIP, false_claim, false_claim_of
+from nnunet_covid.header_claims import GZIP, false_claim
 from nnunet_covid.label_maps import Labels, distinct_values, whole_numbers
-from nnunet_covid.volume_files import NOT_FINITE, header_fault, known_refusal, loses_values, one_volume, unreadable
+from nnunet_covid.volume_files import header_fault, known_refusal
 
 # The readers of the two commonest endings, so that nnunetv2 need not be imported for them. Tests hold this against it.
 COMMON_READERS = {".png": "NaturalImage2DIO", ".nii.gz": "SimpleITKIO"}
@@ -87,8 +86,6 @@ def read_labels(path: Path, fmt: LabelFormat) -> tuple[Labels, Geometry | None]:
         UserError: if the file cannot be read, its header cannot be believed, it is cut short or damaged, is not one
             volume, or holds fractional values.
     """
-    if fault := header_fault(path):
-        raise UserError(f"{path}: {fault}")
     try:
         if fmt.reader == "SimpleITKIO":
             return _read_with_itk(path)
@@ -141,30 +138,20 @@ def unknown_values(labels: Labels, known: frozenset[int]) -> frozenset[int]:
 def _read_with_itk(path: Path) -> tuple[Labels, Geometry]:
     import SimpleITK as sitk
 
+    from nnunet_covid.whole_volumes import whole_volume
+
     try:
-        reader = sitk.ImageFileReader()
-        reader.SetFileName(str(path))
-        reader.ReadImageInformation()
-        if claim := false_claim_of(reader, path):
-            raise UserError(f"{path}: {claim}")
-        image = reader.Execute()
-    except RuntimeError as e:
-        raise UserError(f"{path}: {unreadable(e)}") from e
-    if not is_whole(path, sitk.GetArrayViewFromImage(image)):
-        raise UserError(f"{path}: is cut short or damaged; copy it again")
-    image, fault = one_volume(image)
-    if loses_values(path, sitk.GetArrayViewFromImage(image)):
-        fault = NOT_FINITE
-    if fault:
-        raise UserError(f"{path}: {fault}")
+        image = whole_volume(path)
+    except ValueError as e:
+        raise UserError(f"{path}: {e}") from e
     return _integers(sitk.GetArrayFromImage(image), path), Geometry.of_itk(image)
 
 
 def _read_with_nnunet(path: Path, fmt: LabelFormat) -> tuple[Labels, Geometry | None]:
     from nnunetv2.imageio.reader_writer_registry import recursive_find_reader_writer_by_name
 
-    if claim := false_claim(path):
-        raise UserError(f"{path}: {claim}")
+    if fault := header_fault(path) or false_claim(path):
+        raise UserError(f"{path}: {fault}")
     with contextlib.redirect_stdout(io.StringIO()):  # the readers print their warnings
         array, properties = recursive_find_reader_writer_by_name(fmt.reader)().read_seg(str(path))
     if array.shape[0] != 1:

@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from nnunet_covid.csv_files import write_csv
 from nnunet_covid.evaluation.folders import Evaluation
 from nnunet_covid.evaluation.metrics import METRIC, METRICS, Group, Units, column_name, digits, heading
 from nnunet_covid.evaluation.scores import CaseScore
-from nnunet_covid.files import writable_folder, write_csv, write_json
+from nnunet_covid.files import writable_folder, write_json
 
 CSV_NAME = "cases.csv"
 JSON_NAME = "summary.json"

@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from nnunet_covid.figures.style import class_colour, light_grid, new_figure, save, styled
+from nnunet_covid.files import evenly_spread
 
 GENERAL, TARGET, DIFFERENCES = "general_relations.png", "target_relations.png", "relation_differences.png"
 SHOWN = (0.5, 99.5)
@@ -47,8 +48,7 @@ def draw_relations(snapshots: Sequence[Relations], folder: Path, *, rows: int = 
         The files; without images of other diseases there is none for the general encoder's two matrices.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    spread = np.linspace(0, len(snapshots) - 1, min(rows, len(snapshots)))
-    chosen = [snapshots[round(i)] for i in spread]
+    chosen = [snapshots[index] for index in evenly_spread(len(snapshots), rows)]
     general = [
         (s.epoch, s.general_other, s.general_covid, s.general_difference)
         for s in chosen

@@ -15,6 +15,7 @@ from scipy import ndimage
 
 from nnunet_covid.figures.slices import LUNG_WINDOW, as_rgb, blended, grey_levels, outlined
 from nnunet_covid.figures.style import class_colour
+from nnunet_covid.files import evenly_spread
 
 LARGEST_SIDE = 512
 OVERLAY_OPACITY = 140  # of 255
@@ -55,14 +56,13 @@ def axial_views(
         at_most: Number of slices.
     """
     shape = drawn_shape(hu.shape[1:], pixel[::-1])
-    indices = np.unique(np.linspace(0, len(hu) - 1, min(at_most, len(hu))).round().astype(int))
     views = []
-    for index in indices:
+    for index in evenly_spread(len(hu), at_most):
         masks = {name: _resized(mask[index], shape) for name, mask in classes.items()}
         overlay = _overlay(masks, _resized(lungs[index], shape))
         picture = Image.fromarray(grey(hu[index])).resize(shape[::-1], Image.Resampling.BILINEAR)
         infected = any(bool(mask[index].any()) for mask in classes.values())
-        views.append(SliceView(int(index), data_uri(picture), data_uri(overlay, lossless=True), infected))
+        views.append(SliceView(index, data_uri(picture), data_uri(overlay, lossless=True), infected))
     return views
 
 

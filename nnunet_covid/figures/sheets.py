@@ -19,7 +19,7 @@ from PIL import Image
 
 from nnunet_covid.figures.slices import WHITE, Colour, as_rgb, blended, grey_slice, heat_over, outlined
 from nnunet_covid.figures.style import new_figure, save, styled
-from nnunet_covid.files import replacing
+from nnunet_covid.files import evenly_spread, replacing
 
 PANEL_INCHES = 2.6
 HEADING_CHARACTERS = 44
@@ -141,8 +141,7 @@ def write_predictions(
 def ranked(dice: Mapping[str, float], at_most: int) -> list[str]:
     """Cases from worst to best; where there are more than ``at_most``, evenly spread over the ranks."""
     order = sorted(dice, key=lambda case: (dice[case], case))
-    chosen = np.unique(np.linspace(0, len(order) - 1, min(at_most, len(order))).round().astype(int))
-    return [order[i] for i in chosen]
+    return [order[index] for index in evenly_spread(len(order), at_most)]
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
@@ -70,6 +69,8 @@ def blended(
 
 def heat_over(grey: NDArray[np.uint8], heat: NDArray[np.float32]) -> NDArray[np.uint8]:
     """A map of values 0 to 1 in colour over a grey slice, (y, x) to (y, x, 3)."""
+    from matplotlib import colormaps  # not needed by those who want the window alone
+
     return blended(as_rgb(grey), colormaps[HEAT_COLOURS](heat)[..., :3] * 255, HEAT_OPACITY)
 
 

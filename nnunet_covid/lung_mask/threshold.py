@@ -18,6 +18,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.filters import threshold_otsu
 from skimage.measure import label, regionprops
+from skimage.morphology import isotropic_closing
+
+from nnunet_covid.lung_mask.regions import edge_of, largest_region, regions_outside
 
 LUNG_BELOW = -400.0
 """HU; between aerated lung (about -850) and soft tissue (about 40), ground glass included."""
@@ -68,10 +71,7 @@ def lungs_in_volume(image: NDArray[Any], spacing: tuple[float, float, float]) ->
 
 def _air_inside_body(axial: NDArray[Any], pixel_cm2: float) -> NDArray[np.bool_]:
     """Aerated regions of one slice that the body encloses, without the airways."""
-    dense = label(axial >= LUNG_BELOW, connectivity=1)
-    sizes = np.bincount(dense.ravel())
-    sizes[0] = 0
-    body = ndimage.binary_fill_holes(dense == sizes.argmax()) if sizes.any() else np.zeros(axial.shape, dtype=bool)
+    body = ndimage.binary_fill_holes(largest_region(axial >= LUNG_BELOW))
     regions = label(body & (axial < LUNG_BELOW), connectivity=1)
     areas = np.bincount(regions.ravel()) * pixel_cm2
     medians = np.asarray(ndimage.median(axial, regions, index=np.arange(len(areas))))
@@ -93,6 +93,9 @@ def _lung_sized(air: NDArray[np.bool_], image: NDArray[Any], spacing: tuple[floa
 def lungs_in_slice(image: NDArray[Any]) -> NDArray[np.bool_]:
     """Lung mask of one slice.
 
+    In a whole-body slice everything dark that touches the edge is outside. In a slice cut to the lung box the lungs
+    themselves may touch it; there only regions that hold a corner of the picture are outside.
+
     Args:
         image: Shape (y, x), any monotone grey scale on which air is dark.
 
@@ -104,43 +107,13 @@ def lungs_in_slice(image: NDArray[Any]) -> NDArray[np.bool_]:
     if np.ptp(smooth) == 0:
         return np.zeros(image.shape, dtype=bool)
     dark = smooth < threshold_otsu(smooth)
-    candidates = _body(dark) & dark & ~_outer_air(dark)
+    whole_body = bool(edge_of(dark).mean() > 0.5)  # air covers most of the picture's edge
+    candidates = dark & ~regions_outside(dark, whole_edge=whole_body)
+    if whole_body:  # not the inside of the couch, which is as dark as lung
+        candidates &= ndimage.binary_fill_holes(largest_region(~dark))
     candidates = _without_small(ndimage.binary_fill_holes(candidates), SMALLEST_LUNG * image.size)
     candidates = _without_airways(candidates, smooth)
     return close_regions(candidates, CLOSING * side)
-
-
-def _outer_air(dark: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Dark regions around the body.
-
-    In a whole-body slice air covers most of the picture's edge and everything dark that touches the edge is
-    outside. In a slice cut to the lung box the lungs themselves may touch it; there only regions that hold a
-    corner of the picture are outside.
-    """
-    regions = label(dark, connectivity=1)
-    if _shows_whole_body(dark):
-        touching = np.concatenate([regions[0], regions[-1], regions[:, 0], regions[:, -1]])
-    else:
-        touching = regions[[0, 0, -1, -1], [0, -1, 0, -1]]
-    return np.isin(regions, np.unique(touching[touching > 0]))
-
-
-def _body(dark: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """What the largest bright region encloses, and everything where the picture is cut to the lung box.
-
-    This leaves out the inside of the couch, which is as dark as lung.
-    """
-    if not _shows_whole_body(dark):
-        return np.ones_like(dark)
-    regions = label(~dark, connectivity=1)
-    sizes = np.bincount(regions.ravel())
-    sizes[0] = 0
-    return ndimage.binary_fill_holes(regions == sizes.argmax())
-
-
-def _shows_whole_body(dark: NDArray[np.bool_]) -> bool:
-    """Whether air covers most of the picture's edge."""
-    return bool(np.concatenate([dark[0], dark[-1], dark[:, 0], dark[:, -1]]).mean() > 0.5)
 
 
 def _without_airways(mask: NDArray[np.bool_], smooth: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -172,16 +145,10 @@ def close_regions(mask: NDArray[np.bool_], radius: float) -> NDArray[np.bool_]:
         mask: Shape (y, x).
         radius: Pixels.
     """
+    margin = math.ceil(radius) + 1
     closed = np.zeros_like(mask)
     regions = label(mask, connectivity=1)
     for index, box in enumerate(ndimage.find_objects(regions), start=1):
-        closed[box] |= _closed(regions[box] == index, radius)
+        region = isotropic_closing(np.pad(regions[box] == index, margin), radius)
+        closed[box] |= region[margin:-margin, margin:-margin]
     return ndimage.binary_fill_holes(closed)
-
-
-def _closed(region: NDArray[np.bool_], radius: float) -> NDArray[np.bool_]:
-    margin = math.ceil(radius) + 1
-    padded = np.pad(region, margin)
-    dilated = ndimage.distance_transform_edt(~padded) <= radius
-    eroded = ndimage.distance_transform_edt(dilated) > radius
-    return eroded[margin:-margin, margin:-margin]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import re
 import shutil
 from pathlib import Path
@@ -13,7 +12,8 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 from PIL import Image
 
-from nnunet_covid.files import is_whole, replacing
+from nnunet_covid.files import replacing, require_written
+from nnunet_covid.whole_volumes import write_volume
 
 SLICE_SPACING = 999
 """nnU-Net's mark of a picture without a third axis."""
@@ -42,11 +42,10 @@ def fill_labels(unfinished: Path, path: Path, labels: NDArray[Any], properties: 
     """Write whole numbers (z, y, x) with nnU-Net's writer under the name that :func:`files.replacing` gave for a path.
 
     Raises:
-        OSError: If it could not be written as a whole; ITK does not tell when the disk is full.
+        OSError: If it could not be written as a whole.
     """
     reader.write_seg(labels, str(unfinished), properties)
-    if not unfinished.is_file() or not is_whole(unfinished, np.ascontiguousarray(labels)):
-        raise OSError(errno.EIO, "it could not be written as a whole: is the disk full?", str(path))
+    require_written(unfinished, np.ascontiguousarray(labels), path)
     spacing = unfinished.with_suffix(".json")  # nnU-Net's writer of 3D TIFF leaves it
     if spacing.is_file():
         spacing.replace(_spacing_file(path))
@@ -77,11 +76,11 @@ def write_map(path: Path, image_map: NDArray[np.float32], properties: dict[str, 
         image_map: (z, y, x) as nnU-Net's reader orders the axes.
         properties: What the reader returned beside the image.
     """
+    if "nibabel_stuff" not in properties:
+        write_volume(_itk_image(image_map, properties), path)
+        return
     with replacing(path) as unfinished:
-        if "nibabel_stuff" in properties:
-            _write_nibabel(unfinished, image_map, properties["nibabel_stuff"])
-        else:
-            sitk.WriteImage(_itk_image(image_map, properties), str(unfinished), useCompression=True)
+        _write_nibabel(unfinished, image_map, properties["nibabel_stuff"])
 
 
 def _itk_image(image_map: NDArray[np.float32], properties: dict[str, Any]) -> sitk.Image:

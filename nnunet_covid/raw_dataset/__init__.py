@@ -8,7 +8,7 @@ What is particular to one public data set (its folders, its label values, its li
 from nnunet_covid.endings import IMAGE_ENDINGS, VOLUME_ENDINGS, ending_of
 from nnunet_covid.raw_dataset.case_folders import described, images_by_entry, is_one_series
 from nnunet_covid.raw_dataset.classes import ClassScheme, binary, map_values, whole_labels
-from nnunet_covid.raw_dataset.convert import convert_dataset
+from nnunet_covid.raw_dataset.convert import checked_destination, convert_dataset
 from nnunet_covid.raw_dataset.dicom import is_dicom
 from nnunet_covid.raw_dataset.dicom_folder import dicom_folder
 from nnunet_covid.raw_dataset.images import check_headers, read_scan

@@ -41,11 +41,12 @@ def images_by_entry(folder: Path, problems: Problems, apart_from: Iterable[Path 
     found: dict[Path, list[Path]] = {}
     slices: list[Path] = []
     series: dict[Path, tuple[Series, ...]] = {}
+    behind = BehindHeaders()
     for entry in visible(folder):
         if entry in apart_from:
             continue
         if entry.is_dir():
-            images = _images_below(entry, problems, series)
+            images = _images_below(entry, problems, series, behind)
         elif ending_of(entry):
             images = [entry]
         else:
@@ -53,7 +54,7 @@ def images_by_entry(folder: Path, problems: Problems, apart_from: Iterable[Path 
             if is_dicom(entry):
                 slices.append(entry)
             else:
-                _judge(entry, problems)
+                _judge(entry, problems, behind)
         if images:
             found[entry] = images
     tell_of_shared(series, problems)
@@ -74,7 +75,7 @@ def is_one_series(folder: Path, problems: Problems) -> bool:
     if others or series is None or all(file.path.parent != folder for file in series.files):
         return False
     of_case = Problems(problems.source)
-    alone = _images_below(folder, of_case, {}) == [folder]
+    alone = _images_below(folder, of_case, {}, BehindHeaders()) == [folder]
     if alone:
         problems.found += of_case.found
         problems.left_out += of_case.left_out
@@ -92,13 +93,33 @@ def leave_out_unused(cases: Iterable[SourceCase], problems: Problems) -> None:
     """Name the images and archives below the source that no case uses, in one note."""
     used = {path for case in cases for path in (case.image, case.mask, case.lungs) if path is not None}
     named = {problems.source / file for file, _ in problems.left_out}
-    told, kinds = used | named, (*IMAGE_ENDINGS, *ARCHIVES, *ENDINGS)
+    told, kinds, behind = used | named, (*IMAGE_ENDINGS, *ARCHIVES, *ENDINGS), BehindHeaders()
     for path in files_in(problems.source, below=True):
-        if told.isdisjoint((path, *path.parents)) and ending_of(path, kinds) and not _is_data(path):
+        if told.isdisjoint((path, *path.parents)) and ending_of(path, kinds) and path not in behind:
             problems.leave_out(path, "no part of a case of this data set")
 
 
-def _images_below(entry: Path, problems: Problems, series: dict[Path, tuple[Series, ...]]) -> list[Path]:
+class BehindHeaders:
+    """The files that hold the voxels behind a header, or may, since one beside them is at fault and told of.
+
+    The headers of a folder are read once.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[Path, tuple[set[str], bool]] = {}
+
+    def __contains__(self, path: Path) -> bool:
+        if path.parent not in self._known:
+            headers = [header for header in files_in(path.parent) if ending_of(header, HEADERS)]
+            names = {data.name for header in headers for data in data_files(header)}
+            self._known[path.parent] = names, any(map(header_fault, headers))
+        names, at_fault = self._known[path.parent]
+        return path.name in names or (at_fault and path.suffix.lower() in DATA)
+
+
+def _images_below(
+    entry: Path, problems: Problems, series: dict[Path, tuple[Series, ...]], behind: BehindHeaders
+) -> list[Path]:
     """Image files and folders of series of an entry; ``series`` receives what is known of the latter."""
     files = [path for path in files_in(entry, below=True) if ending_of(path)]
     content = dicom_folder(entry)
@@ -106,9 +127,10 @@ def _images_below(entry: Path, problems: Problems, series: dict[Path, tuple[Seri
     images = [*files, *(one.folder for one in content.series)]
     for path, reason in content.unusable:
         problems.add(path, reason)
-    others = [(path, what) for path, what in content.left_out if path not in files]
-    packed = [path for path, _ in others if ending_of(path, ARCHIVES) and not _is_data(path)]
-    for path in packed:
+    of_images = set(files)
+    others = [(path, what) for path, what in content.left_out if path not in of_images]
+    packed = {path for path, _ in others if ending_of(path, ARCHIVES) and path not in behind}
+    for path in sorted(packed):
         problems.add(path, PACKED)
     if not images and not content.unusable and not packed:
         listed = some_of((f"{path.relative_to(entry).as_posix()} is {what}" for path, what in others), 3)
@@ -119,7 +141,7 @@ def _images_below(entry: Path, problems: Problems, series: dict[Path, tuple[Seri
             if path in packed:
                 continue
             if read_dicom(path) is None:
-                _judge(path, problems)
+                _judge(path, problems, behind)
             else:
                 problems.leave_out(path, what)
     return images
@@ -134,21 +156,13 @@ def _is_left_out(path: Path, problems: Problems) -> bool:
     return bool(what)
 
 
-def _judge(path: Path, problems: Problems) -> None:
+def _judge(path: Path, problems: Problems, behind: BehindHeaders) -> None:
     """A file that is no image: left out where that is plain, a problem where it may hold one."""
     if ending_of(path, PAPERS):
         problems.leave_out(path, NO_IMAGE)
-    elif ending_of(path, ARCHIVES) and not _is_data(path):
+    elif ending_of(path, ARCHIVES) and path not in behind:
         problems.add(path, PACKED)
     elif path.is_symlink() and not path.exists():
         problems.add(path, f"is a link to {path.readlink()}, which is not there; bring it back, or take the link out")
-    elif not _is_data(path):
+    elif path not in behind:
         problems.add(path, f"is no image of a kind that is read ({KINDS}); convert it, or take it out")
-
-
-def _is_data(path: Path) -> bool:
-    """Whether a file holds the voxels behind a header, or may, since a header beside it is at fault and told of."""
-    headers = [header for header in files_in(path.parent) if ending_of(header, HEADERS)]
-    return any(path.name == data.name for header in headers for data in data_files(header)) or (
-        path.suffix.lower() in DATA and any(map(header_fault, headers))
-    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
@@ -17,7 +16,7 @@ from tqdm import tqdm
 from nnunet_covid.dataset_json import Split
 from nnunet_covid.disturbances import FULL, alone, full_disk_told
 from nnunet_covid.errors import UserError
-from nnunet_covid.files import map_in_processes, sha256_of, some_of
+from nnunet_covid.files import map_in_processes, read_json, sha256_of, some_of
 from nnunet_covid.geometry import Turn
 from nnunet_covid.label_maps import listed_values, values_like_labels
 from nnunet_covid.raw_dataset.case_folders import leave_out_unused
@@ -75,11 +74,7 @@ def convert_dataset(
         UserError: If anything in the source cannot be used or the destination is taken.
     """
     options = options or recipe.defaults
-    recipe.check(options)
-    name = dataset_folder_name(recipe.info.number if number is None else number, recipe.info.name)
-    folder = raw_base_folder(output) / name
-    use_environment = is_environments_raw_folder(folder.parent)
-    refuse_number_in_use(folder, search_environment=use_environment)
+    folder = checked_destination(recipe, options, number, output)
     cases = _checked_cases(recipe, options, source, tell)
     request = recipe.request(options)
     if folder.is_dir() and any(folder.iterdir()):
@@ -90,8 +85,23 @@ def convert_dataset(
         records, splits = conversion.run(workers)
         for line in (*_report(folder, records), *_notes_on_folds(_training_cases(records), splits)):
             tell(line)
-    if message := place_splits(folder, use_environment=use_environment):
+    if message := place_splits(folder, use_environment=is_environments_raw_folder(folder.parent)):
         tell(f"note: {message}")
+    return folder
+
+
+def checked_destination(
+    recipe: Recipe, options: Options | None = None, number: int | None = None, output: Path | None = None
+) -> Path:
+    """The folder of the raw data set, before anything of the source is read; arguments as of :func:`convert_dataset`.
+
+    Raises:
+        UserError: If the options make no sense for the data set, or its number or name cannot be had.
+    """
+    recipe.check(options or recipe.defaults)
+    name = dataset_folder_name(recipe.info.number if number is None else number, recipe.info.name)
+    folder = raw_base_folder(output) / name
+    refuse_number_in_use(folder, search_environment=is_environments_raw_folder(folder.parent))
     return folder
 
 
@@ -318,9 +328,9 @@ def _require_same_conversion(folder: Path, request: dict[str, Any], cases: Seque
         return UserError(f"{what}; {REMEDY}", about="number")
 
     try:
-        existing = json.loads((folder / "conversion.json").read_text(encoding="utf-8"))
+        existing = read_json(folder / "conversion.json") or {}
         records = {entry["case"]: CaseRecord(**entry) for entry in existing.pop("cases")}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         raise refuse(f"{folder} exists and is no finished conversion of ours") from None
     if existing != request:
         raise refuse(f"{folder} holds another data set or was converted with other options")

@@ -137,8 +137,11 @@ class CaseRecord:
         Raises:
             ValueError: If it is no such record.
         """
-        outputs = self.outputs.values() if isinstance(self.outputs, dict) else [None]
-        if not all(isinstance(files, dict) and all(map(stays_below, files)) for files in outputs):
+        tables = all(
+            isinstance(table, dict) and all(isinstance(files, dict) for files in table.values())
+            for table in (self.sources, self.outputs)
+        )
+        if not (tables and isinstance(self.notes, dict) and all(map(stays_below, self.files()))):
             raise ValueError(f"no record of a case: {self.outputs}")
 
     def first_changed_file(self, folder: Path) -> Path | None:

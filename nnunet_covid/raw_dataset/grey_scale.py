@@ -16,6 +16,7 @@ from skimage.filters import threshold_otsu
 from skimage.measure import label, regionprops
 
 from nnunet_covid.files import some_of
+from nnunet_covid.lung_mask.regions import edge_of, largest_region
 
 AIR_BELOW = -200
 """A grey scale never goes below zero; Hounsfield units do so wherever there is fat or air."""
@@ -58,12 +59,9 @@ def is_inverted(image: NDArray[Any]) -> bool:
     if axial.min() == axial.max():
         return False
     below = axial < threshold_otsu(axial)
-    if np.concatenate([below[0], below[-1], below[:, 0], below[:, -1]]).mean() > 0.5:
+    if edge_of(below).mean() > 0.5:
         return False
-    dark = label(below, connectivity=1)
-    sizes = np.bincount(dark.ravel())
-    sizes[0] = 0
-    body = dark == sizes.argmax()
+    body = largest_region(below)
     filled = ndimage.binary_fill_holes(body)
     if filled.sum() < BODY * axial.size:
         return False

@@ -5,6 +5,7 @@ How lungs are found stands in ``nnunet_covid.lung_mask``, which knows no files.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
@@ -20,7 +21,7 @@ from nnunet_covid.endings import IMAGE_ENDINGS, SINGLE_FILE_ENDINGS, ending_of
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import replacing, some_of
 from nnunet_covid.geometry import Geometry, Turn
-from nnunet_covid.lung_mask import segment_lungs
+from nnunet_covid.lung_mask import segment_lungs, unfit_for_network
 from nnunet_covid.raw_dataset.case_folders import KINDS, images_by_entry, is_one_series
 from nnunet_covid.raw_dataset.dicom import is_dicom
 from nnunet_covid.raw_dataset.dicom_folder import one_series
@@ -31,6 +32,7 @@ from nnunet_covid.raw_dataset.recipe import SourceCase
 from nnunet_covid.raw_dataset.scan import Scan, plane_of
 from nnunet_covid.raw_dataset.source import Problems, UnusableFile, is_picture, stem_of
 from nnunet_covid.raw_dataset.volumes import array_of, differing_grids, read_volume
+from nnunet_covid.whole_volumes import write_volume
 
 
 def read_scan(path: Path) -> Scan:
@@ -49,8 +51,8 @@ def read_scan(path: Path) -> Scan:
 def check_headers(cases: Iterable[SourceCase], problems: Problems, *, blank_masks: bool = False) -> None:
     """Compare sizes and geometry in the headers; masks and lung masks that differ from their image become problems.
 
-    A DICOM series is checked by the headers of its slices. Passed over are the slices of a stack, which have no header
-    of their own.
+    A DICOM series is checked by the headers of its slices, its grid when it is read. Passed over are the slices of a
+    stack, which have no header of their own.
 
     Args:
         cases: What is to be converted.
@@ -65,23 +67,24 @@ def check_headers(cases: Iterable[SourceCase], problems: Problems, *, blank_mask
         if case.image.is_dir() or case.index is not None:
             continue
         differing = differing_sizes if is_picture(case.image) else partial(differing_grids, blank_masks=blank_masks)
+        files = [mask for mask in (case.mask, case.lungs) if mask is not None and not mask.is_dir()]
         with problems.collecting():
-            for mask, difference in differing(case.image, [m for m in (case.mask, case.lungs) if m is not None]):
+            for mask, difference in differing(case.image, files):
                 problems.add(mask, difference)
 
 
 def write_image(path: Path, array: NDArray[Any], geometry: Geometry | None) -> None:
     """Write a slice or volume as PNG or as an ITK format; the bytes depend on the arguments alone."""
-    with replacing(path) as unfinished:
-        if path.suffix.lower() == ".png":
+    if path.suffix.lower() == ".png":
+        with replacing(path) as unfinished:
             Image.fromarray(array).save(unfinished, format="PNG", compress_level=3)  # half the time of level 6
-            return
-        image = sitk.GetImageFromArray(array)
-        if geometry is not None:
-            image.SetSpacing(geometry.spacing)
-            image.SetOrigin(geometry.origin)
-            image.SetDirection(geometry.direction)
-        sitk.WriteImage(image, str(unfinished), useCompression=True)
+        return
+    image = sitk.GetImageFromArray(array)
+    if geometry is not None:
+        image.SetSpacing(geometry.spacing)
+        image.SetOrigin(geometry.origin)
+        image.SetDirection(geometry.direction)
+    write_volume(image, path)
 
 
 def with_lungs(scan: Scan, path: Path, *, method: str, model: str, weights: Path | None) -> Scan:
@@ -94,7 +97,8 @@ def with_lungs(scan: Scan, path: Path, *, method: str, model: str, weights: Path
         path: Its file, for messages.
 
     Raises:
-        UnusableFile: If it is a single slice that is not axial, or its grey scale is inverted.
+        UnusableFile: If it is a single slice that is not axial, its grey scale is inverted, or it is none that the
+            network takes, which is asked for.
     """
     if scan.lungs is not None:
         return replace(scan, notes={**scan.notes, "lung_mask": "data set"})
@@ -104,6 +108,8 @@ def with_lungs(scan: Scan, path: Path, *, method: str, model: str, weights: Path
     image = turn(scan.image)
     if not scan.is_hu and is_inverted(image):
         raise UnusableFile(path, "its grey scale is inverted (air is bright); invert its values, or export it again")
+    if method == "lungmask" and (reason := unfit_for_network(image, is_hu=scan.is_hu)):
+        raise UnusableFile(path, reason)
     segmented = segment_lungs(
         image,
         is_hu=scan.is_hu,
@@ -118,7 +124,6 @@ def with_lungs(scan: Scan, path: Path, *, method: str, model: str, weights: Path
 def write_lung_mask(path: Path, scan: Scan) -> None:
     """Write the lung mask of a scan: 0 and 255 as PNG, 0 and 1 with the image's geometry otherwise."""
     assert scan.lungs is not None
-    path.parent.mkdir(parents=True, exist_ok=True)
     foreground = 255 if is_picture(path) else 1
     write_image(path, scan.lungs.astype(np.uint8) * foreground, scan.geometry)
 
@@ -157,8 +162,15 @@ def _pairs_of_folder(source: Path, output: Path, problems: Problems) -> list[tup
     problems.raise_if_any()
     if not images:
         raise UserError(f"{source} holds no image; expected {', '.join(IMAGE_ENDINGS)} files or DICOM series")
-    endings = {path: ".png" if is_picture(path) else ".nii.gz" for path in images}
-    return [(path, output / f"{_name_below(path, images, source)}{endings[path]}") for path in images]
+    entries = Counter(path.relative_to(source).parts[0] for path in images)
+    pairs = []
+    for path in images:
+        *above, own = path.relative_to(source).parts
+        parts = [*above, stem_of(path) if path.is_file() else own]
+        # by the entry of the source where it leads to this image alone, else by the whole way to it
+        name = parts[0] if entries[(above or [own])[0]] == 1 else "_".join(parts)
+        pairs.append((path, output / f"{name}{'.png' if is_picture(path) else '.nii.gz'}"))
+    return pairs
 
 
 def _refuse_overwriting(pairs: list[tuple[Path, Path]]) -> None:
@@ -179,11 +191,3 @@ def _identity(path: Path) -> tuple[int, int]:
     """What one file keeps under all its names."""
     status = path.stat()
     return status.st_dev, status.st_ino
-
-
-def _name_below(path: Path, images: list[Path], source: Path) -> str:
-    """The entry of the source that leads to this image alone, else the whole way to it."""
-    *above, own = path.relative_to(source).parts
-    parts = [*above, stem_of(path) if path.is_file() else own]
-    alone = [other for other in images if other.relative_to(source).parts[0] == (above or [own])[0]] == [path]
-    return parts[0] if alone else "_".join(parts)

@@ -11,22 +11,27 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from nnunet_covid.csv_files import read_csv
 from nnunet_covid.endings import JPEG_ENDINGS, PICTURE_ENDINGS, ending_of
 from nnunet_covid.errors import UserError
-from nnunet_covid.files import files_in, is_hidden, read_csv, some_of
+from nnunet_covid.files import files_in, is_hidden, some_of
 from nnunet_covid.raw_dataset.names import composed
 
 DELIMITERS = ",;\t"
 """Between the columns of a table, ; of spreadsheets where a comma stands in numbers; the first where none occurs."""
 
 
-class UnusableFile(Exception):
+class UnusableFile(UserError):
     """Raised while one case is read; the conversion collects it and goes on with the other cases."""
 
     def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(path, reason)
+        super().__init__(f"{path}: {reason}")
         self.path = path
         self.reason = reason
+
+    def __reduce__(self) -> tuple[type[UnusableFile], tuple[Path, str]]:
+        """What another process makes it of."""
+        return type(self), (self.path, self.reason)
 
 
 @dataclass
@@ -107,7 +112,7 @@ def is_lossy(path: Path) -> bool:
 
 def natural_key(text: str) -> list[tuple[int, str]]:
     """Sorting key under which ``2`` comes before ``10``."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", text) if part]
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", text) if part]
 
 
 def find_root(source: Path, marker: str, expected: Iterable[str]) -> Path:

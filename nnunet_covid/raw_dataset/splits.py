@@ -58,7 +58,11 @@ def few_training_folds(cases: Sequence[TrainingCase]) -> list[Split]:
     starts = [i for i, case in enumerate(ordered) if i == 0 or case.patient != ordered[i - 1].patient]
     if len(starts) < FOLDS:
         return []
-    cuts = [min(starts, key=lambda start: abs(start - len(ordered) * i / FOLDS)) for i in range(FOLDS)]
+    cuts: list[int] = []
+    for left in range(FOLDS, 0, -1):  # each block has a patient, and leaves one to each after it
+        ideal = len(ordered) * (1 - left / FOLDS)
+        free = [start for start in starts if not cuts or start > cuts[-1]]
+        cuts.append(min((abs(start - ideal), start) for start in free[: len(free) - left + 1])[1])
     blocks = [ordered[start:end] for start, end in zip(cuts, [*cuts[1:], len(ordered)], strict=True)]
     return [
         {

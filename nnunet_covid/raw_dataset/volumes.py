@@ -14,9 +14,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from nnunet_covid.files import is_whole
 from nnunet_covid.geometry import Geometry, difference_of
-from nnunet_covid.header_claims import false_claim_of
 from nnunet_covid.raw_dataset.classes import ClassScheme, map_values, whole_labels
 from nnunet_covid.raw_dataset.dicom import read_dicom
 from nnunet_covid.raw_dataset.dicom_folder import Series, one_series
@@ -25,7 +23,8 @@ from nnunet_covid.raw_dataset.grey_scale import is_hounsfield
 from nnunet_covid.raw_dataset.recipe import SourceCase
 from nnunet_covid.raw_dataset.scan import Scan
 from nnunet_covid.raw_dataset.source import UnusableFile
-from nnunet_covid.volume_files import NOT_FINITE, fault_of_kind, header_fault, loses_values, one_volume, unreadable
+from nnunet_covid.volume_files import NOT_FINITE, fault_of_kind
+from nnunet_covid.whole_volumes import believed_header, whole_volume
 
 sitk.ProcessObject.SetGlobalWarningDisplay(False)
 
@@ -45,20 +44,10 @@ def read_volume(path: Path, *, is_mask: bool = False) -> sitk.Image:
         return read_series(one_series(path), is_mask=is_mask)
     if (file := read_dicom(path)) is not None:
         return read_series(Series(path.parent, (file,)), is_mask=is_mask)
-    reader = read_header(path)
     try:
-        image = reader.Execute()
-        whole = is_whole(path, sitk.GetArrayViewFromImage(image))
-    except (OSError, RuntimeError) as e:
-        raise UnusableFile(path, unreadable(e)) from e
-    if not whole:
-        raise UnusableFile(path, "is cut short or damaged; copy it again")
-    if loses_values(path, sitk.GetArrayViewFromImage(image)):
-        raise UnusableFile(path, NOT_FINITE)
-    image, fault = one_volume(image)
-    if fault:
-        raise UnusableFile(path, fault)
-    return image
+        return whole_volume(path)
+    except ValueError as e:
+        raise UnusableFile(path, str(e)) from e
 
 
 def read_header(path: Path) -> sitk.ImageFileReader:
@@ -67,17 +56,10 @@ def read_header(path: Path) -> sitk.ImageFileReader:
     Raises:
         UnusableFile: If ITK cannot read the header, or it cannot be believed.
     """
-    if fault := header_fault(path):
-        raise UnusableFile(path, fault)
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
     try:
-        reader.ReadImageInformation()
-    except RuntimeError as e:
-        raise UnusableFile(path, unreadable(e)) from e
-    if claim := false_claim_of(reader, path):
-        raise UnusableFile(path, claim)
-    return reader
+        return believed_header(path)
+    except ValueError as e:
+        raise UnusableFile(path, str(e)) from e
 
 
 def array_of(image: sitk.Image, path: Path) -> NDArray[Any]:

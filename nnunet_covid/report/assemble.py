@@ -29,6 +29,7 @@ from nnunet_covid.report.page import page
 from nnunet_covid.report.pseudonyms import Pseudonymiser
 from nnunet_covid.report.quantify import LOBE_MAP, Quantities, Settings, quantities_of, require_fitting
 from nnunet_covid.report.scans import Scan, content_of
+from nnunet_covid.whole_volumes import write_volume
 
 PAGE = "report.html"
 DICOM = "dicom"
@@ -151,7 +152,7 @@ def _report_into(
     with scan.clock.on("pictures and files"):
         write_text(folder / PAGE, page(document.as_json(), pictures(anatomy, previous, model.classes)))
         for image, name in ((labelled.labels, LABELS), (lungs, LUNGS), (preview(scan.image), PREVIEW)):
-            sitk.WriteImage(_without_metadata(image), str(folder / name), useCompression=True)
+            write_volume(_without_metadata(image), folder / name)
         if source is not None:
             _write_dicom(folder / DICOM, source, document, labelled.labels, anatomy, model.classes)
     document = replace(document, seconds=scan.clock.rounded(), made_of=extras.made_of)

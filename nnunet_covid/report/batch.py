@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from nnunet_covid.csv_files import write_csv
 from nnunet_covid.disturbances import full_place
 from nnunet_covid.endings import VOLUME_ENDINGS, ending_of
 from nnunet_covid.errors import UserError, reason_of
-from nnunet_covid.files import is_hidden, read_json, write_csv, write_text
+from nnunet_covid.files import is_hidden, read_json, write_text
 from nnunet_covid.raw_dataset.case_folders import ARCHIVES
 from nnunet_covid.raw_dataset.dicom import header_of, read_dicom
 from nnunet_covid.raw_dataset.dicom_folder import dicom_folder

@@ -18,7 +18,6 @@ import SimpleITK as sitk
 from nnunet_covid.endings import VOLUME_ENDINGS, ending_of
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import files_in, sha256_of
-from nnunet_covid.raw_dataset import UnusableFile
 from nnunet_covid.raw_dataset.case_folders import ARCHIVES
 from nnunet_covid.raw_dataset.dicom import header_of, is_dicom
 from nnunet_covid.raw_dataset.dicom_folder import Series, dicom_folder
@@ -65,11 +64,8 @@ def read_scan(source: Path, series: str | None = None) -> Scan:
     if not source.exists():
         raise UserError(f"{source} does not exist; name a CT volume or a DICOM folder")
     clock = Clock()
-    try:
-        with clock.on("reading"):
-            return replace(_read(source, series), clock=clock)
-    except UnusableFile as e:
-        raise UserError(f"{e.path}: {e.reason}") from e
+    with clock.on("reading"):
+        return replace(_read(source, series), clock=clock)
 
 
 def content_of(source: Path) -> dict[str, str]:

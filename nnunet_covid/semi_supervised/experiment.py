@@ -140,7 +140,7 @@ def find_experiment(
             raise UserError(f"{variable.env_var_name} is not set: export nnU-Net's three folders first")
     if not TAG.fullmatch(tag):
         raise UserError(f"`name` {tag}: letters and digits only, it becomes part of the model's name")
-    if fold != "all" and not fold.isdigit():
+    if fold != "all" and not fold.isdecimal():
         raise UserError(f"fold {fold}: must be a number or 'all'")
     name = dataset_name(dataset)
     folder = Path(nnUNet_preprocessed.require()) / name

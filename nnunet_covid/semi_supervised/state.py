@@ -16,8 +16,9 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from nnunet_covid.csv_files import write_csv
 from nnunet_covid.errors import UserError
-from nnunet_covid.files import write_csv, write_json
+from nnunet_covid.files import write_json
 from nnunet_covid.semi_supervised.options import shown
 
 VERSION = 1
@@ -163,7 +164,7 @@ def history(units: Mapping[str, Any]) -> list[RoundHistory]:
     taken = 0
     for name, unit in units.items():
         number, _, what = name.partition("/")
-        if not number.isdigit():
+        if not number.isdecimal():
             continue
         one = rounds.setdefault(int(number), RoundHistory(int(number)))
         result, part = unit["result"], what.split()[0]

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from nnunet_covid.csv_files import write_csv
 from nnunet_covid.errors import Unusable, UserError
 from nnunet_covid.figures.suggestions import write_suggestions
-from nnunet_covid.files import environment_folder, some_of, writable_folder, write_csv
+from nnunet_covid.files import environment_folder, some_of, writable_folder
 from nnunet_covid.nnunet.cases import CaseFiles, list_cases
 from nnunet_covid.nnunet.known_images import checksums, known_among, own_images
 from nnunet_covid.nnunet.predictor import TrainedModel

@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import inspect
 import json
-import os
 import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import environment_folder, files_in, read_json, write_json
+from nnunet_covid.startup import cores
 
 STAGES = ("features_per_stage", "kernel_sizes", "strides", "n_conv_per_stage", "n_blocks_per_stage")
 DECODER = "n_conv_per_stage_decoder"
@@ -154,8 +154,7 @@ def _processes() -> int:
     """As many as nnU-Net would start (``nnUNet_def_n_proc``), and no more than there are cores for this process."""
     from nnunetv2.configuration import default_num_processes
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(default_num_processes, cores))
+    return max(1, min(default_num_processes, cores()))
 
 
 def main() -> None:

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from nnunet_covid.csv_files import read_csv, write_csv
 from nnunet_covid.errors import UserError
 from nnunet_covid.evaluation import evaluate_folders
-from nnunet_covid.files import read_csv, write_csv
 from nnunet_covid.nnunet.trainer_names import SUFFIXES
 from nnunet_covid.sweep.plan import Sweep
 from nnunet_covid.sweep.runs import Run

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nnunet_covid.csv_files import write_csv
 from nnunet_covid.errors import UserError
 from nnunet_covid.evaluation.paired_statistics import bootstrap_interval
 from nnunet_covid.evaluation.tables import aligned
-from nnunet_covid.files import writable_folder, write_csv, write_text
+from nnunet_covid.files import writable_folder, write_text
 from nnunet_covid.nnunet.trainer_names import SUFFIXES
 from nnunet_covid.nnunet.training_log import training_progress
 from nnunet_covid.sweep.claims import attempts, end_of

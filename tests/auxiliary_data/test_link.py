@@ -115,6 +115,27 @@ def test_linking_adds_shows_and_removes(work: Path, capsys: pytest.CaptureFixtur
     ]
 
 
+def test_one_source_is_removed_and_the_others_stay(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images = work / "raw" / EFFUSION / "imagesTr"
+    data = work / "preprocessed" / COVID / "nnUNetPlans_2d_unlabelled"
+    link("-a", "602", "--unlabelled", str(images))
+    link("--remove", "--unlabelled", str(work))
+    assert "nothing of these was linked" in capsys.readouterr().out
+    assert data.is_dir()
+    link("--remove", "--unlabelled", f"{images}/../imagesTr")
+    assert not data.exists()
+    found = find_link(work / "preprocessed", PlansManager(linked.covid_plans()), "2d")
+    assert found is not None
+    assert [other.name for other in found.others] == [EFFUSION]
+    assert load(work)[0].size
+    link("--unlabelled", str(images))
+    link("--remove", "-a", "602")
+    found = find_link(work / "preprocessed", PlansManager(linked.covid_plans()), "2d")
+    assert found is not None
+    assert found.unlabelled is not None
+    assert not found.others
+
+
 def test_an_interrupted_link_goes_on_where_it_stopped(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[str] = []
     real = preprocess.preprocess_case
@@ -198,9 +219,12 @@ def test_a_data_set_without_lesion_is_refused(work: Path, capsys: pytest.Capture
         (("-a", "602", "-p", "otherPlans"), "otherPlans.json does not exist; run nnUNetv2_plan_and_preprocess -d 601"),
         (("-a", "602", "--lesions", "tumour"), "none of the labels tumour (it has: effusion)"),
         (("--unlabelled", "/no/folder"), "/no/folder is no folder"),
-        (("--unlabelled", "/", "--at-most", "0"), "at least one image must be left"),
         (("-a", "602", "--at-most", "3"), "name their folder with --unlabelled"),
-        (("-a", "602", "-np", "0"), "at least one process"),
+        (("--remove", "-c", "nonsense"), "nnUNetPlans has no configuration 'nonsense'; it has 2d"),
+        (("--remove", "-a", "602", "--lesions", "effusion"), "--remove has no use for --lesions; leave it out"),
+        (("--remove", "--unlabelled", "/", "--at-most", "3"), "--remove has no use for --at-most"),
+        (("--show", "-a", "602"), "--show has no use for -a"),
+        (("--show", "-c", "2d", "--unlabelled", "/"), "--show has no use for -c and --unlabelled"),
     ],
 )
 def test_wrong_arguments_are_refused(

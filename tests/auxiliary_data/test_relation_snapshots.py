@@ -10,7 +10,6 @@ import torch
 
 from nnunet_covid.auxiliary_data.relation_snapshots import (
     SnapshotMean,
-    evenly_spread,
     read_snapshots,
     write_snapshot,
 )
@@ -55,11 +54,6 @@ def test_arrays_of_other_names_do_no_harm(tmp_path: Path) -> None:
 
 def test_an_epoch_without_a_step_has_no_snapshot() -> None:
     assert SnapshotMean().snapshot(0) is None
-
-
-@pytest.mark.parametrize(("total", "expected"), [(1, (0,)), (4, (0, 1, 2, 3)), (1000, (0, 200, 400, 599, 799, 999))])
-def test_epochs_are_spread_evenly(total: int, expected: tuple[int, ...]) -> None:
-    assert evenly_spread(total) == expected
 
 
 def test_row_distance_is_the_mean_norm_of_the_rows() -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import planned
 from chest_phantom import chest_slice
-from image_files import grey, write_picture
+from image_files import grey, write_picture, write_volume
 from model_folders import complete_plans, write_model
 
 from bad_inputs.ingredients import several, spoilt
@@ -19,6 +20,10 @@ from nnunet_covid.raw_dataset.scan import to_8_bit
 def chests(folder: Path) -> None:
     for name in "abc":
         write_picture(folder / f"images/{name}.png", to_8_bit(chest_slice()[0], -1250, 250))
+
+
+def of_12_bits(folder: Path) -> None:
+    write_volume(folder / "images/a.nii.gz", np.arange(4096, dtype=np.int16).reshape(1, 64, 64))
 
 
 def cases(folder: Path) -> None:
@@ -70,6 +75,22 @@ ONE = "1 of 3 images cannot be used, the others are done"
 NONE = "none of 3 images can be used"
 
 BAD_INPUTS = [
+    BadInput(
+        "lung_mask_into_a_file",
+        Kind.PLACES,
+        "lung masks into a folder below a file",
+        "nnunet-covid lung-mask images images/a.png/out --method threshold",
+        chests,
+        ("images/a.png/out cannot be written into (Not a directory); name another folder",),
+    ),
+    BadInput(
+        "lung_mask_of_12_bits",
+        Kind.UNITS,
+        "lungmask's network for grey values of more than 8 bits",
+        "nnunet-covid lung-mask images/a.nii.gz a.nii.gz --method lungmask",
+        of_12_bits,
+        ("images/a.nii.gz: has grey values up to 4095", "choose the method threshold, or export it in"),
+    ),
     BadInput(
         "lung_mask_one_cut",
         Kind.ONE_OF_MANY,

@@ -108,6 +108,22 @@ ODD, UNITS, UNUSED = Kind.DAMAGED, Kind.UNITS, Kind.UNUSED
 IMAGE_B, LABEL_B = "imagesTr/b_0000", "labelsTr/b"
 
 BAD_INPUTS = [
+    BadInput(
+        "link_removed_of_no_configuration",
+        Kind.OPTIONS,
+        "links of a configuration that the plans lack",
+        "nnunet-covid link -d 601 --remove -c nonsense",
+        to_be_linked,
+        ("nnUNetPlans has no configuration 'nonsense'; it has",),
+    ),
+    BadInput(
+        "link_removed_by_lesions",
+        Kind.OPTIONS,
+        "links to be removed by their lesions",
+        "nnunet-covid link -d 601 --remove --lesions tumour",
+        to_be_linked,
+        ("--remove has no use for --lesions; leave it out",),
+    ),
     checked("size_missing", UNITS, "an image without voxel size", f"{IMAGE_B}.mha", without_size, REMEDY),
     checked("sheared", UNITS, "a sheared label map", f"{LABEL_B}.nrrd", sheared_nrrd, UPRIGHT),
     checked("layers", UNUSED, "a label map with layers", f"{LABEL_B}.nrrd", layers, LAYERS),

@@ -170,7 +170,7 @@ BAD_INPUTS = [
         "no run at a time",
         f"{SWEEP} --jobs 0",
         spoilt(slices, says(GOOD + TRAINERS)),
-        ("at least one run at a time (--jobs)",),
+        ("argument --jobs: 0 is not a positive number",),
     ),
     BadInput(
         "slurm_flag_of_a_local_sweep",

@@ -84,6 +84,22 @@ def converted(name: str, kind: Kind, situation: str, file: str, write: Callable[
 
 BAD_INPUTS = [
     converted(
+        "pattern_of_text",
+        Kind.HOSTILE,
+        "data files by a pattern of text",
+        "a.mhd",
+        meta_image(ElementDataFile="a%s%n.raw 1 3 1"),
+        "'a%s%n.raw 1 3 1' for its data files, no pattern of names; export it again",
+    ),
+    converted(
+        "two_milliard_files",
+        Kind.HOSTILE,
+        "data files by a pattern without end",
+        "a.mhd",
+        meta_image(ElementDataFile="a%d.raw 1 2000000000"),
+        "'a%d.raw 1 2000000000' for its data files, no pattern of names",
+    ),
+    converted(
         "size_zero",
         Kind.UNITS,
         "a NIfTI voxel size of 0",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,11 @@ import pytest
 import SimpleITK as sitk
 from chest_phantom import chest_slice, chest_volume, dice
 from image_files import checksums, read_array, write_dicom_series, write_picture, write_volume
+from PIL import Image
 
 from nnunet_covid.cli import main
+from nnunet_covid.raw_dataset import Problems
+from nnunet_covid.raw_dataset.images import images_and_masks
 from nnunet_covid.raw_dataset.scan import to_8_bit
 
 SPACING = (2.5, 2.5, 8.0)
@@ -96,3 +100,45 @@ def test_weights_are_refused_where_nothing_uses_them(tmp_path: Path, capsys: pyt
     assert main([*arguments, "--weights", "nofile"]) == 2
     assert "the method threshold has no use for nofile" in capsys.readouterr().err
     assert not (tmp_path / "o.png").exists()
+
+
+@pytest.mark.parametrize("options", [["out/masks"], ["masks", "--overlay", "out/overlays"]])
+def test_a_place_that_cannot_be_written_is_told_before_any_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, options: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_picture(tmp_path / "in/a.png", to_8_bit(chest_slice()[0], -1250, 250))
+    (tmp_path / "out").write_text("a file")
+    assert main(["lung-mask", "in", *options, "--method", "threshold"]) == 2
+    assert "cannot be written into (Not a directory); name another folder" in capsys.readouterr().err
+    assert not list(tmp_path.glob("masks/*"))
+
+
+def test_a_full_disk_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    write_volume(tmp_path / "in/a.nii.gz", np.zeros((1, 40, 40), dtype=np.int16))
+    command = ["lung-mask", str(tmp_path / "in"), str(tmp_path / "out"), "--method", "threshold"]
+    assert main([*command, "--overlay", str(tmp_path / "overlays")]) == 2
+    assert "is full; nothing is lost: make room and give the same command again" in capsys.readouterr().err
+    assert not list(tmp_path.glob("overlays/*"))
+
+
+def test_the_names_of_many_masks_are_found_without_comparing_all_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = [tmp_path / f"in/{patient}/{name}.png" for patient in range(100) for name in "ab"[: 1 + patient % 2]]
+    for image in images:
+        image.parent.mkdir(parents=True, exist_ok=True)
+        image.touch()
+    seen = []
+    relative_to = Path.relative_to
+    monkeypatch.setattr(Path, "relative_to", lambda *paths: (seen.append(paths), relative_to(*paths))[1])
+    pairs = images_and_masks(tmp_path / "in", tmp_path / "out", Problems(tmp_path / "in"))
+    names = {output.name for _, output in pairs}
+    assert names == {name for n in range(100) for name in ([f"{n}_a.png", f"{n}_b.png"] if n % 2 else [f"{n}.png"])}
+    assert len(seen) < 10 * len(images)

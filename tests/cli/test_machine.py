@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from nnunet_covid import startup
 from nnunet_covid.cli import machine
 from nnunet_covid.cli.installation import Finding
 
@@ -38,7 +39,7 @@ def test_the_largest_batch_that_is_planned_counts(planned: Path, monkeypatch: py
 def test_too_little_of_anything_is_said_with_what_to_set(planned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("nnUNet_n_proc_DA", "12")
     monkeypatch.setattr("os.cpu_count", lambda: 64)
-    monkeypatch.setattr(machine, "_cores", lambda: 4)
+    monkeypatch.setattr(machine, "cores", lambda: 4)
     monkeypatch.setattr(machine, "_memory", lambda: 2 << 30)
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"total": 64 << 20}))
     monkeypatch.setattr("shutil.which", lambda name: None)
@@ -60,18 +61,19 @@ def test_without_workers_planning_is_said_to_fail(planned: Path, monkeypatch: py
 def test_enough_is_well(planned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("nnUNet_n_proc_DA", "2")
     monkeypatch.setattr("os.cpu_count", lambda: 64)
-    monkeypatch.setattr(machine, "_cores", lambda: 4)
+    monkeypatch.setattr(machine, "cores", lambda: 4)
     monkeypatch.setattr(machine, "_memory", lambda: 64 << 30)
     assert {found()[name].status for name in ("cores", "memory")} == {"ok"}
 
 
 def test_limits_of_a_container_count(monkeypatch: pytest.MonkeyPatch) -> None:
     limits = {"cpu.max": "150000 100000", "memory.max": str(1 << 30)}
-    monkeypatch.setattr(machine, "_limit", lambda file: limits[file])
-    assert machine._cores() == 1
+    for module in (machine, startup):
+        monkeypatch.setattr(module, "container_limit", lambda file: limits[file])
+    assert startup.cores() == 1
     assert machine._memory() == 1 << 30
     limits.update({"cpu.max": "max 100000", "memory.max": "max"})
-    assert machine._cores() >= 1
+    assert startup.cores() >= 1
     assert machine._memory() > 1 << 30
 
 

@@ -101,3 +101,26 @@ def test_a_checkpoint_is_named_as_nnunet_names_it_or_in_full(option: str) -> Non
     add_checkpoint(parser)
     assert parser.parse_args([]).checkpoint == "checkpoint_final.pth"
     assert parser.parse_args([option, "checkpoint_best.pth"]).checkpoint == "checkpoint_best.pth"
+
+
+@pytest.mark.parametrize("count", ["0", "-1", "1.5", "²", "many"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "link -d 1 -np",
+        "link -d 1 --unlabelled x --at-most",
+        "relations x --rows",
+        "evaluate x y -n",
+        "calibrate x -n",
+        "pretrain 1 2d -i x -np",
+        "pseudo-label 1 2d 0 --strategy random -np",
+        "predict -i x -o y -m z --batch",
+        "sweep --jobs",
+        "convert folder x --workers",
+    ],
+)
+def test_a_count_is_a_whole_number_from_one_on(command: str, count: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*command.split(), count])
+    assert ended.value.code == 2
+    assert f"{count} is not a positive number" in capsys.readouterr().err

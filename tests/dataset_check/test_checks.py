@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from chest_phantom import chest_slice, ellipse
 from image_files import read_array, write_picture, write_volume
 
@@ -314,3 +315,59 @@ def test_cases_that_no_fold_names(tmp_path: Path) -> None:
             names[:] = [name for name in names if name != "patient0_000"]
     (folder / "splits_final.json").write_text(json.dumps(splits), encoding="utf-8")
     assert found(folder) == [("splits", ("patient0_000",))]
+
+
+def test_what_is_ignored_is_no_lesion(folder: Path) -> None:
+    description = json.loads((folder / "dataset.json").read_text())
+    description["labels"]["ignore"] = 2
+    (folder / "dataset.json").write_text(json.dumps(description))
+    for path in (folder / "labelsTr").iterdir():
+        labels = read_array(path).copy()
+        labels[:8] = 2  # the air above the patient
+        write_picture(path, labels)
+    assert found(folder) == []
+    for path in (folder / "labelsTr").iterdir():
+        write_picture(path, np.where(read_array(path) == 2, 2, 0).astype(np.uint8))
+    assert [check for check, _ in found(folder)] == ["labels"]
+
+
+@pytest.mark.parametrize("more", ["slices", "volumes"])
+def test_slices_among_volumes_are_told_and_the_others_compared(tmp_path: Path, more: str) -> None:
+    dataset = tmp_path / "Dataset901_Mixed"
+    for index in range(8):
+        image, lesion = patient_slice(index)
+        array, mask = image.astype(np.int16) * 6 - 1250, lesion.astype(np.uint8)
+        if (index < 2) == (more == "slices"):
+            array, mask = np.stack([array] * 4), np.stack([mask] * 4)
+        for name, pixels in ((f"imagesTr/p{index}_0000", array), (f"labelsTr/p{index}", mask)):
+            (dataset / name).parent.mkdir(parents=True, exist_ok=True)
+            sitk.WriteImage(sitk.GetImageFromArray(pixels), str(dataset / f"{name}.nii.gz"))
+    description = {"labels": {"background": 0, "a": 1}, "file_ending": ".nii.gz", "channel_names": {"0": "CT"}}
+    (dataset / "dataset.json").write_text(json.dumps(description))
+    findings = [finding for finding in run_checks(open_dataset(str(dataset))) if finding.check == "dimensions"]
+    (finding,) = findings
+    assert finding.cases == ("p0", "p1")
+    odd, others = ("volumes", "slices") if more == "slices" else ("slices", "volumes")
+    assert finding.message.startswith(f"2 of 8 images are {odd}, the others {others}: p0, p1; make two data sets")
+
+
+def test_a_report_holds_what_the_last_run_has_found(folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "report"
+    for index in range(3):
+        write_picture(
+            folder / f"imagesTs/leak{index}_0000.png", read_array(folder / f"imagesTr/patient{index}_000_0000.png")
+        )
+    command = ["check", str(folder), "-o", str(output)]
+    assert main(command) == 1
+    assert len(list(output.glob("*.png"))) == 3
+    (output / "mine.png").touch()
+    for index in (0, 1):
+        (folder / f"imagesTs/leak{index}_0000.png").unlink()
+    assert main(command) == 1
+    (entry,) = json.loads((output / "findings.json").read_text())
+    assert sorted(path.name for path in output.iterdir()) == [entry["picture"], "findings.json", "mine.png"]
+    (folder / "imagesTs/leak2_0000.png").unlink()
+    assert main(command) == 0
+    assert [path.name for path in output.iterdir()] == ["mine.png"]
+    assert main(["check", str(folder), "-o", str(tmp_path / "other")]) == 0
+    assert not (tmp_path / "other").exists()

@@ -322,3 +322,73 @@ def test_cases_of_no_fold_are_named_and_a_byte_order_mark_is_none_of_a_name(tmp_
     options = Options(splits=tmp_path / "folds.json")
     convert_folder(source, output=tmp_path / "raw", options=options, tell=said.append)
     assert "note: no fold has b; nnU-Net would not use them" in said
+
+
+@pytest.mark.parametrize("shift", [0.0, 5.0])
+def test_a_mask_that_is_a_dicom_series_lies_on_the_grid_of_a_volume_file(tmp_path: Path, shift: float) -> None:
+    grid = {"spacing": (0.8, 0.7, 2.5), "origin": (-10.0, 20.0, -30.0 + shift)}
+    write_volume(tmp_path / "source/images/a.nii.gz", hounsfield(SHAPE, 0))
+    write_dicom_series(tmp_path / "source/masks/a", blob(SHAPE, 0).astype(np.int16), **grid)
+    if shift:
+        with pytest.raises(UserError, match=r"masks/a: lies elsewhere in space than its image"):
+            convert_folder(tmp_path / "source", output=tmp_path / "raw")
+        return
+    converted = convert_folder(tmp_path / "source", output=tmp_path / "raw")
+    np.testing.assert_array_equal(read_array(converted / "labelsTr/a.nii.gz"), blob(SHAPE, 0))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, "nnUNet_raw is not set"),
+        ({"output": "raw", "number": 700}, "Dataset700_Other has the same number"),
+        ({"output": "raw", "number": 1000}, "number 1000 is not between 1 and 999"),
+        ({"output": "raw", "name": "a b"}, "the name 'a b' of a data set must consist of"),
+        ({"output": "raw", "options": Options(window=(250, -1250))}, "give two numbers, the lower end first"),
+    ],
+)
+def test_the_destination_is_looked_at_before_any_mask(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: dict, message: str
+) -> None:
+    monkeypatch.delenv("nnUNet_raw", raising=False)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "raw/Dataset700_Other").mkdir(parents=True)
+    write_slices(tmp_path / "source", "a")
+    write_picture(tmp_path / "source/masks/a.png", blob((20, 24), 0, 255) // 2 + blob((20, 24), 3, 100))
+    where = {key: Path(value) if key == "output" else value for key, value in arguments.items()}
+    with pytest.raises(UserError, match=message):
+        convert_folder(tmp_path / "source", **where)
+
+
+def test_a_name_may_hold_what_nnunet_takes(tmp_path: Path) -> None:
+    write_slices(tmp_path / "source", "a", "b")
+    command = ["convert", "folder", str(tmp_path / "source"), "-o", str(tmp_path / "raw"), "--name", "My_own-2"]
+    assert main([*command, "--workers", "1"]) == 0
+    assert (tmp_path / "raw/Dataset599_My_own-2").is_dir()
+
+
+@pytest.mark.parametrize("text", ['"text"', "5", "[]", "null", '{"cases": "ab"}', '{"cases": [5]}', "{}", "{"])
+def test_a_record_that_is_none_is_no_finished_conversion(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    write_slices(tmp_path / "source", "a", "b")
+    command = ["convert", "folder", str(tmp_path / "source"), "-o", str(tmp_path / "raw"), "--workers", "1"]
+    assert main(command) == 0
+    (tmp_path / "raw/Dataset599_Folder/conversion.json").write_text(text)
+    assert main(command) == 2
+    assert "exists and is no finished conversion of ours" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("key", ["sources", "outputs", "notes"])
+def test_a_damaged_record_of_a_case_is_no_finished_conversion(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], key: str
+) -> None:
+    write_slices(tmp_path / "source", "a", "b")
+    command = ["convert", "folder", str(tmp_path / "source"), "-o", str(tmp_path / "raw"), "--workers", "1"]
+    assert main(command) == 0
+    path = tmp_path / "raw/Dataset599_Folder/conversion.json"
+    document = json.loads(path.read_text())
+    document["cases"][0][key] = ["a"]
+    path.write_text(json.dumps(document))
+    assert main(command) == 2
+    assert "exists and is no finished conversion of ours" in capsys.readouterr().err

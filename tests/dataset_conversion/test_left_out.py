@@ -40,3 +40,20 @@ def test_where_all_is_used_nothing_is_said(tmp_path: Path, capsys: pytest.Captur
     write_picture(tmp_path / "source/images/a.png", grey((20, 24), 0))
     write_picture(tmp_path / "source/masks/a.png", blob((20, 24), 0, 255))
     assert notes_of("folder", tmp_path, capsys) == []
+
+
+def test_the_headers_of_a_folder_are_read_once_however_much_is_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_volume(tmp_path / "source/studies/study_0000.nii.gz", hounsfield(SHAPE, 0))
+    write_volume(tmp_path / "source/masks/study_0000_mask.nii.gz", blob(SHAPE, 0))
+    write_volume(tmp_path / "source/other/a.mhd", hounsfield(SHAPE, 0))
+    for number in range(50):
+        (tmp_path / f"source/other/{number}.nii.gz").touch()
+        (tmp_path / f"source/other/{number}.gz").touch()
+    listed: list[Path] = []
+    iterdir = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda folder: (listed.append(folder), iterdir(folder))[1])
+    (note,) = notes_of("mosmed", tmp_path, capsys)
+    assert note.startswith("note: left out other/0.gz, other/0.nii.gz, other/1.gz and 98 more:")
+    assert listed.count(tmp_path / "source/other") < 10

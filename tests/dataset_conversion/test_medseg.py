@@ -55,6 +55,14 @@ def test_a_value_outside_the_table_is_refused(tmp_path: Path) -> None:
         convert_dataset(Dataset503_MedSeg100.RECIPE, tmp_path / "source", output=tmp_path / "raw")
 
 
+def test_a_single_slice_is_no_stack(tmp_path: Path) -> None:
+    for name in ("im", "mask"):
+        image = sitk.GetImageFromArray(np.zeros((20, 24), dtype=np.float32))
+        sitk.WriteImage(image, str(tmp_path / f"tr_{name}.nii"))
+    with pytest.raises(UserError, match=r"tr_im\.nii: is a single slice, expected is a stack"):
+        convert_dataset(Dataset503_MedSeg100.RECIPE, tmp_path, output=tmp_path / "raw")
+
+
 def volumes(root: Path) -> dict[str, dict[str, np.ndarray]]:
     """Two volumes whose lungs lie off the centre."""
     written = {}

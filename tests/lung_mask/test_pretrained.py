@@ -12,6 +12,8 @@ import pytest
 
 from nnunet_covid.errors import UserError
 from nnunet_covid.lung_mask import pretrained, segment_lungs
+from nnunet_covid.raw_dataset import Scan, UnusableFile
+from nnunet_covid.raw_dataset.images import with_lungs
 
 
 class StandIn:
@@ -99,3 +101,14 @@ def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match=r"pip install 'nnunet_covid\[lungmask\]'"):
         segment_lungs(np.zeros((4, 4)), is_hu=False, method="lungmask")
     assert segment_lungs(np.zeros((4, 4)), is_hu=False).method == "threshold (grey values)"
+
+
+def test_grey_values_beyond_8_bits_are_not_handed_over(installed: type[StandIn], tmp_path: Path) -> None:
+    slices = np.random.default_rng(0).integers(0, 4096, (3, 40, 50))
+    (tmp_path / "w.pth").touch()
+    assert segment_lungs(slices, is_hu=False, weights=tmp_path / "w.pth").method == "threshold (grey values)"
+    assert segment_lungs(slices // 16, is_hu=False, weights=tmp_path / "w.pth").method == "lungmask w.pth"
+    with pytest.raises(UserError, match=r"has grey values up to 4\d{3}, lungmask takes .* choose the method threshold"):
+        segment_lungs(slices, is_hu=False, method="lungmask")
+    with pytest.raises(UnusableFile, match=r"a\.nii\.gz: has grey values up to"):
+        with_lungs(Scan(image=slices), tmp_path / "a.nii.gz", method="lungmask", model="R231", weights=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import unicodedata
 from pathlib import Path
 
@@ -11,7 +12,9 @@ from hypothesis import strategies as st
 from image_files import blob, grey, write_picture
 
 from nnunet_covid.cli import main
+from nnunet_covid.errors import UserError
 from nnunet_covid.raw_dataset.names import case_stems, fault_of, masks_among, padded, pairing
+from nnunet_covid.raw_dataset.source import UnusableFile, natural_key
 
 
 @pytest.mark.parametrize(
@@ -102,3 +105,16 @@ def test_the_two_forms_of_an_accent_are_one_name_in_files_and_in_tables(tmp_path
     assert main([*command, "--patients", str(tmp_path / "patients.csv")]) == 0
     made = sorted(path.name for path in (tmp_path / "raw").glob("*/labelsTr/*"))
     assert made == ["Moller.png", "Muller.png"]
+
+
+@given(st.lists(st.text(max_size=8), max_size=5))
+def test_any_names_can_be_ordered(names: list[str]) -> None:
+    assert len(sorted([*names, "1²1", "12", "1"], key=natural_key)) == len(names) + 3
+
+
+def test_an_unusable_file_is_a_users_error_that_travels_between_processes() -> None:
+    error = UnusableFile(Path("a/b.nii"), "is empty; copy it again")
+    assert isinstance(error, UserError)
+    found = pickle.loads(pickle.dumps(error))
+    assert (str(found), found.path, found.reason) == (str(error), error.path, error.reason)
+    assert str(error) == f"{Path('a/b.nii')}: is empty; copy it again"

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from nnunetv2.utilities.crossval_split import generate_crossval_split
 
@@ -41,6 +41,9 @@ def test_every_case_is_validated_once_and_no_patient_twice(patients: list[int]) 
 
 
 @given(st.lists(st.integers(0, 19), min_size=5, max_size=40))
+@example([0, 0, 1, 2, 3, 4])
+@example([0, 0, 0, 0, 0, 0, 1, 2, 3, 4])
+@example([0, 1, 2, 3, 4, 4, 4, 4, 4, 4])
 def test_few_training_folds_train_on_every_case_once(patients: list[int]) -> None:
     folds = few_training_folds(cases(patients))
     owner = {name: case.patient for case in cases(patients) for name in case.outputs}
@@ -48,6 +51,7 @@ def test_few_training_folds_train_on_every_case_once(patients: list[int]) -> Non
         assert folds == []
         return
     assert sorted(name for fold in folds for name in fold["train"]) == sorted(owner)
+    assert all(fold["train"] for fold in folds)
     for fold in folds:
         assert sorted(fold["train"] + fold["val"]) == sorted(owner)
         assert {owner[name] for name in fold["train"]}.isdisjoint({owner[name] for name in fold["val"]})
