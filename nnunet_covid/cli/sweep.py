@@ -153,7 +153,7 @@ def _described(args: argparse.Namespace) -> Sweep:
     if not flags:
         raise UserError("nothing to run: name a sweep file, or -d, -c and -tr")
     if "folds" in flags:
-        flags["folds"] = [int(fold) if fold.isdigit() else fold for fold in flags["folds"]]
+        flags["folds"] = [int(fold) if fold.isdecimal() else fold for fold in flags["folds"]]
     return make_sweep("the flags", flags)
 
 

@@ -210,7 +210,7 @@ def _require_ct(image: sitk.Image, path: Path) -> None:
 
 
 def _iso_date(text: str) -> str:
-    return f"{text[:4]}-{text[4:6]}-{text[6:8]}" if len(text) == 8 and text.isdigit() else ""
+    return f"{text[:4]}-{text[4:6]}-{text[6:8]}" if len(text) == 8 and text.isdecimal() else ""
 
 
 def _rounded(spacing: Iterable[float]) -> tuple[float, ...]:

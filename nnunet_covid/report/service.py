@@ -53,7 +53,7 @@ class Peer:
         """
         host, _, rest = text.partition(":")
         port, _, title = rest.partition(":")
-        if not (host and title) or not port.isdigit() or not 0 < int(port) < 65536 or len(title) > 16:
+        if not (host and title) or not port.isdecimal() or not 0 < int(port) < 65536 or len(title) > 16:
             raise UserError(f"{text!r} is no HOST:PORT:AET, such as 127.0.0.1:4242:ORTHANC")
         return cls(host, int(port), title)
 
