@@ -213,7 +213,7 @@ def test_what_is_no_dicom_is_not_understood(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["ORTHANC", "127.0.0.1:ORTHANC", "127.0.0.1:0:A", "127.0.0.1:99999:A", "h:1:" + "A" * 17]
+    "text", ["ORTHANC", "127.0.0.1:ORTHANC", "127.0.0.1:²:A", "127.0.0.1:0:A", "127.0.0.1:99999:A", "h:1:" + "A" * 17]
 )
 def test_a_peer_that_is_none_is_told(text: str) -> None:
     with pytest.raises(UserError, match="HOST:PORT:AET"):
