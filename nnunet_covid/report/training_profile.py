@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 
-import numpy as np
-
 from nnunet_covid.errors import UserError
+from nnunet_covid.files import evenly_spread
 from nnunet_covid.nnunet.cases import CaseFiles
 from nnunet_covid.nnunet.dataset import open_raw_dataset
 from nnunet_covid.raw_dataset import UnusableFile
@@ -36,7 +35,7 @@ def profile_training_images(
     except UserError as e:
         raise UserError(f"the training images of {model.model.folder.name} are needed for its profile: {e}") from e
     require_enough(min(at_most, len(cases)))
-    chosen = [cases[i] for i in np.unique(np.linspace(0, len(cases) - 1, min(at_most, len(cases))).round().astype(int))]
+    chosen = [cases[i] for i in evenly_spread(len(cases), at_most)]
     orders: Counter[str] = Counter()
     observed: list[Observed] = []
     for case in progress(chosen):

@@ -367,26 +367,30 @@ def test_a_name_may_hold_what_nnunet_takes(tmp_path: Path) -> None:
     assert (tmp_path / "raw/Dataset599_My_own-2").is_dir()
 
 
-@pytest.mark.parametrize("text", ['"text"', "5", "[]", "null", '{"cases": "ab"}', '{"cases": [5]}', "{}", "{"])
-def test_a_record_that_is_none_is_no_finished_conversion(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str
-) -> None:
+@pytest.fixture
+def converted(tmp_path: Path) -> tuple[list[str], Path]:
+    """A finished conversion: the command that made it, and its record."""
     write_slices(tmp_path / "source", "a", "b")
     command = ["convert", "folder", str(tmp_path / "source"), "-o", str(tmp_path / "raw"), "--workers", "1"]
     assert main(command) == 0
-    (tmp_path / "raw/Dataset599_Folder/conversion.json").write_text(text)
+    return command, tmp_path / "raw/Dataset599_Folder/conversion.json"
+
+
+@pytest.mark.parametrize("text", ['"text"', "5", "[]", "null", '{"cases": "ab"}', '{"cases": [5]}', "{}", "{"])
+def test_a_record_that_is_none_is_no_finished_conversion(
+    converted: tuple[list[str], Path], capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    command, path = converted
+    path.write_text(text)
     assert main(command) == 2
     assert "exists and is no finished conversion of ours" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("key", ["sources", "outputs", "notes"])
 def test_a_damaged_record_of_a_case_is_no_finished_conversion(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], key: str
+    converted: tuple[list[str], Path], capsys: pytest.CaptureFixture[str], key: str
 ) -> None:
-    write_slices(tmp_path / "source", "a", "b")
-    command = ["convert", "folder", str(tmp_path / "source"), "-o", str(tmp_path / "raw"), "--workers", "1"]
-    assert main(command) == 0
-    path = tmp_path / "raw/Dataset599_Folder/conversion.json"
+    command, path = converted
     document = json.loads(path.read_text())
     document["cases"][0][key] = ["a"]
     path.write_text(json.dumps(document))

@@ -84,6 +84,15 @@ def test_a_step_moves_the_weights(name: str, make: Any) -> None:
     assert scores["tp_hard"].shape == (1,)
 
 
+@pytest.mark.parametrize("name", ["InfNetPretrainedTrainer", "SSANetResNet34Trainer"])
+def test_other_trainers_on_timm_take_an_enlarged_image(name: str, make: Any) -> None:
+    settings = {"encoder_weights": None, "enlargement": 2}
+    made = make(type(name, (getattr(trainers, name),), settings), stages=6, patch=[64, 64])
+    first = made.network.encoder(torch.randn(1, 1, 64, 64))[0]
+    assert first.shape[2:] == tuple(64 // stride for stride in made.network.encoder.description.strides[0])
+    assert np.isfinite(made.train_step(batch(made))["loss"])
+
+
 @pytest.mark.parametrize("dims", [2, 3])
 def test_regions_with_an_ignore_label_train_and_validate(dims: int, make: Any) -> None:
     data = planned.dataset_json(REGIONS, regions_class_order=[1, 2])
