@@ -357,6 +357,8 @@ class TimmWeightsTrainer(LungInfectionTrainer):
 
     def initialize(self) -> None:
         super().initialize()
+        if self.device.type == "cpu":  # 5 to 25 % less time for a step; on a GPU it is not measured
+            self.bare_network.to(memory_format=torch.channels_last)
         if self.encoder_weights is None or self.trained_before:
             return
         source = os.environ.get(WEIGHTS_VARIABLE) or self.encoder_weights

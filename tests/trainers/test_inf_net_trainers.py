@@ -93,6 +93,16 @@ def test_other_trainers_on_timm_take_an_enlarged_image(name: str, make: Any) -> 
     assert np.isfinite(made.train_step(batch(made))["loss"])
 
 
+@pytest.mark.parametrize("name", ["UNetPretrainedTrainer", "InfNetRes2NetTrainer"])
+def test_on_a_cpu_channels_come_last_in_memory_and_maps_stay_the_same(name: str, make: Any) -> None:
+    made = make(type(name, (getattr(trainers, name),), {"encoder_weights": None}), stages=6, patch=[64, 64])
+    network, image = made.network.eval(), torch.randn(2, 1, 64, 64)
+    with torch.no_grad():
+        assert network.encoder(image)[-1].is_contiguous(memory_format=torch.channels_last)
+        maps = network(image)
+        torch.testing.assert_close(maps, network.to(memory_format=torch.contiguous_format)(image), atol=1e-4, rtol=0)
+
+
 @pytest.mark.parametrize("dims", [2, 3])
 def test_regions_with_an_ignore_label_train_and_validate(dims: int, make: Any) -> None:
     data = planned.dataset_json(REGIONS, regions_class_order=[1, 2])
