@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from nnunet_covid.dataset_json import GUIDED_KEY, channel_names
 from nnunet_covid.errors import Unusable, UserError
-from nnunet_covid.files import remove_abandoned, replacing, write_json
+from nnunet_covid.files import digest_of, remove_abandoned, replacing, write_json
 from nnunet_covid.guided.maps import MapKind, as_channel, from_labels, from_probabilities
 from nnunet_covid.nnunet.cases import CaseFiles, list_cases
 from nnunet_covid.nnunet.predictor import TrainedModel
-from nnunet_covid.nnunet.written_images import write_channel, write_labels
-from nnunet_covid.prediction.folder import alone_in
+from nnunet_covid.nnunet.written_images import fill_labels, write_channel
+from nnunet_covid.prediction.finished import DIGITS, Finished, described
+from nnunet_covid.prediction.folder import alone_in, digest_of_model
 
 
 def predict_guided(
@@ -33,8 +35,8 @@ def predict_guided(
 ) -> list[Path]:
     """Predict the infection map of every image and, guided by it, its classes.
 
-    A file appears under its name only when it is complete, and the label map of a case last, so that a run that was
-    stopped goes on where it stopped.
+    A file appears under its name only when it is complete, and the label map of a case last. What is there and was made
+    by these stages from these images is kept, so that a run that was stopped goes on where it stopped.
 
     Args:
         stage_one: Finds the infection.
@@ -54,16 +56,17 @@ def predict_guided(
             before anything is written.
         PartlyDoneError: If some images could not be used, at the end.
     """
-    kind, ending = _checked_kind(stage_one, stage_two), stage_two.ending
+    kind = _checked_kind(stage_one, stage_two)
+    endings = (*((".npz",) if save_probabilities else ()), stage_two.ending)
+    beside = output / "infection" if save_infection else None
+    finished = Finished(output, digest_of([digest_of_model(stage_one), digest_of_model(stage_two)], DIGITS))
 
-    def files(case: CaseFiles) -> dict[str, Path]:
-        """Everything a finished case has."""
-        made = {"labels": output / f"{case.name}{ending}"}
-        made |= {"probabilities": output / f"{case.name}.npz"} if save_probabilities else {}
-        return made | ({"infection": output / "infection" / f"{case.name}{ending}"} if save_infection else {})
+    def is_done(case: CaseFiles) -> bool:
+        there = beside is None or (beside / f"{case.name}{stage_two.ending}").is_file()
+        return not overwrite and there and finished.has(case.name, case.files, endings)
 
-    cases = list_cases(images, ending, stage_two.channels - 1)
-    missing = [case for case in cases if overwrite or not all(path.is_file() for path in files(case).values())]
+    cases = list_cases(images, stage_two.ending, stage_two.channels - 1)
+    missing = [case for case in cases if not is_done(case)]
     unusable = Unusable()
     usable = _images(stage_two, missing, unusable)
     first = next(usable, None)
@@ -75,9 +78,21 @@ def predict_guided(
             tell(f"{len(cases) - len(missing)} of {len(cases)} cases are there already")
         found = chain([first] if first else [], usable)
         for case, *image in tqdm(found, desc="predict-guided", unit="case", total=len(missing), disable=None):
-            _predict_case(stage_one, stage_two, case, image, kind, files(case))
+            inputs = described(case.files)
+            infection, labels, probabilities = _both_stages(stage_one, stage_two, case, image, kind)
+            if beside is not None:
+                (output / f"{case.name}{stage_two.ending}").unlink(missing_ok=True)  # it belongs to another map
+                beside.mkdir(exist_ok=True)
+                write_channel(beside / f"{case.name}{stage_two.ending}", infection, image[1], stage_two.reader)
+            with replacing(output / case.name, endings) as unfinished:
+                if save_probabilities:
+                    np.savez_compressed(f"{unfinished}.npz", probabilities=probabilities)
+                path = Path(f"{unfinished}{stage_two.ending}")
+                fill_labels(path, output / f"{case.name}{stage_two.ending}", labels, image[1], stage_two.reader)
+                sizes = {ending: Path(f"{unfinished}{ending}").stat().st_size for ending in endings}
+                finished.record(case.name, inputs, sizes)
     unusable.raise_if_any(len(missing))
-    return [files(case)["labels"] for case in cases]
+    return [output / f"{case.name}{stage_two.ending}" for case in cases]
 
 
 def _begin(stage_two: TrainedModel, output: Path) -> None:
@@ -96,14 +111,13 @@ def _images(stage_two: TrainedModel, cases: Sequence[CaseFiles], unusable: Unusa
             yield case, image, properties
 
 
-def _predict_case(
+def _both_stages(
     stage_one: TrainedModel,
     stage_two: TrainedModel,
     case: CaseFiles,
     image_and_properties: Sequence[Any],
     kind: MapKind,
-    paths: dict[str, Path],
-) -> None:
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.float32]]:
     """Stage 1's map as it is stored in the second stage's data set, and what stage 2 makes of image and map."""
     image, properties = image_and_properties
     first = stage_one.prepare_image(case.name, image[: stage_one.channels], properties)
@@ -114,14 +128,7 @@ def _predict_case(
 
     guided = np.concatenate([image, channel[None].astype(np.float32)])
     second = stage_two.prepare_image(case.name, guided, properties)
-    labels, probabilities = stage_two.label_map(second, stage_two.predict_logits(second))
-    if "infection" in paths:
-        paths["infection"].parent.mkdir(exist_ok=True)
-        write_channel(paths["infection"], channel, properties, stage_two.reader)
-    if "probabilities" in paths:
-        with replacing(paths["probabilities"]) as unfinished:
-            np.savez_compressed(unfinished, probabilities=probabilities)
-    write_labels(paths["labels"], labels, properties, stage_two.reader)
+    return channel, *stage_two.label_map(second, stage_two.predict_logits(second))
 
 
 def _checked_kind(stage_one: TrainedModel, stage_two: TrainedModel) -> MapKind:

@@ -80,7 +80,7 @@ def test_both_stages_equal_the_stages_one_by_one(
         saved = np.load(tmp_path / f"out/{case.name}.npz")["probabilities"]
         np.testing.assert_allclose(saved, probabilities, atol=1e-5)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        *("a.png", "b.png", "a.npz", "b.npz", "infection", "dataset.json", "plans.json")
+        *("a.png", "b.png", "a.npz", "b.npz", "infection", "dataset.json", "plans.json", "predicted.jsonl")
     }
 
 
@@ -113,6 +113,15 @@ def test_a_stopped_run_goes_on(
     assert checksums(out) == checksums(tmp_path / "whole")
     assert predict(stages, "label", images, out, "--overwrite") == 0
     assert calls[6:] == ["a", "a", "b", "b"]
+    write_picture(images / "b_0000.png", grey((36, 30), 5))
+    assert predict(stages, "label", images, out) == 0
+    assert calls[10:] == ["b", "b"]
+    assert predict(stages, "probability", images, out) == 0, "other models"
+    assert calls[12:] == ["a", "a", "b", "b"]
+    assert predict(stages, "probability", images, out, "--save-infection") == 0
+    assert predict(stages, "probability", images, out, "--save-infection") == 0
+    assert calls[16:] == ["a", "a", "b", "b"]
+    assert sorted(path.name for path in (out / "infection").iterdir()) == ["a.png", "b.png"]
 
 
 @pytest.mark.parametrize(
