@@ -25,7 +25,8 @@ nnunet-covid link -d 501 --remove
 
 The linked images are pre-processed by nnU-Net with the COVID data set's plans, which are moved to the other data set
 under a name of their own (PLANS_from_DATASET): that data set's own plans and data stay as they are. An interrupted
-link goes on where it stopped; linking more adds to what is there. Then train with nnU-Net's own command:
+link goes on where it stopped; linking more with -a adds to what is there, another folder of --unlabelled takes its
+place. Then train with nnU-Net's own command:
 nnUNetv2_train 501 2d 0 -tr CollaborativeTrainer         (with data of another disease)
 nnUNetv2_train 501 2d 0 -tr nnUNetTrainer_consistency    (with unlabelled images alone, and any trainer's name)
 """

@@ -2,7 +2,7 @@
 
 nnunet-covid demo                       in ./nnunet_covid_demo, on a GPU if there is one
 nnunet-covid demo -o FOLDER --seed 1    another folder, other slices
-nnunet-covid demo --report              volumes, and reports on a patient's two visits; needs nnunet_covid[dicom]
+nnunet-covid demo --report              volumes, and reports on a patient's two visits; needs the extra dicom
 
 Every step after the first is one of the commands of a real project, and is shown before it runs. A demo that was
 interrupted goes on where it stopped when it is started again with the same options.

