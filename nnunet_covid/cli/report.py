@@ -18,7 +18,7 @@ from nnunet_covid.nnunet.predictor import TrainedModel
 from nnunet_covid.prediction.model_source import model_folder
 from nnunet_covid.raw_dataset.volumes import read_volume
 from nnunet_covid.report.assemble import PAGE, Extras, made_of, report_scan
-from nnunet_covid.report.batch import is_finished, report_batch, scans_of
+from nnunet_covid.report.batch import is_finished, report_batch, require_own_table, scans_of
 from nnunet_covid.report.confidence import FEWEST_CASES, Profile, read_profile
 from nnunet_covid.report.model import ReportModel
 from nnunet_covid.report.pseudonyms import Pseudonymiser
@@ -82,6 +82,8 @@ def report(args: argparse.Namespace) -> int:
     refuse_among_inputs(args.output, "reports", args.scan)
     if alone and args.output.exists():
         raise UserError(f"{args.output} exists already; name a new folder or delete it")
+    if not alone:
+        require_own_table(args.output)
     pseudonyms = Pseudonymiser.of_file(args.pseudonymise) if args.pseudonymise else None
     scan = read_scan(args.scan, args.series) if alone else None
     previous = report_or_scan(args.previous) if args.previous else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -116,6 +117,18 @@ def report_batch(
             tell(f"refused {source.name}: {told}")
         write_table(output, rows)
     return rows
+
+
+def require_own_table(output: Path) -> None:
+    """Refuse a folder whose table or index is somebody else's: both are written anew after every scan.
+
+    Raises:
+        UserError: If one was not written by a batch of reports.
+    """
+    for name, beginning in ((TABLE, r"\W*scan\W+status\W"), (INDEX, r"(?s).*<title>Reports</title>")):
+        path = output / name
+        if path.exists() and not (path.is_file() and re.match(beginning, path.read_text("utf-8", "replace")[:2000])):
+            raise UserError(f"{path} is not of a batch of reports and would be written over; name another output")
 
 
 def names_of(sources: Iterable[Path]) -> dict[Path, str]:

@@ -255,6 +255,12 @@ BAD_INPUTS = [
     of_profile("few", Kind.UNUSED, "a data set of two cases", raw_data(2), "at least 5 training images, there are 2"),
     BadInput("profile_none", Kind.OPTIONS, "a profile of no image", f"{PROFILE} -n 0", model,
              ("at least 5 training images, not 0", "--images")),
+    *[
+        given(f"foreign_{name.partition('.')[0]}", Kind.PLACES, f"a batch beside a {name} of somebody else's",
+              several(two_scans, written(f"out/{name}", content)), "",
+              f"out/{name} is not of a batch of reports", "name another output")
+        for name, content in [("reports.csv", "name,age\n"), ("index.html", "<title>My pages</title>")]
+    ],
     BadInput("report_into_itself", Kind.PLACES, "reports into the folder of their scans",
              REPORT.replace("-o out", "-o scan"), spoilt(several(model, series), two_scans),
              ("scan lies in scan, where reports count as scans", "name a folder beside it")),
