@@ -32,7 +32,7 @@ def test_the_sweep_files_of_the_docs_can_be_read_and_are_named(file: Path, place
 
 @pytest.mark.parametrize(
     ("name", "scores", "page"),
-    [("gpu_2d_half", "gpu_h200_2d_half", "accuracy"), ("ssa_net_2d_small", "covid_semiseg_2d_small", "ssa-net")],
+    [("gpu_2d_half", "decision_2d_half", "accuracy"), ("ssa_net_2d_small", "covid_semiseg_2d_small", "ssa-net")],
 )
 def test_it_is_the_table_of_the_docs(name: str, scores: str, page: str, places: Places) -> None:
     sweep = _of_the_docs(name)
