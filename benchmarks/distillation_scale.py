@@ -14,10 +14,11 @@ import torch
 from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
-from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from nnunet_covid.errors import UserError
 from nnunet_covid.losses.ssa_net import attention_distribution, attention_map, distillation_loss
+from nnunet_covid.nnunet.dataset import dataset_name
 from nnunet_covid.nnunet.training import DiceLoss
 from nnunet_covid.trainers import SSANetTrainer
 
@@ -30,7 +31,10 @@ def main() -> None:
     parser.add_argument("configuration")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    name = maybe_convert_to_dataset_name(int(args.dataset) if args.dataset.isdigit() else args.dataset)
+    try:
+        name = dataset_name(args.dataset)
+    except UserError as e:
+        raise SystemExit(str(e)) from e
     folder = Path(nnUNet_preprocessed.get()) / name
     plans = PlansManager(load_json(folder / "nnUNetPlans.json"))
     configuration = plans.get_configuration(args.configuration)

@@ -20,10 +20,11 @@ from pathlib import Path
 
 import numpy as np
 from nnunetv2.paths import nnUNet_preprocessed
-from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 
 from nnunet_covid.dataset_json import Split
+from nnunet_covid.errors import UserError
 from nnunet_covid.files import write_text
+from nnunet_covid.nnunet.dataset import dataset_name
 from nnunet_covid.raw_dataset.splits import NNUNET_SEED
 
 FOLDS = 5
@@ -60,11 +61,10 @@ def main() -> None:
     parser.add_argument("dataset", help="id or name, pre-processed, with splits_final.json")
     parser.add_argument("--cases", type=int, default=10, help="training cases per fold (default: 10)")
     args = parser.parse_args()
-    dataset = maybe_convert_to_dataset_name(int(args.dataset) if args.dataset.isdigit() else args.dataset)
-    path = Path(nnUNet_preprocessed.get()) / dataset / "splits_final.json"
     try:
+        path = Path(nnUNet_preprocessed.get()) / dataset_name(args.dataset) / "splits_final.json"
         splits, numbers = append_few_label_folds(json.loads(path.read_text(encoding="utf-8")), args.cases)
-    except ValueError as e:
+    except (UserError, ValueError) as e:
         raise SystemExit(str(e)) from e
     write_text(path, json.dumps(splits, indent=4) + "\n")
     for fold, number in enumerate(numbers):

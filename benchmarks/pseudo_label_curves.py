@@ -15,9 +15,10 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from nnunetv2.paths import nnUNet_results
-from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 
+from nnunet_covid.errors import UserError
 from nnunet_covid.figures.style import class_colour, light_grid, new_figure, save, styled
+from nnunet_covid.nnunet.dataset import dataset_name
 
 STEPS = ("base", "round 1", "round 2", "pre-trained", "fine-tuned")
 MARKERS = "osD^v<>*"
@@ -60,7 +61,10 @@ def main() -> None:
     if len(titles) != len(args.folds):
         parser.error("as many titles as folds")
 
-    name = maybe_convert_to_dataset_name(int(args.dataset) if args.dataset.isdigit() else args.dataset)
+    try:
+        name = dataset_name(args.dataset)
+    except UserError as e:
+        raise SystemExit(str(e)) from e
     results = Path(nnUNet_results.get()) / name
     pattern = re.compile(rf"^(.+)_{args.length}_seed\d+_pseudo(\w+)__nnUNetPlans__{args.configuration}$")
     matches = {folder: pattern.match(folder.name) for folder in sorted(results.iterdir())}

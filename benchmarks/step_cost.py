@@ -60,7 +60,7 @@ def make_trainer(name: str, plans_file: Path, configuration: str, device_name: s
     consistency.linked_unlabelled = lambda *_: UnlabelledCases(cases, "link")
     no_data = {"usable_link": lambda *_: None, "general_checkpoint": lambda *_: None, "unlabelled_images": cases}
     kind = type(name, (getattr(trainers, f"{name}_1epochs"),), no_data)
-    plans = {**json.loads(plans_file.read_text()), "continue_training": False}
+    plans = {**json.loads(plans_file.read_text(encoding="utf-8")), "continue_training": False}
     trainer = kind(plans, configuration, 0, DATASET, torch.device(device_name))
     trainer.encoder_weights = None
     trainer.initialize()
@@ -71,11 +71,6 @@ def make_trainer(name: str, plans_file: Path, configuration: str, device_name: s
         trainer.draws = np.random.default_rng(0)
         trainer.on_train_epoch_start()
     return trainer
-
-
-def bare_network(trainer: Any) -> Any:
-    """Stock trainers have no name for what torch.compile wraps."""
-    return getattr(trainer.network, "_orig_mod", trainer.network)
 
 
 def random_batch(trainer: Any, *, unlabelled: bool = False) -> Callable[[], dict[str, Any]]:
@@ -107,6 +102,7 @@ def pretraining_step(trainer: Any) -> Callable[[], Any]:
 
     import torch
 
+    from nnunet_covid.nnunet.training import unwrapped
     from nnunet_covid.pretraining.autoencoder import Autoencoder
     from nnunet_covid.pretraining.masking import block_mask
     from nnunet_covid.pretraining.options import PretrainingOptions
@@ -114,7 +110,7 @@ def pretraining_step(trainer: Any) -> Callable[[], Any]:
 
     options, manager = PretrainingOptions(), trainer.configuration_manager
     images = random_batch(trainer)()["data"]
-    autoencoder = Autoencoder(bare_network(trainer), manager, 1, skips=options.skips).to(trainer.device)
+    autoencoder = Autoencoder(unwrapped(trainer.network), manager, 1, skips=options.skips).to(trainer.device)
     mask = block_mask(len(images), manager.patch_size, autoencoder.stride, options.mask_share, torch.Generator())
     batches: Any = SimpleNamespace(options=options)
     compiled = trainer._do_i_compile()

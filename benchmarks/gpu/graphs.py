@@ -14,6 +14,8 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
+from nnunet_covid.nnunet.training import unwrapped
+
 TOLERANCE = 0.02
 """Relative, between gradients with and without the graph: atomic additions alone make two passes differ."""
 
@@ -63,7 +65,7 @@ def take_graph(trainer: Any) -> str:
     """As :func:`use_graph`, wherever torch's own ``make_graphed_callables`` can do it."""
     if hasattr(trainer, "unlabelled_loss"):
         return "no graph: a step of consistency is several passes"
-    network, loss = getattr(trainer.network, "_orig_mod", trainer.network), trainer.loss
+    network, loss = unwrapped(trainer.network), trainer.loss
     try:
         return (
             _collaborative(trainer, network) if hasattr(network, "general_encoder") else _usual(trainer, network, loss)

@@ -5,7 +5,6 @@ Every job writes its result as rows of a CSV file of its own; ``run.py`` decides
 
 from __future__ import annotations
 
-import csv
 import fcntl
 import multiprocessing
 import os
@@ -18,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+
+from nnunet_covid.csv_files import write_csv
 
 sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[1])]
 
@@ -60,33 +61,30 @@ def work(job: Job, folder: Path, device: str) -> None:
 
     torch.set_num_threads(1)
     rows = PARTS[job.part](job, device)
-    temporary = folder / f"{job.name}.tmp"
-    with temporary.open("w", newline="") as f:
-        writer = csv.DictWriter(f, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    temporary.rename(folder / f"{job.name}.csv")
+    write_csv(folder / f"{job.name}.csv", rows[0], (row.values() for row in rows))
 
 
 def check(job: Job, device: str) -> list[dict[str, Any]]:
     """A training step and a prediction with the same weights on the CPU and in mixed precision on the device."""
     import torch
-    from step_cost import bare_network, make_trainer, random_batch
+    from step_cost import make_trainer, random_batch
+
+    from nnunet_covid.nnunet.training import unwrapped
 
     os.environ["nnUNet_compile"] = "t" if job.settings["compile"] else "f"
     torch.manual_seed(0)
     on_cpu = make_trainer(job.trainer, PLANS, job.settings["configuration"], "cpu")
     batch = random_batch(on_cpu)
     on_device = make_trainer(job.trainer, PLANS, job.settings["configuration"], device)
-    weights = {k: v.clone() for k, v in bare_network(on_cpu).state_dict().items()}
+    weights = {k: v.clone() for k, v in unwrapped(on_cpu.network).state_dict().items()}
     losses, maps = [], []
     start = time.perf_counter()
     for trainer in (on_cpu, on_device):
-        bare_network(trainer).load_state_dict(weights)
+        unwrapped(trainer.network).load_state_dict(weights)
         trainer.network.train()
         losses.append(float(trainer.train_step(batch())["loss"]))
-        finite = all(bool(p.isfinite().all()) for p in bare_network(trainer).parameters())
-        bare_network(trainer).load_state_dict(weights)
+        finite = all(bool(p.isfinite().all()) for p in unwrapped(trainer.network).parameters())
+        unwrapped(trainer.network).load_state_dict(weights)
         trainer.network.eval()
         trainer.set_deep_supervision_enabled(False)
         with torch.inference_mode(), torch.autocast(trainer.device.type, enabled=trainer.device.type == "cuda"):

@@ -6,8 +6,9 @@
 - ``compile``: checks and costs of the trainings' networks, compiled
 
 Checks and trainings run side by side, as many as there are cores; what measures time runs alone. Results lie in OUT as
-soon as they are there: ``check.csv``, ``cost.csv``, ``operator.csv``, ``train_CONFIGURATION.csv`` (for
-``nnunet-covid table --scores``) and ``failed.log``.
+soon as they are there, those of earlier calls with the same ``--work`` too: ``check.csv``, ``cost.csv``,
+``operator.csv``, ``train_CONFIGURATION.csv`` (for ``nnunet-covid table --scores``) and ``failed.log``. Ends with status
+1, and names them, where jobs have failed or a check differs from the CPU; what time was lacking for is no failure.
 
     python run.py 10 --out results                      # everything
     python run.py 8 --out results --parts train --configuration 2d_half --length 20epochs_50its \\
@@ -22,23 +23,27 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import csv
 import itertools
 import json
 import multiprocessing
 import os
 import platform
-import re
 import signal
 import subprocess
 import sys
 import time
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from jobs import Job, work
+from jobs import PLANS, Job, work
+
+from nnunet_covid.csv_files import read_csv, write_csv
+from nnunet_covid.files import files_in, write_json
+from nnunet_covid.nnunet.trainer_names import SUFFIXES
+from nnunet_covid.trainers import TRAINERS
 
 FAMILIES = (
     "nnUNetTrainer",
@@ -64,9 +69,7 @@ SLOW_TO_COMPILE = "InfNetRes2NetTrainer"
 
 
 def schedule(args: argparse.Namespace) -> list[Job]:
-    """All jobs, most valuable first."""
-    from nnunet_covid.trainers import TRAINERS
-
+    """All jobs, most valuable first, each once."""
     everything = args.checked or ["nnUNetTrainer", *TRAINERS]
     large, small = {"configuration": args.cost_configuration}, {"configuration": args.check_configuration}
     # a compilation takes minutes: what is compiled for a check is not compiled again for its costs, and comes last
@@ -78,16 +81,15 @@ def schedule(args: argparse.Namespace) -> list[Job]:
             for name in args.trainers
         ]
         + [Job("operator", "SpatialConvolution", cores=0)],
-        "train": _trainings(args, args.trainers, args.length, args.seeds)
-        + [
+        "train": [
             job
-            for names, length, seeds in (then.split(":") for then in args.then)
-            for job in _trainings(args, names.split(","), length, [int(s) for s in seeds.split(",")])
+            for trainers, length, seeds in [(args.trainers, args.length, args.seeds), *args.then]
+            for job in _trainings(args, trainers, length, seeds)
         ],
         "compile": [Job("check", name, settings={**large, "compile": True}) for name in compiled]
         + [Job("cost", name, settings={**large, "compile": True}) for name in compiled],
     }
-    return [job for part in PARTS if part in args.parts for job in parts[part]]
+    return list({job.name: job for part in PARTS if part in args.parts for job in parts[part]}.values())
 
 
 def _trainings(args: argparse.Namespace, trainers: list[str], length: str, seeds: list[int]) -> list[Job]:
@@ -99,10 +101,23 @@ def _trainings(args: argparse.Namespace, trainers: list[str], length: str, seeds
     ]
 
 
-def steps(job: Job) -> int:
-    """Of a training."""
-    epochs, iterations = re.findall(r"\d+", job.settings["length"])
-    return int(epochs) * int(iterations)
+def steps(length: str) -> int:
+    """Of a training; what its length does not say is as nnU-Net has it. 0 for what is no length."""
+    match = SUFFIXES.match(f"T_{length}")
+    if match is None or match["base"] != "T" or match["consistency"] or match["seed"] or match["tag"]:
+        return 0
+    return int(match["epochs"] or 1000) * int(match["its"] or 250)
+
+
+def lacking(jobs: list[Job]) -> str:
+    """What of the plans or of the pre-processed data the jobs ask for in vain; nothing if all is there."""
+    known = json.loads(PLANS.read_text(encoding="utf-8"))["configurations"] if PLANS.is_file() else {}
+    for job in jobs:
+        name = job.settings.get("configuration")
+        data = PLANS.parent / known.get(name, {}).get("data_identifier", "")
+        if name and (name not in known or (job.part == "train" and not data.is_dir())):
+            return f"{data if name in known else f'{name} in {PLANS}'} is missing, for {job.name}"
+    return ""
 
 
 class Machine:
@@ -116,15 +131,18 @@ class Machine:
         self.context = multiprocessing.get_context("forkserver")
         self.context.set_forkserver_preload(list(PRELOADED))
         self.running: dict[BaseProcess, tuple[Job, float]] = {}
-        self.seconds_per_step = 0.0
+        self.pace: dict[tuple[str, str, int], float] = {}  # least seconds per step, by configuration, trainer and steps
+        self.wrong: list[str] = []
 
-    def run(self, jobs: list[Job]) -> None:
-        waiting = [job for job in jobs if not (self.folder / f"{job.name}.csv").is_file()]
-        begun = 0
+    def run(self, jobs: list[Job]) -> list[str]:
+        """Names of those that failed, or whose check differs from the CPU, in an earlier call too."""
+        self.join()
+        waiting = [job for job in jobs if not self._result(job).is_file()]
+        done, begun = len(jobs) - len(waiting), 0
         while (waiting or self.running) and time.time() < self.deadline:
             if waiting and self._fits(waiting[0]):
                 job = waiting.pop(0)
-                if job.part == "train" and time.time() + self.seconds_per_step * steps(job) > self.deadline:
+                if time.time() + self._least_seconds(job) > self.deadline:
                     continue  # it would be stopped before its end, and a shorter one may fit
                 process = self.context.Process(target=start, args=(job, self.folder, self.device))
                 process.start()
@@ -132,40 +150,77 @@ class Machine:
                 begun += 1
                 continue
             time.sleep(0.1)
-            for process in [p for p in self.running if not p.is_alive()]:
+            ended = [p for p in self.running if not p.is_alive()]
+            for process in ended:
                 self._finished(process)
-        for process, (job, _) in self.running.items():
-            print(f"stopped at the end of the time: {job.name}")
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid or 0, signal.SIGKILL)
-        print(f"{begun} of {len(jobs)} jobs were begun; the others were done before or would not have ended in time")
+            if ended:
+                self.join()
+        for process in list(self.running):
+            self._stop(process)
+        self.join()
+        print(f"{begun} of {len(jobs)} jobs were begun; {done} were done before, others would not have ended in time")
+        checks = [job for job in jobs if job.part == "check" and self._result(job).is_file()]
+        unequal = [job.name for job in checks if read_csv(self._result(job))[1][0]["equal"] != "True"]
+        return self.wrong + unequal
+
+    def _result(self, job: Job) -> Path:
+        return self.folder / f"{job.name}.csv"
 
     def _fits(self, job: Job) -> bool:
         alone = any(j.cores == 0 for j, _ in self.running.values())
         return not self.running if job.cores == 0 else not alone and len(self.running) < self.cores
 
+    def _least_seconds(self, job: Job) -> float:
+        """That a training takes: a step as in the quickest yet of its trainer, or of any if none has ended.
+
+        Those of less than a quarter of its steps say nothing: start and validation are most of their time.
+        """
+        if job.part != "train":
+            return 0.0
+        plan, wanted = job.settings["configuration"], steps(job.settings["length"])
+        paces = [(name, pace) for (of, name, n), pace in self.pace.items() if of == plan and 4 * n >= wanted]
+        own = [pace for name, pace in paces if name == job.trainer]
+        return min(own or [pace for _, pace in paces], default=0.0) * wanted
+
     def _finished(self, process: BaseProcess) -> None:
         job, started = self.running.pop(process)
-        good = process.exitcode == 0
+        good = self._result(job).is_file()
         log = self.folder / f"{job.name}.log"
-        output = log.read_text(errors="replace") if log.is_file() else "no output"
+        output = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else "no output"
         graph = next((line for line in output.splitlines() if line.startswith(("graph", "no graph"))), "")
         print(f"{time.time() - started:6.1f} s  {'' if good else 'FAILED '}{job.name}  {graph}", flush=True)
         if not good:
-            with (self.out / "failed.log").open("a") as f:
+            self.wrong.append(job.name)
+            with (self.out / "failed.log").open("a", encoding="utf-8") as f:
                 f.write(f"=== {job.name}: exit {process.exitcode}\n{output[-2000:]}\n")
-        self.join(job)
 
-    def join(self, job: Job) -> None:
-        """Rewrite the table that a job belongs to."""
-        table = f"train_{job.settings['configuration']}" if job.part == "train" else job.part
-        pattern = f"train_*_{job.settings['configuration']}_*.csv" if job.part == "train" else f"{job.part}_*.csv"
-        rows = [row for file in sorted(self.folder.glob(pattern)) for row in csv.DictReader(file.open(newline=""))]
-        if rows:
-            with (self.out / f"{table}.csv").open("w", newline="") as f:
-                writer = csv.DictWriter(f, list(rows[0]), lineterminator="\n")
-                writer.writeheader()
-                writer.writerows(rows)
+    def _stop(self, process: BaseProcess) -> None:
+        """At the end of the time; what has just ended by itself counts as finished."""
+        job, _ = self.running[process]
+        stopped = process.is_alive()
+        if stopped:
+            with contextlib.suppress(ProcessLookupError):  # so young that it has no group yet
+                os.killpg(process.pid or 0, signal.SIGKILL)
+            process.kill()
+        if stopped and not self._result(job).is_file():
+            print(f"stopped at the end of the time: {job.name}")
+        else:
+            self._finished(process)
+
+    def join(self) -> None:
+        """Write the tables anew, of all that is done, and note how quick the trainings were."""
+        tables: dict[str, list[dict[str, Any]]] = {}
+        for file in files_in(self.folder, ".csv"):
+            part = file.name.partition("_")[0]
+            for row in read_csv(file)[1]:
+                table = f"train_{row['configuration']}" if part == "train" else part
+                tables.setdefault(table, []).append(row)
+                if part == "train":
+                    count = steps(row["length"])
+                    key, pace = (row["configuration"], row["trainer"], count), float(row["seconds"]) / count
+                    self.pace[key] = min(pace, self.pace.get(key, pace))
+        for table, rows in tables.items():
+            write_csv(self.out / f"{table}.csv", rows[0], ([row.get(column) for column in rows[0]] for row in rows))
 
 
 def start(job: Job, folder: Path, device: str) -> None:
@@ -183,7 +238,7 @@ def describe_machine(out: Path) -> None:
         card = "none"
     versions = {name: _version(name) for name in ("torch", "numpy", "timm", "nnunetv2")}
     found = {"card": card, "cores": os.cpu_count(), "python": platform.python_version(), **versions}
-    (out / "machine.json").write_text(json.dumps(found, indent=2) + "\n")
+    write_json(out / "machine.json", found)
     print(found, flush=True)
 
 
@@ -196,40 +251,71 @@ def _version(name: str) -> str:
         return "unknown"
 
 
-def main() -> None:
-    began = time.time()
+def trainer(name: str) -> str:
+    """One of ours or of nnU-Net's."""
+    base = name.removesuffix("_consistency")
+    if base not in TRAINERS and not base.startswith("nnUNetTrainer"):
+        raise argparse.ArgumentTypeError(f"there is no trainer {name}")
+    return name
+
+
+def length(text: str) -> str:
+    """As it stands in a trainer's name."""
+    if not steps(text):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a length such as 30epochs or 20epochs_50its")
+    return text
+
+
+def further(text: str) -> tuple[list[str], str, list[int]]:
+    """TRAINERS:LENGTH:SEEDS."""
+    try:
+        names, of_length, seeds = text.split(":")
+        return [trainer(name) for name in names.split(",")], length(of_length), [int(s) for s in seeds.split(",")]
+    except ValueError as e:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected such as nnUNetTrainer:80epochs_50its:0,1") from e
+
+
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("minutes", type=float, help="stop then, whatever is still to be done")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the tables")
-    parser.add_argument("--work", type=Path, help="folder for what is needed to resume (default: OUT/jobs)")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
-    parser.add_argument("--trainers", nargs="+", default=list(FAMILIES), help="to compile, to time and to train")
-    parser.add_argument("--checked", nargs="+", help="to check without compilation (default: all)")
-    parser.add_argument("--check-configuration", default="2d_half", help="plan of the checks of all trainers")
-    parser.add_argument("--cost-configuration", default="2d", help="plan of costs, and of the checks with compilation")
-    parser.add_argument("--configuration", default="2d_half", help="plan of the trainings")
-    parser.add_argument("--length", default="20epochs_50its")
-    parser.add_argument(
-        "--then",
-        action="append",
-        default=[],
-        metavar="TRAINERS:LENGTH:SEEDS",
-        help="further trainings after those, such as nnUNetTrainer,InfNetTrainer:80epochs_50its:0,1; may be repeated",
-    )
-    parser.add_argument("--graph", action="store_true", help="forward and backward pass of trainings as a CUDA graph")
-    parser.add_argument("--folds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--cores", type=int, default=os.cpu_count() or 1, help="jobs side by side")
+    add = parser.add_argument
+    add("minutes", type=float, help="stop then, whatever is still to be done")
+    add("--out", type=Path, required=True, help="folder for the tables")
+    add("--work", type=Path, help="folder for what is needed to resume (default: OUT/jobs)")
+    add("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    text = "to compile, to time and to train"
+    add("--trainers", nargs="+", type=trainer, default=list(FAMILIES), help=text)
+    add("--checked", nargs="+", type=trainer, help="to check without compilation (default: all)")
+    add("--check-configuration", default="2d_half", help="plan of the checks of all trainers")
+    add("--cost-configuration", default="2d", help="plan of costs, and of the checks with compilation")
+    add("--configuration", default="2d_half", help="plan of the trainings")
+    add("--length", type=length, default="20epochs_50its", help="such as 30epochs, or %(default)s (default)")
+    text = "further trainings after those, such as nnUNetTrainer,InfNetTrainer:80epochs_50its:0,1; may be repeated"
+    add("--then", action="append", type=further, default=[], metavar="TRAINERS:LENGTH:SEEDS", help=text)
+    add("--graph", action="store_true", help="forward and backward pass of trainings as a CUDA graph")
+    add("--folds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
+    add("--seeds", nargs="+", type=int, default=[0, 1])
+    add("--device", default="cuda")
+    add("--cores", type=int, default=os.cpu_count() or 1, help="jobs side by side (default: %(default)s)")
+    return parser
+
+
+def main() -> int:
+    began = time.time()
+    parser = make_parser()
     args = parser.parse_args()
+    jobs = schedule(args)
+    if missing := lacking(jobs):
+        parser.error(f"{missing}: pack it with prepare.sh, or name another configuration")
     folder = args.work or args.out / "jobs"
     folder.mkdir(parents=True, exist_ok=True)
     args.out.mkdir(parents=True, exist_ok=True)
     describe_machine(args.out)
-    jobs = schedule(args)
     machine = Machine(args.out, folder.resolve(), args.device, args.cores, began + 60 * args.minutes)
-    machine.run(jobs)
+    wrong = machine.run(jobs)
+    if wrong:
+        print(f"failed (see {args.out / 'failed.log'}), or not equal to the CPU (see check.csv): {', '.join(wrong)}")
+    return int(bool(wrong))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

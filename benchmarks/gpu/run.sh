@@ -13,8 +13,11 @@ site=${SITE:-/tmp/nnunet_covid_gpu}
 if [ ! -f "$site/ready" ]; then
   mkdir -p "$site/site" "$site/data"
   tar -xJf "$pack/site.tar.xz" -C "$site/site" &
-  tar -xJf "$pack/data.tar.xz" -C "$site/data" &
-  wait
+  unpacking=$!
+  damaged=
+  tar -xJf "$pack/data.tar.xz" -C "$site/data" || damaged=data.tar.xz
+  wait "$unpacking" || damaged=site.tar.xz
+  [ -z "$damaged" ] || { echo "$pack/$damaged cannot be unpacked: make it again with prepare.sh" >&2; exit 1; }
   touch "$site/ready"
 fi
 mkdir -p "$site/results"
@@ -33,7 +36,7 @@ if [ -n "${MPS:-}" ]; then
     export CUDA_MPS_PIPE_DIRECTORY="$site/mps" CUDA_MPS_LOG_DIRECTORY="$site/mps"
     mkdir -p "$site/mps"
     echo | timeout 5 "$control" 2>/dev/null || "$control" -d || true
-    trap 'cp "$site"/mps/*.log "$out" 2>/dev/null; echo quit | timeout 10 "$control" >/dev/null || true' EXIT
+    trap 'cp "$site"/mps/*.log "$out" 2>/dev/null || true; echo quit | timeout 10 "$control" >/dev/null || true' EXIT
     if timeout 40 "${PYTHON:-python3}" -c "import torch; print('MPS', torch.ones(2).cuda().sum().item())"; then
       echo "computing at once: MPS"
     else

@@ -96,7 +96,15 @@ def losses(trainer: Any) -> list[float]:
 
 
 @pytest.mark.parametrize(
-    "name", ["nnUNetTrainer", "InfNetTrainer", "UNetPretrainedTrainer", "SSANetTrainer", "CollaborativeTrainer"]
+    "name",
+    [
+        "nnUNetTrainer",
+        "InfNetTrainer",
+        "UNetPretrainedTrainer",
+        "UNetPretrainedEnlargedTrainer",
+        "SSANetTrainer",
+        "CollaborativeTrainer",
+    ],
 )
 def test_steps_are_the_trainers_own(name: str, make: Any, graphs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = losses(make(name))
