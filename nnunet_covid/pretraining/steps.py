@@ -217,7 +217,8 @@ class Pretraining:
         try:
             state = torch.load(path, map_location=self.device, weights_only=True)
             for part in ("autoencoder", "optimizer", "scaler"):
-                getattr(self, part).load_state_dict(state[part])
+                if state[part]:  # the scaler's is empty where it has nothing to do, as on a CPU
+                    getattr(self, part).load_state_dict(state[part])
             self.done, self.losses = state["done"], [tuple(row) for row in state["losses"]]
         except Exception as e:  # torch's unpickler raises whatever the bytes lead it into
             message = f"{path} cannot be read ({refusal_of(e)}); delete {self.folder} to start afresh"
