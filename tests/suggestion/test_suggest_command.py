@@ -158,9 +158,11 @@ def test_labelled_images_are_left_out_by_content_and_told(
         target.parent.mkdir(parents=True)
         shutil.copy(images / f"{source}_0000.png", f"{target}_0000.png")
     shutil.copy(images / "p3_03_0000.png", images / "p3_99_0000.png")
+    write_picture(tmp_path / "others/u_0000.png", grey(SHAPE, 99))
+    leave_out = ("--leave-out", tmp_path / "more", "--leave-out", tmp_path / "others")
     monkeypatch.setenv("nnUNet_raw", str(tmp_path / "raw"))
     for options in ((), ("--random",)):
-        assert suggest(model, images, tmp_path / "out", "-n", 5, "--leave-out", tmp_path / "more", *options) == 0
+        assert suggest(model, images, tmp_path / "out", "-n", 5, *leave_out, *options) == 0
         told = capsys.readouterr().err
         assert "4 image(s) are left out because they are known already" in told
         for pair in ("p0_00 = imagesTr/x", "p1_01 = imagesTs/y", "p2_02 = more/z", "p3_99 = p3_03 of the same folder"):
