@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
@@ -79,7 +80,7 @@ def run_pretraining(
     fold = experiment.fold if labelled else "FOLD"
     tell(
         f"nnUNetv2_train {experiment.dataset[7:10]} {experiment.configuration} {fold} -tr {experiment.trainer} "
-        f"-p {experiment.plans_name} -pretrained_weights {home / FINAL}"
+        f"-p {experiment.plans_name} -pretrained_weights {shlex.quote(str(home / FINAL))}"
     )
     return home / FINAL
 

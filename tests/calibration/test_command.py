@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -103,6 +104,19 @@ def test_undo(made: ValidatedModel, capsys: pytest.CaptureFixture[str]) -> None:
     assert calibrate(made, "--undo") == 0
     assert "checkpoint_final.pth of fold_0, fold_1 as trained" in capsys.readouterr().out
     np.testing.assert_array_equal(made.predict("case_00", [0, 1])[0], before)
+
+
+def test_the_command_that_is_printed_undoes_it(
+    made: ValidatedModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "my results").mkdir()
+    folder = Path(shutil.move(made.folder, tmp_path / "my results" / made.folder.name))
+    for fold in folder.glob("fold_*"):
+        (fold / "checkpoint_final.pth").rename(fold / "checkpoint_best.pth")
+    assert main(["calibrate", str(folder), "-chk", "checkpoint_best.pth"]) == 0
+    undo = capsys.readouterr().out.partition("undo with: nnunet-covid ")[2].splitlines()[0]
+    assert main(shlex.split(undo)) == 0
+    assert "checkpoint_best.pth of fold_0, fold_1 as trained" in capsys.readouterr().out
 
 
 def test_no_part_is_measured_with_what_its_own_cases_say(made: ValidatedModel) -> None:

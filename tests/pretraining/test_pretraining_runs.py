@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -72,6 +73,16 @@ def test_a_killed_run_goes_on_to_the_same_end(made, environment, tmp_path: Path,
     written = (place / "checkpoint_final.pth").stat().st_mtime_ns
     assert cli.main(killed) == 0
     assert (place / "checkpoint_final.pth").stat().st_mtime_ns == written
+
+
+def test_the_command_that_is_printed_can_be_pasted(made, environment, tmp_path: Path, monkeypatch, capsys) -> None:
+    environment(made)
+    monkeypatch.setenv("nnUNet_results", str(tmp_path / "my results"))
+    assert cli.main(command(made, "--steps", "1")) == 0
+    printed = shlex.split(capsys.readouterr().out.splitlines()[-1])
+    assert printed[0] == "nnUNetv2_train"
+    assert printed[-2] == "-pretrained_weights"
+    assert Path(printed[-1]).is_file()
 
 
 def test_own_images_join_only_as_training_images_of_the_fold(made, environment, tmp_path: Path, capsys) -> None:
