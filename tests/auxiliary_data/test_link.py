@@ -227,8 +227,6 @@ def test_a_data_set_without_lesion_is_refused(work: Path, capsys: pytest.Capture
         (("-a", "602", "--lesions", "tumour"), "none of the labels tumour (it has: effusion)"),
         (("--unlabelled", "/no/folder"), "/no/folder is no folder"),
         (("-a", "602", "--at-most", "3"), "name their folder with --unlabelled"),
-        (("--remove", "-c", "nonsense"), "nnUNetPlans has no configuration 'nonsense'; it has 2d"),
-        (("--remove", "-a", "602", "--lesions", "effusion"), "--remove has no use for --lesions; leave it out"),
         (("--remove", "--unlabelled", "/", "--at-most", "3"), "--remove has no use for --at-most"),
         (("--show", "-a", "602"), "--show has no use for -a"),
         (("--show", "-c", "2d", "--unlabelled", "/"), "--show has no use for -c and --unlabelled"),
