@@ -16,6 +16,7 @@ from nnunet_covid.disturbances import full_disk_told
 from nnunet_covid.errors import UserError
 from nnunet_covid.figures.reconstructions import FILE as PICTURE
 from nnunet_covid.files import writable_folder
+from nnunet_covid.nnunet.training import unwrapped
 from nnunet_covid.pretraining.autoencoder import Autoencoder
 from nnunet_covid.pretraining.options import PretrainingOptions
 from nnunet_covid.pretraining.steps import FINAL, LATEST, ZERO_MEAN, Pretraining, StepBatches
@@ -117,13 +118,11 @@ def _learn(
         seed = seed_for(options.seed, 0, "initialise")
         trainer = initialised(experiment, InAnotherFolder, settings, experiment.dataset_json, seed)
     schemes = experiment.configuration_manager.normalization_schemes
-    network = getattr(trainer.network, "_orig_mod", trainer.network)  # of a compiled one
     own = labelled_cases(trainer, 0) if labelled else None
     try:
         torch.manual_seed(seed)
-        autoencoder = Autoencoder(network, experiment.configuration_manager, len(schemes), skips=options.skips).to(
-            trainer.device
-        )
+        network, configuration = unwrapped(trainer.network), experiment.configuration_manager
+        autoencoder = Autoencoder(network, configuration, len(schemes), skips=options.skips).to(trainer.device)
         batches_of = partial(StepBatches, trainer, block=autoencoder.stride, options=options)
         batches_of(cases=LabelledAndPseudo(own, {}))
     except ValueError as e:
