@@ -29,6 +29,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from nnunet_covid.disturbances import alone
 from nnunet_covid.errors import UserError
 
 if TYPE_CHECKING:
@@ -117,17 +118,28 @@ def unfinished_folder(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.partial")
 
 
+def lock_of(folder: Path) -> Path:
+    """Held by whoever fills :func:`unfinished_folder`."""
+    return folder.with_name(f".{folder.name}.lock")
+
+
 @contextmanager
 def replacing_folder(folder: Path) -> Iterator[Path]:
-    """Fill an empty hidden folder, which becomes ``folder`` when all went well; otherwise nothing is left."""
-    unfinished = unfinished_folder(folder)
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    try:
-        yield unfinished
-        os.replace(unfinished, folder)
-    finally:
+    """Fill an empty hidden folder, which becomes ``folder`` when all went well; otherwise nothing is left.
+
+    Raises:
+        UserError: If another process is at work on it.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with alone(lock_of(folder), str(folder), "name another output"):
+        unfinished = unfinished_folder(folder)
         shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir()
+        try:
+            yield unfinished
+            os.replace(unfinished, folder)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def write_text(path: Path, text: str, *, durable: bool = False) -> None:

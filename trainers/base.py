@@ -50,13 +50,16 @@ def stop_training(message: str) -> NoReturn:
 
 @contextmanager
 def unwritable_told() -> Iterator[None]:
-    """A folder without the right to write ends the training with one line."""
+    """A file or folder without the right to it ends the training with one line."""
     try:
         yield
     except OSError as e:
         if e.errno not in UNWRITABLE or not e.filename:
             raise
-        stop_training(f"{e.filename}: {e.strerror}; ask for the right to write there, or set another nnUNet_results")
+        path, results = Path(e.filename).absolute(), Path(nnUNet_results.require()).absolute()
+        written = path.is_relative_to(results) or results.is_relative_to(path)
+        remedy = "write there, or set another nnUNet_results" if written else "read and write there"
+        stop_training(f"{e.filename}: {e.strerror}; ask for the right to {remedy}")
 
 
 def training_finished(trainer: str, plans: dict[str, Any], configuration: str, fold: int) -> bool:

@@ -36,6 +36,7 @@ from nnunet_covid.losses.relation import (
 )
 from nnunet_covid.networks.collaborative import BottleneckFeatures, CollaborativeUNet
 from nnunet_covid.nnunet.architecture import build_planned_unet, load_encoder_checkpoint
+from nnunet_covid.nnunet.training import GRADIENT_NORM
 from nnunet_covid.trainers.base import (
     LungInfectionTrainer,
     loader_of_linked,
@@ -45,8 +46,6 @@ from nnunet_covid.trainers.base import (
 )
 
 WEIGHTS_VARIABLE = "NNUNET_COVID_GENERAL_WEIGHTS"
-GRADIENT_NORM = 12.0
-"""nnU-Net's limit (``nnUNetTrainer.train_step``)."""
 
 
 class CollaborativeTrainer(LungInfectionTrainer):

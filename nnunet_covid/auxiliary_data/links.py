@@ -6,6 +6,7 @@ Links are made and removed in :mod:`nnunet_covid.auxiliary_data.linking`.
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -224,7 +225,7 @@ def _not_linked(what: str, option: str, made: list[Link], plans: PlansManager, c
 
 def link_again(plans: PlansManager, configuration: str, cases: LinkedCases) -> str:
     """The command that makes a link of the same cases anew."""
-    images = f"--unlabelled {cases.name} --at-most {len(cases.cases)}"
+    images = f"--unlabelled {shlex.quote(cases.name)} --at-most {len(cases.cases)}"
     return _link_command(plans, configuration, f"-a {cases.name}" if cases.lesions else images)
 
 

@@ -60,7 +60,7 @@ def _add_option(group: Any, option: Field[Any]) -> None:
     kind = get_type_hints(RoundOptions)[option.name]
     settings: dict[str, Any] = {"dest": option.name, "help": with_flags(option.metadata["help"])}
     if option.name == "threshold":
-        settings |= {"nargs": "+"}  # with those of single classes
+        settings |= {"nargs": "+", "action": "extend"}  # with those of single classes
     elif option.name == "seed":
         settings |= {"type": seed}
     elif kind is bool:
@@ -129,15 +129,16 @@ def given_options(args: argparse.Namespace) -> dict[str, Any]:
     """What was given on the command line, by attribute of the options."""
     names = set(RoundOptions.__dataclass_fields__) - {"strategy", "threshold", "class_thresholds"}
     given = {name: getattr(args, name) for name in names}
-    single = {}
+    single: dict[str, float] = {}
     for text in args.threshold or []:
-        name, equals, number = text.rpartition("=")
+        name, _, number = text.rpartition("=")
         try:
             value = float(number)
         except ValueError as e:
             raise UserError(f"`threshold` {text}: expected a number or CLASS=number") from e
-        if equals:
-            single[name] = value
-        else:
-            given["threshold"] = value
-    return {**given, "class_thresholds": single or None}
+        if name in single:
+            raise UserError(
+                f"`threshold` {text}: there is one of {name or 'all classes'} already, {single[name]:g}; give one"
+            )
+        single[name] = value
+    return {**given, "threshold": single.pop("", None), "class_thresholds": single or None}

@@ -32,7 +32,7 @@ def add_suggest_arguments(parser: argparse.ArgumentParser) -> None:
     text = "folder for table and sheet (default: %(default)s)"
     add("-o", type=Path, default=Path("suggestions"), metavar="OUTPUT", help=text)
     text = "folders of images that are labelled already, whatever their names there"
-    add("--leave-out", type=Path, nargs="+", default=[], metavar="FOLDER", help=text)
+    add("--leave-out", type=Path, nargs="+", action="extend", default=[], metavar="FOLDER", help=text)
     text = "compare no mirrorings: faster, with several folds"
     add_model_use(parser, folds="compare these (default: all trained)", tta=text)
     add("-step_size", type=float, default=0.5, metavar="S", help="distance of patches, 0 to 1 (default: %(default)s)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 
@@ -91,7 +92,8 @@ def calibrate(args: argparse.Namespace) -> int:
         return 1
     write_calibration(validation.checkpoints, found.calibration)
     folds = ", ".join(path.parent.name for path in validation.checkpoints)
-    print(f"calibrated {args.checkpoint} of {folds}; undo with: nnunet-covid calibrate {args.model} --undo")
+    undo = shlex.join(["nnunet-covid", "calibrate", str(args.model), "-chk", args.checkpoint, "--undo"])
+    print(f"calibrated {args.checkpoint} of {folds}; undo with: {undo}")
     return 0
 
 

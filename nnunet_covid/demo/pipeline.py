@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import shlex
 import shutil
 import time
 from collections import deque
@@ -241,7 +242,7 @@ class Demo:
     def _run(self, step: str, *command: object, on_line: Callable[[str], None] | None = None, **extra: str) -> None:
         """Run a console command under :meth:`environment` and ``extra`` variables; its log is named after the step."""
         name, *arguments = map(str, command)
-        shown, log = " ".join([name, *arguments]), self.folder / "logs" / f"{step}.log"
+        shown, log = shlex.join([name, *arguments]), self.folder / "logs" / f"{step}.log"
         self._tell(f"      {shown}")
         run_logged(console_command(name, *arguments), log, shown, {**self.environment(), **extra}, on_line)
 

@@ -62,7 +62,8 @@ def build_guided_dataset(
         The folder of the raw data set.
 
     Raises:
-        UserError: If the data set or the maps are not there or do not fit each other; before anything is written.
+        UserError: If the data set or the maps are not there or do not fit each other, or another process is at work on
+            the same folder; before anything is written.
     """
     if stage_one is None and kind == "probability":
         raise UserError("references hold no probabilities")

@@ -32,16 +32,16 @@ LABEL_FREE_GAIN = 10.0
 _MAX_POOL = {2: functional.max_pool2d, 3: functional.max_pool3d}
 
 
-def neighbourhood_mean(x: torch.Tensor, size: int = NEIGHBOURHOOD) -> torch.Tensor:
-    """Mean over a square of ``size`` in the last two axes, zeros beyond the border, (B, C, *spatial) to the same.
+def neighbourhood_mean(x: torch.Tensor) -> torch.Tensor:
+    """Mean over a square in the last two axes, zeros beyond the border, (B, C, *spatial) to the same.
 
     In 3D the window stays in the plane of the last two axes: it then covers what it covers in the paper's slices.
     The square is separable, so two passes with one-axis windows are exact and fifteen times cheaper.
     """
     planes = x.reshape(-1, 1, *x.shape[-2:])
-    pad = size // 2
-    rows = functional.avg_pool2d(planes, (size, 1), stride=1, padding=(pad, 0))
-    return functional.avg_pool2d(rows, (1, size), stride=1, padding=(0, pad)).reshape(x.shape)
+    pad = NEIGHBOURHOOD // 2
+    rows = functional.avg_pool2d(planes, (NEIGHBOURHOOD, 1), stride=1, padding=(pad, 0))
+    return functional.avg_pool2d(rows, (1, NEIGHBOURHOOD), stride=1, padding=(0, pad)).reshape(x.shape)
 
 
 def pixel_weight(

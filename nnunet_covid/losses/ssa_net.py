@@ -8,6 +8,7 @@ Source: SSA-Net (Wang et al., Medical Image Analysis 2022), eqs. (1)–(4) and (
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 
 import torch
@@ -27,10 +28,10 @@ def check_exponent(exponent: float) -> None:
     """Eq. (1) is written for natural z; anything from 1 on makes sense.
 
     Raises:
-        ValueError: If z is less than 1.
+        ValueError: If z is less than 1 or no finite number.
     """
-    if not exponent >= 1:
-        msg = f"the exponent z of the attention maps must be at least 1, not {exponent}"
+    if not 1 <= exponent < math.inf:
+        msg = f"the exponent z of the attention maps must be at least 1 and finite, not {exponent}"
         raise ValueError(msg)
 
 

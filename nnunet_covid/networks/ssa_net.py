@@ -28,16 +28,16 @@ def require_two_stages(number: int) -> None:
         raise ValueError(msg)
 
 
-def distilled_stages(in_plane_strides: Sequence[int], wanted: Sequence[int] = PAPER_STRIDES) -> tuple[int, ...]:
+def distilled_stages(in_plane_strides: Sequence[int]) -> tuple[int, ...]:
     """The encoder stages that learn from each other: those nearest to the paper's strides, or all if there are fewer.
 
     Raises:
         ValueError: If there is only one stage.
     """
     require_two_stages(len(in_plane_strides))
-    if len(in_plane_strides) <= len(wanted):
+    if len(in_plane_strides) <= len(PAPER_STRIDES):
         return tuple(range(len(in_plane_strides)))
-    return select_stages(in_plane_strides, wanted)
+    return select_stages(in_plane_strides, PAPER_STRIDES)
 
 
 class SSANet(SupervisedByDecoder):

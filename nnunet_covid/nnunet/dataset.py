@@ -167,15 +167,26 @@ def open_raw_dataset(text: str) -> RawDataset:
 def _training_cases(folder: Path, dataset_json: dict[str, Any]) -> list[CaseFiles]:
     """Every training case, in the order of names; dataset.json may list them itself."""
     if "dataset" in dataset_json:
-        if outside := [name for name in dataset_json["dataset"] if not stays_below(name, one_name=True)]:
+        listed = dataset_json["dataset"]
+        if not isinstance(listed, dict) or not listed or not all(map(_is_entry, listed.values())):
+            what = '{CASE: {"images": [FILE, …], "label": FILE}}'
+            raise ValueError(f"'dataset' in dataset.json lists no cases; write {what}, or leave it out to take all")
+        if outside := [name for name in listed if not stays_below(name, one_name=True)]:
             raise ValueError(
                 f"'dataset' in dataset.json has a case named {outside[0]!r}, which leads to another folder"
             )
-        listed = get_filenames_of_train_images_and_targets(str(folder), dataset_json)
-        return [CaseFiles(k, tuple(map(Path, v["images"])), Path(v["label"])) for k, v in sorted(listed.items())]
+        files = get_filenames_of_train_images_and_targets(str(folder), dataset_json)
+        return [CaseFiles(k, tuple(map(Path, v["images"])), Path(v["label"])) for k, v in sorted(files.items())]
     ending = dataset_json["file_ending"]
     found = list_cases(folder / "imagesTr", ending, len(channel_names(dataset_json)))
     return [replace(case, label=folder / "labelsTr" / f"{case.name}{ending}") for case in found]
+
+
+def _is_entry(entry: Any) -> bool:
+    """Whether dataset.json names some images and a label map for a case."""
+    images = entry.get("images") if isinstance(entry, dict) else None
+    names = [*images, entry.get("label")] if isinstance(images, list) else []
+    return len(names) > 1 and all(isinstance(name, str) for name in names)
 
 
 def read_splits(dataset: str, *places: Path) -> list[Split] | None:

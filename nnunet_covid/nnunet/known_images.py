@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from nnunet_covid.dataset_json import channel_names
-from nnunet_covid.errors import UserError
+from nnunet_covid.errors import Unusable, UserError
 from nnunet_covid.files import files_in
 from nnunet_covid.nnunet.cases import CaseFiles, list_cases
 from nnunet_covid.nnunet.dataset import read_images
@@ -42,7 +43,11 @@ def checksum(voxels: NDArray[Any], properties: dict[str, Any]) -> Checksum:
 
 
 def checksums(
-    cases: Sequence[CaseFiles], plans: PlansManager, dataset_json: dict[str, Any], shown: str
+    cases: Sequence[CaseFiles],
+    plans: PlansManager,
+    dataset_json: dict[str, Any],
+    shown: str,
+    unusable: Unusable | None = None,
 ) -> dict[str, Checksum]:
     """The checksums of each case, by its name.
 
@@ -51,6 +56,7 @@ def checksums(
         plans: Say how the images are read.
         dataset_json: Says how many channels an image has.
         shown: Beside the progress bar.
+        unusable: Receives why a case is left out, instead of an error.
 
     Raises:
         UserError: If a file cannot be read or holds another number of channels.
@@ -58,10 +64,11 @@ def checksums(
     reader, expected = plans.image_reader_writer_class(), len(channel_names(dataset_json))
     result = {}
     for case in tqdm(cases, desc=f"read {shown}", unit="image", leave=False, disable=None):
-        voxels, properties = read_images(reader, case.files)
-        if len(voxels) != expected:
-            raise UserError(f"{case.files[0]}: has {len(voxels)} channel(s), the data set's images have {expected}")
-        result[case.name] = checksum(voxels, properties)
+        with nullcontext() if unusable is None else unusable.going_on():
+            voxels, properties = read_images(reader, case.files)
+            if len(voxels) != expected:
+                raise UserError(f"{case.files[0]}: has {len(voxels)} channel(s), the data set's images have {expected}")
+            result[case.name] = checksum(voxels, properties)
     return result
 
 

@@ -101,8 +101,9 @@ class BatchPredictor(nnUNetPredictor):
     def use_weights(self, index: int) -> None:
         """Give the network the weights of one of the folds, unless it has them."""
         if self._loaded is not self.list_of_parameters[index]:
+            self._loaded = None  # where loading fails, the network has some of both
+            self.bare_network.load_state_dict(self.list_of_parameters[index])
             self._loaded = self.list_of_parameters[index]
-            self.bare_network.load_state_dict(self._loaded)
 
     def _logits_of_one_network(self, images: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Logits on the CPU with the weights that the network has; one image after the other if memory runs out."""

@@ -26,6 +26,8 @@ from torch.optim.lr_scheduler import LRScheduler
 
 SMOOTHING = 1e-5
 """Added to numerator and denominator, as nnU-Net does: it only matters where a class is absent."""
+GRADIENT_NORM = 12.0
+"""nnU-Net's limit (``nnUNetTrainer.train_step``)."""
 
 
 class OneHotTarget:
@@ -123,14 +125,14 @@ def supervise_every_map(loss: nn.Module, num_maps: int, *, coarsest: float) -> n
     return DeepSupervisionWrapper(loss, [w / sum(weights) for w in weights])
 
 
-def poly(epochs: int, exponent: float = 0.9) -> Callable[[int], float]:
+def poly(epochs: int) -> Callable[[int], float]:
     """nnU-Net's schedule, :math:`(1 - e / E)^{0.9}` of the initial rate in epoch e of E."""
-    return lambda epoch: (1 - epoch / epochs) ** exponent
+    return lambda epoch: (1 - epoch / epochs) ** 0.9
 
 
-def step_decay(period: int, gamma: float = 0.1) -> Callable[[int], float]:
-    """The factor ``gamma`` after every ``period`` epochs."""
-    return lambda epoch: gamma ** (epoch // max(1, period))
+def step_decay(period: int) -> Callable[[int], float]:
+    """The factor 0.1 after every ``period`` epochs."""
+    return lambda epoch: 0.1 ** (epoch // max(1, period))
 
 
 def warmed_up(factor: Callable[[int], float], epochs: int) -> Callable[[int], float]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pickle
 import zipfile
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Lock
@@ -36,6 +36,7 @@ from nnunet_covid.prediction.progress import Progress
 
 WITH_PROBABILITIES = (".npz", ".pkl")
 """What nnU-Net writes beside a label map where probabilities are asked for."""
+_LOCK = ".predicting_{}_of_{}.lock"
 
 
 @dataclass(frozen=True)
@@ -110,15 +111,24 @@ def predict_folder(
     return Predicted(len(job.cases) - job.kept - job.refused, job.kept, refused)
 
 
-def alone_in(output: Path, part: tuple[int, int] = (1, 1)) -> AbstractContextManager[None]:
-    """No other run predicts this part of the folder meanwhile; the folder is made if need be.
+@contextmanager
+def alone_in(output: Path, part: tuple[int, int] = (1, 1)) -> Iterator[None]:
+    """No other run predicts images of this part of the folder meanwhile; the folder is made if need be.
 
     Raises:
-        UserError: If one does, or the folder cannot be written.
+        UserError: If one does, such as a run over all of them, or the folder cannot be written.
     """
-    number, count = part
-    lock = writable_folder(output) / f".predicting_{number}_of_{count}.lock"
-    return alone(lock, f"{output}, part {number} of {count}", "name another output")
+    with _locked(writable_folder(output) / _LOCK.format(*part)):
+        for other in output.glob(_LOCK.format("*", "*")):
+            if not other.match(_LOCK.format("*", part[1])):  # parts of another number share images with this one
+                with _locked(other):
+                    pass
+        yield
+
+
+def _locked(lock: Path) -> AbstractContextManager[None]:
+    part = lock.stem.removeprefix(".predicting_").replace("_", " ")
+    return alone(lock, f"{lock.parent}, part {part}", "name another output")
 
 
 class _Job:

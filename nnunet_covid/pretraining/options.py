@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -39,8 +40,8 @@ class PretrainingOptions:
             raise UserError(f"`steps` {self.steps}: must be 1 or more")
         if not 0 < self.mask_share < 1:
             raise UserError(f"`mask_share` {self.mask_share:g}: must lie between 0 and 1, both excluded; try 0.7")
-        if self.learning_rate is not None and not self.learning_rate > 0:
-            raise UserError(f"`learning_rate` {self.learning_rate:g}: must be positive")
+        if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
+            raise UserError(f"`learning_rate` {self.learning_rate:g}: must be positive and finite")
         if self.seed < 0:
             raise UserError(f"`seed` {self.seed}: must be 0 or more")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
@@ -80,7 +81,7 @@ def run_pretraining(
     fold = experiment.fold if labelled else "FOLD"
     tell(
         f"nnUNetv2_train {experiment.dataset[7:10]} {experiment.configuration} {fold} -tr {experiment.trainer} "
-        f"-p {experiment.plans_name} -pretrained_weights {home / FINAL}"
+        f"-p {experiment.plans_name} -pretrained_weights {shlex.quote(str(home / FINAL))}"
     )
     return home / FINAL
 
@@ -117,13 +118,11 @@ def _learn(
         seed = seed_for(options.seed, 0, "initialise")
         trainer = initialised(experiment, InAnotherFolder, settings, experiment.dataset_json, seed)
     schemes = experiment.configuration_manager.normalization_schemes
-    network = unwrapped(trainer.network)
     own = labelled_cases(trainer, 0) if labelled else None
     try:
         torch.manual_seed(seed)
-        autoencoder = Autoencoder(network, experiment.configuration_manager, len(schemes), skips=options.skips).to(
-            trainer.device
-        )
+        network, configuration = unwrapped(trainer.network), experiment.configuration_manager
+        autoencoder = Autoencoder(network, configuration, len(schemes), skips=options.skips).to(trainer.device)
         batches_of = partial(StepBatches, trainer, block=autoencoder.stride, options=options)
         batches_of(cases=LabelledAndPseudo(own, {}))
     except ValueError as e:

@@ -25,7 +25,7 @@ from nnunet_covid.figures.reconstructions import FILE as PICTURE
 from nnunet_covid.figures.reconstructions import Reconstruction, draw_reconstructions
 from nnunet_covid.files import replacing
 from nnunet_covid.nnunet.preprocess import LESION_LABELS
-from nnunet_covid.nnunet.training import EpochSchedule, poly, seed_everything, spatial_only, warmed_up
+from nnunet_covid.nnunet.training import GRADIENT_NORM, EpochSchedule, poly, seed_everything, spatial_only, warmed_up
 from nnunet_covid.pretraining.autoencoder import Autoencoder
 from nnunet_covid.pretraining.masking import block_mask, hide, loss_on_masked, masked_blocks
 from nnunet_covid.pretraining.options import PretrainingOptions
@@ -41,8 +41,6 @@ STEPS_PER_READING = 50
 """Losses are averaged over so many steps; reading each would make a GPU wait."""
 WARM_UP = 0.05
 """Share of the steps over which the rate rises."""
-GRADIENT_NORM = 12.0
-"""nnU-Net's limit (``nnUNetTrainer.train_step``)."""
 ZERO_MEAN = ("ZScoreNormalization", "CTNormalization")
 SHOWN = 4
 """Images in the picture."""
@@ -217,7 +215,8 @@ class Pretraining:
         try:
             state = torch.load(path, map_location=self.device, weights_only=True)
             for part in ("autoencoder", "optimizer", "scaler"):
-                getattr(self, part).load_state_dict(state[part])
+                if state[part]:  # the scaler's is empty where it has nothing to do, as on a CPU
+                    getattr(self, part).load_state_dict(state[part])
             self.done, self.losses = state["done"], [tuple(row) for row in state["losses"]]
         except Exception as e:  # torch's unpickler raises whatever the bytes lead it into
             message = f"{path} cannot be read ({refusal_of(e)}); delete {self.folder} to start afresh"

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from nnunet_covid.dataset_json import Split
 from nnunet_covid.disturbances import FULL, alone, full_disk_told
 from nnunet_covid.errors import UserError
-from nnunet_covid.files import map_in_processes, read_json, sha256_of, some_of
+from nnunet_covid.files import lock_of, map_in_processes, read_json, sha256_of, some_of
 from nnunet_covid.geometry import Turn
 from nnunet_covid.label_maps import listed_values, values_like_labels
 from nnunet_covid.raw_dataset.case_folders import leave_out_unused
@@ -152,8 +152,8 @@ class _Conversion:
         """
         try:
             self.folder.parent.mkdir(parents=True, exist_ok=True)
-            lock = self.folder.with_name(f".{self.folder.name}.lock")
-            with full_disk_told(self.folder.parent), alone(lock, str(self.folder), "name another output"):
+            lock = alone(lock_of(self.folder), str(self.folder), "name another output")
+            with full_disk_told(self.folder.parent), lock:
                 if self.folder.is_dir() and any(self.folder.iterdir()):
                     raise UserError(f"another process has just written {self.folder}; run the same command again")
                 return self._run(Staging(self.folder, self.request), workers)

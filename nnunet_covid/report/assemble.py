@@ -98,7 +98,7 @@ def report_scan(
         progress: Wraps the pieces that the model labels, as tqdm does.
 
     Raises:
-        UserError: If the output exists or one of the extras does not fit.
+        UserError: If the output exists, another process is at work on it, or one of the extras does not fit.
     """
     extras = extras or Extras()
     _require_free(output, replaces=bool(extras.made_of))
@@ -113,6 +113,7 @@ def report_scan(
             report_scan(previous, model, folder / EARLIER, extras=own, progress=progress)
             previous = folder / EARLIER
         document = _report_into(folder, scan, source, model, extras, previous, progress)
+        _require_free(output, replaces=bool(extras.made_of))  # another process may have been at work meanwhile
         if output.exists():
             shutil.rmtree(output)
     return document

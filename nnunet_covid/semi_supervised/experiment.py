@@ -111,15 +111,10 @@ class Experiment:
         """Those of a round."""
         return self.label_folder / f"round_{round_number:03d}"
 
-    def plans_digest(self, *left_out: str) -> str:
-        """Eight digits that change with what the plans say of the configuration.
-
-        Args:
-            left_out: Entries of the configuration that do not matter.
-        """
-        configuration = self.configuration_manager.configuration
+    def plans_digest(self) -> str:
+        """Eight digits that change with what the plans say of the configuration."""
         relevant = {
-            "configuration": {k: v for k, v in configuration.items() if k not in left_out},
+            "configuration": self.configuration_manager.configuration,
             "intensities": self.plans_manager.foreground_intensity_properties_per_channel,
             "transpose": self.plans_manager.transpose_forward,
             "reader": self.plans_manager.plans["image_reader_writer"],

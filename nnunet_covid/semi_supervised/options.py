@@ -5,6 +5,7 @@ Not here: how they are given. In texts for the person an option stands as `` `na
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
@@ -144,7 +145,7 @@ def _check_ranges(options: RoundOptions) -> None:
             raise UserError(f"`threshold`: η of {name} is {value}, but must lie between 0 and 1")
     if options.seed < 0:
         raise UserError(f"`seed` {options.seed}: must be 0 or more")
-    if options.learning_rate is not None and options.learning_rate < 0:
+    if options.learning_rate is not None and not 0 < options.learning_rate < math.inf:
         raise UserError(f"`learning_rate` {options.learning_rate}: must be positive, or 0 for the trainer's own")
 
 

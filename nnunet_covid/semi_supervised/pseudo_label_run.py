@@ -113,16 +113,15 @@ class UnlabelledImages:
                 f"{len(gone)} image(s) have gone and {len(new)} are new since the run began "
                 f"({some_of([*gone, *new])}). {AS_BEFORE}"
             )
-        plans, configuration = self.experiment.plans_manager.plans, self.experiment.configuration
+        how = Preprocessing(self.experiment.plans_manager.plans, self.experiment.configuration)
         kind = self.experiment.configuration_manager.data_identifier
-        digest = self.experiment.plans_digest("architecture", "batch_size")  # another folder after re-planning
-        folder = self.experiment.data_folder / f"{kind}_unlabelled_{digest}"
+        folder = self.experiment.data_folder / f"{kind}_unlabelled_{how.digest()}"
         folder.mkdir(parents=True, exist_ok=True)
         remove_abandoned(folder)
         targets = {case: folder / whole[:DIGITS] for case, whole in pool["cases"].items()}
         chosen = [case for case in self.cases if case.name in targets and not is_preprocessed(targets[case.name])]
         tasks = [(case, pool["cases"][case.name], targets[case.name]) for case in chosen]
-        done = map_in_processes(partial(_preprocess, how=Preprocessing(plans, configuration)), tasks, workers)
+        done = map_in_processes(partial(_preprocess, how=how), tasks, workers)
         bar = tqdm(done, total=len(tasks), desc="pre-process", unit="image", disable=not tasks, leave=False)
         changed = [name for name in bar if name is not None]
         if changed:

@@ -18,6 +18,7 @@ from typing import Any
 
 from nnunet_covid.csv_files import write_csv
 from nnunet_covid.errors import UserError
+from nnunet_covid.evaluation.tables import aligned
 from nnunet_covid.files import write_json
 from nnunet_covid.semi_supervised.options import shown
 
@@ -191,7 +192,7 @@ def status_table(state: Mapping[str, Any]) -> str:
         state: Content of a state file.
     """
     context, units = state["context"], state["units"]
-    rows = [HEAD]
+    rows = []
     for one in history(units):
         shares = [share for share in one.kept.values() if share is not None]
         dice = "" if math.isnan(one.dice) else f"{one.dice:.4f}"
@@ -199,12 +200,10 @@ def status_table(state: Mapping[str, Any]) -> str:
         times = [f"{seconds:.1f}" if seconds else "" for seconds in one.seconds.values()]
         name = "two-step" if one.two_step else str(one.number)
         rows.append((name, str(one.pseudo), str(one.left), dice, kept, *times))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
     head = f"{context['trainer']} on {context['dataset']} {context['configuration']} fold {context['fold']}"
     head += f", strategy {state['options']['strategy']}"
     if "publish" in units:
         end = f"finished; nnU-Net's validation Dice at full resolution {units['publish']['result']['dice']:.4f}"
     else:
         end = "not finished; the command that started it goes on with it"
-    return "\n".join([head, *lines, end])
+    return "\n".join([head, *aligned(HEAD, rows), end])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, combinations
@@ -74,8 +75,10 @@ class Observer:
         model = self.model
         paths = [model.folder / f"fold_{fold}" / model.checkpoint for fold in model.folds]
         students = [read_checkpoint(path).get(ENTRY, {}).get("student") for path in paths]
-        found = all(student is not None for student in students)
-        return model.predictor.list_of_parameters, [[student] if found else [] for student in students]
+        teachers = model.predictor.list_of_parameters
+        if any(student is None for student in students):
+            return teachers, [[] for _ in teachers]
+        return teachers, [[_as_loaded(student, teacher)] for student, teacher in zip(students, teachers, strict=True)]
 
     @property
     def predictions(self) -> int:
@@ -143,6 +146,13 @@ class Observer:
         plans, configuration = predictor.plans_manager, predictor.configuration_manager
         (bits, infected), _ = to_image_grid(maps.numpy(), case.properties, plans, configuration)
         return pictured(case.image, case.properties, bits, infected > 0.5)
+
+
+def _as_loaded(student: Any, teacher: Any) -> Any:
+    """The student's weights with what comes with the teacher's: its calibration, which else would be a disagreement."""
+    weights: Any = OrderedDict(student)
+    weights._metadata = getattr(teacher, "_metadata", None)
+    return weights
 
 
 def pictured(

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from nnunet_covid.csv_files import write_csv
 from nnunet_covid.errors import Unusable, UserError
-from nnunet_covid.figures.suggestions import write_suggestions
+from nnunet_covid.figures.suggestions import Thumbnail, write_suggestions
 from nnunet_covid.files import environment_folder, some_of, writable_folder
 from nnunet_covid.nnunet.cases import CaseFiles, list_cases
 from nnunet_covid.nnunet.known_images import checksums, known_among, own_images
@@ -84,19 +84,22 @@ def suggest(model: TrainedModel, request: Request, tell: Callable[[str], None] =
         raise UserError(f"{request.number} images are none to choose; ask for at least 1")
     if model.previous_stage is not None:
         raise UserError(f"{model.folder} is the second stage of a cascade; use its full-resolution or 2d model")
-    candidates, labelled = _candidates(model, request, tell)
-    if request.number > len(candidates):
-        raise UserError(f"{request.images}: {request.number} images are asked for, {len(candidates)} are there")
-    patients = _patients(request.images, [case.name for case in [*candidates, *labelled]])
+    unusable = Unusable()
+    candidates, labelled = _candidates(model, request, unusable, tell)
+    images = len(candidates) + len(unusable.reasons)
+    _require_enough(request, len(candidates), unusable, images)
+    patients = _patients([*candidates, *labelled])
     observer = None if request.random else Observer(model, mirroring=request.mirroring)
     writable_folder(request.output)
-    unusable = Unusable()
     if observer is None:
-        chosen = _drawn(candidates, patients, request)
-        cases = {case.name: case for case in candidates}
-        pictures = [pictured(*model.read(cases[one.image])) for one in chosen]
+        drawn = _drawn(model, request, candidates, unusable)
+        _require_enough(request, len(drawn), unusable, images)
+        chosen, pictures = [Suggestion(case.name, patients[case]) for case in drawn], list(drawn.values())
     else:
-        chosen = _compared(observer, request, candidates, labelled, patients, unusable, tell)
+        tell(observer.described())
+        looks = _looks(observer, candidates, unusable)
+        _require_enough(request, len(looks), unusable, images)
+        chosen = _compared(observer, request, looks, labelled, patients, tell)
         pictures = [one.look.thumbnail for one in chosen if one.look is not None]
     write_csv(request.output / TABLE, COLUMNS, (_row(rank, one) for rank, one in enumerate(chosen, 1)))
     how = "by disagreement and distance; right: where the predictions disagree"
@@ -106,18 +109,26 @@ def suggest(model: TrainedModel, request: Request, tell: Callable[[str], None] =
     ]
     tiles = list(zip(headings, pictures, strict=True))
     write_suggestions(request.output / SHEET, tiles, title=f"Images to label next, {how}")
-    unusable.raise_if_any(len(candidates))
+    unusable.raise_if_any(images)
     return chosen
 
 
+def _require_enough(request: Request, usable: int, unusable: Unusable, images: int) -> None:
+    """At least as many images can be used as are asked for."""
+    if request.number > usable:
+        left = f"{usable} of {images} can be used" if unusable.reasons else f"{usable} are there"
+        told = f"{request.images}: {request.number} images are asked for, {left}"
+        raise UserError("\n  ".join([told, *unusable.reasons]))
+
+
 def _candidates(
-    model: TrainedModel, request: Request, tell: Callable[[str], None]
+    model: TrainedModel, request: Request, unusable: Unusable, tell: Callable[[str], None]
 ) -> tuple[list[CaseFiles], list[CaseFiles]]:
     """The images that nobody has labelled as far as is known, and those that are labelled."""
     plans, description = model.predictor.plans_manager, model.dataset_json
 
-    def voxels(cases: Sequence[CaseFiles], shown: str) -> dict[str, str]:
-        return {name: one.voxels for name, one in checksums(cases, plans, description, shown).items()}
+    def voxels(cases: Sequence[CaseFiles], shown: str, unusable: Unusable | None = None) -> dict[str, str]:
+        return {name: one.voxels for name, one in checksums(cases, plans, description, shown, unusable).items()}
 
     cases = model.cases(request.images)
     raw = environment_folder("nnUNet_raw")
@@ -134,58 +145,61 @@ def _candidates(
             if digest not in seen and place.name != "imagesTs":  # test images stay unseen
                 labelled.append(case)
             seen.setdefault(digest, f"{place.name}/{case.name}")
-    known = known_among(voxels(cases, "unlabelled images"), seen)
+    own = voxels(cases, "unlabelled images", unusable)
+    known = known_among(own, seen)
     if known:
         pairs = some_of(f"{case} = {other}" for case, other in known.items())
         tell(f"{len(known)} image(s) are left out because they are known already ({pairs})")
-    return [case for case in cases if case.name not in known], labelled
+    return [case for case in cases if case.name in own and case.name not in known], labelled
 
 
-def _patients(images: Path, names: Sequence[str]) -> dict[str, str]:
-    """Case to patient: as recorded beside the folder, else as the names tell, else each its own."""
-    found = {**guessed_patients(names), **recorded_patients(images.resolve().parent)}
-    return {name: found.get(name) or name for name in names}
+def _patients(cases: Sequence[CaseFiles]) -> dict[CaseFiles, str]:
+    """Whose each image is: as recorded beside its own folder, else as all names tell, else a patient of its own."""
+    guessed = guessed_patients(case.name for case in cases)
+    places = {case.files[0].parent for case in cases}
+    known = {place: {**guessed, **recorded_patients(place.resolve().parent)} for place in places}
+    return {case: known[case.files[0].parent].get(case.name) or case.name for case in cases}
 
 
-def _drawn(candidates: Sequence[CaseFiles], patients: dict[str, str], request: Request) -> list[Suggestion]:
-    order = np.random.default_rng(request.seed).permutation(len(candidates))[: request.number]
-    return [Suggestion(candidates[i].name, patients[candidates[i].name]) for i in order]
+def _drawn(
+    model: TrainedModel, request: Request, candidates: Sequence[CaseFiles], unusable: Unusable
+) -> dict[CaseFiles, Thumbnail]:
+    """As many images as are asked for, in the order of a draw; one that cannot be read makes room for the next."""
+    drawn: dict[CaseFiles, Thumbnail] = {}
+    for index in np.random.default_rng(request.seed).permutation(len(candidates)):
+        if len(drawn) < request.number:
+            with unusable.going_on():
+                drawn[candidates[index]] = pictured(*model.read(candidates[index]))
+    return drawn
 
 
 def _compared(
     observer: Observer,
     request: Request,
-    candidates: Sequence[CaseFiles],
+    looks: dict[CaseFiles, Look],
     labelled: Sequence[CaseFiles],
-    patients: dict[str, str],
-    unusable: Unusable,
+    patients: dict[CaseFiles, str],
     tell: Callable[[str], None],
 ) -> list[Suggestion]:
-    tell(observer.described())
-    looks = _looks(observer, candidates, unusable)
-    if request.number > len(looks):
-        usable = f"{len(looks)} of {len(candidates)} can be used"
-        told = f"{request.images}: {request.number} images are asked for, {usable}"
-        raise UserError("\n  ".join([told, *unusable.reasons]))
-    names = list(looks)
-    features, known = None, Labelled([patients[case.name] for case in labelled])
+    cases = list(looks)
+    features, known = None, Labelled([patients[case] for case in labelled])
     if observer.has_encoder:
-        features = np.stack([np.asarray(looks[name].features) for name in names])
+        features = np.stack([np.asarray(looks[case].features) for case in cases])
         known = Labelled(known.patients, _features_of(observer, labelled))
     else:
         tell("the network has no part named encoder: images are spread over patients, not over looks")
-    scores = [looks[name].score for name in names]
-    choices = spread_out(scores, [patients[name] for name in names], features, request.number, known)
-    named = ((names[one.index], one.distance) for one in choices)
-    return [Suggestion(name, patients[name], looks[name], distance) for name, distance in named]
+    scores = [looks[case].score for case in cases]
+    choices = spread_out(scores, [patients[case] for case in cases], features, request.number, known)
+    named = ((cases[one.index], one.distance) for one in choices)
+    return [Suggestion(case.name, patients[case], looks[case], distance) for case, distance in named]
 
 
-def _looks(observer: Observer, candidates: Sequence[CaseFiles], unusable: Unusable) -> dict[str, Look]:
+def _looks(observer: Observer, candidates: Sequence[CaseFiles], unusable: Unusable) -> dict[CaseFiles, Look]:
     """Every image that can be predicted, in the order of their names."""
-    model, looks = observer.model, {}
+    model, looks = observer.model, dict[CaseFiles, Look]()
 
     def keep(case: CaseFiles, sight: Sight) -> None:
-        looks[case.name] = observer.look(sight)
+        looks[case] = observer.look(sight)
 
     slices = len(model.patch_size) == 2 and model.device.type != "cpu"
     limits = Limits(at_once=IMAGES_TOGETHER if slices else 1)
@@ -200,7 +214,7 @@ def _looks(observer: Observer, candidates: Sequence[CaseFiles], unusable: Unusab
         if error is not None:
             with unusable.going_on():
                 raise error
-    return dict(sorted(looks.items()))
+    return {case: looks[case] for case in candidates if case in looks}
 
 
 def _features_of(observer: Observer, labelled: Sequence[CaseFiles]) -> np.ndarray:

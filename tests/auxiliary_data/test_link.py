@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from linked import COVID, EFFUSION, link
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from skimage import io
 
-from nnunet_covid.auxiliary_data.links import find_link, read_links, record_file
+from nnunet_covid.auxiliary_data.links import LinkedCases, find_link, link_again, read_links, record_file
 from nnunet_covid.cli import main
 from nnunet_covid.nnunet import preprocess
 
@@ -113,6 +114,12 @@ def test_linking_adds_shows_and_removes(work: Path, capsys: pytest.CaptureFixtur
         "nnUNetPlans.json",
         "nnUNetPlans_2d",
     ]
+
+
+def test_the_command_that_links_again_can_be_pasted() -> None:
+    images = LinkedCases("/data/my images", "unlabelled", ("a", "b"))
+    words = shlex.split(link_again(PlansManager(linked.covid_plans()), "2d", images))
+    assert words[:7] == ["nnunet-covid", "link", "-d", COVID, "--unlabelled", "/data/my images", "--at-most"]
 
 
 def test_one_source_is_removed_and_the_others_stay(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -220,8 +227,6 @@ def test_a_data_set_without_lesion_is_refused(work: Path, capsys: pytest.Capture
         (("-a", "602", "--lesions", "tumour"), "none of the labels tumour (it has: effusion)"),
         (("--unlabelled", "/no/folder"), "/no/folder is no folder"),
         (("-a", "602", "--at-most", "3"), "name their folder with --unlabelled"),
-        (("--remove", "-c", "nonsense"), "nnUNetPlans has no configuration 'nonsense'; it has 2d"),
-        (("--remove", "-a", "602", "--lesions", "effusion"), "--remove has no use for --lesions; leave it out"),
         (("--remove", "--unlabelled", "/", "--at-most", "3"), "--remove has no use for --at-most"),
         (("--show", "-a", "602"), "--show has no use for -a"),
         (("--show", "-c", "2d", "--unlabelled", "/"), "--show has no use for -c and --unlabelled"),

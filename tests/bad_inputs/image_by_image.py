@@ -135,7 +135,7 @@ BAD_INPUTS = [
         spoilt(BOTH_STAGES, one_is_cut),
         (ONE, "images/b_0000.png cannot be read"),
         exit_status=1,
-        leaves=("out/a.png", "out/c.png", "out/dataset.json", "out/plans.json"),
+        leaves=("out/a.png", "out/c.png", "out/dataset.json", "out/plans.json", "out/predicted.jsonl"),
     ),
     BadInput(
         "guided_all_cut",

@@ -75,6 +75,14 @@ BAD_INPUTS = [
         ("-i unlabelled: 1 image(s) to learn from; at least 2 are needed",),
     ),
     BadInput(
+        "pretraining_without_end",
+        Kind.OPTIONS,
+        "a learning rate without end to pre-train with",
+        f"{COMMAND} --learning-rate inf",
+        spoilt(slices, nothing),
+        ("--learning-rate inf: must be positive and finite",),
+    ),
+    BadInput(
         "rounds_from_no_pretraining",
         Kind.PLACES,
         "rounds from pre-trained weights that are not there",

@@ -87,6 +87,11 @@ def to_be_linked(folder: Path) -> None:
     linked.write_covid(folder / "nnUNet_preprocessed", linked.covid_plans(dims=3, slices=False))
 
 
+def listing_nothing(folder: Path) -> None:
+    path = folder / LINKED / "dataset.json"
+    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), "dataset": {}}), encoding="utf-8")
+
+
 def checked(name: str, kind: Kind, situation: str, file: str, spoil: Callable[[Path], object], *says: str) -> BadInput:
     made = data_set(file, spoil)
     return BadInput(f"checked_{name}", kind, situation, "nnunet-covid check 701", made, (f"{CHECKED}/{file}", *says))
@@ -129,6 +134,17 @@ BAD_INPUTS = [
     checked("layers", UNUSED, "a label map with layers", f"{LABEL_B}.nrrd", layers, LAYERS),
     checked("phases", UNUSED, "an image with two phases", f"{IMAGE_B}.mha", phases, "holds 2 volumes; export one"),
     checked("nan", ODD, "a voxel that is no number", f"{IMAGE_B}.nii.gz", with_a_nan, NOT_FINITE),
+    *(
+        BadInput(
+            f"{command.split()[0]}_listing_nothing",
+            UNUSED,
+            "a data set whose dataset.json lists its cases, and there are none",
+            f"nnunet-covid {command}",
+            spoilt(to_be_linked, listing_nothing),
+            (f"{LINKED} is no raw", "'dataset' in dataset.json lists no cases", "or leave it out to take all"),
+        )
+        for command in ("link -d 601 -np 1 -a 602", "guide 602 --maps-from reference")
+    ),
     to_link("nan", ODD, "a voxel that is no number", "imagesTr/case0_0000.nii.gz", with_a_nan, NOT_FINITE),
     to_link(
         "size_zero",

@@ -38,6 +38,11 @@ def file_in_the_way(folder: Path) -> None:
     (folder / "suggestions").write_text("in the way")
 
 
+def damaged_record_of_others(folder: Path) -> None:
+    write_picture(folder / "labelled/images/x_0000.png", grey((30, 34), 9))
+    (folder / "labelled/conversion.json").write_text("{")
+
+
 def entry(name: str, kind: Kind, situation: str, spoil: Make, command: str, *says: str) -> BadInput:
     return BadInput(f"suggest_{name}", kind, situation, command, spoilt(slices, spoil), says)
 
@@ -86,13 +91,15 @@ BAD_INPUTS = [
         f"{COMMAND} --leave-out labelled",
         "labelled holds no image that ends in .png",
     ),
-    entry(
-        "colours",
-        Kind.DAMAGED,
+    BadInput(
+        "suggest_colours",
+        Kind.ONE_OF_MANY,
         "a picture with three channels among those with one",
-        colours,
         COMMAND,
-        "c_0000.png: has 3 channel(s), the data set's images have 1",
+        spoilt(slices, colours),
+        ("1 of 3 images cannot be used, the others are done:", "c_0000.png: has 3 channel(s), the data set's images"),
+        exit_status=1,
+        leaves=("suggestions/suggestions.csv", "suggestions/suggestions.png"),
     ),
     entry(
         "damaged_record",
@@ -101,6 +108,14 @@ BAD_INPUTS = [
         damaged_record,
         COMMAND,
         "conversion.json is damaged; convert the data set again, or delete the file",
+    ),
+    entry(
+        "damaged_record_of_others",
+        Kind.DAMAGED,
+        "a damaged conversion.json beside images that are labelled",
+        damaged_record_of_others,
+        f"{COMMAND} --leave-out labelled/images",
+        "labelled/conversion.json is damaged; convert the data set again, or delete the file",
     ),
     entry(
         "output_is_input",

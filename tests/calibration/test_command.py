@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -97,12 +98,24 @@ def test_a_dry_run_only_measures_and_a_second_run_changes_nothing(made: Validate
 
 def test_undo(made: ValidatedModel, capsys: pytest.CaptureFixture[str]) -> None:
     before, _ = made.predict("case_00", [0, 1])
-    assert "no checkpoint_final.pth is calibrated" in refused(made, capsys, "--undo")
     assert calibrate(made) == 0
     assert not np.array_equal(made.predict("case_00", [0, 1])[0], before)
     assert calibrate(made, "--undo") == 0
     assert "checkpoint_final.pth of fold_0, fold_1 as trained" in capsys.readouterr().out
     np.testing.assert_array_equal(made.predict("case_00", [0, 1])[0], before)
+
+
+def test_the_command_that_is_printed_undoes_it(
+    made: ValidatedModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "my results").mkdir()
+    folder = Path(shutil.move(made.folder, tmp_path / "my results" / made.folder.name))
+    for fold in folder.glob("fold_*"):
+        (fold / "checkpoint_final.pth").rename(fold / "checkpoint_best.pth")
+    assert main(["calibrate", str(folder), "-chk", "checkpoint_best.pth"]) == 0
+    undo = capsys.readouterr().out.partition("undo with: nnunet-covid ")[2].splitlines()[0]
+    assert main(shlex.split(undo)) == 0
+    assert "checkpoint_best.pth of fold_0, fold_1 as trained" in capsys.readouterr().out
 
 
 def test_no_part_is_measured_with_what_its_own_cases_say(made: ValidatedModel) -> None:
@@ -195,7 +208,6 @@ def test_other_mistakes(
     made: ValidatedModel, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert f"{made.images} lacks the references case_00.png" in refused(made, capsys, "--references", str(made.images))
-    assert "has no checkpoint_best.pth in any fold" in refused(made, capsys, "--checkpoint", "checkpoint_best.pth")
     monkeypatch.setenv("nnUNet_extTrainer", "elsewhere")
     assert "run 'nnunet-covid register' first" in refused(made, capsys)
     monkeypatch.delenv("nnUNet_preprocessed")

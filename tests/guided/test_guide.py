@@ -13,6 +13,7 @@ from image_files import LPS, blob, grey, hounsfield, read_array, write_picture, 
 from numpy.typing import NDArray
 
 from nnunet_covid.cli import main
+from nnunet_covid.files import replacing_folder
 from nnunet_covid.guided.maps import as_channel, channel_name, from_labels, from_probabilities
 
 CASES = ("a", "b", "c", "d")
@@ -169,6 +170,18 @@ def test_maps_on_arrays() -> None:
     assert stored.dtype == np.float32
     np.testing.assert_array_equal(stored, np.array([0, 0.5, 1], np.float32))
     assert channel_name("label", ".png") == channel_name("probability", ".nii.gz") == "nonorm"
+
+
+def test_a_second_run_is_told_and_leaves_the_first_alone(
+    folders: Path, slices: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = folders / "raw" / GUIDED
+    with replacing_folder(target) as first:
+        (first / "begun").touch()
+        assert guide("2", "-m", slices) == 2
+        assert f"another process is at work on {target}; wait for it" in capsys.readouterr().err
+    assert [path.name for path in target.parent.iterdir() if path.name.startswith((".", GUIDED))] == [GUIDED]
+    assert (target / "begun").exists()
 
 
 def test_missing_maps_name_cases_and_commands(folders: Path, slices: Path, capsys: pytest.CaptureFixture[str]) -> None:

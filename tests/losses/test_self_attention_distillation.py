@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import naive
 import numpy as np
@@ -135,8 +136,8 @@ def test_the_loss_waits_for_its_epoch() -> None:
     assert values == [0, 0, expected, expected]
 
 
-@pytest.mark.parametrize("z", [0.5, 0, -1, float("nan")])
-def test_an_exponent_below_one_is_refused(z: float) -> None:
+@pytest.mark.parametrize("z", [0.5, 0, -1, math.nan, math.inf])
+def test_an_exponent_below_one_or_infinite_is_refused(z: float) -> None:
     with pytest.raises(ValueError, match="at least 1"):
         SelfAttentionDistillation(z)
     with pytest.raises(ValueError, match="at least 1"):

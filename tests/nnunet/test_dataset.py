@@ -103,6 +103,17 @@ def test_a_data_set_may_list_its_files_itself(raw: Path) -> None:
     assert (case.name, case.label) == ("only", raw / "labelsTr" / "b.png")
 
 
+@pytest.mark.parametrize(
+    "listed",
+    [{}, [], None, {"b": {}}, {"b": {"images": [], "label": "b.png"}}, {"b": {"images": "b.png", "label": "b.png"}}],
+)
+def test_a_data_set_that_lists_no_usable_case_is_refused(raw: Path, listed: object) -> None:
+    path = raw / "dataset.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "dataset": listed}))
+    with pytest.raises(UserError, match=r"'dataset' in dataset\.json lists no cases; write .*, or leave it out"):
+        dataset.open_raw_dataset("950")
+
+
 def test_folds_in_use_are_those_of_the_preprocessed_data(raw: Path) -> None:
     (raw / "splits_final.json").write_text(json.dumps([{"train": ["a"], "val": ["b"]}]))
     assert dataset.open_raw_dataset("950").splits() == [{"train": ["a"], "val": ["b"]}]

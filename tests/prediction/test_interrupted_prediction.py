@@ -9,6 +9,7 @@ import random
 import shutil
 import signal
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,9 @@ from killable_prediction import start
 from kinds_of_models import KINDS, write_kind
 
 from nnunet_covid.errors import UserError
+from nnunet_covid.files import UNFINISHED
 from nnunet_covid.nnunet.predictor import TrainedModel
-from nnunet_covid.prediction.folder import Options, predict_folder
+from nnunet_covid.prediction.folder import Options, alone_in, predict_folder
 
 IMAGES, KILLS = 60, 20
 
@@ -123,6 +125,25 @@ def test_parts_make_the_whole_and_share_the_record(model: Path, images: Path, tm
     assert max(part.written for part in parts) - min(part.written for part in parts) <= 1
     whole = predict_folder(opened, images, output)
     assert (whole.written, whole.kept) == (0, IMAGES)
+
+
+@pytest.mark.parametrize(
+    ("running", "asked", "refused"),
+    [((1, 2), (1, 1), True), ((1, 1), (1, 2), True), ((1, 2), (2, 3), True), ((1, 2), (2, 2), False)],
+)
+def test_runs_that_share_images_are_not_at_work_at_once(
+    model: Path, images: Path, tmp_path: Path, running: tuple[int, int], asked: tuple[int, int], refused: bool
+) -> None:
+    """What the other run has begun to write stays."""
+    opened, half = TrainedModel(model), tmp_path / f"out/{UNFINISHED}1.c00.png"
+    told = f"another process is at work on .*, part {running[0]} of {running[1]}; wait for it"
+    with alone_in(tmp_path / "out", running):
+        half.write_bytes(b"half")
+        with pytest.raises(UserError, match=told) if refused else nullcontext():
+            predict_folder(opened, images, tmp_path / "out", Options(part=asked))
+        assert half.is_file()
+    predict_folder(opened, images, tmp_path / "out")
+    assert not half.exists()
 
 
 @pytest.mark.parametrize("kind", ["slices", "slices of thin volumes"])

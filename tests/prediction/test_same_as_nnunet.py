@@ -61,7 +61,9 @@ def test_probabilities_are_those_of_nnunet(name: str, tmp_path: Path) -> None:
     options = Options(previous, save_probabilities=True, limits=Limits(at_once=3))
     predict_folder(TrainedModel(model), images, tmp_path / "out", options)
     assert same_files(tmp_path / "expected", tmp_path / "out", f"*{KINDS[name].ending}")
-    for path in (tmp_path / "expected").glob("*.npz"):
+    files = list((tmp_path / "expected").glob("*.npz"))
+    assert len(files) == len(KINDS[name].images)
+    for path in files:
         expected, found = (np.load(folder / path.name)["probabilities"] for folder in (path.parent, tmp_path / "out"))
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
         assert (tmp_path / "out" / path.name).with_suffix(".pkl").is_file()

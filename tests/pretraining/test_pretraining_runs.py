@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -72,6 +73,16 @@ def test_a_killed_run_goes_on_to_the_same_end(made, environment, tmp_path: Path,
     written = (place / "checkpoint_final.pth").stat().st_mtime_ns
     assert cli.main(killed) == 0
     assert (place / "checkpoint_final.pth").stat().st_mtime_ns == written
+
+
+def test_the_command_that_is_printed_can_be_pasted(made, environment, tmp_path: Path, monkeypatch, capsys) -> None:
+    environment(made)
+    monkeypatch.setenv("nnUNet_results", str(tmp_path / "my results"))
+    assert cli.main(command(made, "--steps", "1")) == 0
+    printed = shlex.split(capsys.readouterr().out.splitlines()[-1])
+    assert printed[0] == "nnUNetv2_train"
+    assert printed[-2] == "-pretrained_weights"
+    assert Path(printed[-1]).is_file()
 
 
 def test_own_images_join_only_as_training_images_of_the_fold(made, environment, tmp_path: Path, capsys) -> None:
@@ -160,18 +171,33 @@ def test_nnunet_trains_from_the_checkpoint(family: str, data_sets, environment, 
     assert {name.split(".")[0] for name in weights} >= {"encoder"}
 
 
-def test_what_cannot_be_gone_on_from_is_told(made, environment, capsys, monkeypatch) -> None:
-    environment(made)
-    asked = command(made, "--steps", "2", "--name", "damaged")
-    monkeypatch.setattr(steps, "STEPS_BETWEEN_SAVES", 1)
+def stop_at_once(asked: list[str]) -> None:
+    """Begin a run and end it where its first step would be."""
 
     def die(self: Any, checkpoint: Any) -> None:
         self.save()
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(steps.Pretraining, "run", die)
         assert cli.main(asked) == 130
+
+
+def test_a_run_begun_on_a_cpu_goes_on_with_the_scaler_of_a_gpu(made, environment, monkeypatch) -> None:
+    environment(made)
+    asked = command(made, "--steps", "2", "--name", "moved")
+    stop_at_once(asked)
+    scaler = torch.amp.GradScaler("cpu")
+    monkeypatch.setattr(torch.amp, "GradScaler", lambda *_, **__: scaler)
+    assert cli.main(asked) == 0
+    assert scaler.state_dict()["_growth_tracker"] == 2
+    assert all(weight.isfinite().all() for weight in checkpoint(folder(made, "moved"))["network_weights"].values())
+
+
+def test_what_cannot_be_gone_on_from_is_told(made, environment, capsys) -> None:
+    environment(made)
+    asked = command(made, "--steps", "2", "--name", "damaged")
+    stop_at_once(asked)
     latest = folder(made, "damaged") / steps.LATEST
     latest.write_bytes(latest.read_bytes()[:1000])
     capsys.readouterr()

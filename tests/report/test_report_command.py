@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import dicom_files
 import numpy as np
@@ -17,6 +18,7 @@ from box_chest import box_chest
 from reported import CPU, IDENTIFIERS, headers_of, saved, tiny_model, write_series
 
 from nnunet_covid.cli import main
+from nnunet_covid.files import replacing_folder
 from nnunet_covid.geometry import Geometry, difference_of
 from nnunet_covid.report.batch import scans_of
 from nnunet_covid.report.model import ReportModel
@@ -343,6 +345,35 @@ def test_no_name_is_printed(model: Path, tmp_path: Path, capfd: pytest.CaptureFi
     assert main(["report", str(folder), "-m", str(model), "-o", str(tmp_path / "out"), *CPU]) == 0
     printed = capfd.readouterr()
     assert "SINGLE-NAME" not in printed.out + printed.err
+
+
+def test_a_second_report_is_told_and_leaves_the_first_alone(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scan, output = saved(tmp_path / "scans", box_chest()), tmp_path / "out/chest"
+    for asked, folder, status in ((scan, output, 2), (scan.parent, output.parent, 1)):  # alone, and in a batch
+        with replacing_folder(output) as first:
+            (first / "begun").touch()
+            assert main(["report", str(asked), "-m", str(model), "-o", str(folder), *CPU]) == status
+            assert f"another process is at work on {output}; wait for it" in capsys.readouterr().err
+        assert [path.name for path in output.iterdir()] == ["begun"]
+        shutil.rmtree(output)
+
+
+def test_a_report_that_has_appeared_meanwhile_is_not_replaced(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scan, output, label = saved(tmp_path / "scans", box_chest()), tmp_path / "out", ReportModel.label
+
+    def appears(*arguments: Any) -> Any:
+        output.mkdir()
+        (output / "report.json").touch()
+        return label(*arguments)
+
+    monkeypatch.setattr(ReportModel, "label", appears)
+    assert main(["report", str(scan), "-m", str(model), "-o", str(output), *CPU]) == 2
+    assert f"{output} exists already" in capsys.readouterr().err
+    assert [path.name for path in output.iterdir()] == ["report.json"]
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="a small disk is mounted, which takes root")

@@ -92,9 +92,18 @@ def test_options_of_the_other_strategy_and_of_no_class(error, tmp_path: Path) ->
     assert "--threshold NAME=… makes hard labels" in error("--soft", "--threshold", "infection=0.9")
     assert "the classes are background, infection" in error("--threshold", "lesion=0.5")
     assert "expected a number or CLASS=number" in error("--threshold", "much")
+    for rate in ("nan", "inf", "-1"):
+        assert f"--learning-rate {float(rate)}: must be positive, or 0 for" in error("--learning-rate", rate)
     assert "letters and digits only" in error("--name", "my_run")
     assert "no such file" in error("--start-from", str(tmp_path / "none.pth"))
     assert "no run yet" in error("--status")
+
+
+@pytest.mark.parametrize("between", [[], ["--threshold"]])
+def test_two_thresholds_of_one_class(error, between: list[str]) -> None:
+    assert "--threshold 0.9: there is one of all classes already, 0.5" in error("--threshold", "0.5", *between, "0.9")
+    both = ("infection=0.5", *between, "infection=0.9")
+    assert "--threshold infection=0.9: there is one of infection already, 0.5" in error("--threshold", *both)
 
 
 def test_two_processes_on_one_run(made: TinyDataSet, capsys: pytest.CaptureFixture[str]) -> None:

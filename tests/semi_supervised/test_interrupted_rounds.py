@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -49,6 +50,23 @@ def test_unlabelled_images_are_told_apart_by_their_geometry(make: Any) -> None:
     after = images.checksums()["un_0"]
     assert before.voxels == after.voxels
     assert before.whole != after.whole
+
+
+def test_images_are_preprocessed_again_only_for_plans_that_preprocess_otherwise(make: Any) -> None:
+    made = make()
+    file = made.preprocessed / "testPlans.json"
+    plans, found = json.loads(file.read_text()), []
+    chosen = plans["configurations"]["2d"]
+    for changes in ({}, {"patch_size": [16, 24], "batch_size": 5}, {"spacing": [2.0, 2.0]}):
+        chosen.update(changes)
+        file.write_text(json.dumps(plans))
+        experiment = find_experiment("940", "2d", "0", TRAINER, "Test", "testPlans", torch.device("cpu"))
+        images = UnlabelledImages(made.unlabelled, experiment)
+        targets = images.preprocess(images.pool())
+        assert len(targets) == 2
+        found.append({target: Path(f"{target}.b2nd").stat().st_mtime_ns for target in targets.values()})
+    assert found[0] == found[1]
+    assert not found[0].keys() & found[2].keys()
 
 
 def test_images_that_changed_while_a_run_was_interrupted_are_told(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -86,7 +86,9 @@ def test_killed_at_random_moments(strategy: str, tmp_path: Path) -> None:
     assert any(name.endswith(".png") for name in expected["labels"])
     drawn = [case for cases in expected["drawn"].values() for case in cases]
     assert sorted(drawn) == ["un_0", "un_1", "un_2"], "no case lost, none twice"
-    for folder in sorted((made.preprocessed / "pseudo_labels").glob("*Undisturbed*/round_*")):
+    rounds = sorted((made.preprocessed / "pseudo_labels").glob("*Undisturbed*/round_*"))
+    assert [path for folder in rounds for path in folder.glob("*_seg.b2nd")]
+    for folder in rounds:
         other = folder.parent.with_name(folder.parent.name.replace("Undisturbed", "Killed")) / folder.name
         names = {p.name for p in folder.iterdir()}
         assert {p.name for p in other.iterdir() if not p.name.startswith(".")} == names

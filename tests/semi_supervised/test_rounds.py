@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -194,19 +195,25 @@ def test_a_run_that_dies_anywhere_does_the_same(strategy: str, tmp_path: Path) -
         assert first.calls + second.calls == whole.calls, "nothing twice, nothing left out"
 
 
-def test_the_state_on_disk_is_always_whole(tmp_path: Path) -> None:
-    diary = Diary([0.1] * 9, dies_at=7)
+def test_the_state_on_disk_is_always_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(Killed):
-        run(tmp_path, diary, "random", per_round=3)
-    (tmp_path / "state.json.tmp").write_text('{"half')  # killed while writing
-    state = read_state(tmp_path)
-    assert state is not None
-    assert json.loads((tmp_path / "state.json").read_text()) == state
+        run(tmp_path, Diary([0.1] * 9, dies_at=7), "random", per_round=3)
+    before = (tmp_path / "state.json").read_text()
+
+    def dies(descriptor: int) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", dies)  # while a state is written
+        with pytest.raises(Killed):
+            run(tmp_path, Diary([0.1] * 9), "random", per_round=3)
+    assert (tmp_path / "state.json").read_text() == before
+    assert json.loads(before) == read_state(tmp_path)
     run(tmp_path, Diary([0.1] * 9), "random", per_round=3)
     table = status_table(read_state(tmp_path) or {})
     assert "finished" in table
-    assert table.splitlines()[5].split()[:3] == ["3", "7", "0"]
-    assert table.splitlines()[6].split()[:3] == ["two-step", "7", "0"], "no fourth round, and nothing new is labelled"
+    assert table.splitlines()[6].split()[:3] == ["3", "7", "0"]
+    assert table.splitlines()[7].split()[:3] == ["two-step", "7", "0"], "no fourth round, and nothing new is labelled"
 
 
 def test_other_options_are_refused_on_resume_and_nothing_is_lost(tmp_path: Path) -> None:

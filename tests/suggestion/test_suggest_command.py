@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import json
 import shutil
@@ -17,10 +18,11 @@ from image_files import grey, hounsfield, write_picture, write_volume
 from model_folders import complete_plans, write_model
 from PIL import Image
 
+from nnunet_covid.calibration.fit import Calibration
+from nnunet_covid.calibration.model_folder import write_calibration
 from nnunet_covid.cli import main
 from nnunet_covid.errors import UserError
 from nnunet_covid.nnunet.predictor import TrainedModel
-from nnunet_covid.suggestion.look import Observer
 
 SHAPE = (40, 50)
 
@@ -126,6 +128,23 @@ def test_teacher_and_student_are_compared_where_a_checkpoint_holds_both(
         assert float(row["score"]) == pytest.approx(float(row["teacher_student"]), rel=1e-4)
 
 
+@pytest.mark.parametrize("factor", [1.0, 1.5])
+def test_teacher_and_student_of_a_calibrated_model_are_compared(tmp_path: Path, factor: float) -> None:
+    """A calibration is shared by both: a student with the weights of its teacher does not disagree."""
+    model = slices_model(tmp_path, folds=(0,))
+    path = model / "fold_0/checkpoint_final.pth"
+    checkpoint = torch.load(path, weights_only=False)
+    student = copy.deepcopy(checkpoint["network_weights"])
+    for weight in student.values():
+        weight *= factor
+    torch.save({**checkpoint, "consistency": {"student": student, "counts": None}}, path)
+    write_calibration([path], Calibration(softmax=True, temperatures=(3.0,), thresholds=(0.2,)))
+    assert suggest(model, many(tmp_path / "in", 3), tmp_path / "out", "-n", 3, "--disable_tta") == 0
+    found = [float(row["teacher_student"]) for row in rows(tmp_path / "out")]
+    assert len(found) == 3
+    assert all(each == pytest.approx(0, abs=1e-6) if factor == 1 else each > 1e-6 for each in found)
+
+
 def test_labelled_images_are_left_out_by_content_and_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -139,9 +158,11 @@ def test_labelled_images_are_left_out_by_content_and_told(
         target.parent.mkdir(parents=True)
         shutil.copy(images / f"{source}_0000.png", f"{target}_0000.png")
     shutil.copy(images / "p3_03_0000.png", images / "p3_99_0000.png")
+    write_picture(tmp_path / "others/u_0000.png", grey(SHAPE, 99))
+    leave_out = ("--leave-out", tmp_path / "more", "--leave-out", tmp_path / "others")
     monkeypatch.setenv("nnUNet_raw", str(tmp_path / "raw"))
     for options in ((), ("--random",)):
-        assert suggest(model, images, tmp_path / "out", "-n", 5, "--leave-out", tmp_path / "more", *options) == 0
+        assert suggest(model, images, tmp_path / "out", "-n", 5, *leave_out, *options) == 0
         told = capsys.readouterr().err
         assert "4 image(s) are left out because they are known already" in told
         for pair in ("p0_00 = imagesTr/x", "p1_01 = imagesTs/y", "p2_02 = more/z", "p3_99 = p3_03 of the same folder"):
@@ -180,6 +201,23 @@ def test_patients_are_those_that_the_conversion_recorded(tmp_path: Path) -> None
     assert found == {"p0_00": "one", "p1_01": "one", "p2_02": "two", "p3_03": "p3_03"}
 
 
+@pytest.mark.parametrize(("labelled", "first"), [("anna", "b"), ("berta", "a")])
+def test_patients_of_labelled_images_are_those_recorded_beside_them(tmp_path: Path, labelled: str, first: str) -> None:
+    """Two images that hardly differ: the one whose patient is labelled nine times, under other names, comes last."""
+    model, pixels = slices_model(tmp_path), grey(SHAPE, 0)
+    for name in ("a", "b"):
+        pixels[0, 0] ^= 1
+        write_picture(tmp_path / f"set/imagesUn/{name}_0000.png", pixels)
+    for number, name in enumerate("abcdefghi"):
+        write_picture(tmp_path / f"other/imagesTr/{name}_0000.png", grey(SHAPE, 50 + number))
+    for folder, patients in (("set", {"anna": ["a"], "berta": ["b"]}), ("other", {labelled: list("abcdefghi")})):
+        records = [{"patient": patient, "outputs": names} for patient, names in patients.items()]
+        (tmp_path / folder / "conversion.json").write_text(json.dumps({"cases": records}), encoding="utf-8")
+    options = ("-n", 2, "--leave-out", tmp_path / "other/imagesTr")
+    assert suggest(model, tmp_path / "set/imagesUn", tmp_path / "out", *options) == 0
+    assert rows(tmp_path / "out")[0]["image"] == first
+
+
 def test_volumes_and_regions(tmp_path: Path) -> None:
     """Other spacing than planned, axes exchanged by the plan, regions, eight mirrorings."""
     labels = {"background": 0, "infection": [1, 2], "consolidation": [2]}
@@ -197,21 +235,33 @@ def test_volumes_and_regions(tmp_path: Path) -> None:
     assert width > height  # four panels in a row
 
 
-def test_one_damaged_image_does_not_stop_the_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("options", [(), ("--random",)])
+def test_one_damaged_image_does_not_stop_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, ...]
+) -> None:
     model = slices_model(tmp_path)
     images = many(tmp_path / "in", 4)
-    observed = Observer.observe
-
-    def fails_for_one(self: Observer, cases: Any) -> Any:
-        if cases[0].name == "p2_02":
-            raise RuntimeError("the network gives infinite values")
-        return observed(self, cases)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Observer, "observe", fails_for_one)
-        assert suggest(model, images, tmp_path / "out", "-n", 3) == 1
-    assert "1 of 4 images cannot be used, the others are done:" in capsys.readouterr().err
+    damaged = images / "p2_02_0000.png"
+    damaged.write_bytes(damaged.read_bytes()[:-400])
+    assert suggest(model, images, tmp_path / "out", "-n", 3, *options) == 1
+    told = capsys.readouterr().err
+    assert "1 of 4 images cannot be used, the others are done:" in told
+    assert f"{damaged} cannot be read" in told
     assert {row["image"] for row in rows(tmp_path / "out")} == {"p0_00", "p1_01", "p3_03"}
+
+
+def test_a_volume_that_is_cut_short_is_not_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """ITK reads what is missing of a NIfTI file as zeros; the draw goes on to the next image."""
+    dataset = planned.dataset_json(file_ending=".nii.gz")
+    plans = complete_plans(dataset, dims=3, stages=3, patch=[16, 16, 16])
+    model = write_model(tmp_path / "a__b__3d_fullres", plans, dataset, folds=(0,))
+    for seed in range(3):
+        write_volume(tmp_path / f"in/v{seed}_0000.nii.gz", hounsfield((12, 20, 20), seed))
+    damaged = tmp_path / "in/v1_0000.nii.gz"
+    damaged.write_bytes(damaged.read_bytes()[:-2000])
+    assert suggest(model, tmp_path / "in", tmp_path / "out", "-n", 2, "--random", "--seed", 1) == 1
+    assert f"{damaged}" in capsys.readouterr().err
+    assert {row["image"] for row in rows(tmp_path / "out")} == {"v0", "v2"}
 
 
 def test_an_empty_folder_of_test_images_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
