@@ -23,7 +23,6 @@ import os
 import socket
 import subprocess
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +30,7 @@ from typing import Any
 
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import UNFINISHED, read_json, write_json
+from nnunet_covid.nnunet.training_log import last_lines
 
 SILENCE = 600.0
 """Seconds without a sign of life after which a process of another machine counts as gone."""
@@ -230,9 +230,6 @@ def _is_job(pid: int) -> bool:
 def last_line(output: Path) -> str:
     """The last line with something on it; empty if there is none."""
     try:
-        with output.open("rb") as stream:
-            stream.seek(max(0, output.stat().st_size - 8192))
-            lines: Sequence[str] = stream.read().decode("utf-8", errors="replace").splitlines()
+        return next((line.strip() for line in reversed(last_lines(output, 8192)) if line.strip()), "")
     except OSError:
         return ""
-    return next((line.strip() for line in reversed(lines) if line.strip()), "")
