@@ -159,9 +159,10 @@ class Job:
             try:
                 return child.wait(timeout=HEARTBEAT)
             except subprocess.TimeoutExpired:
-                held.beat()
-                if self._is_cancelled():
-                    raise KeyboardInterrupt from None
+                with suppress(OSError):  # the disk does not answer just now, which is no reason to stop
+                    if self._is_cancelled():
+                        raise KeyboardInterrupt from None
+                    held.beat()
 
     def checkpoint(self) -> Any:
         """Called by submitit near the time limit, or when the job is preempted: what is to be queued again."""
