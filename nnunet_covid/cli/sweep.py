@@ -93,6 +93,7 @@ def add_table_arguments(parser: argparse.ArgumentParser) -> None:
 
 def sweep(args: argparse.Namespace) -> int:
     """Run, or show, or stop."""
+    _check_system()
     from nnunet_covid.sweep.claims import Queue
     from nnunet_covid.sweep.controller import Controller, LocalController, SlurmController, cancel, visible_gpus
 
@@ -127,6 +128,7 @@ def sweep(args: argparse.Namespace) -> int:
 
 def table(args: argparse.Namespace) -> None:
     """Score what is finished and print the table."""
+    _check_system()
     from nnunet_covid.sweep.scores import scored_rows
     from nnunet_covid.sweep.table import summarised, terminal, write_table
 
@@ -139,6 +141,11 @@ def table(args: argparse.Namespace) -> None:
     if args.output is not None:
         written = write_table(lines, args.output)
         print("written: " + ", ".join(str(path) for path in written))
+
+
+def _check_system() -> None:
+    if find_spec("fcntl") is None:
+        raise UserError("sweeps and their tables need file locks of Linux or macOS; on Windows use them in WSL")
 
 
 def _described(args: argparse.Namespace) -> Sweep:

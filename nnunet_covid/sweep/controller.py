@@ -25,7 +25,7 @@ from nnunet_covid.files import read_json, writable_folder
 from nnunet_covid.startup import offer_trainers
 from nnunet_covid.sweep.claims import SUBMISSION, Queue, attempts, submitted, this_machine
 from nnunet_covid.sweep.job import STATE, Job, records
-from nnunet_covid.sweep.plan import Slurm, Sweep, start_of
+from nnunet_covid.sweep.plan import INSTALL, Slurm, Sweep, start_of
 from nnunet_covid.sweep.runs import Run
 from nnunet_covid.sweep.status import Places, Standing, survey
 
@@ -39,7 +39,6 @@ ARRAY = 500
 """Jobs in one array: SLURM takes 1000 unless a site sets MaxArraySize."""
 REQUEUES = 10_000
 CANCEL = "cancel"
-INSTALL = 'pip install "nnunet_covid[cluster]"'
 
 
 def executor(cluster: str, folder: Path, **settings: Any) -> Any:

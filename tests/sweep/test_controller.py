@@ -193,6 +193,15 @@ def test_a_flag_of_the_other_executor_is_refused(
     assert says in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", ["sweep", "table"])
+def test_where_there_are_no_locks_of_posix_a_line_says_so(
+    command: str, places: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("nnunet_covid.cli.sweep.find_spec", lambda name: None if name == "fcntl" else name)
+    assert main([command, a_file(tmp_path)]) == 2
+    assert "on Windows use them in WSL" in capsys.readouterr().err
+
+
 def test_a_trainer_is_known_whatever_it_starts_from(
     places: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import sys
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from nnunet_covid.errors import UserError
-from nnunet_covid.sweep.plan import Slurm, make_sweep, start_of
+from nnunet_covid.sweep.plan import Slurm, make_sweep, read_sweep, start_of
 from nnunet_covid.sweep.preparation import Preparation
 from nnunet_covid.sweep.runs import Run, put_damaged_aside
 
@@ -152,6 +154,39 @@ def test_a_described_configuration_is_added_to_the_plans(tmp_path: Path) -> None
 def test_a_planner_that_does_not_write_these_plans_is_refused(planner: str, says: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=says):
         Preparation("Dataset940_Tiny", "nnUNetPlans", ["2d"], planner=planner).run(tmp_path / "nnUNet_preprocessed")
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ({"plans": ["a", "b"]}, "test: plans = .+: expected one text"),
+        ({"baseline": ["A"]}, "test: baseline = .+: expected one text"),
+        ({"planner": 1}, "test: planner = 1: expected one text"),
+        ({"trainers": ["A", ["B"]]}, "test: trainers = .+: expected one text or a list of texts"),
+        ({"lengths": 5}, "test: lengths = 5: expected one text or a list of texts"),
+        ({"datasets": True}, "test: datasets = True: expected texts or numbers"),
+        ({"probabilities": "false"}, "test: probabilities = 'false': expected true or false"),
+        ({"train": [{"pretrained": ["a.pth"]}]}, r"test \[\[train\]\]: pretrained = .+: expected one text"),
+        ({"train": [{"options": {"a": 1}}]}, r"test \[\[train\]\]: options = .+: expected texts or numbers"),
+        ({"slurm": {"setup": [["module load x"]]}}, r"test \[slurm\]: setup = .+: expected one text or a list"),
+        ({"new_configurations": {"2d": 3}}, r"test \[new_configurations.2d\]: expected a table"),
+        ({"new_configurations": {"2d": {"smaller": "false"}}}, "smaller = 'false': expected true or false"),
+        ({"new_configurations": {"2d": {}}, "train": [1]}, r"test \[\[train\]\]: expected a table"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_refused(content: dict[str, Any], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        make_sweep("test", {**HERE, "trainers": "A", **content})
+
+
+def test_python_3_10_without_its_reader_of_toml_is_told_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "s.toml").touch()
+    monkeypatch.setitem(sys.modules, "tomli", None)
+    monkeypatch.setattr("nnunet_covid.sweep.plan.sys", SimpleNamespace(version_info=(3, 10)))
+    with pytest.raises(UserError, match=r"s.toml: .+ tomli: pip install .+cluster"):
+        read_sweep(tmp_path / "s.toml")
 
 
 def test_python_3_10_has_a_reader_of_toml() -> None:
