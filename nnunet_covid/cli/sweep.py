@@ -41,8 +41,9 @@ nnunet-covid table FILE.toml --scores scores.csv -o FOLDER --baseline nnUNetTrai
 
 Mean ± standard deviation over the validation cases of all folds and seeds, paired difference in Dice with its 95 %
 bootstrap interval (over cases, seeds averaged), seconds per step by nnU-Net's log (of an epoch, by its iterations), and
-the largest memory of a process that a sweep ran. --scores keeps a line per case, so that finished runs are scored once,
-and rows of runs that lie elsewhere are shown too. -o writes table.csv, table.md and differences.png.
+the largest memory of a process that a sweep ran. The Dice of a case with several classes is their mean. --scores keeps
+a line per case and class, so that finished runs are scored once (again where they were trained anew), and rows of runs
+that lie elsewhere are shown too. -o writes table.csv, table.md and differences.png.
 """
 SLURM_FLAGS = ("minutes", "memory_gb", "cpus", "parallel", "partition", "account", "qos")
 
