@@ -213,6 +213,16 @@ def waiting_job(folder: Path, queue: Queue) -> dict[str, Any] | None:
     return about if not begun and age(folder / SUBMISSION) < SILENCE else None
 
 
+def gpu_of_job(folder: Path) -> str:
+    """What a run that is at work on this machine, or handed over here, was given; empty for any other."""
+    about = read_json(folder / SUBMISSION) or {}
+    if about.get("executor") != "local" or about["machine"] != this_machine():
+        return ""
+    last = attempts(folder)[-1:]
+    at_work = bool(last) and end_of(last[0]) is None and _locked(last[0])
+    return about["gpu"] if at_work or waiting_job(folder, Queue()) else ""
+
+
 def _is_job(pid: int) -> bool:
     """Whether a process of submitit has this number."""
     if not Path("/proc/self").exists():

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,8 +23,8 @@ from nnunet_covid.disturbances import SAME_COMMAND
 from nnunet_covid.errors import UserError, reason_of
 from nnunet_covid.files import read_json, writable_folder
 from nnunet_covid.startup import offer_trainers
-from nnunet_covid.sweep.claims import SUBMISSION, Queue, attempts, submitted, this_machine
-from nnunet_covid.sweep.job import STATE, Job, records
+from nnunet_covid.sweep.claims import SUBMISSION, Queue, attempts, gpu_of_job, submitted, this_machine
+from nnunet_covid.sweep.job import RUNS, STATE, Job, records
 from nnunet_covid.sweep.plan import INSTALL, Slurm, Sweep, start_of
 from nnunet_covid.sweep.runs import Run
 from nnunet_covid.sweep.status import Places, Standing, survey
@@ -142,7 +142,7 @@ class LocalController(Controller):
             began = time.monotonic()
             for job in self._mine.values():
                 job.done()  # lets submitit take note of processes that have ended
-            # one controller of a machine at a time looks and hands over, so that they count each other's jobs
+            # one controller of a machine at a time looks and hands over, so that they see which GPUs others use
             with FileLock(self.state / f"{this_machine()}.lock"):
                 standings = survey(self.sweep, self.places, Queue())
                 handed = [] if self.cancelled.exists() else self._hand_over(standings, local)
@@ -162,7 +162,7 @@ class LocalController(Controller):
                 break
             if not self.is_ready(one) or not done.issuperset(run.needs) or self._begun[run.key] >= TRIES:
                 continue
-            gpu = self._free_gpu([*(o.run for o in here), *handed])
+            gpu = self._free_gpu()
             with _deaf_to_ctrl_c():
                 job = local.submit(self.job(run, CUDA_VISIBLE_DEVICES=gpu))  # submitit itself hides all GPUs
             submitted(records(self.places.results, run), "local", job.job_id, job.paths.stdout, gpu)
@@ -175,11 +175,11 @@ class LocalController(Controller):
         about = read_json(records(self.places.results, one.run) / SUBMISSION) or {}
         return about.get("executor") == "local" and about.get("machine") == this_machine()
 
-    def _free_gpu(self, at_work: Iterable[Run]) -> str:
-        """The one that the fewest jobs use."""
-        if not self.gpus:
-            return ""
-        used = Counter((read_json(records(self.places.results, run) / SUBMISSION) or {}).get("gpu") for run in at_work)
+    def _free_gpu(self) -> str:
+        """The one that the fewest jobs use, of whatever sweep."""
+        if len(self.gpus) < 2:
+            return "".join(self.gpus)
+        used = Counter(gpu_of_job(path.parent) for path in (self.state / RUNS).rglob(SUBMISSION))
         return min(self.gpus, key=lambda gpu: used[gpu])
 
     def _tell_changes(self, standings: list[Standing], before: dict[str, Any]) -> None:

@@ -23,8 +23,8 @@ from nnunet_covid.startup import console_command
 from nnunet_covid.sweep.claims import HEARTBEAT, OUTPUT, Claim, Queue, attempts, claim, end_of, last_line
 from nnunet_covid.sweep.runs import Run, put_damaged_aside
 
-STATE = ".sweep"
-"""Folder of all records, below ``nnUNet_results``: every sweep over the same results shares them."""
+STATE, RUNS = ".sweep", "runs"
+"""Folder of all records, below ``nnUNet_results``, and that of runs in it: every sweep over these results shares it."""
 GRACE = 10.0
 """Seconds that a process gets to end."""
 PATIENCE = 10.0
@@ -189,7 +189,7 @@ class Job:
 
 def records(results: Path, run: Run) -> Path:
     """Folder of what is known of a run beside nnU-Net's own files."""
-    return results / STATE / "runs" / run.key
+    return results / STATE / RUNS / run.key
 
 
 def _end(held: Claim, began: float, status: str, line: str) -> None:

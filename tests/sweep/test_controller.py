@@ -137,7 +137,6 @@ def test_settings_of_the_file_reach_slurm(executor: Executor, places: Places) ->
 
 
 def test_gpus_are_shared_out(executor: Executor, places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "survey", lambda *_: survey(sweep, places, Queue()))
     monkeypatch.setattr("nnunet_covid.sweep.claims._is_job", lambda _: True)
     sweep = a_sweep(folds=[0, 1, 2, 3, 4])
     monkeypatch.setattr("nnunet_covid.sweep.preparation.Preparation.finished", lambda *_: True)
@@ -145,6 +144,27 @@ def test_gpus_are_shared_out(executor: Executor, places: Places, monkeypatch: py
     local._hand_over(local.open(retry_failed=False), executor)
     assert [job.environment["CUDA_VISIBLE_DEVICES"] for job, _, _ in executor.handed] == ["0", "2", "0"]
     assert local._hand_over(survey(sweep, places, Queue()), executor) == [], "three are queued"
+
+
+def test_another_sweep_takes_the_gpu_that_the_first_leaves_free(
+    executor: Executor, places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether the first one's run is handed over or has begun, and no longer when it has ended."""
+    monkeypatch.setattr("nnunet_covid.sweep.claims._is_job", lambda pid: pid == os.getpid())
+    monkeypatch.setattr("nnunet_covid.sweep.preparation.Preparation.finished", lambda *_: True)
+
+    def given(trainer: str) -> str:
+        local = LocalController(a_sweep(trainers=trainer, folds=0), places, gpus=["0", "1"])
+        (run,) = local._hand_over(local.open(retry_failed=False), executor)
+        monkeypatch.setattr("nnunet_covid.sweep.claims._is_job", lambda pid: False)  # begun, or ended
+        return json.loads((records(places.results, run) / "submission.json").read_text(encoding="utf-8"))["gpu"]
+
+    assert given("A") == "0"
+    held = claim(records(places.results, a_sweep(trainers="A", folds=0).runs[1]), "", Queue())
+    assert held is not None
+    assert given("B") == "1"
+    held.close(status="done", line="")
+    assert given("C") == "0"
 
 
 def test_visible_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
