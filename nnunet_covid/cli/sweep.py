@@ -157,7 +157,8 @@ def _described(args: argparse.Namespace) -> Sweep:
         over = sorted(set(flags) - {"device"})
         if over:
             raise UserError(f"the file says it already: leave out the flags for {', '.join(over)}, or the file")
-        return make_sweep(args.file.name, {**read_sweep(args.file), **flags})
+        found = make_sweep(args.file.name, {**read_sweep(args.file), **flags})
+        return replace(found, place=str(args.file.resolve()))
     if not flags:
         raise UserError("nothing to run: name a sweep file, or -d, -c and -tr")
     if "folds" in flags:

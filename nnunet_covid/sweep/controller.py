@@ -21,7 +21,7 @@ from filelock import FileLock
 
 from nnunet_covid.disturbances import SAME_COMMAND
 from nnunet_covid.errors import UserError, reason_of
-from nnunet_covid.files import read_json, writable_folder
+from nnunet_covid.files import digest_of, read_json, writable_folder
 from nnunet_covid.startup import offer_trainers
 from nnunet_covid.sweep.claims import SUBMISSION, Queue, attempts, gpu_of_job, submitted, this_machine
 from nnunet_covid.sweep.job import RUNS, STATE, Job, records
@@ -80,8 +80,8 @@ class Controller:
 
     @property
     def cancelled(self) -> Path:
-        """While it is there the controllers of this sweep end."""
-        return self.state / f"{CANCEL}_{self.sweep.name}"
+        """While it is there the controllers of this sweep end: of its file as it was or is, or of the same flags."""
+        return self.state / f"{CANCEL}_{digest_of(self.sweep.place, 16)}"
 
     def open(self, *, retry_failed: bool) -> list[Standing]:
         """Where each run stands at the beginning.

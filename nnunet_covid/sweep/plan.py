@@ -76,12 +76,18 @@ class Slurm:
 
 @dataclass(frozen=True)
 class Sweep:
-    """All runs, those that others need first, and what the table compares with."""
+    """All runs, those that others need first, and what the table compares with.
+
+    Attributes:
+        name: In error messages.
+        place: Of its file: what it is known by when the file was changed meanwhile; without one the keys of its runs.
+    """
 
     name: str
     runs: tuple[Run, ...]
     baseline: str = "nnUNetTrainer"
     slurm: Slurm = Slurm()
+    place: str = ""
 
 
 def read_sweep(path: Path) -> dict[str, Any]:
@@ -136,7 +142,8 @@ def make_sweep(name: str, content: Mapping[str, Any]) -> Sweep:
         if count > 1:
             raise UserError(f"{name}: {count} different runs would write {key}; give them different names")
     slurm = _slurm(name, content.get("slurm", {}))
-    return Sweep(name, tuple(runs), str(content.get("baseline", Sweep.baseline)), slurm)
+    place = " ".join(sorted(run.key for run in runs))
+    return Sweep(name, tuple(runs), content.get("baseline", Sweep.baseline), slurm, place)
 
 
 def _check_described(name: str, described: Any, content: Mapping[str, Any]) -> None:

@@ -199,10 +199,8 @@ def test_a_run_that_is_not_done_is_told_by_the_exit_status(
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ("--minutes 5", "--minutes says nothing to the executor local: add --executor slurm, or leave it out"),
         ("--memory-gb 1", "--memory-gb says nothing to the executor local"),
         ("--qos long", "--qos says nothing to the executor local"),
-        ("--executor slurm --jobs 2", "--jobs says nothing to the executor slurm: leave it out"),
         ("--executor slurm --gpus 0", "--gpus says nothing to the executor slurm"),
     ],
 )
@@ -237,6 +235,39 @@ def test_a_trainer_is_known_whatever_it_starts_from(
     assert main(["sweep", file]) == 0
 
 
+def cancelled_by(places: Places, *words: str) -> set[Path]:
+    """The files by which controllers and jobs learn that the sweep is cancelled."""
+    before = set((places.results / ".sweep").glob("cancel_*"))
+    assert main(["sweep", *words, "--cancel"]) == 0
+    return set((places.results / ".sweep").glob("cancel_*")) - before
+
+
+def test_cancel_reaches_what_was_started_from_this_file_and_nothing_else(
+    places: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two people name their files alike; one edits his after he has started the sweep."""
+    watched: list[Path] = []
+    monkeypatch.setattr(LocalController, "run", lambda self, **_: watched.append(self.cancelled) or [])
+    mine, theirs = tmp_path / "mine", tmp_path / "theirs"
+    for folder in (mine, theirs):
+        folder.mkdir()
+        assert main(["sweep", a_file(folder)]) == 0
+    (mine / "s.toml").write_text((mine / "s.toml").read_text(encoding="utf-8") + "folds = 0\n")
+    monkeypatch.chdir(mine)
+    assert cancelled_by(places, "s.toml") == {watched[0]}
+    assert watched[0] != watched[1]
+
+
+def test_cancel_reaches_the_same_flags_and_no_others(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    watched: list[Path] = []
+    monkeypatch.setattr(LocalController, "run", lambda self, **_: watched.append(self.cancelled) or [])
+    words = ["-d", "940", "-c", "2d", "-device", "cpu", "-tr"]
+    for trainer, *more in (("nnUNetTrainer", "--only-prepare"), ("InfNetTrainer",)):
+        assert main(["sweep", *words, trainer, *more]) == 0
+    assert cancelled_by(places, *words, "nnUNetTrainer") == {watched[0]}
+    assert watched[0] != watched[1]
+
+
 def test_cancel_names_what_it_has_stopped(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
     """One run is at work here, one on another machine that shares the disk, one has not begun."""
     monkeypatch.setattr("nnunet_covid.sweep.preparation.Preparation.finished", lambda *_: True)
@@ -249,16 +280,14 @@ def test_cancel_names_what_it_has_stopped(places: Places, monkeypatch: pytest.Mo
     monkeypatch.setattr(module.subprocess, "run", lambda words, **_: pytest.fail(f"{words}"))
     sweep = a_sweep(folds=[0, 1, 2])
     _, here, elsewhere, queued = sweep.runs
-    held = []
     for run in (here, elsewhere, queued):
         submitted(records(places.results, run), "local", "1", Path("log"))
     for run in (here, elsewhere):
-        held.append(claim(records(places.results, run), _slurm_job(), Queue()))
+        claim(records(places.results, run), _slurm_job(), Queue())
     (path,) = attempts(records(places.results, elsewhere))
     path.write_text(json.dumps({**json.loads(path.read_text()), "machine": "another", "host": "another"}))
     assert cancel(LocalController(sweep, places)) == ([here], [elsewhere, queued])
     assert killed == [os.getpid()]
-    assert held
 
 
 def test_cancel_stops_jobs_of_slurm_at_once(
