@@ -189,7 +189,7 @@ def _check_runnable(described: Sweep) -> None:
     for run in described.runs:
         if run.images and not Path(run.images).is_dir():
             raise UserError(f"{described.name}: images {run.images}: there is no such folder")
-        if run.start.endswith(".pth") and not Path(run.start).is_file():
+        if run.starts_from_file and not Path(run.start).is_file():
             raise UserError(f"{described.name}: pretrained {run.start}: there is no such file")
     from nnunet_covid.nnunet.trainer_names import SUFFIXES
     from nnunet_covid.trainers import TRAINERS

@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -87,11 +87,11 @@ class Controller:
         """Where each run stands at the beginning.
 
         Raises:
-            UserError: If the results cannot be written.
+            UserError: If the results cannot be written, or one is there that was made otherwise.
         """
+        standings = survey(self.sweep, self.places, Queue())
         writable_folder(self.state)
         self.cancelled.unlink(missing_ok=True)
-        standings = survey(self.sweep, self.places, Queue())
         if retry_failed:
             self.retry = {one.run.key: one.attempt for one in standings if one.state == "failed"}
         return standings
@@ -316,7 +316,9 @@ def cancel(controller: Controller) -> tuple[list[Run], list[Run]]:
     stopped: list[Run] = []
     told: list[Run] = []
     jobs: list[str] = []
-    for one in survey(controller.sweep, controller.places, Queue()):
+    places = (controller.places.results, controller.places.preprocessed)
+    own = tuple(run for run in controller.sweep.runs if not run.made_otherwise(*places))
+    for one in survey(replace(controller.sweep, runs=own), controller.places, Queue()):
         if one.state not in ("running", "queued"):
             continue
         claim = read_json(one.last) if one.state == "running" and one.last is not None else None

@@ -184,7 +184,7 @@ def _grid(name: str, table: str, grid: Mapping[str, Any]) -> Iterator[Run]:
         probabilities=grid.get("probabilities", Run.probabilities) and kind == "train",
         images=str(Path(str(grid["images"])).absolute()) if grid.get("images") else "",
         name=str(grid.get("name", "")),
-        start=str(grid.get("pretrained", "")),
+        start=_start(str(grid.get("pretrained", ""))),
         options=options,
     )
     pretraining = kind == "pretrain"
@@ -217,8 +217,10 @@ def _with_needs(name: str, runs: list[Run], content: Mapping[str, Any]) -> list[
     linked = []
     for run in runs:
         needs = [keys[run.dataset, run.plans]]
-        if run.start and not run.start.endswith(".pth"):
-            needs.append(_pretraining_of(name, run, runs).key)
+        if run.start and not run.starts_from_file:
+            before = _pretraining_of(name, run, runs)
+            needs.append(before.key)
+            run = replace(run, pretraining=(before.images, *before.options))
         linked.append(replace(run, needs=tuple(needs)))
     return [*prepared, *linked]
 
@@ -242,8 +244,8 @@ def start_of(run: Run, sweep: Sweep, results: Path) -> Path | None:
     """The checkpoint that a training starts from, if any."""
     if not run.start:
         return None
-    if run.start.endswith(".pth"):
-        return Path(run.start).absolute()
+    if run.starts_from_file:
+        return Path(run.start)
     return _pretraining_of(sweep.name, run, sweep.runs).checkpoint(results)
 
 
@@ -280,6 +282,11 @@ def _tables(name: str, table: str, content: Any) -> list[Mapping[str, Any]]:
     if not isinstance(content, list):
         raise UserError(f"{name}: write [[{table}]] with two brackets; there can be several")
     return content
+
+
+def _start(pretrained: str) -> str:
+    """A file with its whole path: jobs may work elsewhere."""
+    return str(Path(pretrained).absolute()) if pretrained.endswith(".pth") else pretrained
 
 
 def _list(value: Any) -> list[Any]:

@@ -268,6 +268,18 @@ def test_cancel_reaches_the_same_flags_and_no_others(places: Places, monkeypatch
     assert watched[0] != watched[1]
 
 
+def test_cancel_leaves_what_another_sweep_has_made_under_the_same_name(places: Places) -> None:
+    theirs, mine = (
+        a_sweep(pseudo_label=[{"name": "R", "strategy": "random", "images": ".", "options": o}]) for o in ("-a", "-b")
+    )
+    run = next(run for run in theirs.runs if run.kind == "pseudo-label")
+    run.note_what_makes_it(places.results)
+    (places.results / run.key / "checkpoint_best.pth").touch()
+    held = claim(records(places.results, run), "", Queue())
+    assert held is not None
+    assert cancel(LocalController(mine, places)) == ([], [])
+
+
 def test_cancel_names_what_it_has_stopped(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
     """One run is at work here, one on another machine that shares the disk, one has not begun."""
     monkeypatch.setattr("nnunet_covid.sweep.preparation.Preparation.finished", lambda *_: True)
