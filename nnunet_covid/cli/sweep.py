@@ -41,8 +41,9 @@ nnunet-covid table FILE.toml --scores scores.csv -o FOLDER --baseline nnUNetTrai
 
 Mean ± standard deviation over the validation cases of all folds and seeds, paired difference in Dice with its 95 %
 bootstrap interval (over cases, seeds averaged), seconds per step by nnU-Net's log (of an epoch, by its iterations), and
-the largest memory of a process that a sweep ran. --scores keeps a line per case, so that finished runs are scored once,
-and rows of runs that lie elsewhere are shown too. -o writes table.csv, table.md and differences.png.
+the largest memory of a process that a sweep ran. The Dice of a case with several classes is their mean. --scores keeps
+a line per case and class, so that finished runs are scored once (again where they were trained anew), and rows of runs
+that lie elsewhere are shown too. -o writes table.csv, table.md and differences.png.
 """
 SLURM_FLAGS = ("minutes", "memory_gb", "cpus", "parallel", "partition", "account", "qos")
 
@@ -93,6 +94,7 @@ def add_table_arguments(parser: argparse.ArgumentParser) -> None:
 
 def sweep(args: argparse.Namespace) -> int:
     """Run, or show, or stop."""
+    _check_system()
     from nnunet_covid.sweep.claims import Queue
     from nnunet_covid.sweep.controller import Controller, LocalController, SlurmController, cancel, visible_gpus
 
@@ -127,6 +129,7 @@ def sweep(args: argparse.Namespace) -> int:
 
 def table(args: argparse.Namespace) -> None:
     """Score what is finished and print the table."""
+    _check_system()
     from nnunet_covid.sweep.scores import scored_rows
     from nnunet_covid.sweep.table import summarised, terminal, write_table
 
@@ -141,6 +144,11 @@ def table(args: argparse.Namespace) -> None:
         print("written: " + ", ".join(str(path) for path in written))
 
 
+def _check_system() -> None:
+    if find_spec("fcntl") is None:
+        raise UserError("sweeps and their tables need file locks of Linux or macOS; on Windows use them in WSL")
+
+
 def _described(args: argparse.Namespace) -> Sweep:
     """The sweep of the file or of the flags."""
     names = ("datasets", "configurations", "trainers", "folds", "plans", "lengths", "seeds", "device")
@@ -149,7 +157,8 @@ def _described(args: argparse.Namespace) -> Sweep:
         over = sorted(set(flags) - {"device"})
         if over:
             raise UserError(f"the file says it already: leave out the flags for {', '.join(over)}, or the file")
-        return make_sweep(args.file.name, {**read_sweep(args.file), **flags})
+        found = make_sweep(args.file.name, {**read_sweep(args.file), **flags})
+        return replace(found, place=str(args.file.resolve()))
     if not flags:
         raise UserError("nothing to run: name a sweep file, or -d, -c and -tr")
     if "folds" in flags:
@@ -180,7 +189,7 @@ def _check_runnable(described: Sweep) -> None:
     for run in described.runs:
         if run.images and not Path(run.images).is_dir():
             raise UserError(f"{described.name}: images {run.images}: there is no such folder")
-        if run.start.endswith(".pth") and not Path(run.start).is_file():
+        if run.starts_from_file and not Path(run.start).is_file():
             raise UserError(f"{described.name}: pretrained {run.start}: there is no such file")
     from nnunet_covid.nnunet.trainer_names import SUFFIXES
     from nnunet_covid.trainers import TRAINERS

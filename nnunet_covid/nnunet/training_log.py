@@ -30,7 +30,7 @@ def training_progress(folder: Path) -> dict[str, Any]:
     logs = sorted(folder.glob("training_log_*.txt"), key=lambda path: path.stat().st_mtime)
     found: dict[str, Any] = {}
     times: list[float] = []
-    for line in _last_lines(logs[-1]) if logs else []:
+    for line in last_lines(logs[-1], END) if logs else []:
         match = LINE.search(line)
         if match is None:
             continue
@@ -43,7 +43,8 @@ def training_progress(folder: Path) -> dict[str, Any]:
     return {**found, "seconds": median(times)} if times else found
 
 
-def _last_lines(path: Path) -> list[str]:
+def last_lines(path: Path, size: int) -> list[str]:
+    """The lines of the last bytes of a text file, so many; the first may be cut."""
     with path.open("rb") as stream:
-        stream.seek(max(0, path.stat().st_size - END))
+        stream.seek(max(0, path.stat().st_size - size))
         return stream.read().decode("utf-8", errors="replace").splitlines()

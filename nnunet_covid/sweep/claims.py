@@ -23,7 +23,6 @@ import os
 import socket
 import subprocess
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +30,7 @@ from typing import Any
 
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import UNFINISHED, read_json, write_json
+from nnunet_covid.nnunet.training_log import last_lines
 
 SILENCE = 600.0
 """Seconds without a sign of life after which a process of another machine counts as gone."""
@@ -213,6 +213,16 @@ def waiting_job(folder: Path, queue: Queue) -> dict[str, Any] | None:
     return about if not begun and age(folder / SUBMISSION) < SILENCE else None
 
 
+def gpu_of_job(folder: Path) -> str:
+    """What a run that is at work on this machine, or handed over here, was given; empty for any other."""
+    about = read_json(folder / SUBMISSION) or {}
+    if about.get("executor") != "local" or about["machine"] != this_machine():
+        return ""
+    last = attempts(folder)[-1:]
+    at_work = bool(last) and end_of(last[0]) is None and _locked(last[0])
+    return about["gpu"] if at_work or waiting_job(folder, Queue()) else ""
+
+
 def _is_job(pid: int) -> bool:
     """Whether a process of submitit has this number."""
     if not Path("/proc/self").exists():
@@ -230,9 +240,6 @@ def _is_job(pid: int) -> bool:
 def last_line(output: Path) -> str:
     """The last line with something on it; empty if there is none."""
     try:
-        with output.open("rb") as stream:
-            stream.seek(max(0, output.stat().st_size - 8192))
-            lines: Sequence[str] = stream.read().decode("utf-8", errors="replace").splitlines()
+        return next((line.strip() for line in reversed(last_lines(output, 8192)) if line.strip()), "")
     except OSError:
         return ""
-    return next((line.strip() for line in reversed(lines) if line.strip()), "")

@@ -11,9 +11,9 @@ import signal
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,11 @@ from filelock import FileLock
 
 from nnunet_covid.disturbances import SAME_COMMAND
 from nnunet_covid.errors import UserError, reason_of
-from nnunet_covid.files import read_json, writable_folder
+from nnunet_covid.files import digest_of, read_json, writable_folder
 from nnunet_covid.startup import offer_trainers
-from nnunet_covid.sweep.claims import SUBMISSION, Queue, attempts, submitted, this_machine
-from nnunet_covid.sweep.job import STATE, Job, records
-from nnunet_covid.sweep.plan import Slurm, Sweep, start_of
+from nnunet_covid.sweep.claims import SUBMISSION, Queue, attempts, gpu_of_job, submitted, this_machine
+from nnunet_covid.sweep.job import RUNS, STATE, Job, records
+from nnunet_covid.sweep.plan import INSTALL, Slurm, Sweep, start_of
 from nnunet_covid.sweep.runs import Run
 from nnunet_covid.sweep.status import Places, Standing, survey
 
@@ -39,7 +39,6 @@ ARRAY = 500
 """Jobs in one array: SLURM takes 1000 unless a site sets MaxArraySize."""
 REQUEUES = 10_000
 CANCEL = "cancel"
-INSTALL = 'pip install "nnunet_covid[cluster]"'
 
 
 def executor(cluster: str, folder: Path, **settings: Any) -> Any:
@@ -81,18 +80,18 @@ class Controller:
 
     @property
     def cancelled(self) -> Path:
-        """While it is there the controllers of this sweep end."""
-        return self.state / f"{CANCEL}_{self.sweep.name}"
+        """While it is there the controllers of this sweep end: of its file as it was or is, or of the same flags."""
+        return self.state / f"{CANCEL}_{digest_of(self.sweep.place, 16)}"
 
     def open(self, *, retry_failed: bool) -> list[Standing]:
         """Where each run stands at the beginning.
 
         Raises:
-            UserError: If the results cannot be written.
+            UserError: If the results cannot be written, or one is there that was made otherwise.
         """
+        standings = survey(self.sweep, self.places, Queue())
         writable_folder(self.state)
         self.cancelled.unlink(missing_ok=True)
-        standings = survey(self.sweep, self.places, Queue())
         if retry_failed:
             self.retry = {one.run.key: one.attempt for one in standings if one.state == "failed"}
         return standings
@@ -143,7 +142,7 @@ class LocalController(Controller):
             began = time.monotonic()
             for job in self._mine.values():
                 job.done()  # lets submitit take note of processes that have ended
-            # one controller of a machine at a time looks and hands over, so that they count each other's jobs
+            # one controller of a machine at a time looks and hands over, so that they see which GPUs others use
             with FileLock(self.state / f"{this_machine()}.lock"):
                 standings = survey(self.sweep, self.places, Queue())
                 handed = [] if self.cancelled.exists() else self._hand_over(standings, local)
@@ -163,7 +162,7 @@ class LocalController(Controller):
                 break
             if not self.is_ready(one) or not done.issuperset(run.needs) or self._begun[run.key] >= TRIES:
                 continue
-            gpu = self._free_gpu([*(o.run for o in here), *handed])
+            gpu = self._free_gpu()
             with _deaf_to_ctrl_c():
                 job = local.submit(self.job(run, CUDA_VISIBLE_DEVICES=gpu))  # submitit itself hides all GPUs
             submitted(records(self.places.results, run), "local", job.job_id, job.paths.stdout, gpu)
@@ -176,11 +175,11 @@ class LocalController(Controller):
         about = read_json(records(self.places.results, one.run) / SUBMISSION) or {}
         return about.get("executor") == "local" and about.get("machine") == this_machine()
 
-    def _free_gpu(self, at_work: Iterable[Run]) -> str:
-        """The one that the fewest jobs use."""
-        if not self.gpus:
-            return ""
-        used = Counter((read_json(records(self.places.results, run) / SUBMISSION) or {}).get("gpu") for run in at_work)
+    def _free_gpu(self) -> str:
+        """The one that the fewest jobs use, of whatever sweep."""
+        if len(self.gpus) < 2:
+            return "".join(self.gpus)
+        used = Counter(gpu_of_job(path.parent) for path in (self.state / RUNS).rglob(SUBMISSION))
         return min(self.gpus, key=lambda gpu: used[gpu])
 
     def _tell_changes(self, standings: list[Standing], before: dict[str, Any]) -> None:
@@ -317,7 +316,9 @@ def cancel(controller: Controller) -> tuple[list[Run], list[Run]]:
     stopped: list[Run] = []
     told: list[Run] = []
     jobs: list[str] = []
-    for one in survey(controller.sweep, controller.places, Queue()):
+    places = (controller.places.results, controller.places.preprocessed)
+    own = tuple(run for run in controller.sweep.runs if not run.made_otherwise(*places))
+    for one in survey(replace(controller.sweep, runs=own), controller.places, Queue()):
         if one.state not in ("running", "queued"):
             continue
         claim = read_json(one.last) if one.state == "running" and one.last is not None else None

@@ -23,8 +23,8 @@ from nnunet_covid.startup import console_command
 from nnunet_covid.sweep.claims import HEARTBEAT, OUTPUT, Claim, Queue, attempts, claim, end_of, last_line
 from nnunet_covid.sweep.runs import Run, put_damaged_aside
 
-STATE = ".sweep"
-"""Folder of all records, below ``nnUNet_results``: every sweep over the same results shares them."""
+STATE, RUNS = ".sweep", "runs"
+"""Folder of all records, below ``nnUNet_results``, and that of runs in it: every sweep over these results shares it."""
 GRACE = 10.0
 """Seconds that a process gets to end."""
 PATIENCE = 10.0
@@ -110,6 +110,7 @@ class Job:
         _end_left_behind(self.folder)
         for path in put_damaged_aside(self.results / self.run.key):
             print(f"{path}: half a checkpoint, of a process that was killed while it wrote")
+        self.run.note_what_makes_it(self.results)
         words = self.run.command(self.results, self.start)
         try:
             command = [sys.executable, *words[1:]] if words[0] == "python" else console_command(*words)
@@ -159,9 +160,10 @@ class Job:
             try:
                 return child.wait(timeout=HEARTBEAT)
             except subprocess.TimeoutExpired:
-                held.beat()
-                if self._is_cancelled():
-                    raise KeyboardInterrupt from None
+                with suppress(OSError):  # the disk does not answer just now, which is no reason to stop
+                    if self._is_cancelled():
+                        raise KeyboardInterrupt from None
+                    held.beat()
 
     def checkpoint(self) -> Any:
         """Called by submitit near the time limit, or when the job is preempted: what is to be queued again."""
@@ -188,7 +190,7 @@ class Job:
 
 def records(results: Path, run: Run) -> Path:
     """Folder of what is known of a run beside nnU-Net's own files."""
-    return results / STATE / "runs" / run.key
+    return results / STATE / RUNS / run.key
 
 
 def _end(held: Claim, began: float, status: str, line: str) -> None:

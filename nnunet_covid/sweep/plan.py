@@ -18,7 +18,7 @@ from typing import Any
 
 from nnunet_covid.errors import UserError, reason_of
 from nnunet_covid.startup import DEVICES
-from nnunet_covid.sweep.preparation import Preparation
+from nnunet_covid.sweep.preparation import SMALLER, Preparation
 from nnunet_covid.sweep.runs import Kind, Run
 
 GRID = ("datasets", "configurations", "trainers", "lengths", "folds", "seeds", "plans", "device", "probabilities")
@@ -32,6 +32,17 @@ TOP = ("baseline", "planner", "new_configurations", "slurm")
 NNUNET_DEVICES = tuple(device for device in DEVICES if device != "auto")
 """Of nnU-Net's commands; which of them is there is not known where a sweep is handed to a cluster."""
 FOLDS = (0, 1, 2, 3, 4)
+INSTALL = 'pip install "nnunet_covid[cluster]"'
+_TEXT, _TEXTS = "one text, in quotes", "one text or a list of texts"
+_MIXED = "texts or numbers, one or a list"
+KINDS: dict[str, tuple[tuple[type, ...], str]] = {
+    **dict.fromkeys(("plans", "device", "baseline", "planner", "inherits_from"), ((str,), _TEXT)),
+    **dict.fromkeys(("pretrained", "name", "images", "strategy"), ((str,), _TEXT)),
+    **dict.fromkeys(("configurations", "trainers", "lengths", "setup"), ((str,), _TEXTS)),
+    **dict.fromkeys(("datasets", "options"), ((str, int, float), _MIXED)),
+    **dict.fromkeys(("probabilities", SMALLER), ((bool,), "true or false, without quotes")),
+}
+"""What a key takes, and how that is said; seeds, folds, tables and ``[slurm]`` are looked at where they are read."""
 
 
 @dataclass(frozen=True)
@@ -65,24 +76,33 @@ class Slurm:
 
 @dataclass(frozen=True)
 class Sweep:
-    """All runs, those that others need first, and what the table compares with."""
+    """All runs, those that others need first, and what the table compares with.
+
+    Attributes:
+        name: In error messages.
+        place: Of its file: what it is known by when the file was changed meanwhile; without one the keys of its runs.
+    """
 
     name: str
     runs: tuple[Run, ...]
     baseline: str = "nnUNetTrainer"
     slurm: Slurm = Slurm()
+    place: str = ""
 
 
 def read_sweep(path: Path) -> dict[str, Any]:
     """The content of a sweep file.
 
     Raises:
-        UserError: If it cannot be read or is no TOML.
+        UserError: If it cannot be read or is no TOML, or Python is older than 3.11 and tomli is missing.
     """
     if sys.version_info >= (3, 11):
         import tomllib
     else:
-        import tomli as tomllib
+        try:
+            import tomli as tomllib
+        except ImportError as e:
+            raise UserError(f"{path}: this Python reads sweep files with tomli: {INSTALL}") from e
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as e:
@@ -104,8 +124,6 @@ def make_sweep(name: str, content: Mapping[str, Any]) -> Sweep:
         UserError: For an unknown or missing key or value.
     """
     _check_keys(name, content, (*GRID, *OWN, *TOP))
-    if (described := content.get("new_configurations")) is not None:
-        _check_described(name, described, content)
     shared = {key: content[key] for key in GRID if key in content}
     grids: list[tuple[str, Mapping[str, Any]]] = []
     for table in ("pretrain", "train", "pseudo_label"):
@@ -114,6 +132,8 @@ def make_sweep(name: str, content: Mapping[str, Any]) -> Sweep:
             grids.append((table, {**shared, **entry}))
     if "trainers" in content:
         grids.append(("train", shared))
+    if (described := content.get("new_configurations")) is not None:
+        _check_described(name, described, content)
     if not grids:
         raise UserError(f'{name}: names no trainers; for example trainers = ["nnUNetTrainer"]')
     runs = list(itertools.chain.from_iterable(_grid(name, table, grid) for table, grid in grids))
@@ -122,18 +142,21 @@ def make_sweep(name: str, content: Mapping[str, Any]) -> Sweep:
         if count > 1:
             raise UserError(f"{name}: {count} different runs would write {key}; give them different names")
     slurm = _slurm(name, content.get("slurm", {}))
-    return Sweep(name, tuple(runs), str(content.get("baseline", Sweep.baseline)), slurm)
+    place = " ".join(sorted(run.key for run in runs))
+    return Sweep(name, tuple(runs), content.get("baseline", Sweep.baseline), slurm, place)
 
 
 def _check_described(name: str, described: Any, content: Mapping[str, Any]) -> None:
     """A configuration that is described is one that runs ask for, too."""
     if not isinstance(described, Mapping):
         raise UserError(f"{name}: write [new_configurations.NAME] and the keys of the configuration NAME below it")
+    for configuration, entry in described.items():
+        _check_keys(f"{name} [new_configurations.{configuration}]", entry, entry)
     asked = set(map(str, _list(content.get("configurations"))))
     for table in ("pretrain", "train", "pseudo_label"):
         for entry in _tables(name, table, content.get(table, [])):
             asked |= set(map(str, _list(entry.get("configurations"))))
-    heirs = {str(entry.get("inherits_from")) for entry in described.values() if isinstance(entry, Mapping)}
+    heirs = {str(entry.get("inherits_from")) for entry in described.values()}
     if unused := sorted(set(described) - asked - heirs):
         raise UserError(
             f"{name}: no run has the configuration {unused[0]}, which it describes; add it to configurations"
@@ -158,10 +181,10 @@ def _grid(name: str, table: str, grid: Mapping[str, Any]) -> Iterator[Run]:
         "",
         plans=str(grid.get("plans", Run.plans)),
         device=device,
-        probabilities=bool(grid.get("probabilities", Run.probabilities)) and kind == "train",
+        probabilities=grid.get("probabilities", Run.probabilities) and kind == "train",
         images=str(Path(str(grid["images"])).absolute()) if grid.get("images") else "",
         name=str(grid.get("name", "")),
-        start=str(grid.get("pretrained", "")),
+        start=_start(str(grid.get("pretrained", ""))),
         options=options,
     )
     pretraining = kind == "pretrain"
@@ -194,8 +217,10 @@ def _with_needs(name: str, runs: list[Run], content: Mapping[str, Any]) -> list[
     linked = []
     for run in runs:
         needs = [keys[run.dataset, run.plans]]
-        if run.start and not run.start.endswith(".pth"):
-            needs.append(_pretraining_of(name, run, runs).key)
+        if run.start and not run.starts_from_file:
+            before = _pretraining_of(name, run, runs)
+            needs.append(before.key)
+            run = replace(run, pretraining=(before.images, *before.options))
         linked.append(replace(run, needs=tuple(needs)))
     return [*prepared, *linked]
 
@@ -219,8 +244,8 @@ def start_of(run: Run, sweep: Sweep, results: Path) -> Path | None:
     """The checkpoint that a training starts from, if any."""
     if not run.start:
         return None
-    if run.start.endswith(".pth"):
-        return Path(run.start).absolute()
+    if run.starts_from_file:
+        return Path(run.start)
     return _pretraining_of(sweep.name, run, sweep.runs).checkpoint(results)
 
 
@@ -228,12 +253,12 @@ def _slurm(name: str, content: Any) -> Slurm:
     _check_keys(f"{name} [slurm]", content, [entry.name for entry in fields(Slurm)])
     for key, value in content.items():
         default = 0 if key == "gpus" else getattr(Slurm(), key)
-        wanted = (int, float) if isinstance(default, float) else list if key == "setup" else type(default)
+        wanted = (int, float) if isinstance(default, float) else (str, list) if key == "setup" else type(default)
         if isinstance(value, bool) or not isinstance(value, wanted):  # type: ignore[arg-type]
             raise UserError(
                 f"{name} [slurm]: {key} = {value!r}: expected something like {_EXAMPLES.get(key, default)!r}"
             )
-    return Slurm(**{**content, "setup": tuple(map(str, content.get("setup", ())))})
+    return Slurm(**{**content, "setup": tuple(_list(content.get("setup")))})
 
 
 _EXAMPLES = {"gpus": 1, "partition": "gpu", "account": "lab", "setup": ["module load cuda"]}
@@ -242,17 +267,26 @@ _EXAMPLES = {"gpus": 1, "partition": "gpu", "account": "lab", "setup": ["module 
 def _check_keys(name: str, content: Any, known: Iterable[str]) -> None:
     if not isinstance(content, Mapping):
         raise UserError(f"{name}: expected a table of keys and values")
-    for key in content:
+    for key, value in content.items():
         if key not in known:
             close = difflib.get_close_matches(key, list(known), 1)
             hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
             raise UserError(f"{name}: unknown key '{key}'; {hint}")
+        kinds, wanted = KINDS.get(key, ((type(value),), ""))
+        values = value if isinstance(value, (list, tuple)) and wanted in (_TEXTS, _MIXED) else [value]
+        if not all(type(one) in kinds for one in values):
+            raise UserError(f"{name}: {key} = {value!r}: expected {wanted}")
 
 
 def _tables(name: str, table: str, content: Any) -> list[Mapping[str, Any]]:
     if not isinstance(content, list):
         raise UserError(f"{name}: write [[{table}]] with two brackets; there can be several")
     return content
+
+
+def _start(pretrained: str) -> str:
+    """A file with its whole path: jobs may work elsewhere."""
+    return str(Path(pretrained).absolute()) if pretrained.endswith(".pth") else pretrained
 
 
 def _list(value: Any) -> list[Any]:

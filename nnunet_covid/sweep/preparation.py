@@ -59,6 +59,19 @@ class Preparation:
                 lacking.append(name)
         return lacking
 
+    def described_otherwise(self, preprocessed: Path) -> str:
+        """A line about a configuration of the plans that has a described one's name and is another; else empty."""
+        plans = self.read_plans(preprocessed)
+        for name in sorted(set(self.described) & set(plans)):
+            wanted, there = self._entry(name, plans), plans[name]
+            for key in sorted({*wanted, *there} - {"data_identifier"}):
+                if wanted.get(key) != there.get(key):
+                    return (
+                        f"{self.file(preprocessed)} has another {key} in '{name}' than the sweep file describes: "
+                        "give the configuration another name"
+                    )
+        return ""
+
     def read_plans(self, preprocessed: Path) -> dict[str, Any]:
         """The configurations of the plans; none where there are no plans."""
         return (read_json(self.file(preprocessed)) or {}).get("configurations", {})

@@ -2,7 +2,8 @@
 
 A run is a process of its own: nnU-Net's training, pseudo-label rounds, a pre-training, or the planning and
 pre-processing that others wait for. What is finished is read from the files that these commands write, never from a
-record of the sweep, so that runs made without a sweep count too.
+record of the sweep, so that runs made without a sweep count too. What else made a result than its folder's name tells
+stands beside it, so that no sweep takes another's result for its own.
 """
 
 from __future__ import annotations
@@ -10,15 +11,19 @@ from __future__ import annotations
 import json
 import zipfile
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from nnunet_covid.files import read_json
+from nnunet_covid.errors import UserError
+from nnunet_covid.files import read_json, sha256_of, write_json
 from nnunet_covid.sweep.preparation import Preparation
 
 Kind = Literal["prepare", "pretrain", "train", "pseudo-label"]
 FINAL, LATEST, BEST = "checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth"
 SUMMARY = "validation/summary.json"
+MADE = "sweep.json"
+"""In a run's folder: what :meth:`Run.made_of` was when a sweep began it."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,8 @@ class Run:
         probabilities: Keep the probability maps of the validation, for the map-based metrics of the table.
         images: Unlabelled images, for rounds and pre-trainings.
         name: Of the result of rounds or a pre-training.
-        start: Name of the pre-training, or a checkpoint, that a training starts from.
+        start: Name of the pre-training, or a checkpoint (``.pth``), that a training starts from.
+        pretraining: Images and options of the pre-training of this name.
         options: Further words of the command; of a preparation the JSON text that says what to prepare.
         needs: Keys of runs that must be finished before.
     """
@@ -53,12 +59,18 @@ class Run:
     name: str = ""
     start: str = ""
     options: tuple[str, ...] = ()
+    pretraining: tuple[str, ...] = field(default=(), compare=False)
     needs: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def results(self) -> str:
         """Below ``nnUNet_results``, where ``Dataset…`` of this run lies; nnU-Net's names do not tell a start apart."""
         return f"pretrained_{Path(self.start).stem}" if self.start else ""
+
+    @property
+    def starts_from_file(self) -> bool:
+        """Not from a pre-training of the sweep."""
+        return self.start.endswith(".pth")
 
     @property
     def label(self) -> str:
@@ -80,13 +92,56 @@ class Run:
         return results / self.key / FINAL
 
     def finished(self, results: Path, preprocessed: Path) -> bool:
-        """Whether nothing is left to do."""
+        """Whether nothing is left to do.
+
+        Raises:
+            UserError: If what is there was made otherwise.
+        """
+        if line := self.made_otherwise(results, preprocessed):
+            raise UserError(line)
         folder = results / self.key
         if self.kind == "prepare":
             return Preparation(**json.loads(self.options[0])).finished(preprocessed)
         if self.kind == "pretrain":
             return is_whole_checkpoint(self.checkpoint(results))
         return is_whole_checkpoint(folder / FINAL) and read_json(folder / SUMMARY) is not None
+
+    def made_of(self) -> dict[str, Any]:
+        """What decides the result and is not in its folder's name; ``weights`` says what the start holds."""
+        weights = _contents(Path(self.start)) if self.starts_from_file else list(self.pretraining)
+        return {"images": self.images, "options": list(self.options), "pretrained": self.start, "weights": weights}
+
+    def made_otherwise(self, results: Path, preprocessed: Path) -> str:
+        """A line about what is there, finished or half-way, if this run would make it otherwise; else empty.
+
+        What no sweep has recorded counts as this run's, unless it had to start from a file of weights.
+        """
+        if self.kind == "prepare":
+            return Preparation(**json.loads(self.options[0])).described_otherwise(preprocessed)
+        folder = results / self.key
+        found = read_json(folder / MADE)
+        if not _is_begun(folder) or (found is None and not self.starts_from_file):
+            return ""
+        own = self.made_of()
+        if found is None:
+            said = f"if from these, write {json.dumps(own)} into {MADE} there"
+            return f"{folder} does not say which weights it started from: move it away, or, {said}"
+        if self.starts_from_file:  # which may have moved, or be gone
+            own.pop("pretrained" if own["weights"] else "weights")
+        for key, value in own.items():
+            if (before := found.get(key)) != value:
+                return (
+                    f"{folder} was made with {key} = {before!r}, not {value!r}: move it away, take another name or "
+                    f"nnUNet_results, or correct {MADE} there if it comes to the same"
+                )
+        return ""
+
+    def note_what_makes_it(self, results: Path) -> None:
+        """Beside the result to come."""
+        folder = results / self.key
+        if self.kind != "prepare" and not _is_begun(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            write_json(folder / MADE, self.made_of())
 
     def command(self, results: Path, start: Path | None = None) -> tuple[str, ...]:
         """The console command and its arguments, from where an earlier process of it stopped.
@@ -108,11 +163,31 @@ class Run:
         words = ["nnUNetv2_train", *where, self.fold, *common, *(["--npz"] if self.probabilities else [])]
         if is_whole_checkpoint(folder / FINAL):
             words.append("--val")
-        elif any((folder / name).is_file() for name in (LATEST, BEST)):
+        elif _is_begun(folder):
             words.append("--c")
         elif start is not None:
             words += ["-pretrained_weights", str(start)]
         return (*words, *self.options)
+
+
+def _contents(file: Path) -> str:
+    """SHA-256 of a file; empty if it is not there."""
+    try:
+        about = file.stat()
+    except OSError:
+        return ""
+    return _sha256(file, about.st_mtime_ns, about.st_size)
+
+
+@lru_cache
+def _sha256(file: Path, *_: int) -> str:
+    """Once for as long as time and size of a file are the same."""
+    return sha256_of(file)
+
+
+def _is_begun(folder: Path) -> bool:
+    """Whether there is a checkpoint: something to continue, or a result."""
+    return any((folder / name).is_file() for name in (FINAL, LATEST, BEST))
 
 
 def is_whole_checkpoint(path: Path) -> bool:

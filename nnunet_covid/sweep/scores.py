@@ -1,6 +1,6 @@
 """Scores of finished runs, a row per validation case and class; kept in a CSV file so that none is scored twice.
 
-Rows whose models lie on another machine are kept and shown too.
+Rows whose models lie on another machine are kept and shown too. Where a finished run is here, its rows are of that.
 """
 
 from __future__ import annotations
@@ -13,14 +13,17 @@ from typing import NamedTuple
 from nnunet_covid.csv_files import read_csv, write_csv
 from nnunet_covid.errors import UserError
 from nnunet_covid.evaluation import evaluate_folders
+from nnunet_covid.files import sha256_of
 from nnunet_covid.nnunet.trainer_names import SUFFIXES
 from nnunet_covid.sweep.plan import Sweep
-from nnunet_covid.sweep.runs import Run
+from nnunet_covid.sweep.runs import SUMMARY, Run
 from nnunet_covid.sweep.status import Places
 
 METRICS = ("dice", "map_mae", "s_measure", "mean_e_measure", "sensitivity", "precision", "area_ratio")
 RUN_COLUMNS = ("dataset", "configuration", "trainer", "length", "seed", "fold")
-COLUMNS = (*RUN_COLUMNS, "case", "class", *METRICS)
+MADE_FROM = "summary"
+"""Column: the beginning of the SHA-256 of nnU-Net's summary of the validation, which a training made anew changes."""
+COLUMNS = (*RUN_COLUMNS, "case", "class", *METRICS, MADE_FROM)
 ON_PLANS = " on "
 """Between trainer and plans."""
 Row = dict[str, str]
@@ -61,18 +64,22 @@ def scored_rows(sweep: Sweep, places: Places, file: Path | None) -> list[Row]:
         file: Read, and extended by what is new.
 
     Raises:
-        UserError: If the file is no table of scores.
+        UserError: If the file is no table of scores, or a result is another run's of the same name.
     """
     trained = {labels_of(run): run for run in sweep.runs if run.kind in ("train", "pseudo-label")}
     if not trained:
         return []
     first = next(iter(trained))
     rows = read_scores(file, dataset=first.dataset, configuration=first.configuration) if file else []
-    known = {_labels(row) for row in rows}
+    known = {(_labels(row), row.get(MADE_FROM)) for row in rows}
     for labels, run in trained.items():
-        if labels not in known and run.finished(places.results, places.preprocessed):
-            predictions = places.results / run.key / "validation"
-            rows += score(labels, predictions, places.preprocessed / run.dataset / "gt_segmentations")
+        if not run.finished(places.results, places.preprocessed):
+            continue
+        summary = places.results / run.key / SUMMARY
+        made = sha256_of(summary)[:12]
+        if (labels, made) not in known:
+            new = score(labels, summary.parent, places.preprocessed / run.dataset / "gt_segmentations")
+            rows = [row for row in rows if _labels(row) != labels] + [{**row, MADE_FROM: made} for row in new]
             if file is not None:
                 write_scores(file, rows)
     return [row for row in rows if _labels(row) in trained]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from nnunet_covid.errors import UserError
 from nnunet_covid.evaluation.tables import aligned
 from nnunet_covid.files import counted
 from nnunet_covid.nnunet.training_log import training_progress
@@ -49,7 +50,11 @@ class Places:
 
 
 def survey(sweep: Sweep, places: Places, queue: Queue) -> list[Standing]:
-    """Where each run stands, in the order of the sweep."""
+    """Where each run stands, in the order of the sweep.
+
+    Raises:
+        UserError: If what is there of one was made otherwise.
+    """
     found = [_standing(run, places, queue) for run in sweep.runs]
     unfinished = {one.run.key: one for one in found if one.state != "done"}
     return [_blocked(one, unfinished) if one.state == "waiting" else one for one in found]
@@ -60,6 +65,8 @@ def _standing(run: Run, places: Places, queue: Queue) -> Standing:
     begun = attempts(folder)
     last = begun[-1] if begun else None
     number = number_of(last) if last else 0
+    if line := run.made_otherwise(places.results, places.preprocessed):
+        raise UserError(line)
     if last is not None and alive(last, queue):
         return Standing(run, "running", number, last)
     if run.finished(places.results, places.preprocessed):

@@ -36,8 +36,9 @@ Line = dict[str, Any]
 def summarised(sweep: Sweep, places: Places, rows: Sequence[Row], baseline: str) -> list[Line]:
     """A line per data set, configuration, length and trainer, in the order of the sweep.
 
-    ``dice`` and ``dice_sd`` are mean and sample standard deviation over cases of all folds and seeds; ``difference``,
-    ``low`` and ``high`` are of Dice, over cases whose seeds are averaged, with the 95 % bootstrap interval;
+    ``dice`` and ``dice_sd`` are mean and sample standard deviation over cases of all folds and seeds, classes averaged
+    in each; ``difference``, ``low`` and ``high`` are of that, over cases whose seeds are averaged, with the 95 %
+    bootstrap interval;
     ``step_seconds`` is nnU-Net's median time of an epoch, validation included, by its training iterations;
     ``memory_mib`` the largest of the processes that a sweep has started.
 
@@ -77,7 +78,7 @@ def _group(labels: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def _scores(rows: Sequence[Row]) -> Line:
-    dice = np.array([float(row["dice"]) for row in rows])
+    dice = np.array(list(_dice(rows).values()))
     found: Line = {name: _joined(row[name[:-1]] for row in rows) for name in ("folds", "seeds")}
     found |= {"cases": len({row["case"] for row in rows}), "dice": float(np.nanmean(dice))}
     if len(dice) > 1:
@@ -112,13 +113,17 @@ def _difference(rows: Sequence[Row], compared: Sequence[Row], baseline: str) -> 
 
 
 def paired(a: Mapping[tuple[str, ...], float], b: Mapping[tuple[str, ...], float]) -> NDArray[np.float64]:
-    """Mean difference per case over the seeds that both have; keys are (fold, case, class, seed)."""
-    cases = itertools.groupby(sorted(set(a) & set(b)), key=lambda key: key[:3])
+    """Mean difference per case over the seeds that both have; keys are (fold, case, seed)."""
+    cases = itertools.groupby(sorted(set(a) & set(b)), key=lambda key: key[:2])
     return np.array([np.nanmean([a[key] - b[key] for key in keys]) for _, keys in cases])
 
 
 def _dice(rows: Sequence[Row]) -> dict[tuple[str, ...], float]:
-    return {(row["fold"], row["case"], row["class"], row["seed"]): float(row["dice"]) for row in rows}
+    """Mean over classes, by fold, case and seed: the classes of a case are not independent."""
+    found: dict[tuple[str, ...], list[float]] = {}
+    for row in rows:
+        found.setdefault((row["fold"], row["case"], row["seed"]), []).append(float(row["dice"]))
+    return {key: float(np.mean(values)) for key, values in found.items()}
 
 
 def _joined(values: Iterable[str]) -> str:

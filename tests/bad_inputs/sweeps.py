@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+
+from tiny_data_set import DATASET
 
 from bad_inputs.ingredients import Make, several, spoilt
 from bad_inputs.registry import BadInput, Kind
@@ -27,6 +30,21 @@ def scores(text: str, encoding: str = "utf-8") -> Make:
 
     def make(folder: Path) -> None:
         (folder / "scores.csv").write_text(text, encoding=encoding)
+
+    return make
+
+
+def trained_from(weights: str) -> Make:
+    """A training that a sweep has begun from another file of weights of this name."""
+
+    def make(folder: Path) -> None:
+        (folder / weights).write_bytes(b"mine")
+        model = f"{DATASET}/nnUNetTrainer__testPlans__2d/fold_0"
+        fold = folder / "nnUNet_results" / f"pretrained_{Path(weights).stem}" / model
+        fold.mkdir(parents=True)
+        (fold / "checkpoint_final.pth").touch()
+        made = {"images": "", "options": [], "pretrained": f"/theirs/{weights}", "weights": "of theirs"}
+        (fold / "sweep.json").write_text(json.dumps(made))
 
     return make
 
@@ -131,6 +149,38 @@ BAD_INPUTS = [
         SWEEP,
         spoilt(slices, says(GOOD + TRAINERS + '[[train]]\npretrained = "own"\n')),
         ('s.toml: pretrained = "own" is no name of a [[pretrain]] table, and no .pth file',),
+    ),
+    BadInput(
+        "sweep_from_other_weights_of_the_same_name",
+        Kind.STALE,
+        "a training from a file of weights, whose results another sweep has made from another file of that name",
+        SWEEP,
+        spoilt(slices, several(says(GOOD + f'[[train]]\n{TRAINERS}pretrained = "w.pth"\n'), trained_from("w.pth"))),
+        ("fold_0 was made with weights = 'of theirs', not", "move it away, take another name or nnUNet_results"),
+    ),
+    BadInput(
+        "sweep_that_describes_a_configuration_otherwise",
+        Kind.UNUSED,
+        "a configuration in a sweep file that the plans have already, with other values",
+        SWEEP,
+        spoilt(slices, says(GOOD + TRAINERS + "new_configurations.2d = {batch_size = 77}\n")),
+        ("testPlans.json has another", "in '2d' than the sweep file describes: give the configuration another name"),
+    ),
+    BadInput(
+        "sweep_of_two_plans",
+        Kind.OPTIONS,
+        "a list where a sweep file takes one name",
+        SWEEP,
+        spoilt(slices, says(GOOD.replace('"testPlans"', '["testPlans", "others"]') + TRAINERS)),
+        ("s.toml: plans = ['testPlans', 'others']: expected one text, in quotes",),
+    ),
+    BadInput(
+        "switch_of_a_sweep_in_quotes",
+        Kind.OPTIONS,
+        "`false` in quotes in a sweep file",
+        SWEEP,
+        spoilt(slices, says(GOOD + TRAINERS + 'probabilities = "false"\n')),
+        ("s.toml: probabilities = 'false': expected true or false, without quotes",),
     ),
     BadInput(
         "rounds_of_a_sweep_without_images",

@@ -137,7 +137,6 @@ def test_settings_of_the_file_reach_slurm(executor: Executor, places: Places) ->
 
 
 def test_gpus_are_shared_out(executor: Executor, places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "survey", lambda *_: survey(sweep, places, Queue()))
     monkeypatch.setattr("nnunet_covid.sweep.claims._is_job", lambda _: True)
     sweep = a_sweep(folds=[0, 1, 2, 3, 4])
     monkeypatch.setattr("nnunet_covid.sweep.preparation.Preparation.finished", lambda *_: True)
@@ -145,6 +144,27 @@ def test_gpus_are_shared_out(executor: Executor, places: Places, monkeypatch: py
     local._hand_over(local.open(retry_failed=False), executor)
     assert [job.environment["CUDA_VISIBLE_DEVICES"] for job, _, _ in executor.handed] == ["0", "2", "0"]
     assert local._hand_over(survey(sweep, places, Queue()), executor) == [], "three are queued"
+
+
+def test_another_sweep_takes_the_gpu_that_the_first_leaves_free(
+    executor: Executor, places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether the first one's run is handed over or has begun, and no longer when it has ended."""
+    monkeypatch.setattr("nnunet_covid.sweep.claims._is_job", lambda pid: pid == os.getpid())
+    monkeypatch.setattr("nnunet_covid.sweep.preparation.Preparation.finished", lambda *_: True)
+
+    def given(trainer: str) -> str:
+        local = LocalController(a_sweep(trainers=trainer, folds=0), places, gpus=["0", "1"])
+        (run,) = local._hand_over(local.open(retry_failed=False), executor)
+        monkeypatch.setattr("nnunet_covid.sweep.claims._is_job", lambda pid: False)  # begun, or ended
+        return json.loads((records(places.results, run) / "submission.json").read_text(encoding="utf-8"))["gpu"]
+
+    assert given("A") == "0"
+    held = claim(records(places.results, a_sweep(trainers="A", folds=0).runs[1]), "", Queue())
+    assert held is not None
+    assert given("B") == "1"
+    held.close(status="done", line="")
+    assert given("C") == "0"
 
 
 def test_visible_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,10 +199,8 @@ def test_a_run_that_is_not_done_is_told_by_the_exit_status(
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ("--minutes 5", "--minutes says nothing to the executor local: add --executor slurm, or leave it out"),
         ("--memory-gb 1", "--memory-gb says nothing to the executor local"),
         ("--qos long", "--qos says nothing to the executor local"),
-        ("--executor slurm --jobs 2", "--jobs says nothing to the executor slurm: leave it out"),
         ("--executor slurm --gpus 0", "--gpus says nothing to the executor slurm"),
     ],
 )
@@ -191,6 +209,15 @@ def test_a_flag_of_the_other_executor_is_refused(
 ) -> None:
     assert main(["sweep", a_file(tmp_path), *words.split()]) == 2
     assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["sweep", "table"])
+def test_where_there_are_no_locks_of_posix_a_line_says_so(
+    command: str, places: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("nnunet_covid.cli.sweep.find_spec", lambda name: None if name == "fcntl" else name)
+    assert main([command, a_file(tmp_path)]) == 2
+    assert "on Windows use them in WSL" in capsys.readouterr().err
 
 
 def test_a_trainer_is_known_whatever_it_starts_from(
@@ -208,6 +235,51 @@ def test_a_trainer_is_known_whatever_it_starts_from(
     assert main(["sweep", file]) == 0
 
 
+def cancelled_by(places: Places, *words: str) -> set[Path]:
+    """The files by which controllers and jobs learn that the sweep is cancelled."""
+    before = set((places.results / ".sweep").glob("cancel_*"))
+    assert main(["sweep", *words, "--cancel"]) == 0
+    return set((places.results / ".sweep").glob("cancel_*")) - before
+
+
+def test_cancel_reaches_what_was_started_from_this_file_and_nothing_else(
+    places: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two people name their files alike; one edits his after he has started the sweep."""
+    watched: list[Path] = []
+    monkeypatch.setattr(LocalController, "run", lambda self, **_: watched.append(self.cancelled) or [])
+    mine, theirs = tmp_path / "mine", tmp_path / "theirs"
+    for folder in (mine, theirs):
+        folder.mkdir()
+        assert main(["sweep", a_file(folder)]) == 0
+    (mine / "s.toml").write_text((mine / "s.toml").read_text(encoding="utf-8") + "folds = 0\n")
+    monkeypatch.chdir(mine)
+    assert cancelled_by(places, "s.toml") == {watched[0]}
+    assert watched[0] != watched[1]
+
+
+def test_cancel_reaches_the_same_flags_and_no_others(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    watched: list[Path] = []
+    monkeypatch.setattr(LocalController, "run", lambda self, **_: watched.append(self.cancelled) or [])
+    words = ["-d", "940", "-c", "2d", "-device", "cpu", "-tr"]
+    for trainer, *more in (("nnUNetTrainer", "--only-prepare"), ("InfNetTrainer",)):
+        assert main(["sweep", *words, trainer, *more]) == 0
+    assert cancelled_by(places, *words, "nnUNetTrainer") == {watched[0]}
+    assert watched[0] != watched[1]
+
+
+def test_cancel_leaves_what_another_sweep_has_made_under_the_same_name(places: Places) -> None:
+    theirs, mine = (
+        a_sweep(pseudo_label=[{"name": "R", "strategy": "random", "images": ".", "options": o}]) for o in ("-a", "-b")
+    )
+    run = next(run for run in theirs.runs if run.kind == "pseudo-label")
+    run.note_what_makes_it(places.results)
+    (places.results / run.key / "checkpoint_best.pth").touch()
+    held = claim(records(places.results, run), "", Queue())
+    assert held is not None
+    assert cancel(LocalController(mine, places)) == ([], [])
+
+
 def test_cancel_names_what_it_has_stopped(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
     """One run is at work here, one on another machine that shares the disk, one has not begun."""
     monkeypatch.setattr("nnunet_covid.sweep.preparation.Preparation.finished", lambda *_: True)
@@ -220,16 +292,14 @@ def test_cancel_names_what_it_has_stopped(places: Places, monkeypatch: pytest.Mo
     monkeypatch.setattr(module.subprocess, "run", lambda words, **_: pytest.fail(f"{words}"))
     sweep = a_sweep(folds=[0, 1, 2])
     _, here, elsewhere, queued = sweep.runs
-    held = []
     for run in (here, elsewhere, queued):
         submitted(records(places.results, run), "local", "1", Path("log"))
     for run in (here, elsewhere):
-        held.append(claim(records(places.results, run), _slurm_job(), Queue()))
+        claim(records(places.results, run), _slurm_job(), Queue())
     (path,) = attempts(records(places.results, elsewhere))
     path.write_text(json.dumps({**json.loads(path.read_text()), "machine": "another", "host": "another"}))
     assert cancel(LocalController(sweep, places)) == ([here], [elsewhere, queued])
     assert killed == [os.getpid()]
-    assert held
 
 
 def test_cancel_stops_jobs_of_slurm_at_once(

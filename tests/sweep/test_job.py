@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -112,6 +113,23 @@ def test_a_job_at_work_ends_when_its_sweep_is_cancelled(tmp_path: Path, monkeypa
         mine()
     assert last_end(mine)["line"] == "stopped by hand"
     assert not Path("/proc", pid.read_text(encoding="utf-8")).exists()
+
+
+def test_a_disk_that_does_not_answer_for_a_moment_stops_no_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nnunet_covid.sweep.job.HEARTBEAT", 0.05)
+    failed = []
+
+    def stale(*_: object, **__: object) -> None:
+        failed.append(1)
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    mine = job(tmp_path, monkeypatch, f"import time; time.sleep(1){FINISH}")
+    monkeypatch.setattr("nnunet_covid.sweep.claims.os.utime", stale)
+    assert mine() == "done"
+    assert failed
+    assert last_end(mine)["status"] == "done"
 
 
 def test_before_the_time_limit_all_is_stopped_and_begun_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import sys
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from nnunet_covid.errors import UserError
-from nnunet_covid.sweep.plan import Slurm, make_sweep, start_of
+from nnunet_covid.sweep.plan import Slurm, make_sweep, read_sweep, start_of
 from nnunet_covid.sweep.preparation import Preparation
 from nnunet_covid.sweep.runs import Run, put_damaged_aside
 
@@ -152,6 +154,149 @@ def test_a_described_configuration_is_added_to_the_plans(tmp_path: Path) -> None
 def test_a_planner_that_does_not_write_these_plans_is_refused(planner: str, says: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=says):
         Preparation("Dataset940_Tiny", "nnUNetPlans", ["2d"], planner=planner).run(tmp_path / "nnUNet_preprocessed")
+
+
+def finish(run: Run, results: Path) -> None:
+    """As a job of a sweep does it."""
+    run.note_what_makes_it(results)
+    (results / run.key / "validation").mkdir()
+    (results / run.key / "validation/summary.json").write_text("{}")
+    zipfile.ZipFile(results / run.key / "checkpoint_final.pth", "w").close()
+
+
+def from_file(weights: Path, content: bytes) -> Run:
+    weights.parent.mkdir(exist_ok=True)
+    weights.write_bytes(content)
+    (run,) = trainings({"train": [{"trainers": "A", "folds": 0, "pretrained": str(weights)}]})
+    return run
+
+
+def test_a_training_from_another_file_of_the_same_name_is_not_taken_for_ones_own(tmp_path: Path) -> None:
+    mine, theirs = (from_file(tmp_path / name / "checkpoint_final.pth", name.encode()) for name in ("a", "b"))
+    finish(mine, tmp_path)
+    assert mine.finished(tmp_path, tmp_path)
+    with pytest.raises(UserError, match=r"fold_0 was made with weights = '\w{64}', not '\w{64}': move it away"):
+        theirs.finished(tmp_path, tmp_path)
+    (tmp_path / mine.key / "checkpoint_final.pth").rename(tmp_path / mine.key / "checkpoint_best.pth")
+    with pytest.raises(UserError, match="was made with weights"):
+        theirs.finished(tmp_path, tmp_path)  # nor continued
+    from_file(Path(mine.start), b"others")
+    with pytest.raises(UserError, match="was made with weights"):
+        mine.finished(tmp_path, tmp_path)
+
+
+def test_the_same_weights_in_another_place_or_gone_since_are_the_same(tmp_path: Path) -> None:
+    mine, copied = (from_file(tmp_path / name / "weights.pth", b"same") for name in ("a", "b"))
+    finish(mine, tmp_path)
+    assert copied.finished(tmp_path, tmp_path)
+    Path(mine.start).unlink()
+    assert mine.finished(tmp_path, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("table", "other"),
+    [
+        ("pretrain", {"name": "own", "images": "un", "options": ["--steps", 6]}),
+        ("pretrain", {"name": "own", "images": "others", "options": ["--steps", 5]}),
+        ("pseudo_label", {"name": "R", "images": "un", "strategy": "iterative"}),
+        ("train", {"options": ["--disable_checkpointing"]}),
+    ],
+)
+def test_what_was_made_with_other_options_is_not_taken_for_ones_own(
+    table: str, other: dict[str, Any], tmp_path: Path
+) -> None:
+    """Nor is a training that starts from such a pre-training."""
+    usual = {
+        "pretrain": {"name": "own", "images": "un", "options": ["--steps", 5]},
+        "pseudo_label": {"name": "R", "images": "un", "strategy": "random"},
+        "train": {},
+    }
+    grid = {"folds": 0, "trainers": "A"}
+
+    def made(content: dict[str, Any]) -> list[Run]:
+        further = {"train": [{**grid, "pretrained": "own"}]} if table == "pretrain" else {}
+        return trainings({**further, table: [{**grid, **content}]})
+
+    for mine, again, changed in zip(made(usual[table]), made(usual[table]), made(other), strict=True):
+        finish(mine, tmp_path)
+        assert again.finished(tmp_path, tmp_path)
+        with pytest.raises(UserError, match=f"{mine.key} was made with .+: move it away"):
+            changed.finished(tmp_path, tmp_path)
+
+
+def test_results_of_before_there_was_a_record_count_but_from_files_of_weights(tmp_path: Path) -> None:
+    pretraining = {"name": "own", "images": "un", "options": ["--steps", 5]}
+    grid = {"folds": 0, "trainers": "A"}
+    runs = trainings({**grid, "pretrain": [pretraining], "train": [{"pretrained": "own"}]})
+    runs.append(from_file(tmp_path / "weights.pth", b"weights"))
+    for run in runs:
+        finish(run, tmp_path)
+        (tmp_path / run.key / "sweep.json").unlink()
+    assert all(run.finished(tmp_path, tmp_path) for run in runs[:-1])
+    with pytest.raises(UserError, match="does not say which weights it started from") as said:
+        runs[-1].finished(tmp_path, tmp_path)
+    written = str(said.value).partition("write ")[2].partition(" into ")[0]
+    (tmp_path / runs[-1].key / "sweep.json").write_text(written)
+    assert runs[-1].finished(tmp_path, tmp_path)
+
+
+def test_options_that_led_to_nothing_can_be_corrected(tmp_path: Path) -> None:
+    wrong, right = (trainings({"train": [{"trainers": "A", "options": o}]})[0] for o in ("--nmu_gpus", "--num_gpus"))
+    wrong.note_what_makes_it(tmp_path)
+    assert not right.finished(tmp_path, tmp_path)
+    finish(right, tmp_path)
+    assert right.finished(tmp_path, tmp_path)
+
+
+def test_a_configuration_that_the_plans_have_with_other_values_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "nnUNet_preprocessed/Dataset940_Tiny"
+    parent = {"data_identifier": "nnUNetPlans_2d", "batch_size": 2}
+    (folder / "nnUNetPlans.json").write_text(json.dumps({"configurations": {"2d": parent}}))
+    Preparation("Dataset940_Tiny", "nnUNetPlans", ["small"], {"small": {"spacing": [4, 4]}})._describe(folder.parent)
+
+    def run(described: dict[str, Any]) -> Run:
+        content = {**HERE, "trainers": "A", "configurations": "small", "new_configurations": {"small": described}}
+        return make_sweep("test", content).runs[0]
+
+    assert not run({"spacing": [4, 4]}).finished(tmp_path, folder.parent), "described so, not pre-processed"
+    for other in ({"spacing": [2, 2]}, {"spacing": [4, 4], "batch_size": 3}, {}):
+        with pytest.raises(
+            UserError, match=r"nnUNetPlans.json has another \w+ in 'small' than the sweep file describes"
+        ):
+            run(other).finished(tmp_path, folder.parent)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ({"plans": ["a", "b"]}, "test: plans = .+: expected one text"),
+        ({"baseline": ["A"]}, "test: baseline = .+: expected one text"),
+        ({"planner": 1}, "test: planner = 1: expected one text"),
+        ({"trainers": ["A", ["B"]]}, "test: trainers = .+: expected one text or a list of texts"),
+        ({"lengths": 5}, "test: lengths = 5: expected one text or a list of texts"),
+        ({"datasets": True}, "test: datasets = True: expected texts or numbers"),
+        ({"probabilities": "false"}, "test: probabilities = 'false': expected true or false"),
+        ({"train": [{"pretrained": ["a.pth"]}]}, r"test \[\[train\]\]: pretrained = .+: expected one text"),
+        ({"train": [{"options": {"a": 1}}]}, r"test \[\[train\]\]: options = .+: expected texts or numbers"),
+        ({"slurm": {"setup": [["module load x"]]}}, r"test \[slurm\]: setup = .+: expected one text or a list"),
+        ({"new_configurations": {"2d": 3}}, r"test \[new_configurations.2d\]: expected a table"),
+        ({"new_configurations": {"2d": {"smaller": "false"}}}, "smaller = 'false': expected true or false"),
+        ({"new_configurations": {"2d": {}}, "train": [1]}, r"test \[\[train\]\]: expected a table"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_refused(content: dict[str, Any], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        make_sweep("test", {**HERE, "trainers": "A", **content})
+
+
+def test_python_3_10_without_its_reader_of_toml_is_told_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "s.toml").touch()
+    monkeypatch.setitem(sys.modules, "tomli", None)
+    monkeypatch.setattr("nnunet_covid.sweep.plan.sys", SimpleNamespace(version_info=(3, 10)))
+    with pytest.raises(UserError, match=r"s.toml: .+ tomli: pip install .+cluster"):
+        read_sweep(tmp_path / "s.toml")
 
 
 def test_python_3_10_has_a_reader_of_toml() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from nnunet_covid.errors import UserError
 from nnunet_covid.sweep.plan import Sweep, make_sweep, read_sweep
 from nnunet_covid.sweep.runs import Run
-from nnunet_covid.sweep.scores import COLUMNS, labels_of, read_scores, scored_rows, write_scores
+from nnunet_covid.sweep.scores import COLUMNS, Labels, Row, labels_of, read_scores, scored_rows, write_scores
 from nnunet_covid.sweep.status import Places
 from nnunet_covid.sweep.table import as_text, paired, summarised, terminal, write_table
 
@@ -53,8 +54,8 @@ def _name(row: dict[str, str]) -> str:
 
 
 def test_differences_are_of_the_same_cases_seeds_averaged() -> None:
-    a = {("0", "x", "c", "0"): 0.8, ("0", "x", "c", "1"): 0.6, ("0", "y", "c", "0"): 0.5, ("1", "z", "c", "0"): 0.9}
-    b = {("0", "x", "c", "0"): 0.5, ("0", "x", "c", "1"): 0.5, ("0", "y", "c", "0"): 0.7}
+    a = {("0", "x", "0"): 0.8, ("0", "x", "1"): 0.6, ("0", "y", "0"): 0.5, ("1", "z", "0"): 0.9}
+    b = {("0", "x", "0"): 0.5, ("0", "x", "1"): 0.5, ("0", "y", "0"): 0.7}
     assert np.allclose(sorted(paired(a, b)), [-0.2, 0.2])
 
 
@@ -84,9 +85,6 @@ def test_it_is_written_as_csv_markdown_and_picture(places: Places, tmp_path: Pat
     with pytest.raises(UserError, match="C: no finished run of it; there are A, B"):
         summarised(sweep, places, rows, "C")
     assert labels_of(sweep.runs[-1]).trainer == "B"
-    scores.write_text("a,b\n1,2\n")
-    with pytest.raises(UserError, match="no table of scores"):
-        read_scores(scores, dataset="", configuration="")
 
 
 @pytest.mark.parametrize(
@@ -168,7 +166,6 @@ def test_a_table_that_a_spreadsheet_has_saved_is_the_same(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda line: line.split(",c,")[0], "lacks a score, or a number is none, in the line .*c1"),
         (lambda line: line.replace("0.5", "half"), "lacks a score, or a number is none"),
         (lambda line: line.replace("0.5", "0,5") + ",1", "more values than columns in the line of Dataset501"),
     ],
@@ -181,8 +178,41 @@ def test_a_line_that_is_not_whole_is_refused(change: Callable[[str], str], says:
         read_scores(file, dataset="", configuration="")
 
 
-def test_another_encoding_is_refused(tmp_path: Path) -> None:
-    file = _scores(tmp_path / "scores.csv", {"A": 0.0})
-    file.write_text(file.read_text(encoding="utf-8"), encoding="utf-16")
-    with pytest.raises(UserError, match=r"cannot be read as a table \(.+\); save it as CSV in UTF-8"):
-        read_scores(file, dataset="", configuration="")
+def test_the_classes_of_a_case_are_not_counted_as_cases(places: Places, tmp_path: Path) -> None:
+    """Twice the same class says nothing new: mean, spread and interval are those of one."""
+    sweep, file = _on("nnUNetPlans"), tmp_path / "scores.csv"
+    rows = scored_rows(sweep, places, _scores(file, {"A": 0.0, "B": 0.1}))
+    write_scores(file, [*rows, *({**row, "class": "d"} for row in rows)])
+    assert summarised(sweep, places, scored_rows(sweep, places, file), "A") == summarised(sweep, places, rows, "A")
+    two = [row if row["class"] == "c" else {**row, "dice": "0"} for row in scored_rows(sweep, places, file)]
+    _, line = summarised(sweep, places, two, "A")
+    assert line["pairs"] == line["cases"] == 8
+    assert abs(line["difference"] - 0.05) < 0.01, "half of the one class's"
+
+
+def _finished(places: Places, run: Run, summary: str) -> None:
+    folder = places.results / run.key
+    (folder / "validation").mkdir(parents=True, exist_ok=True)
+    zipfile.ZipFile(folder / "checkpoint_final.pth", "w").close()
+    (folder / "validation/summary.json").write_text(summary)
+
+
+def test_a_run_that_was_trained_anew_is_scored_anew(
+    places: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once; rows of runs that lie elsewhere stay as they are."""
+    sweep, file = _on("nnUNetPlans"), _scores(tmp_path / "scores.csv", {"A": 0.0, "B": 0.1}, cases=1)
+    elsewhere = [row for row in read_scores(file, dataset="", configuration="") if row["trainer"] == "B"]
+    dice = iter(("0.1", "0.2"))
+
+    def score(labels: Labels, *_: Path) -> list[Row]:
+        return [{**labels._asdict(), "case": "c0", "class": "c", "dice": next(dice)}]
+
+    monkeypatch.setattr("nnunet_covid.sweep.scores.score", score)
+    for summary, expected in (("{}", "0.1"), ("{}", "0.1"), ('{"mean": 1}', "0.2")):
+        _finished(places, sweep.runs[1], summary)
+        rows = scored_rows(sweep, places, file)
+        assert [row["dice"] for row in rows if row["trainer"] == "A"] == [expected]
+        assert [{**row, "summary": ""} for row in rows if row["trainer"] == "B"] == elsewhere
+        kept = read_scores(file, dataset="", configuration="")
+        assert [(row["trainer"], row["dice"]) for row in kept] == [("A", expected), ("B", elsewhere[0]["dice"])]
