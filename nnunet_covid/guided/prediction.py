@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from nnunet_covid.guided.maps import MapKind, as_channel, from_labels, from_prob
 from nnunet_covid.nnunet.cases import CaseFiles, list_cases
 from nnunet_covid.nnunet.predictor import TrainedModel
 from nnunet_covid.nnunet.written_images import fill_labels, write_channel
-from nnunet_covid.prediction.finished import DIGITS, Finished, described
+from nnunet_covid.prediction.finished import DIGITS, Files, Finished, described
 from nnunet_covid.prediction.folder import alone_in, digest_of_model
 
 
@@ -57,16 +58,10 @@ def predict_guided(
         PartlyDoneError: If some images could not be used, at the end.
     """
     kind = _checked_kind(stage_one, stage_two)
-    endings = (*((".npz",) if save_probabilities else ()), stage_two.ending)
-    beside = output / "infection" if save_infection else None
     finished = Finished(output, digest_of([digest_of_model(stage_one), digest_of_model(stage_two)], DIGITS))
-
-    def is_done(case: CaseFiles) -> bool:
-        there = beside is None or (beside / f"{case.name}{stage_two.ending}").is_file()
-        return not overwrite and there and finished.has(case.name, case.files, endings)
-
+    made = _Made(output, stage_two, save_probabilities, save_infection, finished)
     cases = list_cases(images, stage_two.ending, stage_two.channels - 1)
-    missing = [case for case in cases if not is_done(case)]
+    missing = [case for case in cases if overwrite or not made.has(case)]
     unusable = Unusable()
     usable = _images(stage_two, missing, unusable)
     first = next(usable, None)
@@ -79,20 +74,56 @@ def predict_guided(
         found = chain([first] if first else [], usable)
         for case, *image in tqdm(found, desc="predict-guided", unit="case", total=len(missing), disable=None):
             inputs = described(case.files)
-            infection, labels, probabilities = _both_stages(stage_one, stage_two, case, image, kind)
-            if beside is not None:
-                (output / f"{case.name}{stage_two.ending}").unlink(missing_ok=True)  # it belongs to another map
-                beside.mkdir(exist_ok=True)
-                write_channel(beside / f"{case.name}{stage_two.ending}", infection, image[1], stage_two.reader)
-            with replacing(output / case.name, endings) as unfinished:
-                if save_probabilities:
-                    np.savez_compressed(f"{unfinished}.npz", probabilities=probabilities)
-                path = Path(f"{unfinished}{stage_two.ending}")
-                fill_labels(path, output / f"{case.name}{stage_two.ending}", labels, image[1], stage_two.reader)
-                sizes = {ending: Path(f"{unfinished}{ending}").stat().st_size for ending in endings}
-                finished.record(case.name, inputs, sizes)
+            made.write(case, inputs, image[1], *_both_stages(stage_one, stage_two, case, image, kind))
     unusable.raise_if_any(len(missing))
-    return [output / f"{case.name}{stage_two.ending}" for case in cases]
+    return [made.labels(case) for case in cases]
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What becomes of a case in the folder of predictions, and what is there already."""
+
+    output: Path
+    model: TrainedModel
+    with_probabilities: bool
+    with_infection: bool
+    finished: Finished
+
+    @property
+    def endings(self) -> tuple[str, ...]:
+        return (*((".npz",) if self.with_probabilities else ()), self.model.ending)
+
+    def labels(self, case: CaseFiles) -> Path:
+        return self.output / f"{case.name}{self.model.ending}"
+
+    def infection(self, case: CaseFiles) -> Path:
+        return self.output / "infection" / f"{case.name}{self.model.ending}"
+
+    def has(self, case: CaseFiles) -> bool:
+        there = not self.with_infection or self.infection(case).is_file()
+        return there and self.finished.has(case.name, case.files, self.endings)
+
+    def write(
+        self,
+        case: CaseFiles,
+        inputs: Files,
+        properties: dict[str, Any],
+        infection: NDArray[Any],
+        labels: NDArray[Any],
+        probabilities: NDArray[np.float32],
+    ) -> None:
+        """The infection map, then everything else under temporary names, the record, and the names."""
+        if self.with_infection:
+            self.labels(case).unlink(missing_ok=True)  # it belongs to another map
+            self.infection(case).parent.mkdir(exist_ok=True)
+            write_channel(self.infection(case), infection, properties, self.model.reader)
+        with replacing(self.output / case.name, self.endings) as unfinished:
+            if self.with_probabilities:
+                np.savez_compressed(f"{unfinished}.npz", probabilities=probabilities)
+            path = Path(f"{unfinished}{self.model.ending}")
+            fill_labels(path, self.labels(case), labels, properties, self.model.reader)
+            sizes = {ending: Path(f"{unfinished}{ending}").stat().st_size for ending in self.endings}
+            self.finished.record(case.name, inputs, sizes)
 
 
 def _begin(stage_two: TrainedModel, output: Path) -> None:

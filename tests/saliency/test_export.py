@@ -224,7 +224,7 @@ def test_maps_of_a_reader_that_turns_images_are_turned_back(tmp_path: Path) -> N
         (["a_0000.png"], ["--class", "effusion"], "no class 'effusion'; it knows ground_glass, consolidation"),
         (["a_0000.png"], ["--stages", "4"], "stages 1 to 3, not 4"),
         (["a_0000.png"], ["--stages", "deep"], "takes numbers, from 1 on, or 'all', not deep"),
-        (["a_0000.png"], ["-z", "0.5"], "must be at least 1, not 0.5"),
+        (["a_0000.png"], ["-z", "0.5"], "must be at least 1 and finite, not 0.5"),
         (["a_0000.png"], ["-f", "7"], "has no fold 7 with checkpoint_final.pth; there are 0, 1"),
         (["a_0000.png"], ["--checkpoint", "best.pth"], "no best.pth in any fold; present: checkpoint_final.pth"),
         (["a_0000.png"], ["--encoder", "trunk"], "no module 'trunk'"),
