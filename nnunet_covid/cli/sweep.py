@@ -88,7 +88,8 @@ def add_table_arguments(parser: argparse.ArgumentParser) -> None:
     add_what(parser)
     add = parser.add_argument
     add("--scores", type=Path, metavar="FILE.csv", help="read and extended: a line per validation case")
-    add("--baseline", metavar="TRAINER", help="default: the file's, else nnUNetTrainer")
+    text = "in each length, or in the one it names, as nnUNetTrainer_80epochs (default: the file's, else nnUNetTrainer)"
+    add("--baseline", metavar="TRAINER", help=text)
     add("-o", "--output", type=Path, metavar="FOLDER", help="for table.csv, table.md and differences.png")
 
 

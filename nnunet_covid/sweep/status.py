@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from nnunet_covid.errors import UserError
 from nnunet_covid.evaluation.tables import aligned
 from nnunet_covid.files import counted
 from nnunet_covid.nnunet.training_log import training_progress
@@ -65,11 +64,10 @@ def _standing(run: Run, places: Places, queue: Queue) -> Standing:
     begun = attempts(folder)
     last = begun[-1] if begun else None
     number = number_of(last) if last else 0
-    if line := run.made_otherwise(places.results, places.preprocessed):
-        raise UserError(line)
+    done = run.finished(places.results, places.preprocessed)
     if last is not None and alive(last, queue):
         return Standing(run, "running", number, last)
-    if run.finished(places.results, places.preprocessed):
+    if done:
         return Standing(run, "done", number, last)
     job = waiting_job(folder, queue)
     if job is not None:

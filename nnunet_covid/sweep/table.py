@@ -54,23 +54,34 @@ def summarised(sweep: Sweep, places: Places, rows: Sequence[Row], baseline: str)
         groups.setdefault(_group(row), []).append(row)
     names = sorted({row["trainer"] for row in rows})
     on_plans = (name for name in names if name.startswith(baseline + ON_PLANS))
-    if baseline not in names and baseline != sweep.baseline and not any(on_plans):
+    known = baseline in names or any(on_plans) or any(_with_length(group) == baseline for group in groups)
+    if not known and baseline != sweep.baseline:
         raise UserError(f"{baseline}: no finished run of it; there are {', '.join(names)}", about="baseline")
     lines = []
     for group in (group for group in runs if group in groups):
         line = {**dict(zip(GROUP, group, strict=True)), **_scores(groups[group]), **_costs(runs[group], places)}
         compared = _baseline_of(group, groups, baseline)
         if group != compared:
-            line |= _difference(groups[group], groups.get(compared, []), compared[-1])
+            name = compared[-1] if compared[2] == group[2] else baseline
+            line |= _difference(groups[group], groups.get(compared, []), name)
         lines.append(line)
     return lines
 
 
 def _baseline_of(group: tuple[str, ...], groups: Collection[tuple[str, ...]], baseline: str) -> tuple[str, ...]:
-    """What a group is compared with: the baseline, or where only other plans were trained that on the group's own."""
+    """What a group is compared with: the baseline in its own length or, where it names one, in that.
+
+    Where only other plans were trained it is that on the group's own.
+    """
     named = (*group[:3], baseline)
     _, on, plans = group[-1].rpartition(ON_PLANS)
-    return named if named in groups else (*group[:3], baseline + on + plans)
+    in_its_length = (other for other in groups if other[:2] == group[:2] and _with_length(other) == baseline)
+    return named if named in groups else next(in_its_length, (*group[:3], baseline + on + plans))
+
+
+def _with_length(group: tuple[str, ...]) -> str:
+    *_, length, trainer = group
+    return f"{trainer}_{length}" if length else ""
 
 
 def _group(labels: Mapping[str, str]) -> tuple[str, ...]:

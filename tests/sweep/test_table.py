@@ -142,6 +142,28 @@ def test_runs_on_other_plans_are_others(places: Places, tmp_path: Path) -> None:
     }
 
 
+def test_a_baseline_may_name_its_length(places: Places, tmp_path: Path) -> None:
+    content = {"datasets": 501, "configurations": "2d", "trainers": ["A", "B"], "lengths": ["5epochs", "20epochs"]}
+    sweep = make_sweep("test", {**content, "folds": 0, "seeds": 0, "baseline": "A"})
+    labels = [(trainer, length) for length in ("5epochs", "20epochs") for trainer in "AB"]
+    dice = dict(zip(labels, (0.5, 0.6, 0.55, 0.7), strict=True))
+    rows = [
+        dict(
+            zip(COLUMNS[:8], ("Dataset501_COVIDSemiSeg", "2d", trainer, length, "0", "0", case, "c"), strict=True),
+            dice=str(value + case / 100),
+        )
+        for (trainer, length), value in dice.items()
+        for case in range(3)
+    ]
+    lines = {(line["trainer"], line["length"]): line for line in summarised(sweep, places, rows, "A_20epochs")}
+    found = {key: round(line["difference"], 3) for key, line in lines.items() if "difference" in line}
+    assert found == {("A", "5epochs"): -0.05, ("B", "5epochs"): 0.05, ("B", "20epochs"): 0.15}
+    assert lines["B", "5epochs"]["baseline"] == "A_20epochs"
+    assert lines["B", "20epochs"]["baseline"] == "A"
+    with pytest.raises(UserError, match="no finished run of it"):
+        summarised(sweep, places, rows, "A_30epochs")
+
+
 def test_where_one_kind_of_plans_was_trained_the_baseline_is_on_it(places: Places, tmp_path: Path) -> None:
     sweep = _on("wide")
     rows = scored_rows(sweep, places, _scores(tmp_path / "scores.csv", {"A on wide": 0.0, "B on wide": 0.1}))
