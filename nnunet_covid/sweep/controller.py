@@ -332,5 +332,8 @@ def cancel(controller: Controller) -> tuple[list[Run], list[Run]]:
             with suppress(ProcessLookupError):
                 os.kill(claim["pid"], signal.SIGINT)
     for first in range(0, len(jobs), ARRAY):
-        subprocess.run(["scancel", *jobs[first : first + ARRAY]], check=False, timeout=60)
+        try:
+            subprocess.run(["scancel", *jobs[first : first + ARRAY]], check=True, timeout=60)
+        except (OSError, subprocess.SubprocessError) as e:
+            raise UserError(f"not every job was ended ({e}); see what goes on with --status, and try again") from e
     return stopped, told

@@ -60,7 +60,13 @@ class Preparation:
         return lacking
 
     def described_otherwise(self, preprocessed: Path) -> str:
-        """A line about a configuration of the plans that has a described one's name and is another; else empty."""
+        """A line about plans of another planner, or a configuration that has a described one's name and is another."""
+        made_by = (read_json(self.file(preprocessed)) or {}).get("experiment_planner_used", self.planner)
+        if self.planner not in (Preparation.planner, made_by):
+            return (
+                f"{self.file(preprocessed)} was written by {made_by}, not by the sweep file's planner "
+                f"{self.planner}: give its plans another name (plans = …), or leave planner out"
+            )
         plans = self.read_plans(preprocessed)
         for name in sorted(set(self.described) & set(plans)):
             wanted, there = self._entry(name, plans), plans[name]

@@ -320,3 +320,10 @@ def test_cancel_stops_jobs_of_slurm_at_once(
         json.loads((records(places.results, sweep.runs[0]) / "submission.json").read_text(encoding="utf-8"))["executor"]
         == "slurm"
     )
+    program.write_text("#!/bin/sh\nexit 1\n")
+    with pytest.raises(UserError, match="not every job was ended .*scancel.*--status"):
+        cancel(controller)
+    program.unlink()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match="not every job was ended .*No such file.*scancel"):
+        cancel(controller)

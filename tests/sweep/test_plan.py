@@ -156,6 +156,21 @@ def test_a_planner_that_does_not_write_these_plans_is_refused(planner: str, says
         Preparation("Dataset940_Tiny", "nnUNetPlans", ["2d"], planner=planner).run(tmp_path / "nnUNet_preprocessed")
 
 
+@pytest.mark.parametrize(("planner", "refused"), [("nnUNetPlannerResEncL", True), ("nnUNetPlannerResEncM", False)])
+def test_plans_of_another_planner_are_not_taken_for_those_of_the_named_one(
+    planner: str, refused: bool, tmp_path: Path
+) -> None:
+    folder = tmp_path / "nnUNet_preprocessed/Dataset940_Tiny"
+    (folder / "Mine.json").write_text(json.dumps({"experiment_planner_used": "nnUNetPlannerResEncM"}))
+    sweep = {"planner": planner, "plans": "Mine", "train": [{"trainers": "A", "folds": 0}]}
+    prepare = next(run for run in make_sweep("test", {**HERE, **sweep}).runs if run.kind == "prepare")
+    if refused:
+        with pytest.raises(UserError, match="written by nnUNetPlannerResEncM, not by .* nnUNetPlannerResEncL: give"):
+            prepare.finished(tmp_path, folder.parent)
+    else:
+        assert not prepare.finished(tmp_path, folder.parent)
+
+
 def finish(run: Run, results: Path) -> None:
     """As a job of a sweep does it."""
     run.note_what_makes_it(results)
