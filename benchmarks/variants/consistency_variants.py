@@ -40,3 +40,9 @@ class MildCrossEntropyTrainer(MildByTrustUnweightedTrainer):
     """And no Dice."""
 
     unlabelled_overlap = False
+
+
+class OwnSlicesTrainer(UNetPretrainedTrainer_consistency):
+    """Where all labelled slices are linked as the unlabelled ones: each fold leaves out those it is validated on."""
+
+    leave_out_known = True
