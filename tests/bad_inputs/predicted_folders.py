@@ -308,6 +308,13 @@ BAD_INPUTS = [
     options("step", "a step of 1.5 patches", f"{COMMAND} -step_size 1.5", "-step_size is above 0 and at most 1"),
     options("part", "part 5 of 4", f"{COMMAND} --parts 5/4", "K from 1 to N"),
     options("fold", "a fold that was not trained", f"{COMMAND} -f 3", "no fold 3", "there are 0"),
+    options(
+        "misspelt_trainer",
+        "a misspelt name of a model folder",
+        f"nnunet-covid predict -i images -o out -m {MODEL.replace('Trainer', 'Trianer')}",
+        "nnUNetTrianer__testPlans__2d is no folder",
+        f"near it there are {MODEL}",
+    ),
     options("no_images", "a folder of no images", f"{COMMAND} -i {MODEL}", "holds no image that ends in .png"),
     options(
         "all_of_another_format",
