@@ -113,7 +113,7 @@ def sweep(args: argparse.Namespace) -> int:
         if told:
             print(f"end by themselves within a minute, not begun or on another machine: {counted(len(told), 'run')}")
         return 0
-    _check_runnable(described)
+    _check_runnable(described, places)
     if args.executor == "slurm":
         given = {name: value for name in SLURM_FLAGS if (value := getattr(args, name)) is not None}
         described = replace(described, slurm=replace(described.slurm, **given))
@@ -185,9 +185,11 @@ def _check_executor(args: argparse.Namespace) -> None:
         raise UserError(f"{given[0]} says nothing to the executor {args.executor}: {remedy}")
 
 
-def _check_runnable(described: Sweep) -> None:
-    """Before anything is handed over: are images and start weights there, does nnU-Net find every trainer?"""
+def _check_runnable(described: Sweep, places: Places) -> None:
+    """Before anything is handed over: are images, start weights and configurations there, and every trainer?"""
     for run in described.runs:
+        if run.kind == "prepare":
+            run.preparation.check_configurations(places.preprocessed)
         if run.images and not Path(run.images).is_dir():
             raise UserError(f"{described.name}: images {run.images}: there is no such folder")
         if run.starts_from_file and not Path(run.start).is_file():

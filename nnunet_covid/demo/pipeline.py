@@ -196,7 +196,8 @@ class Demo:
         """Step 3: fingerprint, plans and pre-processed data."""
         processes = () if self.settings.device == "cuda" else ("-np", 1, "-npfp", 1)
         arguments = ("-d", self.dataset, "-c", "2d", "--verify_dataset_integrity", *processes)
-        self._run("plan", "nnUNetv2_plan_and_preprocess", *arguments)
+        # nnU-Net 2.8.1 cannot plan with 0, which a person may have exported for trainings
+        self._run("plan", "nnUNetv2_plan_and_preprocess", *arguments, nnUNet_n_proc_DA="1")
         if self.settings.configuration != "2d":
             add_light_configuration(self.plans)
 

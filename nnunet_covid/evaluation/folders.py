@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import math
 import sys
+import unicodedata
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -170,6 +171,9 @@ def paired_cases(predictions: Path, references: Path, ending: str) -> list[str]:
     if not (predicted or expected):
         nothing = f"neither {predictions} nor {references} holds a file that ends in '{ending}'"
         raise UserError("; ".join([nothing, *([remedy] if remedy else [])]))
+    alike = set.intersection(*({unicodedata.normalize("NFC", name) for name in names} for names in lacking.values()))
+    if alike:
+        remedy = f"the accents of {some_of(alike)} are stored in two ways (NFC, NFD of macOS); rename one of the two"
     if problems or unused:
         told = "; ".join([*problems, remedy or "add them, or take the others out"])
         raise UserError(f"the folders do not hold the same '*{ending}' cases: {told}")

@@ -9,6 +9,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_covid.dataset_json import IMAGES, read_dataset_json
 from nnunet_covid.errors import UserError
+from nnunet_covid.files import some_of
 from nnunet_covid.nnunet.plans import fault_of_plans
 
 
@@ -32,14 +33,24 @@ def require_trained_model(model: Path) -> None:
         UserError: If not.
     """
     if not model.is_dir():
-        raise UserError(f"{model} is no folder; give a trained model, RESULTS/DATASET/TRAINER__PLANS__CONFIGURATION")
+        raise UserError(
+            f"{model} is no folder; give a trained model, RESULTS/DATASET/TRAINER__PLANS__CONFIGURATION{_near(model)}"
+        )
     for name in ("plans.json", "dataset.json"):
         if not (model / name).is_file():
             raise UserError(
                 f"{model} is no trained model: it has no {name}; the folder is RESULTS/DATASET/TRAINER__PLANS__CONFIG"
+                f"{_near(model)}"
             )
     read_plans(model / "plans.json")
     read_dataset_json(model / "dataset.json", needed=IMAGES)
+
+
+def _near(folder: Path) -> str:
+    """The trained models above, in and beside a folder that is none, for the end of a message; empty without any."""
+    places = {folder.parent.absolute(), *folder.absolute().glob("*__*"), *folder.parent.absolute().glob("*__*")}
+    names = {place.name for place in places - {folder.absolute()} if (place / "plans.json").is_file()}
+    return f"; near it there are {some_of(names)}" if names else ""
 
 
 def read_plans(path: Path) -> PlansManager:

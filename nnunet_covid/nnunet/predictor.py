@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -112,7 +113,8 @@ class TrainedModel:
                 self.predictor.batch = batch
                 _ = self.predictor.label_manager.foreground_labels  # nnU-Net reads the labels only now
         except Exception as e:  # a foreign model leads nnU-Net and torch into whatever its files say
-            raise UserError(f"{folder} cannot be opened: {_why_not_opened(e)}") from e
+            weights = [folder / f"fold_{fold}" / checkpoint for fold in self.folds]
+            raise UserError(f"{folder} cannot be opened: {_why_not_opened(e, weights)}") from e
         # outside inference mode, or its weights could take no part in gradients
         self.predictor.network = self.predictor.network.to(self.device).eval()
 
@@ -304,7 +306,9 @@ class TrainedModel:
         )
 
 
-def _why_not_opened(error: Exception) -> str:
+def _why_not_opened(error: Exception, weights: Sequence[Path]) -> str:
+    if cut := [path for path in weights if not zipfile.is_zipfile(path)]:
+        return f"{Path(cut[0].parent.name, cut[0].name)} is cut short or damaged; copy it again, or train that fold"
     if str(error).startswith("Error(s) in loading state_dict"):
         return "its weights do not fit the network that its trainer builds here; install the version that trained it"
     return refusal_of(error).split(" in nnunetv2.training")[0]

@@ -133,10 +133,8 @@ def require_own_table(output: Path) -> None:
 
 def names_of(sources: Iterable[Path]) -> dict[Path, str]:
     """Names of scans' reports, from their files or folders: without the ending, where no other has the same name."""
-    short = {
-        source: source.name.removesuffix(ending_of(source, VOLUME_ENDINGS) or "") if source.is_file() else source.name
-        for source in sources
-    }
+    endings = {source: (ending_of(source, VOLUME_ENDINGS) or "") if source.is_file() else "" for source in sources}
+    short = {source: source.name[: len(source.name) - len(ending)] for source, ending in endings.items()}
     times = Counter(short.values())
     return {source: name if times[name] == 1 else source.name for source, name in short.items()}
 

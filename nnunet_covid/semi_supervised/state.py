@@ -50,9 +50,17 @@ class RunState:
         found = read_state(folder) or {"options": asdict(options), "context": context, "units": {}}
         # a run that was begun before an option existed has its default
         defaults = {one.name: one.default for one in fields(options) if one.default is not MISSING}
+
+        def told(key: str, value: Any) -> str:
+            """A switch by whether it was given: the command line may call it by what it switches off."""
+            default = defaults.get(key, MISSING)
+            if value is default and (value is None or isinstance(value, bool)):
+                return "not given"
+            return "given" if isinstance(value, bool) and default is not MISSING else repr(value)
+
         both = (({**defaults, **found["options"]}, asdict(options), shown), (found["context"], context, str))
         changed = [
-            f"{named(key)} was {before.get(key)!r} and is {value!r}"
+            f"{named(key)} was {told(key, before.get(key))} and is {told(key, value)}"
             for before, now, named in both
             for key, value in now.items()
             if before.get(key) != value

@@ -126,16 +126,25 @@ class Preparation:
         file = self.file(preprocessed)
         plans = read_json(file) or {}
         known = plans["configurations"]
+        self.check_configurations(preprocessed)
         for name in self.configurations:
-            if name in known:
-                continue
-            if name not in self.described:
-                raise UserError(
-                    f"{file} has no configuration '{name}', but {', '.join(known)}; describe it in the sweep file, "
-                    f"[new_configurations.{name}]"
-                )
-            known[name] = self._entry(name, known)
+            if name not in known:
+                known[name] = self._entry(name, known)
         write_json(file, plans, indent=4)
+
+    def check_configurations(self, preprocessed: Path) -> None:
+        """Where there are plans: does each configuration stand in them, or in the sweep file?
+
+        Raises:
+            UserError: If one does not.
+        """
+        known = self.read_plans(preprocessed)
+        for name in self.configurations if known else ():
+            if name not in known and name not in self.described:
+                raise UserError(
+                    f"{self.file(preprocessed)} has no configuration '{name}', but {', '.join(known)}; "
+                    f"take one of these, or describe it in the sweep file, [new_configurations.{name}]"
+                )
 
     def _entry(self, name: str, known: dict[str, Any]) -> dict[str, Any]:
         described = dict(self.described[name])

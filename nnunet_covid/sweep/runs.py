@@ -101,10 +101,15 @@ class Run:
             raise UserError(line)
         folder = results / self.key
         if self.kind == "prepare":
-            return Preparation(**json.loads(self.options[0])).finished(preprocessed)
+            return self.preparation.finished(preprocessed)
         if self.kind == "pretrain":
             return is_whole_checkpoint(self.checkpoint(results))
         return is_whole_checkpoint(folder / FINAL) and read_json(folder / SUMMARY) is not None
+
+    @property
+    def preparation(self) -> Preparation:
+        """Of a preparation: what there is to prepare."""
+        return Preparation(**json.loads(self.options[0]))
 
     def made_of(self) -> dict[str, Any]:
         """What decides the result and is not in its folder's name; ``weights`` says what the start holds."""
@@ -117,7 +122,7 @@ class Run:
         What no sweep has recorded counts as this run's, unless it had to start from a file of weights.
         """
         if self.kind == "prepare":
-            return Preparation(**json.loads(self.options[0])).described_otherwise(preprocessed)
+            return self.preparation.described_otherwise(preprocessed)
         folder = results / self.key
         found = read_json(folder / MADE)
         if not _is_begun(folder) or (found is None and not self.starts_from_file):

@@ -151,7 +151,7 @@ BAD_INPUTS = [
         "a model whose checkpoint was cut by a full disk",
         SALIENCY,
         spoilt(WITH_MODEL, checkpoint_is_cut),
-        ("model cannot be opened",),
+        ("model cannot be opened: fold_0/checkpoint_final.pth is cut short or damaged",),
     ),
     BadInput(
         "guided_model_cut",
@@ -159,7 +159,7 @@ BAD_INPUTS = [
         "a first stage whose checkpoint was cut by a full disk",
         GUIDED,
         spoilt(BOTH_STAGES, checkpoint_is_cut),
-        ("model cannot be opened",),
+        ("model cannot be opened: fold_0/checkpoint_final.pth is cut short or damaged",),
     ),
     BadInput(
         "model_plans_damaged",

@@ -18,6 +18,7 @@ from bad_inputs.registry import BadInput, Kind
 
 MODEL = "nnUNetTrainer__testPlans__2d"
 WEIGHTS = f"{MODEL}/fold_0/checkpoint_final.pth"
+CUT = "cannot be opened: fold_0/checkpoint_final.pth is cut short or damaged"
 COMMAND = f"nnunet-covid predict -i images -o out -m {MODEL} -device cpu"
 ZIP = "nnunet-covid predict -i images -o out -m model.zip -device cpu"
 GOES_ON = ("out/dataset.json", "out/plans.json", "out/predicted.jsonl")
@@ -231,7 +232,7 @@ BAD_INPUTS = [
         ("cannot be opened: its weights do not fit", "install the version that trained it"),
         Kind.UNSUPPORTED,
     ),
-    model("damaged_weights", "a damaged checkpoint", damaged_weights, ("cannot be opened",), Kind.DAMAGED),
+    model("damaged_weights", "a damaged checkpoint", damaged_weights, (f"{CUT}; copy it again",), Kind.DAMAGED),
     model("zip_escapes", "a zip file with files outside its folder", escaping, ("../../escaped.txt",), Kind.DAMAGED),
     model("zip_damaged", "a zip file cut short", damaged_zip, ("model.zip", "export it again"), Kind.DAMAGED),
     model(
@@ -308,6 +309,13 @@ BAD_INPUTS = [
     options("step", "a step of 1.5 patches", f"{COMMAND} -step_size 1.5", "-step_size is above 0 and at most 1"),
     options("part", "part 5 of 4", f"{COMMAND} --parts 5/4", "K from 1 to N"),
     options("fold", "a fold that was not trained", f"{COMMAND} -f 3", "no fold 3", "there are 0"),
+    options(
+        "misspelt_trainer",
+        "a misspelt name of a model folder",
+        f"nnunet-covid predict -i images -o out -m {MODEL.replace('Trainer', 'Trianer')}",
+        "nnUNetTrianer__testPlans__2d is no folder",
+        f"near it there are {MODEL}",
+    ),
     options("no_images", "a folder of no images", f"{COMMAND} -i {MODEL}", "holds no image that ends in .png"),
     options(
         "all_of_another_format",

@@ -160,7 +160,7 @@ BAD_INPUTS = [
         "a killed pre-training, begun with other options",
         f"{COMMAND} --steps 20 --skips",
         spoilt(slices, begun(steps=10)),
-        ("holds a run with other settings", "--steps was 10 and is 20; --skips was False and is True", "--name"),
+        ("holds a run with other settings", "--steps was 10 and is 20; --skips was not given and is given", "--name"),
     ),
     BadInput(
         "pretraining_of_other_plans",

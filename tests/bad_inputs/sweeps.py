@@ -127,6 +127,14 @@ BAD_INPUTS = [
         ("trainer InfNetTrianer_1epochs: nnU-Net finds no such trainer",),
     ),
     BadInput(
+        "sweep_of_a_configuration_that_is_not_planned",
+        Kind.OPTIONS,
+        "a configuration that the plans lack, in a sweep file",
+        SWEEP,
+        spoilt(slices, says(GOOD.replace('"2d"', '"2D"') + TRAINERS)),
+        ("testPlans.json has no configuration '2D', but 2d", "take one of these, or describe it"),
+    ),
+    BadInput(
         "sweep_of_fold_minus_one",
         Kind.OPTIONS,
         "a fold below 0 in a sweep file",

@@ -9,6 +9,7 @@ import sys
 import pytest
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from nnunet_covid.demo import pipeline
 from nnunet_covid.demo.pipeline import Demo, Settings, StepFailed, add_light_configuration
 from nnunet_covid.errors import UserError
 from nnunet_covid.startup import TRAINERS_FOLDER, chosen_device
@@ -141,6 +142,15 @@ def test_environment_has_folders_of_its_own_and_keeps_other_trainers(tmp_path):
     assert environment["nnUNet_extTrainer"].split(os.pathsep) == ["theirs", str(TRAINERS_FOLDER)]
     assert environment["PATH"] == "kept"
     assert base["nnUNet_raw"] == "elsewhere"
+
+
+def test_no_workers_asked_for_in_trainings_do_not_break_planning(tmp_path, monkeypatch):
+    monkeypatch.setenv("nnUNet_n_proc_DA", "0")
+    ran_under = []
+    monkeypatch.setattr(pipeline, "run_logged", lambda *arguments: ran_under.append(arguments[3]))
+    plan = next(work for name, _, work, _ in Demo(tmp_path, Settings(device="cuda")).steps() if name == "plan")
+    plan()
+    assert int(ran_under[0]["nnUNet_n_proc_DA"]) > 0
 
 
 def test_auto_takes_cuda_if_present(monkeypatch):

@@ -310,6 +310,13 @@ def test_every_label_map_is_decoded_once(png_folders, monkeypatch):
     assert sorted(read) == sorted([*png_folders.predictions.iterdir(), *png_folders.references.iterdir()])
 
 
+def test_names_whose_accents_are_stored_in_two_ways_are_told(png_folders):
+    write_labels(png_folders.predictions / "J\u00fcrgen.png", np.zeros((20, 30)))
+    write_labels(png_folders.references / "Ju\u0308rgen.png", np.zeros((20, 30)))
+    with pytest.raises(UserError, match="the accents of J\u00fcrgen are stored in two ways"):
+        evaluate(png_folders)
+
+
 def test_companion_files_of_macos_are_no_cases(png_folders):
     (png_folders.predictions / "._a.png").write_bytes(b"no image")
     assert evaluate(png_folders).input.cases == ("a", "b", "c")

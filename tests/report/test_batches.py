@@ -176,3 +176,10 @@ def test_a_batch_of_series_without_preamble(model: Path, tmp_path: Path) -> None
         assert len(list((tmp_path / output).glob("*/dicom/segmentation.dcm"))) == 2
     slice_alone = min((scans / "anna").iterdir())
     assert main(["report", str(slice_alone), "-m", str(model), "-o", str(tmp_path / "one"), *CPU]) == 0
+
+
+def test_reports_are_named_without_the_ending_in_whatever_case(tmp_path: Path) -> None:
+    volumes = [tmp_path / name for name in ("a.NII.GZ", "b.nii.gz", "c.Mha", "d.nii", "d.NRRD")]
+    for path in volumes:
+        path.touch()
+    assert list(batch.names_of(volumes).values()) == ["a", "b", "c", "d.nii", "d.NRRD"]

@@ -223,6 +223,15 @@ def test_other_options_are_refused_on_resume_and_nothing_is_lost(tmp_path: Path)
         RunState(tmp_path, make_options("random", {"per_round": 4}), CONTEXT)
     with pytest.raises(UserError, match="trainer was 'T' and is 'U'"):
         RunState(tmp_path, make_options("random", {"per_round": 3}), {**CONTEXT, "trainer": "U"})
+    others = {"per_round": 3, "two_step": False, "soft": True, "max_rounds": 2}
+    with pytest.raises(UserError) as caught:
+        RunState(tmp_path, make_options("random", others), CONTEXT)
+    for said in (
+        "`two_step` was not given and is given",  # --no-two-step
+        "`soft` was not given and is given",
+        "`max_rounds` was not given and is 2",
+    ):
+        assert said in str(caught.value)
     assert (tmp_path / "state.json").read_bytes() == before
 
 

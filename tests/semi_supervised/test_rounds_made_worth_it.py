@@ -167,5 +167,5 @@ def test_a_run_that_was_begun_before_an_option_existed_goes_on(
     del content["context"]["pretrained_weights"]
     path.write_text(json.dumps(content))
     do_rounds(made.unlabelled, "2d", TRAINER, "random", "Test", SHORT)
-    with pytest.raises(UserError, match="`strong` was False and is True"):
+    with pytest.raises(UserError, match="`strong` was not given and is given"):
         do_rounds(made.unlabelled, "2d", TRAINER, "random", "Test", {**SHORT, "strong": True})
