@@ -59,10 +59,10 @@ class UnlabelledCases:
         found = {case: known[one] for case, one in voxels.items() if one in known}
         if found and refuse:
             pairs = some_of([f"{case} = {other}" for case, other in found.items()])
-            raise UserError(
-                f"{len(found)} unlabelled image(s) are validation or test images ({pairs}): remove them from "
-                f"{self.cases.name} and run {self.again}, or set leave_out_known = True"
-            )
+            remedy = "set leave_out_known = True"
+            if raw is None or raw.resolve() not in Path(self.cases.name).parents:  # else they are the data set's own
+                remedy = f"remove them from {self.cases.name} and run {self.again}, or {remedy}"
+            raise UserError(f"{len(found)} unlabelled image(s) are validation or test images ({pairs}): {remedy}")
         left = tuple(case for case in self.cases.cases if case not in found)
         return replace(self, cases=replace(self.cases, cases=left)).at_least_two().cases
 
