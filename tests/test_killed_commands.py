@@ -24,7 +24,7 @@ from nnunet_covid.files import UNFINISHED
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="no fork, SIGKILL or tmpfs")
 
 QUICK = ("convert", "evaluate", "link")
-LONG = ("training", "pseudo-label", "pretrain")
+LONG = ("training", "consistency", "pseudo-label", "pretrain")
 """Minutes of torch each: only where the variable asks for kills."""
 NOBODY = 65534
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk or become somebody else")

@@ -24,7 +24,7 @@ from torch import nn
 
 from nnunet_covid.auxiliary_data.batches import ImageTransforms, LinkedDataset, linked_loader
 from nnunet_covid.auxiliary_data.links import LinkedCases
-from nnunet_covid.checkpoint import release_process, restrict_process
+from nnunet_covid.checkpoint import refusal_of, release_process, restrict_process
 from nnunet_covid.disturbances import SAME_COMMAND, alone, full_disk_told
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import remove_abandoned, replacing
@@ -70,7 +70,43 @@ def training_finished(trainer: str, plans: dict[str, Any], configuration: str, f
     return Path(folder, "checkpoint_final.pth").is_file()
 
 
-class LungInfectionTrainer(nnUNetTrainer):
+class UndisturbedTrainer(nnUNetTrainer):
+    """nnU-Net's trainer, whose trainings no second process, full disk or damaged checkpoint spoils or ends unsaid."""
+
+    def run_training(self) -> None:
+        """nnU-Net's, by one process at a time; a full disk ends it with one line."""
+        if self.local_rank != 0:
+            super().run_training()
+            return
+        folder = Path(self.output_folder)
+        try:
+            told = full_disk_told(folder, then=f"{SAME_COMMAND}, with --c")
+            with unwritable_told(), told, alone(folder / ".lock", f"the training in {folder}", "train another fold"):
+                remove_abandoned(folder)
+                super().run_training()
+        except UserError as e:
+            stop_training(str(e))
+
+    def save_checkpoint(self, filename: str) -> None:
+        """nnU-Net's, under another name first: a process that is killed here leaves the checkpoint before it."""
+        if self.local_rank != 0 or self.disable_checkpointing:
+            super().save_checkpoint(filename)
+            return
+        with replacing(Path(filename)) as unfinished:
+            super().save_checkpoint(str(unfinished))
+
+    def load_checkpoint(self, filename_or_checkpoint: dict[str, Any] | str) -> None:
+        """nnU-Net's; one that is damaged or of another network ends the training with one line."""
+        try:
+            super().load_checkpoint(filename_or_checkpoint)
+        except Exception as e:  # torch's unpickler raises whatever the bytes lead it into
+            other = "state_dict" in str(e)
+            why = "it is of another network than these plans make" if other else refusal_of(e)
+            remedy = "remove it, and --c goes on from the one before it or from the beginning"
+            stop_training(f"{filename_or_checkpoint} cannot be gone on from ({why}): {remedy}")
+
+
+class LungInfectionTrainer(UndisturbedTrainer):
     """Base of all trainers here. A variant is a subclass that sets class attributes.
 
     Attributes:
@@ -203,28 +239,6 @@ class LungInfectionTrainer(nnUNetTrainer):
         """
         torch._dynamo.config.automatic_dynamic_shapes = False
         super().initialize()
-
-    def run_training(self) -> None:
-        """nnU-Net's, by one process at a time; a full disk ends it with one line."""
-        if self.local_rank != 0:
-            super().run_training()
-            return
-        folder = Path(self.output_folder)
-        try:
-            told = full_disk_told(folder, then=f"{SAME_COMMAND}, with --c")
-            with unwritable_told(), told, alone(folder / ".lock", f"the training in {folder}", "train another fold"):
-                remove_abandoned(folder)
-                super().run_training()
-        except UserError as e:
-            stop_training(str(e))
-
-    def save_checkpoint(self, filename: str) -> None:
-        """nnU-Net's, under another name first: a process that is killed here leaves the checkpoint before it."""
-        if self.local_rank != 0 or self.disable_checkpointing:
-            super().save_checkpoint(filename)
-            return
-        with replacing(Path(filename)) as unfinished:
-            super().save_checkpoint(str(unfinished))
 
     @property
     def bare_network(self) -> nn.Module:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import copy
 import functools
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.collate_outputs import collate_outputs
 from nnunetv2.utilities.helpers import dummy_context
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
@@ -43,7 +43,13 @@ from nnunet_covid.semi_supervised.labelling import Classes
 from nnunet_covid.semi_supervised.mixing import copy_paste, cut_mix
 from nnunet_covid.semi_supervised.moving_average import decay_at, exchange, move_towards
 from nnunet_covid.semi_supervised.training import cross_entropies, leave_out_overlap, weigh_classes
-from nnunet_covid.trainers.base import loader_of_linked, stop_training, training_finished
+from nnunet_covid.trainers.base import (
+    UndisturbedTrainer,
+    loader_of_linked,
+    stop_training,
+    training_finished,
+    unwritable_told,
+)
 
 KEY = "views"
 """Of the unlabelled images in a batch: weak and strong view beside each other, (B, 2·C, *spatial)."""
@@ -51,7 +57,7 @@ MODES = {2: "bilinear", 3: "trilinear"}
 LOGGED = ("unlabelled_weight", "unlabelled_losses", "trusted", "trusted_per_class", "agreement", "student_fg_dice")
 
 
-class Consistency(nnUNetTrainer):
+class Consistency(UndisturbedTrainer):
     """In front of a trainer class: mean teacher, weak and strong views, CutMix, trust, and re-weighting on request.
 
     A step is one of the trainer's own, with the loss L(labelled) + w(t)·L(unlabelled, the teacher's labels).
@@ -95,6 +101,7 @@ class Consistency(nnUNetTrainer):
     _network_is_teacher = False
     _steps_seen = 0
 
+    @unwritable_told()
     def __init__(
         self,
         plans: dict[str, Any],
@@ -140,10 +147,10 @@ class Consistency(nnUNetTrainer):
         if not 0 <= first <= last < 1:
             msg = f"teacher_decay = {self.teacher_decay}, but 0 ≤ start ≤ end < 1 must hold"
             raise ValueError(msg)
-        if self.unlabelled_weight < 0 or self.unlabelled_ratio <= 0:
+        if not 0 <= self.unlabelled_weight < math.inf or not 0 < self.unlabelled_ratio < math.inf:
             msg = (
                 f"unlabelled_weight = {self.unlabelled_weight} and unlabelled_ratio = {self.unlabelled_ratio}, but a "
-                "weight must not be negative and a ratio must be positive"
+                "weight must not be negative, a ratio must be positive, and both finite"
             )
             raise ValueError(msg)
 
@@ -384,14 +391,3 @@ class Consistency(nnUNetTrainer):
         draw(folder)
         if path.is_file() and path.stat().st_mtime_ns != before:  # a trainer may draw none
             append_to_progress(Path(folder), self.logger.local_logger.my_fantastic_logging, list(self.classes.names))
-
-
-def consistent(name: str, base: type) -> type:
-    """The class behind ``BASE_consistency``."""
-    members = {
-        "plain_name": base.__name__,
-        "__module__": "nnunet_covid.trainers",
-        "__qualname__": name,
-        "__doc__": f"{base.__name__}, learning from unlabelled images too by consistency.",
-    }
-    return type(name, (Consistency, base), members)

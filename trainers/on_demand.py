@@ -59,9 +59,7 @@ def trainer_of_length(name: str, find_base: Callable[[str], type | None]) -> typ
     if match["consistency"]:
         without = f"{match['base']}_consistency"
         if name == without:
-            from nnunet_covid.trainers.consistency import consistent
-
-            return consistent(name, base)
+            return _consistent(name, base)
         base = trainer_of_length(without, find_base)
 
     def __init__(
@@ -93,6 +91,19 @@ def trainer_of_length(name: str, find_base: Callable[[str], type | None]) -> typ
             "__doc__": base.__doc__,
         },
     )
+
+
+def _consistent(name: str, base: type) -> type:
+    """The class behind ``BASE_consistency``."""
+    from nnunet_covid.trainers.consistency import Consistency
+
+    members = {
+        "plain_name": base.__name__,
+        "__module__": "nnunet_covid.trainers",
+        "__qualname__": name,
+        "__doc__": f"{base.__name__}, learning from unlabelled images too by consistency.",
+    }
+    return type(name, (Consistency, base), members)
 
 
 def _repeatable(base: type, seed: int) -> dict[str, Any]:

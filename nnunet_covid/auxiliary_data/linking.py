@@ -181,6 +181,7 @@ def make_link(
     with full_disk_told(covid.folder), _alone(covid):
         for configuration in configurations:
             for source in sources:
+                _forget_another_folder(covid, configuration, source)
                 _record(covid, configuration, _preprocessed(covid, configuration, source, processes))
 
 
@@ -208,6 +209,14 @@ def _preprocessed(covid: PlannedDataset, configuration: str, source: Source, pro
         locations = (load_pickle(str(folder / f"{name}.pkl"))["class_locations"] for name in names)
         found = sum(len(where.get(1, ())) > 0 for where in locations)
     return LinkedCases(source.name, folder.relative_to(covid.folder.parent).as_posix(), names, found, source.lesions)
+
+
+def _forget_another_folder(covid: PlannedDataset, configuration: str, source: Source) -> None:
+    """Unlabelled images of another folder are linked no more once the new ones may take their files' places."""
+    links, identifier = read_links(covid.record), covid.identifier(configuration)
+    link = links.get(identifier)
+    if not source.lesions and link is not None and link.unlabelled and link.unlabelled.name != source.name:
+        write_links(covid.record, {**links, identifier: replace(link, unlabelled=None)})
 
 
 def _home(covid: PlannedDataset, configuration: str, source: Source) -> tuple[Path, dict[str, Any]]:

@@ -18,7 +18,7 @@ from nnunet_covid.errors import UserError
 from nnunet_covid.files import read_json, stays_below, write_json
 from nnunet_covid.nnunet.dataset import dataset_name, nnunet_folder
 from nnunet_covid.nnunet.models import read_plans
-from nnunet_covid.nnunet.preprocess import Preprocessing, is_preprocessed
+from nnunet_covid.nnunet.preprocess import Preprocessing, properties_of
 
 
 @dataclass(frozen=True)
@@ -237,9 +237,10 @@ def _check_cases(preprocessed: Path, cases: LinkedCases, digest: str, link: Link
     folder = preprocessed / cases.folder
     if not folder.is_dir():
         raise UserError(f"linked data are gone: {folder} does not exist; run {again}")
-    missing = [name for name in cases.cases if not is_preprocessed(folder / name)]
+    missing = [name for name in cases.cases if properties_of(folder / name) is None]
     if missing:
-        raise UserError(f"linked data are incomplete: {len(missing)} cases, first {folder / missing[0]}; run {again}")
+        first = folder / missing[0]
+        raise UserError(f"linked data are incomplete or damaged: {len(missing)} cases, first {first}; run {again}")
     made_as = read_json(made_as_file(folder)) or {}
     if digest != link.digest or digest != made_as.get("digest"):
         raise UserError(f"linked data in {folder} were pre-processed with other plans than these; run {again}")

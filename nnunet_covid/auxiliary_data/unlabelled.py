@@ -15,7 +15,7 @@ from nnunet_covid.auxiliary_data.links import LinkedCases, find_link, link_again
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import environment_folder, some_of
 from nnunet_covid.nnunet.dataset import read_splits
-from nnunet_covid.nnunet.known_images import known_voxels
+from nnunet_covid.nnunet.known_images import known_voxels, not_compared
 from nnunet_covid.nnunet.preprocess import VOXELS
 
 
@@ -46,10 +46,11 @@ class UnlabelledCases:
         """
         raw = environment_folder("nnUNet_raw")
         raw = raw and raw / plans.dataset_name
-        if raw is None or not raw.is_dir():
-            print("nnUNet_raw does not hold the data set: unlabelled images were not compared with its own")
-            return self.cases
+        if line := not_compared(raw, dataset_json, validation):
+            print(line)
         known = known_voxels(raw, plans, dataset_json, validation)
+        if not known:
+            return self.cases
         folder = Path(nnUNet_preprocessed.get() or ".") / self.cases.folder
         try:
             voxels = {case: load_pickle(str(folder / f"{case}.pkl"))[VOXELS] for case in self.cases.cases}
@@ -58,10 +59,10 @@ class UnlabelledCases:
         found = {case: known[one] for case, one in voxels.items() if one in known}
         if found and refuse:
             pairs = some_of([f"{case} = {other}" for case, other in found.items()])
-            raise UserError(
-                f"{len(found)} unlabelled image(s) are validation or test images ({pairs}): remove them from "
-                f"{self.cases.name} and run {self.again}, or set leave_out_known = True"
-            )
+            remedy = "set leave_out_known = True"
+            if raw is None or raw.resolve() not in Path(self.cases.name).parents:  # else they are the data set's own
+                remedy = f"remove them from {self.cases.name} and run {self.again}, or {remedy}"
+            raise UserError(f"{len(found)} unlabelled image(s) are validation or test images ({pairs}): {remedy}")
         left = tuple(case for case in self.cases.cases if case not in found)
         return replace(self, cases=replace(self.cases, cases=left)).at_least_two().cases
 

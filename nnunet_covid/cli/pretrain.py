@@ -32,7 +32,7 @@ def add_pretrain_arguments(parser: argparse.ArgumentParser) -> None:
     add("-i", dest="images", type=Path, required=True, metavar="FOLDER", help="unlabelled images, CASE_0000.…")
     add("-tr", dest="trainer", default="nnUNetTrainer", metavar="TRAINER", help="default: %(default)s")
     add("-p", dest="plans", default="nnUNetPlans", metavar="PLANS", help="default: %(default)s")
-    text = "its labelled training images join; the checkpoint is then for this fold alone, or for any with 'all'"
+    text = "its labelled training images join, with 'all' every one; the checkpoint is then for this fold alone"
     add("-f", dest="fold", metavar="FOLD", help=text)
     add("--name", metavar="NAME", help="of the result's folder (default: unlabelled, or foldFOLD with -f)")
     add("--leave-out-duplicates", action="store_true", help="go on without images known already")

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from nnunet_covid.dataset_json import channel_names
 from nnunet_covid.errors import Unusable, UserError
-from nnunet_covid.files import files_in
+from nnunet_covid.files import files_in, some_of
 from nnunet_covid.nnunet.cases import CaseFiles, list_cases
 from nnunet_covid.nnunet.dataset import read_images
 
@@ -81,6 +81,22 @@ def own_images(raw: Path | None, dataset_json: dict[str, Any]) -> dict[Path, lis
     ending, channels = dataset_json["file_ending"], len(channel_names(dataset_json))
     places = [raw / part for part in ("imagesTr", "imagesTs")] if raw is not None else []
     return {place: list_cases(place, ending, channels) for place in places if files_in(place, ending)}
+
+
+def not_compared(raw: Path | None, dataset_json: dict[str, Any], cases: Collection[str]) -> str:
+    """A line about which of a data set's cases lack their image, so that none can be known by it; empty if none does.
+
+    Args:
+        raw, dataset_json: As for :func:`own_images`.
+        cases: Of ``imagesTr``.
+    """
+    places = own_images(raw, dataset_json)
+    there = {case.name for place, found in places.items() if place.name == "imagesTr" for case in found}
+    if not there:
+        return "nnUNet_raw does not hold the data set: unlabelled images were not compared with its own"
+    if gone := set(cases) - there:
+        return f"nnUNet_raw lacks {len(gone)} image(s), with which none was compared: imagesTr/{some_of(gone)}"
+    return ""
 
 
 def known_voxels(

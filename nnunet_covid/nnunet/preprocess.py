@@ -8,7 +8,6 @@ time, so that interrupted work can be resumed. The training cases themselves are
 from __future__ import annotations
 
 import json
-import pickle
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import blosc2
 import numpy as np
 from batchgenerators.utilities.file_and_folder_operations import load_pickle
 from nnunetv2.training.dataloading.nnunet_dataset import comp_blosc2_params, nnUNetDatasetBlosc2
@@ -159,20 +159,20 @@ def preprocess_image(
         nnUNetDatasetBlosc2.save_case(data, mask, properties, str(unfinished), chunks, blocks, chunks_seg, blocks_seg)
 
 
-def is_preprocessed(target: Path) -> bool:
-    """Whether all files of a case are there, given without ending."""
-    return all(target.with_name(target.name + ending).is_file() for ending in ENDINGS)
+def properties_of(target: Path) -> dict[str, Any] | None:
+    """The properties of a case, given without ending, all of whose files are there and whole; else ``None``."""
+    try:
+        for ending in ENDINGS[:-1]:
+            blosc2.open(urlpath=f"{target}{ending}", mode="r")  # reads no voxel, but what stands at the file's end
+        properties = load_pickle(f"{target}{ENDINGS[-1]}")
+    except Exception:  # pickle's is whatever the bytes lead it into
+        return None
+    return properties if isinstance(properties, dict) else None
 
 
 def is_current(target: Path, case: CaseFiles) -> bool:
     """Whether a case has been pre-processed from its files as they are now, whatever their times say."""
-    if not is_preprocessed(target):
-        return False
-    try:
-        properties = load_pickle(str(target.with_name(target.name + ENDINGS[-1])))
-    except (pickle.UnpicklingError, EOFError):
-        return False
-    return properties.get(CONTENT) == case.content()
+    return (properties_of(target) or {}).get(CONTENT) == case.content()
 
 
 def check_channels(dataset_json: dict[str, Any], configuration: ConfigurationManager) -> None:

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import torch
 from nnunetv2.paths import nnUNet_results
@@ -70,8 +71,10 @@ def run_pretraining(
     writable_folder(experiment.data_folder)
     with full_disk_told(home, experiment.data_folder), locked(home):
         state = RunState(home, options, _context(experiment, folder, labelled))
-        if experiment.raw_folder is None:
-            tell("nnUNet_raw does not hold the data set: unlabelled images were not compared with its own")
+        if line := images.not_compared():
+            tell(line)
+        if not is_zipfile(home / FINAL):  # nothing learnt yet, or lost since
+            state.units.pop("learn", None)
         if "learn" not in state.units:
             _learn(experiment, options, state, images, labelled, leave_out_duplicates, workers)
         (home / LATEST).unlink(missing_ok=True)

@@ -332,9 +332,14 @@ def load_pretrained(path: Path, trainer: nnUNetTrainer, name: str) -> None:
         name: Of the trainer.
 
     Raises:
-        UserError: If the checkpoint cannot be read or is of another network.
+        UserError: If the checkpoint cannot be read, is of another network, or has seen another fold's images.
     """
-    read_checkpoint(path)
+    fold = read_checkpoint(path).get("pretraining", {}).get("fold")
+    if fold is not None and trainer.fold not in (fold, "all"):
+        raise UserError(
+            f"`pretrained_weights` {path}: made with the training images of fold {fold}, validation images of fold "
+            f"{trainer.fold} among them; pre-train for this fold, or without a fold"
+        )
     try:
         with restricted(), quiet():
             load_pretrained_weights(trainer.network, str(path))

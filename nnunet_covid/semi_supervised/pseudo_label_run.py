@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from tqdm import tqdm
@@ -19,11 +20,11 @@ from nnunet_covid.dataset_json import channel_names
 from nnunet_covid.disturbances import alone, full_disk_told
 from nnunet_covid.errors import UserError
 from nnunet_covid.figures.progress import draw_progress
-from nnunet_covid.files import map_in_processes, remove_abandoned, sha256_of, some_of, writable_folder
+from nnunet_covid.files import files_in, map_in_processes, remove_abandoned, sha256_of, some_of, writable_folder
 from nnunet_covid.nnunet.cases import CaseFiles, list_cases
 from nnunet_covid.nnunet.dataset import read_images
-from nnunet_covid.nnunet.known_images import Checksum, checksum, checksums, known_among, known_voxels
-from nnunet_covid.nnunet.preprocess import Preprocessing, is_preprocessed, preprocess_image
+from nnunet_covid.nnunet.known_images import Checksum, checksum, checksums, known_among, known_voxels, not_compared
+from nnunet_covid.nnunet.preprocess import Preprocessing, preprocess_image, properties_of
 from nnunet_covid.semi_supervised.experiment import Experiment
 from nnunet_covid.semi_supervised.learner import Learner, checked_trainer, labelled_cases
 from nnunet_covid.semi_supervised.options import RoundOptions
@@ -97,6 +98,13 @@ class UnlabelledImages:
         seen = known_voxels(experiment.raw_folder, experiment.plans_manager, experiment.dataset_json)
         return known_among(own, seen)
 
+    def not_compared(self) -> str:
+        """A line about the labelled images that the raw data set lacks; empty if it has all."""
+        experiment, ending = self.experiment, self.experiment.dataset_json["file_ending"]
+        labels = files_in(experiment.data_folder / "gt_segmentations", ending)
+        names = [path.name.removesuffix(ending) for path in labels]
+        return not_compared(experiment.raw_folder, experiment.dataset_json, names)
+
     def preprocess(self, pool: Pool, workers: int = 1) -> dict[str, Path]:
         """Pre-process what is not pre-processed yet, beside the data set's own cases.
 
@@ -119,7 +127,7 @@ class UnlabelledImages:
         folder.mkdir(parents=True, exist_ok=True)
         remove_abandoned(folder)
         targets = {case: folder / whole[:DIGITS] for case, whole in pool["cases"].items()}
-        chosen = [case for case in self.cases if case.name in targets and not is_preprocessed(targets[case.name])]
+        chosen = [case for case in self.cases if case.name in targets and properties_of(targets[case.name]) is None]
         tasks = [(case, pool["cases"][case.name], targets[case.name]) for case in chosen]
         done = map_in_processes(partial(_preprocess, how=how), tasks, workers)
         bar = tqdm(done, total=len(tasks), desc="pre-process", unit="image", disable=not tasks, leave=False)
@@ -185,11 +193,13 @@ def run_pseudo_labels(
                 f"{splits}: fold {experiment.fold} has other validation cases than when the run began. "
                 "Put the file back, or start beside it with another `name`"
             )
-        if experiment.raw_folder is None:
-            tell("nnUNet_raw does not hold the data set: unlabelled images were not compared with its own")
+        if line := images.not_compared():
+            tell(line)
         if experiment.fold == "all":
             tell("fold all keeps no case out: every validation Dice is that of training cases")
         targets = images.preprocess(pool, workers)
+        if not is_zipfile(experiment.fold_folder / "checkpoint_final.pth"):  # nothing published yet, or lost since
+            state.units.pop("publish", None)
         learner = Learner(experiment, options, targets, trainer, start_from, pretrained)
         del trainer  # or its network would stay beside those of the rounds
         title = f"{experiment.trainer}, {options.strategy} rounds, fold {experiment.fold}"

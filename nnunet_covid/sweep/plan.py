@@ -28,6 +28,8 @@ OWN: dict[str, tuple[str, ...]] = {
     "pseudo_label": ("name", "images", "strategy", "options"),
 }
 """Tables of further grids, and what they know beside the grid."""
+UNUSED = {"train": (), "pretrain": ("lengths", "folds", "seeds", "probabilities"), "pseudo_label": ("probabilities",)}
+"""What of the grid means nothing to them: from the top it is passed over, in the table itself it is a mistake."""
 TOP = ("baseline", "planner", "new_configurations", "slurm")
 NNUNET_DEVICES = tuple(device for device in DEVICES if device != "auto")
 """Of nnU-Net's commands; which of them is there is not known where a sweep is handed to a cluster."""
@@ -128,7 +130,7 @@ def make_sweep(name: str, content: Mapping[str, Any]) -> Sweep:
     grids: list[tuple[str, Mapping[str, Any]]] = []
     for table in ("pretrain", "train", "pseudo_label"):
         for entry in _tables(name, table, content.get(table, [])):
-            _check_keys(f"{name} [[{table}]]", entry, (*GRID, *OWN[table]))
+            _check_keys(f"{name} [[{table}]]", entry, [key for key in (*GRID, *OWN[table]) if key not in UNUSED[table]])
             grids.append((table, {**shared, **entry}))
     if "trainers" in content:
         grids.append(("train", shared))
@@ -231,7 +233,13 @@ def _pretraining_of(name: str, run: Run, runs: Iterable[Run]) -> Run:
     for other in candidates:
         same = (other.dataset, other.configuration, other.plans) == (run.dataset, run.configuration, run.plans)
         if same and (run.trainer == other.trainer or run.trainer.startswith(f"{other.trainer}_")):
-            return other
+            seen = other.options[other.options.index("-f") + 1 :][:1] if "-f" in other.options else ()
+            if run.fold in (*seen, "all") or not seen:
+                return other
+            raise UserError(
+                f"{name}: [[pretrain]] {run.start} sees the training images of fold {seen[0]}, validation images of "
+                f"fold {run.fold} among them: take one [[pretrain]] of another name for each fold, or leave out -f"
+            )
     if not candidates:
         raise UserError(f'{name}: pretrained = "{run.start}" is no name of a [[pretrain]] table, and no .pth file')
     raise UserError(

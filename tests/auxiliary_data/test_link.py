@@ -16,8 +16,10 @@ from linked import COVID, EFFUSION, link
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from skimage import io
 
+from nnunet_covid.auxiliary_data import linking
 from nnunet_covid.auxiliary_data.links import LinkedCases, find_link, link_again, read_links, record_file
 from nnunet_covid.cli import main
+from nnunet_covid.errors import UserError
 from nnunet_covid.nnunet import preprocess
 
 pytestmark = pytest.mark.usefixtures("work")
@@ -164,6 +166,27 @@ def test_an_interrupted_link_goes_on_where_it_stopped(work: Path, monkeypatch: p
     link("-a", "602")
     assert len(done) == 3
     assert not list((work / "preprocessed" / EFFUSION / f"{LINKED}_2d").glob(".*"))
+
+
+def test_of_two_folders_of_unlabelled_images_none_is_linked_while_one_takes_the_others_place(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their images may have the same names: a training after an interruption would take some of either."""
+    first, second = work / "first", work / "second"
+    shutil.copytree(work / "raw" / EFFUSION / "imagesTr", first)
+    shutil.copytree(first, second)
+    link("--unlabelled", str(first))
+
+    def dies(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(linking, "preprocess_cases", dies)
+    assert main(["link", "-d", "601", "-np", "1", "--unlabelled", str(first)]) == 130
+    plans = PlansManager(linked.covid_plans())
+    assert find_link(work / "preprocessed", plans, "2d", require_unlabelled=True) is not None
+    assert main(["link", "-d", "601", "-np", "1", "--unlabelled", str(second)]) == 130
+    with pytest.raises(UserError, match="no folder of unlabelled images is linked"):
+        find_link(work / "preprocessed", plans, "2d", require_unlabelled=True)
 
 
 @pytest.mark.parametrize("shift", [10, -10_000_000])

@@ -220,18 +220,21 @@ def test_training_with_unlabelled_images_alone_is_refused(work: Path, capsys: py
     assert "no data set of another disease is linked" in training_refused(capsys, work)
 
 
-@pytest.mark.parametrize("deleted", ["", "case1.pkl"])
-def test_training_after_linked_data_were_deleted_is_refused(
-    deleted: str, work: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("name", ["", "case1.pkl", "case1.b2nd", "case1_seg.b2nd"])
+@pytest.mark.parametrize("cut", [False, True])
+def test_training_after_linked_data_were_deleted_or_damaged_is_refused(
+    name: str, cut: bool, work: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     link("-a", "602")
     folder = work / "preprocessed" / EFFUSION / f"{LINKED}_2d"
-    if deleted:
-        (folder / deleted).unlink()
-    else:
+    if not name:
         shutil.rmtree(folder)
+    elif cut:
+        (folder / name).write_bytes((folder / name).read_bytes()[:-5])
+    else:
+        (folder / name).unlink()
     error = training_refused(capsys, work)
-    assert ("linked data are incomplete" if deleted else "linked data are gone") in error
+    assert ("linked data are incomplete or damaged" if name else "linked data are gone") in error
     assert "run nnunet-covid link -d Dataset601_Covid -a Dataset602_Effusion -p nnUNetPlans -c 2d" in error
     link("--show")
     assert "cannot be used: linked data are" in capsys.readouterr().out

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from image_files import grey, write_picture
 
 from bad_inputs.ingredients import Make, several, spoilt
@@ -61,6 +62,11 @@ def begun(plans: str | None = None, **options: Any) -> Make:
     return make
 
 
+def weights_of_fold_one(folder: Path) -> None:
+    """A pre-training that has seen the training images of a fold."""
+    torch.save({"network_weights": {}, "pretraining": {"fold": 1}}, folder / "fold1.pth")
+
+
 def nothing(folder: Path) -> None:
     pass
 
@@ -89,6 +95,14 @@ BAD_INPUTS = [
         f"{ROUNDS} --pretrained-weights gone.pth",
         spoilt(slices, nothing),
         ("--pretrained-weights gone.pth: no such file",),
+    ),
+    BadInput(
+        "rounds_from_a_pretraining_of_another_fold",
+        Kind.STALE,
+        "rounds from weights that were pre-trained with the training images of another fold",
+        f"{ROUNDS} --pretrained-weights fold1.pth",
+        spoilt(slices, weights_of_fold_one),
+        ("--pretrained-weights fold1.pth: made with the training images of fold 1, validation images of fold 0 among",),
     ),
     BadInput(
         "stretched_and_trusted",

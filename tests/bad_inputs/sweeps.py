@@ -13,6 +13,7 @@ from bad_inputs.trainers import slices
 
 GOOD = 'datasets = 940\nconfigurations = "2d"\nplans = "testPlans"\ndevice = "cpu"\nfolds = 0\n'
 TRAINERS = 'trainers = ["nnUNetTrainer"]\n'
+PRETRAIN = '[[pretrain]]\nname = "own"\nimages = "unlabelled"\n'
 SWEEP = "nnunet-covid sweep s.toml"
 
 
@@ -157,6 +158,24 @@ BAD_INPUTS = [
         SWEEP,
         spoilt(slices, says(GOOD + TRAINERS + '[[train]]\npretrained = "own"\n')),
         ('s.toml: pretrained = "own" is no name of a [[pretrain]] table, and no .pth file',),
+    ),
+    BadInput(
+        "seeds_of_a_pre_training",
+        Kind.UNUSED,
+        "seeds in the table of a pre-training, which has but one",
+        SWEEP,
+        spoilt(slices, says(f"{GOOD}{TRAINERS}{PRETRAIN}seeds = [0, 1]\n")),
+        ("s.toml [[pretrain]]: unknown key 'seeds'",),
+    ),
+    BadInput(
+        "sweep_from_a_pre_training_of_another_fold",
+        Kind.OPTIONS,
+        "a training on one fold from a pre-training with the training images of another",
+        SWEEP,
+        spoilt(
+            slices, says(f'{GOOD}{TRAINERS}{PRETRAIN}options = ["-f", 1]\n[[train]]\npretrained = "own"\n{TRAINERS}')
+        ),
+        ("s.toml: [[pretrain]] own sees the training images of fold 1, validation images of fold 0 among them",),
     ),
     BadInput(
         "sweep_from_other_weights_of_the_same_name",

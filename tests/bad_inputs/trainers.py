@@ -46,6 +46,14 @@ def _link(folder: Path, *more: str) -> None:
         assert main([*command, *more]) == 0
 
 
+def linked_and_cut_short(folder: Path) -> None:
+    """The slices with their unlabelled images linked, of which one is damaged since."""
+    slices(folder)
+    _link(folder)
+    damaged = folder / f"nnUNet_preprocessed/{DATASET}/testPlans_2d_unlabelled/un_1.b2nd"
+    damaged.write_bytes(damaged.read_bytes()[:-9])
+
+
 def second_channel(folder: Path) -> None:
     """One of the unlabelled images gets one."""
     shutil.copy(folder / "unlabelled/un_0_0000.png", folder / "unlabelled/un_0_0001.png")
@@ -87,6 +95,14 @@ BAD_INPUTS = [
         f"nnUNetv2_train {CONSISTENCY}",
         spoilt(linked_to_one, as_it_is),
         ("nnUNetTrainer_consistency: 1 unlabelled image", "needs two: link a folder with more"),
+    ),
+    BadInput(
+        "linked_image_damaged",
+        Kind.DAMAGED,
+        "a linked image that was cut short since",
+        f"nnUNetv2_train {CONSISTENCY}",
+        spoilt(linked_and_cut_short, as_it_is),
+        ("linked data are incomplete or damaged: 1 cases, first", "un_1; run nnunet-covid link"),
     ),
     BadInput(
         "validation_image_unlabelled",

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import linked
 import planned
@@ -17,6 +19,7 @@ from tiny_data_set import DATASET, make_tiny_data_set
 
 from killing.harness import Run, digests
 from nnunet_covid.checkpoint import read_checkpoint
+from nnunet_covid.cli import main
 from nnunet_covid.startup import TRAINERS_FOLDER, VARIABLE
 
 FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
@@ -37,9 +40,10 @@ def _copied(make: Callable[[Path], object]) -> Callable[[Path], object]:
 
     @functools.cache
     def made() -> Path:
-        _KEPT.append(tempfile.TemporaryDirectory(prefix="to_kill_"))
-        make(Path(_KEPT[-1].name))
-        return Path(_KEPT[-1].name)
+        kept = tempfile.TemporaryDirectory(prefix="to_kill_")
+        _KEPT.append(kept)
+        make(Path(kept.name))
+        return Path(kept.name)
 
     return lambda folder: shutil.copytree(made(), folder, dirs_exist_ok=True)
 
@@ -80,13 +84,23 @@ def planned_data_set(folder: Path) -> None:
     (folder / "made").rmdir()
 
 
+@_copied
+def with_linked_images(folder: Path) -> None:
+    """The same, and the images linked."""
+    planned_data_set(folder)
+    with mock.patch.dict(os.environ, {name: str(folder / name) for name in FOLDERS}):
+        images = ["--unlabelled", str(folder / "unlabelled")]
+        assert main(["link", "-d", "940", "-p", "testPlans", "-c", "2d", "-np", "1", *images]) == 0
+
+
 def _linked(folder: Path) -> dict[str, str]:
     """Pre-processed cases and the record; the time of pre-processing stands nowhere in them."""
     return digests(folder / "nnUNet_preprocessed")
 
 
 def _fold(folder: Path) -> Path:
-    return folder / "nnUNet_results" / DATASET / f"{TRAINER}__testPlans__2d" / "fold_0"
+    (fold,) = (folder / "nnUNet_results" / DATASET).glob("*__testPlans__2d/fold_0")
+    return fold
 
 
 def checkpoints_are_whole(folder: Path) -> None:
@@ -163,6 +177,13 @@ RUNS = {
         ),
         _run("link", "nnunet-covid link -d 601 -a 602 -np 1", to_link, _linked),
         _run("training", f"nnUNetv2_train {ON_TINY} -tr {TRAINER}", planned_data_set, _trained, again="--c"),
+        _run(
+            "consistency",
+            f"nnUNetv2_train {ON_TINY} -tr nnUNetTrainer_consistency_3epochs_2its",
+            with_linked_images,
+            _trained,
+            again="--c",
+        ),
         _run(
             "pseudo-label", f"nnunet-covid pseudo-label {ON_TINY} -i @/unlabelled {ROUNDS}", planned_data_set, _rounds
         ),

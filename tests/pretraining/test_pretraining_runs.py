@@ -73,6 +73,9 @@ def test_a_killed_run_goes_on_to_the_same_end(made, environment, tmp_path: Path,
     written = (place / "checkpoint_final.pth").stat().st_mtime_ns
     assert cli.main(killed) == 0
     assert (place / "checkpoint_final.pth").stat().st_mtime_ns == written
+    (place / "checkpoint_final.pth").unlink()
+    assert cli.main(killed) == 0
+    assert_equal(checkpoint(place)["network_weights"], both[0]["network_weights"])
 
 
 def test_the_command_that_is_printed_can_be_pasted(made, environment, tmp_path: Path, monkeypatch, capsys) -> None:
@@ -118,6 +121,16 @@ def test_own_images_join_only_as_training_images_of_the_fold(made, environment, 
         steps.StepBatches.__getitem__ = original  # type: ignore[method-assign]
     assert cases[0] == ["case_0", "case_1", "case_2", "case_3", "pseudo/un_0", "pseudo/un_1", "pseudo/un_2"]
     assert folder(made, "fold0").is_dir()
+
+
+def test_images_that_nothing_can_be_compared_with_are_told(made, environment, capsys) -> None:
+    environment(made)
+    (made.raw / "imagesTr/case_5_0000.png").unlink()
+    assert cli.main(command(made, "--steps", "1", "--name", "lacking")) == 0
+    assert "nnUNet_raw lacks 1 image(s), with which none was compared: imagesTr/case_5" in capsys.readouterr().out
+    shutil.rmtree(made.raw / "imagesTr")
+    assert cli.main(command(made, "--steps", "1", "--name", "bare")) == 0
+    assert "nnUNet_raw does not hold the data set: unlabelled images were not" in capsys.readouterr().out
 
 
 FAMILIES = {

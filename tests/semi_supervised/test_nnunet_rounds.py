@@ -23,6 +23,7 @@ from skimage import io
 from tiny_data_set import TinyDataSet
 
 from nnunet_covid import cli, trainers
+from nnunet_covid.checkpoint import read_checkpoint
 from nnunet_covid.semi_supervised.training import PREFIX, LabelledAndPseudo
 from nnunet_covid.startup import console_command
 
@@ -187,6 +188,9 @@ def test_the_whole_command_and_what_nnunet_makes_of_it(
     assert (model / "fold_0" / "progress.png").is_file(), "nnU-Net's zip export wants it"
     assert (model / "fold_0" / "pseudo_labels" / "progress.png").is_file()
     nnunet_takes(made, f"{TRAINER}_pseudoIterative")
+    (model / "fold_0" / "checkpoint_final.pth").write_bytes(b"")
+    assert cli.main([*command, "-i", str(made.unlabelled), "--max-rounds", "1", "--threshold", "0.3"]) == 0
+    read_checkpoint(model / "fold_0" / "checkpoint_final.pth")
     assert cli.main([*command, "--status"]) == 0
     table = capsys.readouterr().out
     assert "finished" in table

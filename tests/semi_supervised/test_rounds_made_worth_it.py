@@ -128,6 +128,22 @@ def test_every_new_model_starts_from_pre_trained_weights(
     assert error.count("\n") == 1
 
 
+def test_weights_that_have_seen_validation_images_are_refused(
+    make: Callable[..., TinyDataSet], capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = make()
+    splits = made.preprocessed / "splits_final.json"
+    splits.write_text(json.dumps([*json.loads(splits.read_text()), {"train": ["case_4"], "val": ["case_0"]}]))
+    where = ["-i", str(made.unlabelled), "-p", "testPlans", "-device", "cpu"]
+    assert main(["pretrain", "940", "2d", *where, "--steps", "1", "-f", "0"]) == 0
+    (checkpoint,) = made.root.rglob("pretraining/*/fold0/checkpoint_final.pth")
+    command = ["pseudo-label", "940", "2d", "1", *where, "-tr", TRAINER, "--strategy", "random"]
+    capsys.readouterr()
+    assert main([*command, "--pretrained-weights", str(checkpoint)]) == 2
+    assert "made with the training images of fold 0, validation images of fold 1 among" in capsys.readouterr().err
+    assert list((made.root / "nnUNet_results").rglob("*_pseudoRandom*")) == []
+
+
 def test_the_teacher_of_a_consistency_training_labels(
     make: Callable[..., TinyDataSet], monkeypatch: pytest.MonkeyPatch
 ) -> None:

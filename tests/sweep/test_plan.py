@@ -71,6 +71,27 @@ def test_a_training_waits_for_the_pre_training_that_it_names(tmp_path: Path) -> 
         make_sweep("test", {**HERE, **content, "train": [{"pretrained": "own", "trainers": "B"}]})
 
 
+def test_a_pre_training_on_one_fold_is_for_that_fold_alone() -> None:
+    own = {"name": "own", "images": ".", "trainers": "A", "options": ["--steps", 5, "-f", 1]}
+    content = {**HERE, "pretrain": [own], "train": [{"pretrained": "own", "trainers": "A", "folds": [1, "all"]}]}
+    assert len(make_sweep("test", content).runs) == 4
+    content["train"][0]["folds"] = [1, 2]
+    with pytest.raises(UserError, match="own sees the training images of fold 1, validation images of fold 2 among"):
+        make_sweep("test", content)
+
+
+@pytest.mark.parametrize(
+    ("table", "key"),
+    [*(("pretrain", key) for key in ("lengths", "folds", "seeds", "probabilities")), ("pseudo_label", "probabilities")],
+)
+def test_a_key_that_means_nothing_to_a_table_is_refused_there_and_passed_over_at_the_top(table: str, key: str) -> None:
+    value = {"lengths": "5epochs", "probabilities": True}.get(key, 1)
+    entry = {"name": "Own", "images": ".", "trainers": "A"} | ({"strategy": "random"} if table != "pretrain" else {})
+    make_sweep("test", {**HERE, key: value, table: [entry]})
+    with pytest.raises(UserError, match=rf"test \[\[{table}\]\]: unknown key '{key}'"):
+        make_sweep("test", {**HERE, table: [{**entry, key: value}]})
+
+
 def test_rounds_are_a_kind_of_run(tmp_path: Path) -> None:
     table = {"name": "Rand", "strategy": "random", "images": "un", "trainers": "A", "folds": 2}
     (run,) = trainings({"pseudo_label": [table]})
@@ -226,11 +247,10 @@ def test_what_was_made_with_other_options_is_not_taken_for_ones_own(
         "pseudo_label": {"name": "R", "images": "un", "strategy": "random"},
         "train": {},
     }
-    grid = {"folds": 0, "trainers": "A"}
 
     def made(content: dict[str, Any]) -> list[Run]:
-        further = {"train": [{**grid, "pretrained": "own"}]} if table == "pretrain" else {}
-        return trainings({**further, table: [{**grid, **content}]})
+        further = {"train": [{"trainers": "A", "pretrained": "own"}]} if table == "pretrain" else {}
+        return trainings({"folds": 0, **further, table: [{"trainers": "A", **content}]})
 
     for mine, again, changed in zip(made(usual[table]), made(usual[table]), made(other), strict=True):
         finish(mine, tmp_path)

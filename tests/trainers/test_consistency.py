@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import errno
+import functools
+import json
 import math
 import shutil
 from collections.abc import Callable
@@ -17,6 +20,7 @@ from tiny_data_set import TinyDataSet, make_tiny_data_set
 
 from nnunet_covid import trainers
 from nnunet_covid.cli import main
+from nnunet_covid.disturbances import alone
 from nnunet_covid.nnunet.training import unwrapped
 from nnunet_covid.semi_supervised.moving_average import decay_at, states
 from nnunet_covid.startup import TRAINERS_FOLDER
@@ -40,19 +44,19 @@ def linked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Tin
     return build
 
 
-def link(made: TinyDataSet) -> int:
-    where = ["-p", "testPlans", "-c", made.configuration, "-np", "1", "--unlabelled", str(made.unlabelled)]
+def link(made: TinyDataSet, images: Path | None = None) -> int:
+    where = ["-p", "testPlans", "-c", made.configuration, "-np", "1", "--unlabelled", str(images or made.unlabelled)]
     return main(["link", "-d", "940", *where])
 
 
-def new_trainer(made: TinyDataSet, kind: type | str, *, again: bool = False) -> Any:
+def new_trainer(made: TinyDataSet, kind: type | str, *, again: bool = False, fold: int = 0) -> Any:
     """A trainer of the tiny data set that draws no pictures."""
     from batchgenerators.utilities.file_and_folder_operations import load_json
 
     plans = load_json(str(made.preprocessed / "testPlans.json"))
     description = load_json(str(made.preprocessed / "dataset.json"))
     chosen = getattr(trainers, kind) if isinstance(kind, str) else kind
-    trainer = chosen({**plans, "continue_training": again}, made.configuration, 0, description, CPU)
+    trainer = chosen({**plans, "continue_training": again}, made.configuration, fold, description, CPU)
     trainer.logger.plot_progress_png = lambda folder: None
     return trainer
 
@@ -200,6 +204,54 @@ def test_a_killed_training_goes_on_from_its_last_epoch_and_predicts_without_this
     assert [float(row.split(",")[column]) > 0 for row in rows] == [True, True]
 
 
+# --- what disturbs a training; stock nnU-Net's trainer alone does not see to it
+
+
+def ends_with(capsys: pytest.CaptureFixture[str], act: Callable[[], object]) -> str:
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        act()
+    assert stop.value.code == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    return line
+
+
+def test_a_second_process_and_a_full_disk_are_told(
+    linked: Callable[..., TinyDataSet], capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainer = new_trainer(linked(), "nnUNetTrainer_consistency_1epochs_2its")
+    with alone(Path(trainer.output_folder) / ".lock", "it", "wait"):
+        assert "another process is at work on the training in" in ends_with(capsys, trainer.run_training)
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "file")
+
+    trainer.train_step = full
+    assert "is full; nothing is lost: make room and give the same command again, with --c" in ends_with(
+        capsys, trainer.run_training
+    )
+
+
+@pytest.mark.parametrize("name", ["nnUNetTrainer_consistency_1epochs_2its", "InfNetTrainer_1epochs_2its"])
+def test_checkpoints_that_cannot_be_gone_on_from_are_told(
+    name: str, linked: Callable[..., TinyDataSet], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made, file = linked(), tmp_path / "checkpoint.pth"
+    trainer = new_trainer(made, name)
+    trainer.initialize()
+    trainer.on_train_start()
+    trainer.save_checkpoint(str(file))
+    content = torch.load(file, weights_only=False)
+    key = next(key for key, value in content["network_weights"].items() if value.ndim == 4)
+    content["network_weights"][key] = torch.zeros(3, 3, 1, 1)
+    torch.save(content, tmp_path / "other.pth")
+    file.write_bytes(file.read_bytes()[:-20])
+    for path, why in ((tmp_path / "other.pth", "it is of another network"), (file, "")):
+        again = new_trainer(made, name, again=True)
+        said = ends_with(capsys, functools.partial(again.load_checkpoint, str(path)))
+        assert f"{path} cannot be gone on from ({why}" in said
+
+
 # --- refusals
 
 
@@ -222,6 +274,8 @@ def refused(capsys: pytest.CaptureFixture[str], made: TinyDataSet, kind: type | 
         ({"class_eta": {"infection": -0.1}}, "class_eta of infection = -0.1"),
         ({"class_eta": {"tumour": 0.5}}, "the classes are background, infection"),
         ({"unlabelled_weight": -1.0}, "a weight must not be negative"),
+        ({"unlabelled_weight": math.nan}, "a weight must not be negative"),
+        ({"unlabelled_ratio": math.inf}, "a ratio must be positive, and both finite"),
         ({"teacher_decay": (0.99, 1.0)}, "teacher_decay = (0.99, 1.0)"),
     ],
 )
@@ -249,3 +303,26 @@ def test_a_validation_or_test_image_among_the_unlabelled_ones_is_refused_or_left
     assert "nnunet-covid link" in error
     trainer = new_trainer(made, variant("nnUNetTrainer_consistency", leave_out_known=True))
     assert trainer.unlabelled_images.cases == ("of_training", "un_0", "un_1", "un_2")
+    (made.raw / "imagesTr/case_5_0000.png").unlink()
+    capsys.readouterr()
+    new_trainer(made, variant("nnUNetTrainer_consistency", leave_out_known=True))
+    assert "nnUNet_raw lacks 1 image(s), with which none was compared: imagesTr/case_5" in capsys.readouterr().out
+
+
+def test_the_data_sets_own_images_are_unlabelled_ones_of_folds_that_do_not_validate_on_them(
+    linked: Callable[..., TinyDataSet], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A fold of few labels has the other images without their labels; each leaves out what it validates on."""
+    made = linked()
+    folds = [
+        {"train": ["case_0"], "val": ["case_4", "case_5"]},
+        {"train": ["case_2"], "val": ["case_0", "case_1"]},
+    ]
+    (made.preprocessed / "splits_final.json").write_text(json.dumps(folds))
+    assert link(made, made.raw / "imagesTr") == 0
+    error = refused(capsys, made, "nnUNetTrainer_consistency")
+    assert "(case_4 = imagesTr/case_4, case_5 = imagesTr/case_5): set leave_out_known = True\n" in error, "not: remove"
+    kind = variant("nnUNetTrainer_consistency", leave_out_known=True)
+    for fold, left in ((0, (0, 1, 2, 3)), (1, (2, 3, 4, 5))):
+        trainer = new_trainer(made, kind, fold=fold)
+        assert trainer.unlabelled_images.cases == tuple(f"case_{i}" for i in left)
