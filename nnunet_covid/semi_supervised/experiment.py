@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +19,10 @@ from nnunet_covid.errors import UserError
 from nnunet_covid.files import digest_of, environment_folder
 from nnunet_covid.nnunet.dataset import dataset_name, read_splits
 from nnunet_covid.nnunet.models import read_plans
+from nnunet_covid.semi_supervised.options import check_tag
 
 OWN_FOLDS = 5
 """That nnU-Net makes where there is no split file."""
-TAG = re.compile(r"[A-Za-z0-9]+")
 
 
 @dataclass(frozen=True)
@@ -133,8 +132,7 @@ def find_experiment(
     for variable in (nnUNet_preprocessed, nnUNet_results):
         if not variable.is_set():
             raise UserError(f"{variable.env_var_name} is not set: export nnU-Net's three folders first")
-    if not TAG.fullmatch(tag):
-        raise UserError(f"`name` {tag}: letters and digits only, it becomes part of the model's name")
+    check_tag(tag)
     if fold != "all" and not fold.isdecimal():
         raise UserError(f"fold {fold}: must be a number or 'all'")
     name = dataset_name(dataset)

@@ -6,6 +6,7 @@ Not here: how they are given. In texts for the person an option stands as `` `na
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
@@ -20,6 +21,12 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "iterative": {"per_round": None, "threshold": 0.95},
 }
 """Fan et al. 2020, §III-D: K = 5, no threshold. Wang et al. 2022, §3.2.2: η = 0.95, t is not given."""
+
+
+def check_tag(tag: str) -> None:
+    """Refuse a `name` that cannot stand in a model's."""
+    if not re.fullmatch("[A-Za-z0-9]+", tag):
+        raise UserError(f"`name` {tag}: letters and digits only, it becomes part of the model's name")
 
 
 def _option(default: Any, text: str, *, metavar: str | None = None, only_for: Strategy | None = None) -> Any:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_covid.errors import UserError, reason_of
+from nnunet_covid.semi_supervised.options import check_tag
 from nnunet_covid.startup import DEVICES
 from nnunet_covid.sweep.preparation import SMALLER, Preparation
 from nnunet_covid.sweep.runs import Kind, Run
@@ -172,6 +173,11 @@ def _grid(name: str, table: str, grid: Mapping[str, Any]) -> Iterator[Run]:
     for key in ("datasets", "configurations", "trainers", *(set(OWN[table]) & {"name", "images", "strategy"})):
         if not _list(grid.get(key)):
             raise UserError(f"{name}: {key} is missing{'' if table == 'train' else f' in [[{table}]]'}")
+    if "name" in OWN[table]:
+        try:
+            check_tag(str(grid["name"]))
+        except UserError as e:
+            raise UserError(f"{name} [[{table}]]: {e}") from e
     kind: Kind = "pseudo-label" if table == "pseudo_label" else "pretrain" if table == "pretrain" else "train"
     if (device := grid.get("device", Run.device)) not in NNUNET_DEVICES:
         raise UserError(f"{name}: device = {device!r}: expected one of {', '.join(NNUNET_DEVICES)}")

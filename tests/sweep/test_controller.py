@@ -321,9 +321,9 @@ def test_cancel_stops_jobs_of_slurm_at_once(
         == "slurm"
     )
     program.write_text("#!/bin/sh\nexit 1\n")
-    with pytest.raises(UserError, match="not every job was ended .*scancel.*--status"):
+    with pytest.raises(UserError, match=r"not every job was ended .*scancel.*--status"):
         cancel(controller)
     program.unlink()
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(UserError, match="not every job was ended .*No such file.*scancel"):
+    with pytest.raises(UserError, match=r"not every job was ended .*No such file.*scancel"):
         cancel(controller)

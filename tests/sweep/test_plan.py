@@ -186,7 +186,7 @@ def test_plans_of_another_planner_are_not_taken_for_those_of_the_named_one(
     sweep = {"planner": planner, "plans": "Mine", "train": [{"trainers": "A", "folds": 0}]}
     prepare = next(run for run in make_sweep("test", {**HERE, **sweep}).runs if run.kind == "prepare")
     if refused:
-        with pytest.raises(UserError, match="written by nnUNetPlannerResEncM, not by .* nnUNetPlannerResEncL: give"):
+        with pytest.raises(UserError, match=r"written by nnUNetPlannerResEncM, not by .* nnUNetPlannerResEncL: give"):
             prepare.finished(tmp_path, folder.parent)
     else:
         assert not prepare.finished(tmp_path, folder.parent)
@@ -317,6 +317,14 @@ def test_a_configuration_that_the_plans_have_with_other_values_is_refused(tmp_pa
         ({"new_configurations": {"2d": 3}}, r"test \[new_configurations.2d\]: expected a table"),
         ({"new_configurations": {"2d": {"smaller": "false"}}}, "smaller = 'false': expected true or false"),
         ({"new_configurations": {"2d": {}}, "train": [1]}, r"test \[\[train\]\]: expected a table"),
+        (
+            {"pretrain": [{"name": "my_own", "images": "."}]},
+            r"test \[\[pretrain\]\]: `name` my_own: letters and digits",
+        ),
+        (
+            {"pseudo_label": [{"name": "R-1", "images": ".", "strategy": "random"}]},
+            r"\[\[pseudo_label\]\]: `name` R-1: lett",
+        ),
     ],
 )
 def test_a_value_of_the_wrong_kind_is_refused(content: dict[str, Any], says: str) -> None:
