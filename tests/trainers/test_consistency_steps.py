@@ -15,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from nnunet_covid import trainers
 from nnunet_covid.auxiliary_data.links import LinkedCases
@@ -296,3 +297,22 @@ def test_half_precision_steps_stay_finite_and_trust_in_full_precision(make: Call
     assert all(torch.isfinite(one).all() for one in states(trainer.network))
     assert all(one.dtype == torch.float32 for one in states(trainer._aside) if one.is_floating_point())
     assert trainer.sums.trusted() > 0.9  # but for voxels whose probabilities are one half each
+
+
+class WithoutDoubles(TorchDispatchMode):
+    """A device on which no tensor can have double precision, as Apple's GPUs."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        assert getattr(made, "dtype", None) != torch.float64, func
+        return made
+
+
+def test_an_epoch_needs_no_double_precision(make: Callable[..., Any]) -> None:
+    with WithoutDoubles():
+        trainer = make("nnUNetTrainer_consistency", eta=0.5, copy_paste=True)
+        trainer._steps_seen = 3
+        trainer.on_train_epoch_end([trainer.train_step(batch(trainer))])
+        trainer.on_validation_epoch_start()
+        trainer.on_validation_epoch_end([trainer.validation_step(batch(trainer))])
+    assert np.isfinite(trainer.logger.get_value("unlabelled_losses", step=-1))
