@@ -19,8 +19,8 @@ from nnunetv2.utilities.helpers import dummy_context
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import autocast, distributed, nn
 
-from nnunet_covid.auxiliary_data.batches import OwnRandomness, TwoViews, put_beside
-from nnunet_covid.auxiliary_data.links import LinkedCases
+from nnunet_covid.auxiliary_data.batches import LinkedDataset, OwnRandomness, TwoViews, loader_of_images, put_beside
+from nnunet_covid.auxiliary_data.links import LinkedCases, preprocessed_folder
 from nnunet_covid.auxiliary_data.unlabelled import linked_unlabelled, validation_cases
 from nnunet_covid.checkpoint import read_checkpoint, release_process, restrict_process
 from nnunet_covid.errors import UserError
@@ -42,7 +42,7 @@ from nnunet_covid.semi_supervised.labelling import Classes
 from nnunet_covid.semi_supervised.mixing import copy_paste, cut_mix
 from nnunet_covid.semi_supervised.moving_average import decay_at, exchange, move_towards
 from nnunet_covid.semi_supervised.training import follow, knows_ignored_voxels, leave_out_overlap
-from nnunet_covid.trainers.base import loader_of_linked, stop_training, training_finished
+from nnunet_covid.trainers.base import stop_training, training_finished
 
 KEY = "views"
 """Of the unlabelled images in a batch: weak and strong view beside each other, (B, 2·C, *spatial)."""
@@ -182,7 +182,7 @@ class Consistency(nnUNetTrainer):
         assert images is not None
         size = max(1, round(self.unlabelled_ratio * self.batch_size))
         views = functools.partial(TwoViews, probability=self.strong_probability)
-        loader = loader_of_linked(self, [images], views, size)
+        loader = loader_of_images(self, LinkedDataset(preprocessed_folder(), [images]), views, size)
         put_beside(training, loader, KEY, (torch.initial_seed(), self.local_rank))
         self.print_to_log_file(f"Unlabelled images: {len(images.cases)} of {images.name}, {size} per step")
         if size < 2 and self.cutmix_probability:
