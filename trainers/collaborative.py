@@ -87,6 +87,9 @@ class CollaborativeTrainer(LungInfectionTrainer):
     def check_settings(self, configuration: ConfigurationManager) -> None:
         super().check_settings(configuration)
         one_of("relation_reduction", self.relation_reduction, REDUCTIONS)
+        if self.unlabelled_batch_size is not None and self.unlabelled_batch_size < 1:
+            msg = f"unlabelled_batch_size = {self.unlabelled_batch_size}, but at least 1: or set use_unlabelled = False"
+            raise ValueError(msg)
         for name in ("general_weight", "target_weight"):
             if getattr(self, name) < 0:
                 msg = f"{name} = {getattr(self, name)}, but a weight must not be negative: both signs are in the losses"

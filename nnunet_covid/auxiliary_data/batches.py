@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
+import secrets
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -213,7 +214,8 @@ class UnlabelledBeside:
         unlabelled: Of :func:`linked_loader`.
         key: Of the images in the batch.
         seed: Of the draws of unlabelled images, beside torch's in this process; every worker process has draws of its
-            own. Where torch's seed changes, as a training with a seed sets it for each epoch, the draws begin anew.
+            own each time that it starts, as nnU-Net's have, so that a continued training does not see the same again.
+            Where torch's seed changes, as a training with a seed sets it for each epoch, the draws begin anew.
     """
 
     def __init__(self, main: Any, unlabelled: nnUNetDataLoader, key: str, seed: Sequence[int]) -> None:
@@ -226,7 +228,7 @@ class UnlabelledBeside:
     def set_thread_id(self, thread_id: int) -> None:
         """Called where a worker process starts."""
         self.main.set_thread_id(thread_id)
-        self.seed = (*self.seed, thread_id)
+        self.seed = (*self.seed, thread_id, secrets.randbits(63))
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return self
