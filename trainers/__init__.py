@@ -102,7 +102,7 @@ def _find_written(name: str) -> type | None:
 
 
 def _find_ours(name: str) -> type | None:
-    return getattr(importlib.import_module(__name__), name, None) if "Trainer" in name else None
+    return getattr(importlib.import_module(__name__), name, None)
 
 
 def __getattr__(name: str) -> type:
@@ -112,7 +112,7 @@ def __getattr__(name: str) -> type:
         found = calibrated_trainer(name, _find_ours)
         if found is not None:
             return found
-    elif "Trainer" in name:
+    elif not name.startswith("__"):
         from nnunet_covid.trainers.on_demand import trainer_of_length
 
         found = _find_written(name) if name in TRAINERS else trainer_of_length(name, _find_written)

@@ -8,18 +8,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import nn
 
 from nnunet_covid.networks.timm_unet import TimmUNet
-from nnunet_covid.trainers.all_in_one import (
-    AllInOneDistillationTrainer,
-    AllInOneEdgeTrainer,
-    AllInOneGeneralTrainer,
-    AllInOneInfNetTrainer,
-    AllInOneNoGeneralTrainer,
-    AllInOnePartialDecoderTrainer,
-    AllInOneReverseTrainer,
-    AllInOneSpatialTrainer,
-    AllInOneTrainer,
-    AllInOneUNetTrainer,
-)
+from nnunet_covid.trainers import TRAINERS, all_in_one
 from nnunet_covid.trainers.base import LITE0, TimmWeightsTrainer
 
 
@@ -57,41 +46,10 @@ class OnTimm(TimmWeightsTrainer):
         return TimmUNet.scales(self.timm_encoder()) if self.enable_deep_supervision else None
 
 
-class AllInOnePretrainedUNetTrainer(OnTimm, AllInOneUNetTrainer):
-    """Everything off: ``UNetPretrainedTrainer``."""
+def _on_timm(name: str) -> type:
+    """The row of this name without "Pretrained", on a timm encoder."""
+    row = getattr(all_in_one, name.replace("Pretrained", ""))
+    return type(name, (OnTimm, row), {"__doc__": row.__doc__, "__module__": __name__})
 
 
-class AllInOnePretrainedTrainer(OnTimm, AllInOneTrainer):
-    """Everything on."""
-
-
-class AllInOnePretrainedNoGeneralTrainer(OnTimm, AllInOneNoGeneralTrainer):
-    """Everything that needs no images of other diseases."""
-
-
-class AllInOnePretrainedGeneralTrainer(OnTimm, AllInOneGeneralTrainer):
-    """The general encoder with its relation losses."""
-
-
-class AllInOnePretrainedEdgeTrainer(OnTimm, AllInOneEdgeTrainer):
-    """Edge attention."""
-
-
-class AllInOnePretrainedPartialDecoderTrainer(OnTimm, AllInOnePartialDecoderTrainer):
-    """The partial decoder."""
-
-
-class AllInOnePretrainedReverseTrainer(OnTimm, AllInOneReverseTrainer):
-    """Reverse attention."""
-
-
-class AllInOnePretrainedInfNetTrainer(OnTimm, AllInOneInfNetTrainer):
-    """Inf-Net's three parts together."""
-
-
-class AllInOnePretrainedDistillationTrainer(OnTimm, AllInOneDistillationTrainer):
-    """Self-attention distillation."""
-
-
-class AllInOnePretrainedSpatialTrainer(OnTimm, AllInOneSpatialTrainer):
-    """Spatial convolution."""
+globals().update({name: _on_timm(name) for name, module in TRAINERS.items() if module == "all_in_one_timm"})

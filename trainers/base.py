@@ -9,21 +9,18 @@ import errno
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 import torch
-from nnunetv2.paths import nnUNet_preprocessed, nnUNet_results
-from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
+from nnunetv2.paths import nnUNet_results
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.file_path_utilities import get_output_folder
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
 
-from nnunet_covid.auxiliary_data.batches import ImageTransforms, LinkedDataset, linked_loader
-from nnunet_covid.auxiliary_data.links import LinkedCases
 from nnunet_covid.checkpoint import refusal_of, release_process, restrict_process
 from nnunet_covid.disturbances import SAME_COMMAND, alone, full_disk_told
 from nnunet_covid.errors import UserError
@@ -293,38 +290,6 @@ class LungInfectionTrainer(UndisturbedTrainer):
             {"params": [p for _, p in named if id(p) not in inside]},
             {"params": [p for _, p in named if id(p) in inside], "lr": self.initial_lr * self.encoder_rate},
         ]
-
-
-def loader_of_linked(
-    trainer: nnUNetTrainer,
-    cases: Sequence[LinkedCases],
-    prepare: Callable[..., ImageTransforms],
-    batch_size: int,
-    lesion_share: float = 0.0,
-) -> nnUNetDataLoader:
-    """nnU-Net's loader of linked images, with the patches and the augmentation of a trainer.
-
-    Args:
-        prepare: Makes of the augmentation, and of whether it needs a mask (``masked``), what the loader applies.
-        lesion_share: Share of a batch whose patches are cut around a lesion.
-    """
-    rotation, dummy_2d, initial_patch_size, mirror_axes = (
-        trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
-    )
-    masks = trainer.configuration_manager.use_mask_for_norm
-    patch_size = trainer.configuration_manager.patch_size
-    transforms = trainer.get_training_transforms(
-        patch_size, rotation, None, mirror_axes, dummy_2d, use_mask_for_norm=masks
-    )
-    return linked_loader(
-        LinkedDataset(Path(nnUNet_preprocessed.get() or "."), cases),
-        prepare(transforms, masked=any(masks)),
-        trainer.plans_manager,
-        batch_size=batch_size,
-        initial_patch_size=initial_patch_size,
-        patch_size=patch_size,
-        lesion_share=lesion_share,
-    )
 
 
 def one_of(name: str, value: object, allowed: tuple[object, ...]) -> None:

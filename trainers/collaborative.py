@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.helpers import dummy_context
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
@@ -18,9 +17,11 @@ from torch import autocast, nn
 from nnunet_covid.auxiliary_data.batches import (
     ImageTransforms,
     JoinedBatches,
+    LinkedDataset,
     linked_batches,
+    loader_of_images,
 )
-from nnunet_covid.auxiliary_data.links import Link, LinkedCases, find_link
+from nnunet_covid.auxiliary_data.links import Link, LinkedCases, find_link, preprocessed_folder
 from nnunet_covid.auxiliary_data.relation_snapshots import KEPT, SnapshotMean, write_snapshot
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import evenly_spread
@@ -37,13 +38,7 @@ from nnunet_covid.losses.relation import (
 from nnunet_covid.networks.collaborative import BottleneckFeatures, CollaborativeUNet
 from nnunet_covid.nnunet.architecture import build_planned_unet, load_encoder_checkpoint
 from nnunet_covid.nnunet.training import GRADIENT_NORM
-from nnunet_covid.trainers.base import (
-    LungInfectionTrainer,
-    loader_of_linked,
-    one_of,
-    stop_training,
-    training_finished,
-)
+from nnunet_covid.trainers.base import LungInfectionTrainer, one_of, stop_training, training_finished
 
 WEIGHTS_VARIABLE = "NNUNET_COVID_GENERAL_WEIGHTS"
 
@@ -92,6 +87,9 @@ class CollaborativeTrainer(LungInfectionTrainer):
     def check_settings(self, configuration: ConfigurationManager) -> None:
         super().check_settings(configuration)
         one_of("relation_reduction", self.relation_reduction, REDUCTIONS)
+        if self.unlabelled_batch_size is not None and self.unlabelled_batch_size < 1:
+            msg = f"unlabelled_batch_size = {self.unlabelled_batch_size}, but at least 1: or set use_unlabelled = False"
+            raise ValueError(msg)
         for name in ("general_weight", "target_weight"):
             if getattr(self, name) < 0:
                 msg = f"{name} = {getattr(self, name)}, but a weight must not be negative: both signs are in the losses"
@@ -99,12 +97,11 @@ class CollaborativeTrainer(LungInfectionTrainer):
 
     def usable_link(self, plans: PlansManager, configuration: str) -> Link | None:
         """What is linked to this configuration; ends the training with one line where it cannot begin."""
-        preprocessed = Path(nnUNet_preprocessed.get() or ".")
         unlabelled = self.use_unlabelled and self.uses_relations
         if not unlabelled and self.general_weight <= 0:
             return None
         try:
-            link = find_link(preprocessed, plans, configuration, require_others=self.general_weight > 0)
+            link = find_link(preprocessed_folder(), plans, configuration, require_others=self.general_weight > 0)
         except UserError as e:
             stop_training(f"{type(self).__name__}: {e}")
         cascaded = plans.get_configuration(configuration).previous_stage_name is not None
@@ -188,7 +185,7 @@ class CollaborativeTrainer(LungInfectionTrainer):
             processes = torch.distributed.get_world_size() if self.is_ddp else 1
             size = max(1, self.unlabelled_batch_size // processes)
         share = 0.0 if key == "unlabelled" else self.oversample_foreground_percent
-        loader = loader_of_linked(self, cases, ImageTransforms, size, share)
+        loader = loader_of_images(self, LinkedDataset(preprocessed_folder(), cases), ImageTransforms, size, share)
         return linked_batches(loader, device=self.device, loaders=loaders)
 
     def on_train_end(self) -> None:

@@ -18,10 +18,9 @@ from nnunetv2.utilities.collate_outputs import collate_outputs
 from nnunetv2.utilities.helpers import dummy_context
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import autocast, distributed, nn
-from torch.nn import functional
 
-from nnunet_covid.auxiliary_data.batches import OwnRandomness, TwoViews, put_beside
-from nnunet_covid.auxiliary_data.links import LinkedCases
+from nnunet_covid.auxiliary_data.batches import LinkedDataset, OwnRandomness, TwoViews, loader_of_images, put_beside
+from nnunet_covid.auxiliary_data.links import LinkedCases, preprocessed_folder
 from nnunet_covid.auxiliary_data.unlabelled import linked_unlabelled, validation_cases
 from nnunet_covid.checkpoint import read_checkpoint, release_process, restrict_process
 from nnunet_covid.errors import UserError
@@ -29,7 +28,7 @@ from nnunet_covid.figures.consistency import append_to_progress
 from nnunet_covid.figures.progress import FILE
 from nnunet_covid.files import replacing
 from nnunet_covid.losses.relation import ramp_up
-from nnunet_covid.losses.reweighted_cross_entropy import ReweightedCrossEntropy
+from nnunet_covid.networks.conv import resize_like
 from nnunet_covid.nnunet.training import unwrapped
 from nnunet_covid.semi_supervised.consistency import (
     ENTRY,
@@ -42,18 +41,11 @@ from nnunet_covid.semi_supervised.consistency import (
 from nnunet_covid.semi_supervised.labelling import Classes
 from nnunet_covid.semi_supervised.mixing import copy_paste, cut_mix
 from nnunet_covid.semi_supervised.moving_average import decay_at, exchange, move_towards
-from nnunet_covid.semi_supervised.training import cross_entropies, leave_out_overlap, weigh_classes
-from nnunet_covid.trainers.base import (
-    UndisturbedTrainer,
-    loader_of_linked,
-    stop_training,
-    training_finished,
-    unwritable_told,
-)
+from nnunet_covid.semi_supervised.training import follow, knows_ignored_voxels, leave_out_overlap
+from nnunet_covid.trainers.base import UndisturbedTrainer, stop_training, training_finished, unwritable_told
 
 KEY = "views"
 """Of the unlabelled images in a batch: weak and strong view beside each other, (B, 2·C, *spatial)."""
-MODES = {2: "bilinear", 3: "trilinear"}
 LOGGED = ("unlabelled_weight", "unlabelled_losses", "trusted", "trusted_per_class", "agreement", "student_fg_dice")
 
 
@@ -161,6 +153,9 @@ class Consistency(UndisturbedTrainer):
         self.label_manager = self.classes.manager
         with OwnRandomness(0):  # encoders are built to ask for their strides, with random weights
             self.unlabelled_loss = self._build_loss()
+            if not knows_ignored_voxels(self.unlabelled_loss):
+                other = "take one with cross entropy, or SSANetDiceTrainer for Dice alone"
+                stop_training(f"{type(self).__name__}: the trainer's loss cannot leave out unsure voxels; {other}")
             if not self.unlabelled_overlap:
                 leave_out_overlap(self.unlabelled_loss)
             scales = self._get_deep_supervision_scales()
@@ -188,7 +183,7 @@ class Consistency(UndisturbedTrainer):
         assert images is not None
         size = max(1, round(self.unlabelled_ratio * self.batch_size))
         views = functools.partial(TwoViews, probability=self.strong_probability)
-        loader = loader_of_linked(self, [images], views, size)
+        loader = loader_of_images(self, LinkedDataset(preprocessed_folder(), [images]), views, size)
         put_beside(training, loader, KEY, (torch.initial_seed(), self.local_rank))
         self.print_to_log_file(f"Unlabelled images: {len(images.cases)} of {images.name}, {size} per step")
         if size < 2 and self.cutmix_probability:
@@ -253,16 +248,8 @@ class Consistency(UndisturbedTrainer):
         self._steps_seen = 0
         self.draws = np.random.default_rng([torch.initial_seed(), self.local_rank, self.current_epoch])
         self.sums = EpochSums(self.classes, self.device)
-        for own, other in zip(self.loss.modules(), self.unlabelled_loss.modules(), strict=False):
-            if hasattr(own, "epoch"):  # a part that begins with a later epoch
-                other.epoch = own.epoch
         weights = self.running_counts.weights() if self.reweight_classes else None
-        if weights is not None:
-            weigh_classes(self.unlabelled_loss, torch.tensor(weights, device=self.device))
-            return
-        for part in cross_entropies(self.loss):
-            if isinstance(part, ReweightedCrossEntropy) and part.weights is not None:
-                weigh_classes(self.unlabelled_loss, part.weights)
+        follow(self.unlabelled_loss, self.loss, weights and torch.tensor(weights, device=self.device))
 
     @property
     def steps_done(self) -> int:
@@ -322,9 +309,7 @@ class Consistency(UndisturbedTrainer):
     def _note_answer(self, outputs: Any, teacher: torch.Tensor, loss: torch.Tensor) -> None:
         """Add to the epoch's sums what the student said to the strong view, and the loss."""
         result = outputs[0] if isinstance(outputs, (list, tuple)) else outputs
-        result = result.detach().float()
-        if result.shape[2:] != teacher.shape[1:]:
-            result = functional.interpolate(result, size=teacher.shape[1:], mode=MODES[teacher.ndim - 1])
+        result = resize_like(result.detach().float(), teacher[:, None])
         heads = self.classes.heads
         probabilities = self.classes.manager.apply_inference_nonlin(result.movedim(1, 0))
         self.sums.add_answer(heads.trusted(probabilities, [0.0] * len(heads.values))[1], teacher, loss)

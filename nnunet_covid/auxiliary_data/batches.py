@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Iterator, Sequence
+import secrets
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,7 @@ class TwoViews(ImageTransforms):
 
 
 def linked_loader(
-    dataset: LinkedDataset,
+    dataset: Any,
     transforms: ImageTransforms,
     plans: PlansManager,
     *,
@@ -122,6 +123,35 @@ def linked_loader(
         plans.get_label_manager(LESION_LABELS),
         oversample_foreground_percent=lesion_share,
         transforms=transforms,
+    )
+
+
+def loader_of_images(
+    trainer: Any, dataset: Any, prepare: Callable[..., ImageTransforms], batch_size: int, lesion_share: float = 0.0
+) -> nnUNetDataLoader:
+    """nnU-Net's loader of images alone, with the patches and the augmentation of a trainer.
+
+    Args:
+        dataset: Of linked images, or another of nnU-Net's kind with one label, lesion.
+        prepare: Makes of the augmentation, and of whether it needs a mask (``masked``), what the loader applies.
+        lesion_share: As for :func:`linked_loader`.
+    """
+    rotation, dummy_2d, initial_patch_size, mirror_axes = (
+        trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+    )
+    masks = trainer.configuration_manager.use_mask_for_norm
+    patch_size = trainer.configuration_manager.patch_size
+    transforms = trainer.get_training_transforms(
+        patch_size, rotation, None, mirror_axes, dummy_2d, use_mask_for_norm=masks
+    )
+    return linked_loader(
+        dataset,
+        prepare(transforms, masked=any(masks)),
+        trainer.plans_manager,
+        batch_size=batch_size,
+        initial_patch_size=initial_patch_size,
+        patch_size=patch_size,
+        lesion_share=lesion_share,
     )
 
 
@@ -184,7 +214,8 @@ class UnlabelledBeside:
         unlabelled: Of :func:`linked_loader`.
         key: Of the images in the batch.
         seed: Of the draws of unlabelled images, beside torch's in this process; every worker process has draws of its
-            own. Where torch's seed changes, as a training with a seed sets it for each epoch, the draws begin anew.
+            own each time that it starts, as nnU-Net's have, so that a continued training does not see the same again.
+            Where torch's seed changes, as a training with a seed sets it for each epoch, the draws begin anew.
     """
 
     def __init__(self, main: Any, unlabelled: nnUNetDataLoader, key: str, seed: Sequence[int]) -> None:
@@ -197,7 +228,7 @@ class UnlabelledBeside:
     def set_thread_id(self, thread_id: int) -> None:
         """Called where a worker process starts."""
         self.main.set_thread_id(thread_id)
-        self.seed = (*self.seed, thread_id)
+        self.seed = (*self.seed, thread_id, secrets.randbits(63))
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return self

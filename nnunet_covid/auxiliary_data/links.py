@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_covid.dataset_json import IMAGES, channel_names, read_dataset_json
@@ -169,6 +170,11 @@ def _link(entry: dict[str, Any]) -> Link:
 
 def _cases(entry: dict[str, Any]) -> LinkedCases:
     return LinkedCases(**{**entry, "cases": tuple(entry["cases"]), "lesions": tuple(entry["lesions"])})
+
+
+def preprocessed_folder() -> Path:
+    """``nnUNet_preprocessed``."""
+    return Path(nnUNet_preprocessed.get() or ".")
 
 
 def made_as_file(folder: Path) -> Path:

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from batchgenerators.utilities.file_and_folder_operations import load_pickle
-from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunet_covid.auxiliary_data.links import LinkedCases, find_link, link_again
+from nnunet_covid.auxiliary_data.links import LinkedCases, find_link, link_again, preprocessed_folder
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import environment_folder, some_of
 from nnunet_covid.nnunet.dataset import read_splits
@@ -51,7 +50,7 @@ class UnlabelledCases:
         known = known_voxels(raw, plans, dataset_json, validation)
         if not known:
             return self.cases
-        folder = Path(nnUNet_preprocessed.get() or ".") / self.cases.folder
+        folder = preprocessed_folder() / self.cases.folder
         try:
             voxels = {case: load_pickle(str(folder / f"{case}.pkl"))[VOXELS] for case in self.cases.cases}
         except KeyError:
@@ -92,7 +91,7 @@ def linked_unlabelled(plans: PlansManager, configuration: str) -> UnlabelledCase
             "nothing of the previous stage is known of unlabelled images, so a cascade's second stage cannot use "
             "them: train 3d_fullres"
         )
-    link = find_link(Path(nnUNet_preprocessed.get() or "."), plans, configuration, require_unlabelled=True)
+    link = find_link(preprocessed_folder(), plans, configuration, require_unlabelled=True)
     assert link is not None
     assert link.unlabelled is not None
     return UnlabelledCases(link.unlabelled, link_again(plans, configuration, link.unlabelled)).at_least_two()

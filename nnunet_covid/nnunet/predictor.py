@@ -115,6 +115,8 @@ class TrainedModel:
         except Exception as e:  # a foreign model leads nnU-Net and torch into whatever its files say
             weights = [folder / f"fold_{fold}" / checkpoint for fold in self.folds]
             raise UserError(f"{folder} cannot be opened: {_why_not_opened(e, weights)}") from e
+        if len({repr(_beside(weights)) for weights in self.predictor.list_of_parameters}) > 1:
+            raise UserError(f"{folder}: folds of it are not calibrated alike; run nnunet-covid calibrate {folder}")
         # outside inference mode, or its weights could take no part in gradients
         self.predictor.network = self.predictor.network.to(self.device).eval()
 
@@ -304,6 +306,12 @@ class TrainedModel:
         return label_map_and_probabilities(
             logits, case.properties, p.plans_manager, p.configuration_manager, p.label_manager
         )
+
+
+def _beside(weights: Any) -> dict[str, Any]:
+    """What stands beside the weights of a whole network, a calibration; torch keeps versions of layers there."""
+    noted = getattr(weights, "_metadata", {}).get("", {})
+    return {key: value for key, value in noted.items() if key != "version"}
 
 
 def _why_not_opened(error: Exception, weights: Sequence[Path]) -> str:

@@ -12,19 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from nnunet_covid.auxiliary_data.batches import ImageTransforms
+from nnunet_covid.auxiliary_data.batches import ImageTransforms, loader_of_images
 from nnunet_covid.checkpoint import refusal_of
 from nnunet_covid.errors import UserError
 from nnunet_covid.figures.reconstructions import FILE as PICTURE
 from nnunet_covid.figures.reconstructions import Reconstruction, draw_reconstructions
 from nnunet_covid.files import replacing
-from nnunet_covid.nnunet.preprocess import LESION_LABELS
 from nnunet_covid.nnunet.training import GRADIENT_NORM, EpochSchedule, poly, seed_everything, spatial_only, warmed_up
 from nnunet_covid.pretraining.autoencoder import Autoencoder
 from nnunet_covid.pretraining.masking import block_mask, hide, loss_on_masked, masked_blocks
@@ -69,21 +67,11 @@ class StepBatches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         self.block = tuple(block)
         self.options = options
         masked_blocks(self.patch, self.block, options.mask_share)
-        rotation, dummy_2d, initial_patch, mirror_axes = (
-            trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
-        )
-        masks = trainer.configuration_manager.use_mask_for_norm
-        transforms = type(trainer).get_training_transforms(
-            self.patch, rotation, None, mirror_axes, dummy_2d, use_mask_for_norm=masks
-        )
-        self.loader = nnUNetDataLoader(
-            cases,
-            trainer.batch_size,
-            initial_patch,
-            self.patch,
-            trainer.plans_manager.get_label_manager(LESION_LABELS),
-            transforms=ImageTransforms(spatial_only(transforms), masked=any(masks)),
-        )
+
+        def moving(transforms: Any, *, masked: bool) -> ImageTransforms:
+            return ImageTransforms(spatial_only(transforms), masked=masked)
+
+        self.loader = loader_of_images(trainer, cases, moving, trainer.batch_size)
 
     def __len__(self) -> int:
         return self.options.steps

@@ -116,14 +116,9 @@ class EpochSums:
         self.classes = classes
         self.values = [int(v) for v in classes.manager.all_labels]
         count, names = len(self.values), len(classes.names)
-        self._parts = {
-            name: torch.zeros(size, dtype=torch.float64, device=device)
-            for name, size in (
-                *dict.fromkeys(("predicted", "kept", "seen"), count).items(),
-                *dict.fromkeys(("both", "either"), names).items(),
-                *dict.fromkeys(("loss", "steps"), 1).items(),
-            )
-        }
+        sizes = {"predicted": count, "kept": count, "seen": count, "both": names, "either": names, "steps": 1}
+        self._parts = {name: torch.zeros(size, dtype=torch.int64, device=device) for name, size in sizes.items()}
+        self._parts["loss"] = torch.zeros(1, device=device)  # in single precision: Apple's GPUs have no double
 
     def add_trust(self, predicted: torch.Tensor, kept: torch.Tensor) -> None:
         """Add the teacher's label maps (B, *spatial) before and after trust."""
@@ -182,7 +177,7 @@ class EpochSums:
 
 
 def _ratio(part: torch.Tensor, whole: torch.Tensor) -> float:
-    return float(part / whole)
+    return float(part) / float(whole) if whole else float("nan")
 
 
 class RunningCounts:

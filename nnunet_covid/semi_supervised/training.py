@@ -15,6 +15,8 @@ import torch
 from batchgenerators.utilities.file_and_folder_operations import load_pickle
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset, nnUNetDatasetBlosc2
+from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
+from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss, SoftDiceLoss
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
 from tqdm import tqdm
@@ -292,10 +294,35 @@ def initialised(
     return trainer
 
 
+def parts_of(loss: Any) -> list[Any]:
+    """A loss and all that it is made of; nothing of a plain function."""
+    return list(loss.modules()) if isinstance(loss, nn.Module) else []
+
+
 def cross_entropies(loss: Any) -> list[Any]:
     """The parts of a loss that class weights have a place in."""
-    modules = loss.modules() if isinstance(loss, nn.Module) else []
-    return [m for m in modules if isinstance(m, nn.CrossEntropyLoss | ReweightedCrossEntropy)]
+    return [m for m in parts_of(loss) if isinstance(m, nn.CrossEntropyLoss | ReweightedCrossEntropy)]
+
+
+def knows_ignored_voxels(loss: Any) -> bool:
+    """Whether a loss may be given voxels that do not count; nnU-Net's Dice without anything around it may not."""
+    inner = loss.loss if isinstance(loss, DeepSupervisionWrapper) else loss
+    return not isinstance(inner, SoftDiceLoss | MemoryEfficientSoftDiceLoss)
+
+
+def follow(loss: Any, own: Any, weights: torch.Tensor | None) -> None:
+    """Tell a second loss what a trainer has told its own: the epoch, where a part begins with a later one, and weights.
+
+    Args:
+        weights: Of the classes, (C,), in the place of those that the own has.
+    """
+    for mine, theirs in zip(parts_of(loss), parts_of(own), strict=False):
+        if hasattr(theirs, "epoch"):
+            mine.epoch = theirs.epoch
+    told = [m.weights for m in cross_entropies(own) if isinstance(m, ReweightedCrossEntropy)]
+    for one in told if weights is None else [weights]:
+        if one is not None:
+            weigh_classes(loss, one)
 
 
 def leave_out_overlap(loss: Any) -> None:
@@ -303,7 +330,7 @@ def leave_out_overlap(loss: Any) -> None:
 
     A sum whose cross entropy has no weight, or none of this name, is left as it is.
     """
-    for module in loss.modules() if isinstance(loss, nn.Module) else []:
+    for module in parts_of(loss):
         for overlap, cross_entropy in OVERLAP_WEIGHTS.items():
             if hasattr(module, overlap) and getattr(module, cross_entropy, False):
                 setattr(module, overlap, 0)

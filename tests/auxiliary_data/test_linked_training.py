@@ -178,6 +178,8 @@ def test_the_same_worker_processes_make_both_and_no_two_draw_alike(work: Path, m
     batches = [next(stream) for _ in range(6)]
     assert len(stream._processes) == 2
     stream._finish()
+    batches += [next(stream) for _ in range(6)]  # as where a training goes on
+    stream._finish()
     views = [batch["views"] for batch in batches]
     assert not any(torch.equal(a, b) for a, b in itertools.combinations(views, 2))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,8 @@ from model_folders import complete_plans, write_model
 
 from bad_inputs.ingredients import several, spoilt
 from bad_inputs.registry import BadInput, Kind
+from nnunet_covid.calibration.fit import Calibration
+from nnunet_covid.calibration.model_folder import write_calibration
 
 MODEL = "nnUNetTrainer__testPlans__2d"
 WEIGHTS = f"{MODEL}/fold_0/checkpoint_final.pth"
@@ -174,6 +177,11 @@ def zip_with_password(folder: Path) -> None:
     (folder / "model.zip").write_bytes(content)
 
 
+def calibrated_fold(folder: Path) -> None:
+    shutil.copytree(folder / MODEL / "fold_0", folder / MODEL / "fold_1")
+    write_calibration([folder / MODEL / "fold_1/checkpoint_final.pth"], Calibration(True, (1.0,), (0.4,)))
+
+
 def zip_of_something_else(folder: Path) -> None:
     with zipfile.ZipFile(folder / "model.zip", "w") as archive:
         archive.writestr("holiday/photo.jpg", "sea")
@@ -200,6 +208,13 @@ def options(name: str, situation: str, command: str, *says: str) -> BadInput:
 
 
 BAD_INPUTS = [
+    model(
+        "calibrated_fold",
+        "a fold that was calibrated beside one that was trained since",
+        calibrated_fold,
+        ("folds of it are not calibrated alike; run nnunet-covid calibrate",),
+        Kind.STALE,
+    ),
     image("no_picture", "a text under the name of a picture", not_a_picture, ("refused: images/a_0000.png",), slices),
     image("cut_short", "a volume cut short", cut_short, ("refused: images/a_0000.nii.gz", "damaged; copy it"), volumes),
     image("not_finite", "a voxel that is no number", not_finite, ("refused: images/a_0000.nii.gz", "finite"), volumes),

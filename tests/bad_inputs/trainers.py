@@ -40,6 +40,12 @@ def linked_to_one(folder: Path) -> None:
     _link(folder, "--at-most", "1")
 
 
+def linked_to_three(folder: Path) -> None:
+    """The slices with all of the unlabelled images linked."""
+    slices(folder)
+    _link(folder)
+
+
 def _link(folder: Path, *more: str) -> None:
     command = ["link", "-d", "940", "-p", "testPlans", "-c", "2d", "-np", "1", "--unlabelled", f"{folder}/unlabelled"]
     with mock.patch.dict(os.environ, {variable: str(folder / variable) for variable in NNUNET_FOLDERS}):
@@ -103,6 +109,15 @@ BAD_INPUTS = [
         f"nnUNetv2_train {CONSISTENCY}",
         spoilt(linked_and_cut_short, as_it_is),
         ("linked data are incomplete or damaged: 1 cases, first", "un_1; run nnunet-covid link"),
+    ),
+    BadInput(
+        "consistency_of_dice_alone",
+        Kind.UNSUPPORTED,
+        "training with unlabelled images by a trainer whose loss is nnU-Net's Dice alone",
+        f"nnUNetv2_train {CONSISTENCY.replace('nnUNetTrainer', 'nnUNetTrainerDiceLoss')}",
+        spoilt(linked_to_three, as_it_is),
+        ("loss cannot leave out unsure voxels; take one with cross entropy",),
+        leaves=("nnUNet_results/*/fold_0/training_log_*.txt",),
     ),
     BadInput(
         "validation_image_unlabelled",

@@ -15,6 +15,7 @@ from validated_model import REGIONS, TWO_CLASSES, read_calibration, write_valida
 
 from nnunet_covid.calibration.fit import Calibration, calibrated_probabilities, log_odds
 from nnunet_covid.calibration.model_folder import KEY, remove_calibration, write_calibration
+from nnunet_covid.errors import UserError
 from nnunet_covid.startup import TRAINERS_FOLDER
 
 HALF_PRECISION = 4e-3
@@ -74,11 +75,22 @@ def test_folds_are_averaged_after_calibration_as_before(tmp_path: Path) -> None:
     np.testing.assert_allclose(calibrated, calibrated_probabilities(together, calibration), atol=0.01)
 
 
-def test_a_fold_without_calibration_is_not_mixed_in(tmp_path: Path) -> None:
+@pytest.mark.parametrize("calibrated", [0, 1])
+def test_a_fold_without_calibration_is_not_mixed_in(calibrated: int, tmp_path: Path) -> None:
+    made = write_validated_model(tmp_path, cases_per_fold=1)
+    write_calibration([made.checkpoints()[calibrated]], Calibration(True, (1.0,), (0.4,)))
+    with pytest.raises(UserError, match="not calibrated alike; run nnunet-covid calibrate"):
+        made.predict("case_00", [0, 1])
+    made.predict("case_00", [calibrated])
+
+
+def test_nnunets_own_prediction_refuses_a_fold_without_calibration_behind_one_that_has_it(tmp_path: Path) -> None:
     made = write_validated_model(tmp_path, cases_per_fold=1)
     write_calibration(made.checkpoints()[:1], Calibration(True, (1.0,), (0.4,)))
+    predictor = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False, perform_everything_on_device=False)
+    predictor.initialize_from_trained_model_folder(str(made.folder), (0, 1))
     with pytest.raises(RuntimeError, match="hold no calibration: calibrate all folds"):
-        made.predict("case_00", [0, 1])
+        predictor.predict_logits_from_preprocessed_data(torch.randn(1, 1, 32, 32))
 
 
 def test_a_calibrated_network_compiles(tmp_path: Path) -> None:
@@ -109,10 +121,12 @@ def test_the_trainer_of_a_calibrated_model_cannot_train(trainer: str, capsys: py
 def test_a_trainer_of_the_user_is_found_with_its_calibration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my_trainer.py").write_text(
         "from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer\n\n"
-        "class MyTrainer(nnUNetTrainer):\n    pass\n"
+        "class MyTrainer(nnUNetTrainer):\n    pass\n\n"
+        "class MyNet(nnUNetTrainer):\n    pass\n"
     )
     monkeypatch.setenv("nnUNet_extTrainer", os.pathsep.join([str(tmp_path), str(TRAINERS_FOLDER)]))
-    assert recursive_find_trainer_class_by_name("MyTrainer_calibrated").__mro__[1].__name__ == "MyTrainer"
+    for name in ("MyTrainer", "MyNet", "MyNet_3epochs"):
+        assert recursive_find_trainer_class_by_name(f"{name}_calibrated").__mro__[1].__name__ == name
     with pytest.raises(RuntimeError, match="NoTrainer_calibrated"):
         recursive_find_trainer_class_by_name("NoTrainer_calibrated")
 

@@ -317,7 +317,11 @@ def refused(capsys: pytest.CaptureFixture[str], folders: Path, kind: type) -> st
 
 @pytest.mark.parametrize(
     ("settings", "expected"),
-    [({"relation_reduction": "max"}, "relation_reduction = 'max'"), ({"target_weight": -1.0}, "target_weight = -1.0")],
+    [
+        ({"relation_reduction": "max"}, "relation_reduction = 'max'"),
+        ({"target_weight": -1.0}, "target_weight = -1.0"),
+        ({"unlabelled_batch_size": 0}, "unlabelled_batch_size = 0, but at least 1: or set use_unlabelled = False"),
+    ],
 )
 def test_unsupported_settings_are_refused(
     settings: dict[str, Any], expected: str, capsys: pytest.CaptureFixture[str], folders: Path

@@ -15,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from nnunet_covid import trainers
 from nnunet_covid.auxiliary_data.links import LinkedCases
@@ -22,6 +23,7 @@ from nnunet_covid.auxiliary_data.unlabelled import UnlabelledCases
 from nnunet_covid.losses import inf_net
 from nnunet_covid.nnunet.training import unwrapped
 from nnunet_covid.semi_supervised.moving_average import states
+from nnunet_covid.semi_supervised.training import cross_entropies, parts_of
 from nnunet_covid.trainers import consistency
 
 CPU = torch.device("cpu")
@@ -50,7 +52,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
         trainer.encoder_weights = None
         trainer.initialize()
         for loss in (trainer.loss, trainer.unlabelled_loss):
-            for module in loss.modules():
+            for module in parts_of(loss):
                 if hasattr(module, "set_counts"):
                     module.set_counts([4, 1])
         trainer.start_teacher()
@@ -172,6 +174,23 @@ def test_a_loss_without_cross_entropy_keeps_its_overlap(make: Callable[..., Any]
     assert own.weight_dice == 0.5
 
 
+@pytest.mark.parametrize("labels", [None, REGIONS], ids=["label maps", "regions"])
+def test_a_loss_that_cannot_leave_out_unsure_voxels_is_refused(
+    labels: Any, make: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        make("nnUNetTrainerDiceLoss_consistency", labels)
+    assert "loss cannot leave out unsure voxels; take one with cross entropy" in capsys.readouterr().err
+
+
+def test_a_loss_that_is_a_plain_function_will_do(make: Callable[..., Any]) -> None:
+    def cross_entropy(trainer: Any) -> Any:
+        return lambda outputs, target: functional.cross_entropy(outputs, target[:, 0].long(), ignore_index=2)
+
+    trainer = make("nnUNetTrainerNoDeepSupervision_consistency", eta=0.0, _build_loss=cross_entropy)
+    assert np.isfinite(trainer.train_step(batch(trainer))["loss"])
+
+
 def test_a_batch_that_the_teacher_is_nowhere_sure_of_teaches_nothing(make: Callable[..., Any]) -> None:
     trainer = make("nnUNetTrainer_consistency", eta=1.0)
     plain = make("nnUNetTrainer_consistency", unlabelled_weight=0.0)
@@ -223,9 +242,9 @@ def test_class_weights_are_those_of_running_counts_and_a_class_never_trusted_is_
     shares = [float((labels == value).float().mean()) for value in (0, 1)]
     trainer.current_epoch = 1
     trainer.on_train_epoch_start()
-    (module,) = consistency.cross_entropies(trainer.unlabelled_loss)
+    (module,) = cross_entropies(trainer.unlabelled_loss)
     torch.testing.assert_close(module.weight, torch.tensor([1 / (2 * share) for share in shares]))
-    assert consistency.cross_entropies(trainer.loss)[0].weight is None, "the labelled loss stays the trainer's own"
+    assert cross_entropies(trainer.loss)[0].weight is None, "the labelled loss stays the trainer's own"
 
 
 def test_a_checkpoint_continues_with_teacher_student_counts_and_ramp(make: Callable[..., Any], tmp_path: Path) -> None:
@@ -296,3 +315,22 @@ def test_half_precision_steps_stay_finite_and_trust_in_full_precision(make: Call
     assert all(torch.isfinite(one).all() for one in states(trainer.network))
     assert all(one.dtype == torch.float32 for one in states(trainer._aside) if one.is_floating_point())
     assert trainer.sums.trusted() > 0.9  # but for voxels whose probabilities are one half each
+
+
+class WithoutDoubles(TorchDispatchMode):
+    """A device on which no tensor can have double precision, as Apple's GPUs."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        assert getattr(made, "dtype", None) != torch.float64, func
+        return made
+
+
+def test_an_epoch_needs_no_double_precision(make: Callable[..., Any]) -> None:
+    with WithoutDoubles():
+        trainer = make("nnUNetTrainer_consistency", eta=0.5, copy_paste=True)
+        trainer._steps_seen = 3
+        trainer.on_train_epoch_end([trainer.train_step(batch(trainer))])
+        trainer.on_validation_epoch_start()
+        trainer.on_validation_epoch_end([trainer.validation_step(batch(trainer))])
+    assert np.isfinite(trainer.logger.get_value("unlabelled_losses", step=-1))

@@ -96,12 +96,12 @@ def test_any_trainer_that_nnunet_finds_takes_a_length_and_a_seed(
     """nnU-Net's variants, and a user's own in a folder of nnUNet_extTrainer."""
     (tmp_path / "my_trainer.py").write_text(
         "from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer\n\n\n"
-        "class TrainerOfSomebody(nnUNetTrainer):\n    pass\n"
+        "class NetOfSomebody(nnUNetTrainer):\n    pass\n"
     )
     for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
         monkeypatch.setenv(variable, str(tmp_path))
     monkeypatch.setenv("nnUNet_extTrainer", os.pathsep.join((str(tmp_path), str(TRAINERS_FOLDER))))
-    for base in ("nnUNetTrainerDA5", "TrainerOfSomebody"):
+    for base in ("nnUNetTrainerDA5", "NetOfSomebody"):
         found = recursive_find_trainer_class_by_name(f"{base}_7epochs_3its_seed1")
         made = found(planned.plans(), "2d", 0, planned.dataset_json(), torch.device("cpu"))
         assert (made.num_epochs, made.num_iterations_per_epoch) == (7, 3)
