@@ -38,6 +38,8 @@ def add_pretrain_arguments(parser: argparse.ArgumentParser) -> None:
     add("--leave-out-duplicates", action="store_true", help="go on without images known already")
     add("-np", dest="workers", type=positive, default=1, metavar="N", help="processes to pre-process with")
     add_device(parser)
+    text = "share each batch among so many GPUs of this machine (default: %(default)s)"
+    add("-num_gpus", dest="gpus", type=positive, default=1, metavar="N", help=text)
     add("--steps", type=int, default=default.steps, metavar="N", help="default: %(default)s")
     text = "share of a patch that is hidden, usually 0.6 to 0.75 (default: %(default)g)"
     add("--mask-share", type=float, default=default.mask_share, metavar="X", help=text)
@@ -67,6 +69,9 @@ def _run(args: argparse.Namespace) -> None:
     options = PretrainingOptions(args.steps, args.mask_share, args.skips, args.optimizer, args.learning_rate, args.seed)
     name = args.name or ("unlabelled" if args.fold is None else f"fold{args.fold}")
     device, fold = torch.device(chosen_device(args.device)), args.fold or "all"
+    there = torch.cuda.device_count() if device.type == "cuda" else 0
+    if args.gpus > max(1, there):
+        raise UserError(f"`gpus` {args.gpus}: {there} can be used with -device {device}; give no more, or leave it out")
     run_pretraining(
         find_experiment(args.dataset, args.configuration, fold, args.trainer, name, args.plans, device),
         options,
@@ -74,5 +79,6 @@ def _run(args: argparse.Namespace) -> None:
         labelled=args.fold is not None,
         leave_out_duplicates=args.leave_out_duplicates,
         workers=args.workers,
+        gpus=args.gpus,
         tell=lambda line: print(with_flags(line)),
     )

@@ -27,7 +27,7 @@ from nnunet_covid.errors import UserError
 from nnunet_covid.semi_supervised.options import STRATEGIES, RoundOptions, make_options
 from nnunet_covid.startup import chosen_device
 
-SHORT = {"images": "-i", "trainer": "-tr"}
+SHORT = {"images": "-i", "trainer": "-tr", "gpus": "-num_gpus"}
 """Arguments that are called as nnU-Net's commands call them."""
 
 

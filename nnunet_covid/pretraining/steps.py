@@ -1,7 +1,8 @@
 """The steps of a pre-training: each draws its patches and masks by itself, so that a killed run ends as it would have.
 
-All random numbers of a step come from the seed and the step's number: neither the number of worker processes nor the
-moment of a kill changes what is learnt, on a CPU to the last bit.
+All random numbers of a step's image come from the seed, the step and the image's number: neither the number of worker
+processes nor the moment of a kill changes what is learnt, on a CPU to the last bit; nor does, but for rounding, the
+number of processes that learn.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from nnunet_covid.nnunet.training import GRADIENT_NORM, EpochSchedule, poly, see
 from nnunet_covid.pretraining.autoencoder import Autoencoder
 from nnunet_covid.pretraining.masking import block_mask, hide, loss_on_masked, masked_blocks
 from nnunet_covid.pretraining.options import PretrainingOptions
+from nnunet_covid.pretraining.processes import Share
 from nnunet_covid.semi_supervised.rounds import seed_for
 from nnunet_covid.semi_supervised.training import LabelledAndPseudo
 
@@ -42,6 +44,8 @@ WARM_UP = 0.05
 ZERO_MEAN = ("ZScoreNormalization", "CTNormalization")
 SHOWN = 4
 """Images in the picture."""
+WHOLE = Share()
+"""One process alone."""
 
 
 class StepBatches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
@@ -55,14 +59,21 @@ class StepBatches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         cases: What patches are cut from.
         block: Sides of the blocks that are hidden.
         options: Share, seed, steps.
+        share: Which images of each batch are this process's.
 
     Raises:
         ValueError: If a patch is a single block.
     """
 
     def __init__(
-        self, trainer: Any, cases: LabelledAndPseudo, block: Sequence[int], options: PretrainingOptions
+        self,
+        trainer: Any,
+        cases: LabelledAndPseudo,
+        block: Sequence[int],
+        options: PretrainingOptions,
+        share: Share = WHOLE,
     ) -> None:
+        self.images, self.share = int(trainer.batch_size), share
         self.patch = tuple(trainer.configuration_manager.patch_size)
         self.block = tuple(block)
         self.options = options
@@ -71,17 +82,20 @@ class StepBatches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         def moving(transforms: Any, *, masked: bool) -> ImageTransforms:
             return ImageTransforms(spatial_only(transforms), masked=masked)
 
-        self.loader = loader_of_images(trainer, cases, moving, trainer.batch_size)
+        self.loader = loader_of_images(trainer, cases, moving, 1)
 
     def __len__(self) -> int:
         return self.options.steps
 
     def __getitem__(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Images (B, C, *patch) and masks (B, 1, *patch)."""
-        seed_everything(seed_for(self.options.seed, step, "patches"))
-        images = next(self.loader)["data"]
+        """Images (B, C, *patch) and masks (B, 1, *patch), of a share of the batch its part."""
+        images, rows = [], self.share.rows(self.images)
+        for row in rows:
+            seed_everything(seed_for(self.options.seed, step, f"patch {row}"))
+            images.append(next(self.loader)["data"])
         generator = torch.Generator().manual_seed(seed_for(self.options.seed, step, "masks"))
-        return images, block_mask(len(images), self.patch, self.block, self.options.mask_share, generator)
+        masks = block_mask(self.images, self.patch, self.block, self.options.mask_share, generator)
+        return torch.cat(images), masks[list(rows)]
 
 
 class Pretraining:
@@ -108,7 +122,8 @@ class Pretraining:
     ) -> None:
         self.autoencoder = autoencoder
         self.batches = batches
-        self.options = batches.options
+        self.share, self.options = batches.share, batches.options
+        autoencoder.unet = self.share.synchronised(autoencoder.unet, device)
         self.zero_mean = zero_mean
         self.folder = folder
         self.device = device
@@ -146,38 +161,43 @@ class Pretraining:
             pin_memory=self.device.type == "cuda",
         )
         read: list[torch.Tensor] = []
-        with tqdm(total=steps, initial=self.done, desc="pre-train", unit="step") as bar:
+        first = self.share.rank == 0
+        with tqdm(total=steps, initial=self.done, desc="pre-train", unit="step", disable=not first) as bar:
             for images, mask in loader:
                 read.append(self.step(images, mask))
                 bar.update()
                 if self.done % STEPS_PER_READING == 0 or self.done in (1, steps):
-                    self._note(torch.stack(read).mean(0).tolist())
+                    means = torch.stack(read).mean(0)
+                    self.share.average([means])
+                    self._note(means.tolist())
                     bar.set_postfix(loss=f"{self.losses[-1][1]:.3f}")
                     read.clear()
-                if self.done % STEPS_BETWEEN_SAVES == 0:
+                if self.done % STEPS_BETWEEN_SAVES == 0 and first:
                     self.save()
-        self.draw()
-        with replacing(self.folder / FINAL) as unfinished:
-            torch.save({"network_weights": self.autoencoder.pretrained(), **checkpoint}, unfinished)
+        if first:
+            self.draw()
+            with replacing(self.folder / FINAL) as unfinished:
+                torch.save({"network_weights": self.autoencoder.pretrained(), **checkpoint}, unfinished)
         return {"losses": self.losses}
 
     def step(self, images: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """One step of the optimiser: its loss, and the loss were the mean predicted, (2,)."""
+        """One step of the optimiser: its loss, and the loss were the mean predicted, (2,); weighted by the share."""
         torch.manual_seed(seed_for(self.options.seed, self.done, "network"))  # of its dropout
         self.schedule.step(self.done)
         images, mask = (x.to(self.device, non_blocking=True) for x in (images, mask))
-        hidden = hide(images, mask, self.zero_mean)
+        hidden, weight = hide(images, mask, self.zero_mean), self.share.weight(self.batches.images)
         self.reconstruct.train()
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(self.device.type, enabled=self.device.type == "cuda"):
-            loss = loss_on_masked(self.reconstruct(hidden), images, mask)
+            loss = loss_on_masked(self.reconstruct(hidden), images, mask) * weight
         self.scaler.scale(loss).backward()
+        self.share.average(parameter.grad for parameter in self.autoencoder.unet.parameters())
         self.scaler.unscale_(self.optimizer)
         nn.utils.clip_grad_norm_(self.autoencoder.unet.parameters(), GRADIENT_NORM)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.done += 1
-        return torch.stack((loss.detach(), loss_on_masked(hidden, images, mask)))
+        return torch.stack((loss.detach(), loss_on_masked(hidden, images, mask) * weight))
 
     def _note(self, means: Sequence[float]) -> None:
         if not math.isfinite(means[0]):

@@ -153,6 +153,14 @@ BAD_INPUTS = [
         ("--mask-share 0: must lie between 0 and 1",),
     ),
     BadInput(
+        "more_gpus_than_there_are",
+        Kind.OPTIONS,
+        "two GPUs for a pre-training on the CPU",
+        f"{COMMAND} -num_gpus 2",
+        spoilt(slices, nothing),
+        ("-num_gpus 2: 0 can be used with -device cpu; give no more, or leave it out",),
+    ),
+    BadInput(
         "everything_hidden",
         Kind.OPTIONS,
         "a mask share of 1",
