@@ -106,13 +106,13 @@ def pretraining_step(trainer: Any) -> Callable[[], Any]:
     from nnunet_covid.pretraining.autoencoder import Autoencoder
     from nnunet_covid.pretraining.masking import block_mask
     from nnunet_covid.pretraining.options import PretrainingOptions
-    from nnunet_covid.pretraining.steps import Pretraining
+    from nnunet_covid.pretraining.steps import WHOLE, Pretraining
 
     options, manager = PretrainingOptions(), trainer.configuration_manager
     images = random_batch(trainer)()["data"]
     autoencoder = Autoencoder(unwrapped(trainer.network), manager, 1, skips=options.skips).to(trainer.device)
     mask = block_mask(len(images), manager.patch_size, autoencoder.stride, options.mask_share, torch.Generator())
-    batches: Any = SimpleNamespace(options=options)
+    batches: Any = SimpleNamespace(options=options, share=WHOLE, images=len(images))
     compiled = trainer._do_i_compile()
     learning = Pretraining(autoencoder, batches, [True], Path(), trainer.device, compiled=compiled)
     return lambda: learning.step(images, mask)

@@ -47,6 +47,28 @@ def splits_of(text: str) -> list[Split]:
     return [{side: [str(name) for name in fold[side]] for side in sides} for fold in folds]
 
 
+def other_folds(preprocessed: Path, raw: Path) -> str:
+    """A line where nnU-Net will not plan, because the split below ``nnUNet_preprocessed`` does not go on with the raw
+    data set's, or one of the files is no split; empty where it does, or one is not there.
+
+    Args:
+        preprocessed, raw: The two files; the first may have more folds than the second.
+    """
+    as_sets = []
+    for path in (preprocessed, raw):
+        try:
+            folds = splits_of(path.read_text(encoding="utf-8"))
+        except OSError:
+            return ""
+        except ValueError:
+            return f"{path} holds no splits, but nnU-Net plans with them; expected is {SPLITS}: mend or delete it"
+        as_sets.append([{side: set(names) for side, names in fold.items()} for fold in folds])
+    there, own = as_sets
+    if there[: len(own)] == own:
+        return ""
+    return f"{preprocessed} has other folds than {raw}, and nnU-Net will not plan with both: delete one of them"
+
+
 def read_dataset_json(path: Path, *, needed: Sequence[str] = ()) -> dict[str, Any]:
     """The content of a dataset.json, of which labels, channels and file ending are what nnU-Net expects.
 

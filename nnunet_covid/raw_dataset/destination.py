@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from nnunet_covid.dataset_json import other_folds
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import (
     environment_folder,
@@ -106,8 +107,8 @@ def place_splits(folder: Path, *, use_environment: bool) -> str | None:
                 shutil.copyfile(splits, unfinished)
         except OSError as e:
             return f"cannot write {target} ({e.strerror}); copy {splits} there before training"
-    elif target.read_bytes() != splits.read_bytes():
-        return f"{target} differs from this data set's split and was left as it is; delete it to use {splits}"
+    elif line := other_folds(target, splits):
+        return f"{line}; nothing was changed"
     return None
 
 

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nnunet_covid.dataset_json import other_folds
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import environment_folder, files_in, read_json, write_json
 from nnunet_covid.startup import cores
@@ -100,6 +101,9 @@ class Preparation:
         if not self.read_plans(preprocessed):
             name = None if self.plans == USUAL_PLANS else self.plans
             self._check_planner(name)
+            raw = environment_folder("nnUNet_raw") or Path()
+            if line := other_folds(*(place / self.dataset / "splits_final.json" for place in (preprocessed, raw))):
+                raise UserError(line)
             nnunet.extract_fingerprints([number], num_processes=processes)
             nnunet.plan_experiments([number], self.planner, overwrite_plans_name=name)
         self._describe(preprocessed)

@@ -194,7 +194,16 @@ def test_splits_reach_nnunet_but_replace_nothing(source: Path, tmp_path: Path, m
     said: list[str] = []
     convert_dataset(Dataset501_COVIDSemiSeg.RECIPE, source, tell=said.append)
     assert json.loads(placed.read_text()) == [{"train": ["a"], "val": ["b"]}]
-    assert "was left as it is" in said[-1]
+    assert "has other folds than" in said[-1]
+    assert "will not plan with both: delete one of them; nothing was changed" in said[-1]
+    placed.write_text("[")
+    convert_dataset(Dataset501_COVIDSemiSeg.RECIPE, source, tell=said.append)
+    assert f"{placed} holds no splits" in said[-1]
+    folds = json.loads((folder / "splits_final.json").read_text())
+    placed.write_text(json.dumps([*folds, {"train": ["a"], "val": ["b"]}]))
+    said.clear()
+    convert_dataset(Dataset501_COVIDSemiSeg.RECIPE, source, tell=said.append)
+    assert not [line for line in said if "folds" in line], "folds beyond the raw data set's are nnU-Net's to take"
 
 
 def test_one_number_stands_for_one_data_set(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

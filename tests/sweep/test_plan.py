@@ -177,6 +177,15 @@ def test_a_planner_that_does_not_write_these_plans_is_refused(planner: str, says
         Preparation("Dataset940_Tiny", "nnUNetPlans", ["2d"], planner=planner).run(tmp_path / "nnUNet_preprocessed")
 
 
+def test_folds_that_nnunet_would_not_plan_with_are_told_before(tmp_path: Path) -> None:
+    for place, case in (("nnUNet_raw", "a"), ("nnUNet_preprocessed", "b")):
+        folder = tmp_path / place / "Dataset940_Tiny"
+        folder.mkdir(exist_ok=True)
+        (folder / "splits_final.json").write_text(json.dumps([{"train": [case], "val": ["c"]}]))
+    with pytest.raises(UserError, match=r"has other folds than .*nnUNet_raw.*, and nnU-Net will not plan"):
+        Preparation("Dataset940_Tiny", "nnUNetPlans", ["2d"]).run(tmp_path / "nnUNet_preprocessed")
+
+
 @pytest.mark.parametrize(("planner", "refused"), [("nnUNetPlannerResEncL", True), ("nnUNetPlannerResEncM", False)])
 def test_plans_of_another_planner_are_not_taken_for_those_of_the_named_one(
     planner: str, refused: bool, tmp_path: Path
