@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import inspect
 import json
+import math
 import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -157,7 +158,18 @@ class Preparation:
             raise UserError(f"configuration '{name}' inherits from '{parent}'; the plans have {', '.join(known)}")
         if described.pop(SMALLER, False):
             described["architecture"] = smaller(_inherited(known, parent, "architecture"))
-        return {"data_identifier": f"{self.plans}_{name}", **described}
+        entry = {"data_identifier": f"{self.plans}_{name}", **described}
+        all_of_it = {**known, name: entry}
+        patch, architecture = (_inherited(all_of_it, name, key) for key in ("patch_size", "architecture"))
+        strides = (architecture or {}).get("arch_kwargs", {}).get("strides", [])
+        for axis, side in enumerate(patch or []):
+            whole = math.prod(stride if isinstance(stride, int) else stride[axis] for stride in strides)
+            if side % whole:
+                raise UserError(
+                    f"configuration '{name}': {side} of its patch_size {patch} is no multiple of {whole}, the "
+                    "network's strides along this axis; give one that is"
+                )
+        return entry
 
     def as_json(self) -> str:
         """For the command line of this module."""
@@ -179,7 +191,9 @@ def smaller(architecture: dict[str, Any]) -> dict[str, Any]:
 def _inherited(configurations: dict[str, Any], name: str, key: str) -> Any:
     """An entry of a configuration, or of the one that it inherits from."""
     entry = configurations[name]
-    return entry[key] if key in entry else _inherited(configurations, entry["inherits_from"], key)
+    if key in entry or "inherits_from" not in entry:
+        return entry.get(key)
+    return _inherited(configurations, entry["inherits_from"], key)
 
 
 def _processes() -> int:

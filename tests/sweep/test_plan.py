@@ -161,6 +161,11 @@ def test_a_described_configuration_is_added_to_the_plans(tmp_path: Path) -> None
         (folder / place).parent.mkdir()
         (folder / place).touch()
     assert preparation.finished(folder.parent)
+    uneven = {"spacing": [4, 4], "patch_size": [32, 30]}
+    with pytest.raises(UserError, match=r"'uneven': 30 of its patch_size \[32, 30\] is no multiple of 4"):
+        Preparation("Dataset940_Tiny", "nnUNetPlans", ["uneven"], {"uneven": uneven})._describe(folder.parent)
+    even = {**uneven, "smaller": True}  # a stage less
+    Preparation("Dataset940_Tiny", "nnUNetPlans", ["even"], {"even": even})._describe(folder.parent)
     with pytest.raises(UserError, match="no configuration 'other'"):
         Preparation("Dataset940_Tiny", "nnUNetPlans", ["other"])._describe(folder.parent)
 
