@@ -26,6 +26,7 @@ TYPE = 72.0
 """Points of type that a letter has in a box one unit wide."""
 PITCH = 0.58
 MARGIN = 1.0
+IN_A_ROW = 7
 
 
 def layers_of(pyproject: Path) -> list[list[str]]:
@@ -44,11 +45,16 @@ def _contracts(pyproject: Path) -> list[dict[str, Any]]:
 
 
 def draw(layers: list[list[str]], output: Path) -> None:
-    """A row of boxes per layer; what is above may import from what is below."""
-    figure, axes = pyplot.subplots(figsize=(WIDTH, PITCH * len(layers) + 0.2))
-    for row, rooms in enumerate(layers):
-        _draw_row(axes, rooms, -PITCH * row, COLOURS[row % len(COLOURS)])
-    bottom = -PITCH * (len(layers) - 1)
+    """A row of boxes per layer, two of one colour where it has many; what is above may import from what is below."""
+    rows = [
+        (rooms[first : first + IN_A_ROW], COLOURS[layer % len(COLOURS)])
+        for layer, rooms in enumerate(layers)
+        for first in range(0, len(rooms), IN_A_ROW)
+    ]
+    figure, axes = pyplot.subplots(figsize=(WIDTH, PITCH * len(rows) + 0.2))
+    for row, (rooms, colour) in enumerate(rows):
+        _draw_row(axes, rooms, -PITCH * row, colour)
+    bottom = -PITCH * (len(rows) - 1)
     axes.annotate("imports", (0.4, bottom), (0.4, 0.25), ha="center", arrowprops={"arrowstyle": "->"})
     axes.set(xlim=(0, WIDTH), ylim=(bottom - 0.1, HEIGHT + 0.1))
     axes.axis("off")

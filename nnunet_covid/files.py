@@ -1,4 +1,4 @@
-"""What every room does with files: write then rename, digests, listing, damaged ones, shared work, some of many names.
+"""What every room does with files: write then rename, digests, listing, some of many names.
 
 Imports nothing of this package but its errors and no heavy library, so that any room may import it. What a data set is
 stands in :mod:`nnunet_covid.nnunet.dataset`.
@@ -7,36 +7,24 @@ stands in :mod:`nnunet_covid.nnunet.dataset`.
 from __future__ import annotations
 
 import contextlib
-import errno
-import gzip
 import hashlib
 import json
-import math
-import multiprocessing
 import os
 import shutil
 import socket
-import struct
 import tempfile
-import threading
 import time
 import zlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from multiprocessing.connection import wait
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from nnunet_covid.disturbances import alone
 from nnunet_covid.errors import UserError
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-Task = TypeVar("Task")
-Result = TypeVar("Result")
+    pass
 
 MACHINE = f"{zlib.crc32(socket.gethostname().encode()):08x}"
 """In the names of unfinished files: numbers of processes mean something on their machine only."""
@@ -45,13 +33,6 @@ UNFINISHED = ".partial."
 CLUTTER = frozenset({"Thumbs.db", "desktop.ini"})
 """Files that Windows leaves in folders of pictures."""
 NNUNET_FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
-LONGEST_CHUNK = 8
-"""Tasks handed to a process at once: handing over single slices would cost as much as the work on them."""
-NIFTI_ENDINGS = (".gz", ".nii")
-GZIP_MAGIC = b"\x1f\x8b"
-HEADER_BYTES = 352  # of NIfTI-1, with the four bytes that announce extensions
-SINGLE_FILE = b"n+1\0"
-SIZE_MODULUS = 1 << 32  # gzip keeps 32 bits of the size (RFC 1952, §2.3.1)
 BLOCK = 1 << 20
 
 
@@ -228,77 +209,6 @@ def stays_below(place: object, *, one_name: bool = False) -> bool:
     return not ({"", "..", "."} & set(parts) or ":" in parts[0]) and not (one_name and len(parts) > 1)
 
 
-def is_whole(path: Path, voxels: NDArray[Any]) -> bool:
-    """Whether nothing of a file is missing or damaged, as far as its format tells.
-
-    ITK reads what is missing or damaged in a NIfTI file as zeros, without an error. A good file is known by the
-    checksum at its end, at a small part of the time that reading it takes. A file that neither is compressed by gzip
-    nor has a header of NIfTI-1 counts as whole: ITK itself refuses NRRD and MetaImage files that are cut short.
-
-    Args:
-        path: the file.
-        voxels: what ITK read from it. A file is unpacked once more only where the checksum of its header and
-            these is not the one at its end.
-
-    Raises:
-        OSError: if the file cannot be opened.
-    """
-    if not path.name.lower().endswith(NIFTI_ENDINGS):
-        return True
-    with path.open("rb") as stream:
-        start = stream.read(HEADER_BYTES)
-    if not start.startswith(GZIP_MAGIC):
-        return path.stat().st_size >= max(HEADER_BYTES, _announced_bytes(start))
-    try:
-        return _has_checksum_of(path, voxels) or _unpacked_to_its_end(path)
-    except (EOFError, gzip.BadGzipFile, zlib.error):
-        return False
-
-
-def require_written(unfinished: Path, voxels: NDArray[Any], path: Path) -> None:
-    """Nothing of what was to become ``path`` is missing; of NIfTI files ITK does not tell when the disk is full.
-
-    Raises:
-        OSError: If it is.
-    """
-    if not unfinished.is_file() or not is_whole(unfinished, voxels):
-        raise OSError(errno.EIO, "it could not be written as a whole: is the disk full?", str(path))
-
-
-def _has_checksum_of(path: Path, voxels: NDArray[Any]) -> bool:
-    """Whether the checksum at the end of the file is that of some header and these voxels behind it."""
-    with path.open("rb") as stream:
-        stream.seek(-8, 2)
-        checksum, size = struct.unpack("<II", stream.read())
-    before_voxels = (size - voxels.nbytes) % SIZE_MODULUS
-    if before_voxels > BLOCK:
-        return False
-    with gzip.open(path) as content:
-        header = content.read(before_voxels)
-    return bool(zlib.crc32(voxels.data, zlib.crc32(header)) == checksum)
-
-
-def _unpacked_to_its_end(path: Path) -> bool:
-    """Whether all members of the file can be unpacked and hold as much as the header announces."""
-    with gzip.open(path) as content:
-        header = content.read(HEADER_BYTES)
-        size = len(header)
-        while chunk := content.read(BLOCK):
-            size += len(chunk)
-    return size >= _announced_bytes(header)
-
-
-def _announced_bytes(header: bytes) -> int:
-    """Size of the unpacked file by its header; 0 if that is not one of NIfTI-1 with the voxels in the same file."""
-    if len(header) < HEADER_BYTES or header[344:348] != SINGLE_FILE:
-        return 0
-    order = "<" if struct.unpack_from("<i", header) == (348,) else ">"
-    axes, *lengths = struct.unpack_from(f"{order}8h", header, 40)
-    (bits,) = struct.unpack_from(f"{order}h", header, 72)
-    (offset,) = struct.unpack_from(f"{order}f", header, 108)
-    return int(offset) + math.prod(lengths[: max(0, axes)]) * bits // 8 if math.isfinite(offset) else 0
-
-
 def writable_folder(folder: Path) -> Path:
     """Make a folder if need be and try whether a file can be made in it, before any work.
 
@@ -342,56 +252,3 @@ def evenly_spread(total: int, at_most: int) -> list[int]:
     count = min(total, at_most)
     step = (total - 1) / max(1, count - 1)
     return sorted({round(index * step) for index in range(count)})
-
-
-def map_in_processes(
-    work: Callable[[Task], Result],
-    tasks: Sequence[Task],
-    processes: int,
-    prepare: Callable[[], None] | None = None,
-) -> Iterator[Result]:
-    """The results in the order of the tasks; with one process, or one task, in this process.
-
-    The processes end with the one that started them, even where that is killed. Where a task fails, or the results are
-    not asked for any more, tasks that have not begun are dropped.
-
-    Args:
-        work: Can be pickled, as can tasks and results.
-        tasks: What to do.
-        processes: How many share the work.
-        prepare: Called once in each new process.
-
-    Raises:
-        UserError: If a process was killed.
-    """
-    if processes <= 1 or len(tasks) < 2:
-        yield from map(work, tasks)
-        return
-    # Fresh interpreters, on every platform: a fork of a process in which torch or ITK has started threads may hang.
-    context = multiprocessing.get_context("spawn")
-    chunk = max(1, min(LONGEST_CHUNK, len(tasks) // (4 * processes)))
-    count = min(processes, len(tasks))
-    with ProcessPoolExecutor(count, mp_context=context, initializer=_begin, initargs=(prepare,)) as executor:
-        try:
-            yield from executor.map(work, tasks, chunksize=chunk)
-        except BrokenProcessPool as e:
-            message = "a process was killed, most likely for lack of memory: use fewer processes"
-            raise UserError(message) from e
-        except BaseException:
-            executor.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def _begin(prepare: Callable[[], None] | None) -> None:
-    os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = "1"  # ITK asks for it when it is first used
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    if prepare is not None:
-        prepare()
-
-
-def _end_with_parent() -> None:
-    """A killed parent cannot tell its processes to end; without this they would wait for work for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)

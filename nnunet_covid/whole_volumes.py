@@ -9,9 +9,10 @@ from typing import Any
 import SimpleITK as sitk
 
 from nnunet_covid.errors import reason_of
-from nnunet_covid.files import is_whole, replacing, require_written
+from nnunet_covid.files import replacing
 from nnunet_covid.header_claims import false_claim_of
 from nnunet_covid.volume_files import NOT_FINITE, header_fault, loses_values, one_volume, unreadable
+from nnunet_covid.whole_files import is_whole, require_written
 
 
 def believed_header(path: Path) -> Any:

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from nnunet_covid import files
+from nnunet_covid import files, shared_work
 from nnunet_covid.cli import main
 from nnunet_covid.errors import UserError
 from nnunet_covid.whole_volumes import write_volume
@@ -154,14 +154,14 @@ def die(number: int) -> int:
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_results_come_in_the_order_of_the_tasks(processes: int) -> None:
-    assert list(files.map_in_processes(square_or_fail, range(5), processes)) == [0, 1, 4, 9, 16]
+    assert list(shared_work.map_in_processes(square_or_fail, range(5), processes)) == [0, 1, 4, 9, 16]
     with pytest.raises(ValueError, match="-1"):
-        list(files.map_in_processes(square_or_fail, [1, -1, 2], processes))
+        list(shared_work.map_in_processes(square_or_fail, [1, -1, 2], processes))
 
 
 def test_a_killed_process_is_told_in_one_line() -> None:
     with pytest.raises(UserError, match="lack of memory"):
-        list(files.map_in_processes(die, [1, 2], 2))
+        list(shared_work.map_in_processes(die, [1, 2], 2))
 
 
 def say_and_sleep(path: str) -> None:
@@ -171,8 +171,9 @@ def say_and_sleep(path: str) -> None:
 
 def test_processes_end_with_a_killed_parent(tmp_path: Path) -> None:
     code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); import test_written_files; from nnunet_covid import files\n"
-        "if __name__ == '__main__': list(files.map_in_processes(test_written_files.say_and_sleep, sys.argv[2:], 2))"
+        "import sys; sys.path.insert(0, sys.argv[1]); import test_written_files as t\n"
+        "from nnunet_covid import shared_work\n"
+        "if __name__ == '__main__': list(shared_work.map_in_processes(t.say_and_sleep, sys.argv[2:], 2))"
     )
     script = tmp_path / "parent.py"
     script.write_text(code)

@@ -1,5 +1,7 @@
 """Settings of consistency that docs/explanation/consistency.md compares: a folder for ``nnUNet_extTrainer``."""
 
+from pathlib import Path
+
 from nnunet_covid.trainers import UNetPretrainedTrainer_consistency
 
 
@@ -46,3 +48,12 @@ class OwnSlicesTrainer(UNetPretrainedTrainer_consistency):
     """Where all labelled slices are linked as the unlabelled ones: each fold leaves out those it is validated on."""
 
     leave_out_known = True
+
+
+class EveryEpochTrainer(UNetPretrainedTrainer_consistency):
+    """Today's settings; the teacher of each epoch stays, for ``benchmarks/trusted_labels.py``."""
+
+    def on_epoch_end(self) -> None:
+        """Keep the teacher."""
+        super().on_epoch_end()
+        self.save_checkpoint(str(Path(self.output_folder, f"checkpoint_epoch_{self.current_epoch}.pth")))

@@ -32,7 +32,8 @@ from nnunet_covid.errors import UserError
 from nnunet_covid.evaluation.confusion import confusion_counts, dice
 from nnunet_covid.evaluation.labels import LabelScheme
 from nnunet_covid.evaluation.paired_statistics import PairedStatistics, paired_statistics
-from nnunet_covid.files import map_in_processes, write_json
+from nnunet_covid.files import write_json
+from nnunet_covid.shared_work import map_in_processes
 
 
 @dataclass(frozen=True)

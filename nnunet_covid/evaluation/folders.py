@@ -26,8 +26,9 @@ from nnunet_covid.evaluation.labels import LabelScheme, find_dataset_json, requi
 from nnunet_covid.evaluation.metrics import Units
 from nnunet_covid.evaluation.probability_maps import MapSource, check_greys, find_maps, maps_beside, read_maps
 from nnunet_covid.evaluation.scores import CaseScore, Settings, score_case
-from nnunet_covid.files import files_in, is_hidden, map_in_processes, some_of
+from nnunet_covid.files import files_in, is_hidden, some_of
 from nnunet_covid.geometry import Geometry, difference_of
+from nnunet_covid.shared_work import map_in_processes
 
 REMEDY = "resample the prediction onto the reference, or copy the reference's header where only the header is wrong"
 REGRID = "save both in the size of the image"

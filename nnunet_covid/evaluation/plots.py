@@ -21,7 +21,7 @@ from nnunet_covid.evaluation.scores import CaseScore
 from nnunet_covid.figures.scores import Distribution, draw_agreement, draw_distributions
 from nnunet_covid.figures.sheets import Errors, write_errors
 from nnunet_covid.figures.slices import CONTRAST
-from nnunet_covid.files import is_whole
+from nnunet_covid.whole_files import is_whole
 
 DISTRIBUTIONS: dict[Group, tuple[str, str]] = {
     "label": ("distribution_label_maps.png", "Label maps"),

@@ -31,11 +31,7 @@ from nnunet_covid.dataset_json import (
     splits_of,
 )
 from nnunet_covid.errors import UserError, reason_of
-from nnunet_covid.files import (
-    environment_folder,
-    environment_folders,
-    stays_below,
-)
+from nnunet_covid.files import environment_folder, environment_folders, stays_below
 from nnunet_covid.header_claims import false_claim
 from nnunet_covid.nnunet.cases import CaseFiles, list_cases
 from nnunet_covid.volume_files import NOT_FINITE, header_fault, known_refusal, loses_values

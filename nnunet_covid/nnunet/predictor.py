@@ -24,7 +24,6 @@ from torch import nn
 from nnunet_covid.checkpoint import refusal_of, restricted
 from nnunet_covid.dataset_json import channel_names, foreground_values
 from nnunet_covid.errors import UserError, reason_of
-from nnunet_covid.files import is_whole
 from nnunet_covid.nnunet.cases import CaseFiles, list_cases
 from nnunet_covid.nnunet.dataset import read_images, read_labels
 from nnunet_covid.nnunet.export import label_map, label_map_and_probabilities
@@ -33,6 +32,7 @@ from nnunet_covid.nnunet.models import fold_folders, require_trained_model
 from nnunet_covid.nnunet.resampling import InParts
 from nnunet_covid.nnunet.sliding_window import BatchPredictor
 from nnunet_covid.startup import chosen_device, offer_trainers
+from nnunet_covid.whole_files import is_whole
 
 
 @dataclass(frozen=True)

@@ -25,10 +25,11 @@ from tqdm import tqdm
 
 from nnunet_covid.dataset_json import channel_names, lung_mask_channel
 from nnunet_covid.errors import UserError, reason_of
-from nnunet_covid.files import digest_of, map_in_processes, read_json, replacing, write_text
+from nnunet_covid.files import digest_of, read_json, replacing, write_text
 from nnunet_covid.nnunet.cases import CaseFiles
 from nnunet_covid.nnunet.dataset import read_images, read_labels
 from nnunet_covid.nnunet.known_images import checksum
+from nnunet_covid.shared_work import map_in_processes
 
 ENDINGS = (".b2nd", "_seg.b2nd", ".pkl")
 """The files of a pre-processed case; the last one to be moved into place says that the case is complete."""

@@ -12,7 +12,8 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 from PIL import Image
 
-from nnunet_covid.files import replacing, require_written
+from nnunet_covid.files import replacing
+from nnunet_covid.whole_files import require_written
 from nnunet_covid.whole_volumes import write_volume
 
 SLICE_SPACING = 999

@@ -8,7 +8,6 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
-from zipfile import is_zipfile
 
 import torch
 from nnunetv2.paths import nnUNet_results
@@ -76,8 +75,7 @@ def run_pretraining(
         state = RunState(home, options, _context(experiment, folder, labelled))
         if line := images.not_compared():
             tell(line)
-        if not is_zipfile(home / FINAL):  # nothing learnt yet, or lost since
-            state.units.pop("learn", None)
+        state.forget_where_lost("learn", home / FINAL)
         if "learn" not in state.units:
             _learn(experiment, options, state, images, labelled, leave_out_duplicates, workers, gpus)
         (home / LATEST).unlink(missing_ok=True)
@@ -181,12 +179,7 @@ def _learn(
 
     known = state.once("pool", pool)
     names = sorted(prepared.own.identifiers) if prepared.own is not None else []
-    if state.once("labelled cases", lambda: names) != names:
-        splits = experiment.data_folder / "splits_final.json"
-        raise UserError(
-            f"{splits}: fold {experiment.fold} has other training cases than when the run began. "
-            "Put the file back, or start beside it with another `name`"
-        )
+    state.require_same("labelled cases", names, experiment.data_folder, experiment.fold, "training")
     unlabelled = {case: (path, path) for case, path in images.preprocess(known, workers).items()}
     described = {
         "trainer_name": experiment.trainer,

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from nnunet_covid.dataset_json import Split
 from nnunet_covid.disturbances import FULL, alone, full_disk_told
 from nnunet_covid.errors import UserError
-from nnunet_covid.files import lock_of, map_in_processes, read_json, sha256_of, some_of
+from nnunet_covid.files import lock_of, read_json, sha256_of, some_of
 from nnunet_covid.geometry import Turn
 from nnunet_covid.label_maps import listed_values, values_like_labels
 from nnunet_covid.raw_dataset.case_folders import leave_out_unused
@@ -37,6 +37,7 @@ from nnunet_covid.raw_dataset.recipe import Options, Part, Recipe, SourceCase
 from nnunet_covid.raw_dataset.scan import Scan, crop_around_lungs, extract_slices, plane_of, to_8_bit
 from nnunet_covid.raw_dataset.source import Problems, UnusableFile, relative_name
 from nnunet_covid.raw_dataset.splits import TrainingCase, patients_on_both_sides, splits_from_file
+from nnunet_covid.shared_work import map_in_processes
 
 Tell = Callable[[str], None]
 """How the conversion speaks to the user."""

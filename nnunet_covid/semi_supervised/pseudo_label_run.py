@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
-from zipfile import is_zipfile
 
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from tqdm import tqdm
@@ -20,7 +19,7 @@ from nnunet_covid.dataset_json import channel_names
 from nnunet_covid.disturbances import alone, full_disk_told
 from nnunet_covid.errors import UserError
 from nnunet_covid.figures.progress import draw_progress
-from nnunet_covid.files import files_in, map_in_processes, remove_abandoned, sha256_of, some_of, writable_folder
+from nnunet_covid.files import files_in, remove_abandoned, sha256_of, some_of, writable_folder
 from nnunet_covid.nnunet.cases import CaseFiles, list_cases
 from nnunet_covid.nnunet.dataset import read_images
 from nnunet_covid.nnunet.known_images import Checksum, checksum, checksums, known_among, known_voxels, not_compared
@@ -30,6 +29,7 @@ from nnunet_covid.semi_supervised.learner import Learner, checked_trainer, label
 from nnunet_covid.semi_supervised.options import RoundOptions
 from nnunet_covid.semi_supervised.rounds import KINDS
 from nnunet_covid.semi_supervised.state import FILE, RunState, history
+from nnunet_covid.shared_work import map_in_processes
 
 DIGITS = 24
 """Of a checksum, in file names."""
@@ -187,19 +187,13 @@ def run_pseudo_labels(
             shutil.rmtree(experiment.label_folder)
         pool = state.once("pool", lambda: images.pool(leave_out_known=leave_out_duplicates))
         kept_out = sorted(labelled_cases(trainer, 1).identifiers)
-        if state.once("validation cases", lambda: kept_out) != kept_out:
-            splits = experiment.data_folder / "splits_final.json"
-            raise UserError(
-                f"{splits}: fold {experiment.fold} has other validation cases than when the run began. "
-                "Put the file back, or start beside it with another `name`"
-            )
+        state.require_same("validation cases", kept_out, experiment.data_folder, experiment.fold, "validation")
         if line := images.not_compared():
             tell(line)
         if experiment.fold == "all":
             tell("fold all keeps no case out: every validation Dice is that of training cases")
         targets = images.preprocess(pool, workers)
-        if not is_zipfile(experiment.fold_folder / "checkpoint_final.pth"):  # nothing published yet, or lost since
-            state.units.pop("publish", None)
+        state.forget_where_lost("publish", experiment.fold_folder / "checkpoint_final.pth")
         learner = Learner(experiment, options, targets, trainer, start_from, pretrained)
         del trainer  # or its network would stay beside those of the rounds
         title = f"{experiment.trainer}, {options.strategy} rounds, fold {experiment.fold}"

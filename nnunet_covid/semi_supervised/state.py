@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 from nnunet_covid.csv_files import write_csv
 from nnunet_covid.errors import UserError
@@ -71,6 +72,23 @@ class RunState:
                 "another `name` to start beside it, or delete the folder"
             )
         self.units: dict[str, dict[str, Any]] = found["units"]
+
+    def require_same(self, unit: str, cases: list[str], data_folder: Path, fold: int | str, side: str) -> None:
+        """The cases of a side of the fold, written down as a unit, are those that the run began with.
+
+        Raises:
+            UserError: If they are others.
+        """
+        if self.once(unit, lambda: cases) != cases:
+            raise UserError(
+                f"{data_folder / 'splits_final.json'}: fold {fold} has other {side} cases than when the run began. "
+                "Put the file back, or start beside it with another `name`"
+            )
+
+    def forget_where_lost(self, unit: str, checkpoint: Path) -> None:
+        """A unit whose checkpoint is not there any more, or damaged, is to be done again."""
+        if not is_zipfile(checkpoint):
+            self.units.pop(unit, None)
 
     def once(self, name: str, work: Callable[[], Any]) -> Any:
         """The result of a unit; it is done and written down if it is not done yet."""

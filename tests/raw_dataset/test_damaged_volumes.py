@@ -12,7 +12,7 @@ import pytest
 import SimpleITK as sitk
 from image_files import hounsfield, write_volume
 
-from nnunet_covid import files
+from nnunet_covid import whole_files
 from nnunet_covid.raw_dataset import UnusableFile
 from nnunet_covid.raw_dataset.volumes import read_volume
 
@@ -142,7 +142,7 @@ def test_a_usual_file_is_not_unpacked_a_second_time(
 ) -> None:
     path = tmp_path / "v.nii.gz"
     path.write_bytes(packed)
-    monkeypatch.setattr(files, "_unpacked_to_its_end", lambda _: pytest.fail("unpacked again"))
+    monkeypatch.setattr(whole_files, "_unpacked_to_its_end", lambda _: pytest.fail("unpacked again"))
     read_volume(path)
 
 
