@@ -45,9 +45,7 @@ class MildCrossEntropyTrainer(MildByTrustUnweightedTrainer):
 
 
 class OwnSlicesTrainer(UNetPretrainedTrainer_consistency):
-    """Where all labelled slices are linked as the unlabelled ones: each fold leaves out those it is validated on."""
-
-    leave_out_known = True
+    """Today's settings with the labelled slices linked as the unlabelled ones; each fold leaves out its validation."""
 
 
 class EveryEpochTrainer(UNetPretrainedTrainer_consistency):

@@ -38,7 +38,8 @@ class UnlabelledCases:
         Args:
             plans, dataset_json: Of the data set; its raw data are compared where nnU-Net knows of them.
             validation: Its cases that the training is validated on.
-            refuse: Whether to refuse all if one is among them, or to leave that one out.
+            refuse: Whether to refuse all if one is among them, or to leave that one out. Of the data set's own
+                ``imagesTr`` it is always left out: who links that folder knows that they are in it.
 
         Raises:
             UserError: If one is refused, an image cannot be read, or fewer than two are left.
@@ -56,12 +57,13 @@ class UnlabelledCases:
         except KeyError:
             raise UserError(f"the images in {folder} were linked by an earlier version; run {self.again}") from None
         found = {case: known[one] for case, one in voxels.items() if one in known}
-        if found and refuse:
+        own = raw is not None and Path(self.cases.name).resolve() == (raw / "imagesTr").resolve()
+        if found and refuse and not own:
             pairs = some_of([f"{case} = {other}" for case, other in found.items()])
-            remedy = "set leave_out_known = True"
-            if raw is None or raw.resolve() not in Path(self.cases.name).parents:  # else they are the data set's own
-                remedy = f"remove them from {self.cases.name} and run {self.again}, or {remedy}"
-            raise UserError(f"{len(found)} unlabelled image(s) are validation or test images ({pairs}): {remedy}")
+            raise UserError(
+                f"{len(found)} unlabelled image(s) are validation or test images ({pairs}): remove them from "
+                f"{self.cases.name} and run {self.again}, or set leave_out_known = True"
+            )
         left = tuple(case for case in self.cases.cases if case not in found)
         return replace(self, cases=replace(self.cases, cases=left)).at_least_two().cases
 
