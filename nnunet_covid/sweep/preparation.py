@@ -159,8 +159,9 @@ class Preparation:
         if described.pop(SMALLER, False):
             described["architecture"] = smaller(_inherited(known, parent, "architecture"))
         entry = {"data_identifier": f"{self.plans}_{name}", **described}
-        all_of_it = {**known, name: entry}
-        patch, architecture = (_inherited(all_of_it, name, key) for key in ("patch_size", "architecture"))
+        patch, architecture = (
+            entry[key] if key in entry else _inherited(known, parent, key) for key in ("patch_size", "architecture")
+        )
         strides = (architecture or {}).get("arch_kwargs", {}).get("strides", [])
         for axis, side in enumerate(patch or []):
             whole = math.prod(stride if isinstance(stride, int) else stride[axis] for stride in strides)

@@ -134,7 +134,11 @@ def _last_name(node: ast.expr) -> str | None:
 
 def attributes_of_self(kind: type) -> dict[str, str]:
     """What a class of ours reads from itself or its base without bringing it, to the file."""
-    tree = ast.parse(inspect.cleandoc("\n" + inspect.getsource(kind)))
+    try:
+        source = inspect.getsource(kind)
+    except OSError:  # made in a loop out of two others, which are looked at themselves
+        return {}
+    tree = ast.parse(inspect.cleandoc("\n" + source))
     attributes = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
     own = {node.attr for node in attributes if isinstance(node.ctx, ast.Store)}
     read = {node.attr for node in attributes if isinstance(node.ctx, ast.Load) and _is_itself(node.value)}

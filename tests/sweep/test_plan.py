@@ -308,6 +308,9 @@ def test_a_configuration_that_the_plans_have_with_other_values_is_refused(tmp_pa
         return make_sweep("test", content).runs[0]
 
     assert not run({"spacing": [4, 4]}).finished(tmp_path, folder.parent), "described so, not pre-processed"
+    itself = {**HERE, "trainers": "A", "configurations": "2d", "new_configurations": {"2d": {"batch_size": 3}}}
+    with pytest.raises(UserError, match=r"has another batch_size in '2d'"):
+        make_sweep("test", itself).runs[0].finished(tmp_path, folder.parent)
     for other in ({"spacing": [2, 2]}, {"spacing": [4, 4], "batch_size": 3}, {}):
         with pytest.raises(
             UserError, match=r"nnUNetPlans.json has another \w+ in 'small' than the sweep file describes"
