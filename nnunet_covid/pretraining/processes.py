@@ -6,6 +6,7 @@ Gradients are averaged, so that the step is that of one process with the whole b
 from __future__ import annotations
 
 import os
+import pickle
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import torch
 from torch import distributed, multiprocessing, nn
 
 from nnunet_covid.errors import UserError
+from nnunet_covid.files import replacing
 
 
 @dataclass(frozen=True)
@@ -62,39 +64,38 @@ def in_processes(count: int, device: torch.device, work: Callable[[Share, Callab
         work: Can be pickled; is given its share and a function that meets the others, to be called once.
 
     Returns:
-        What the first process returned.
+        What the first process returned; it is handed over in a file, which a pipe that nobody reads yet could not hold.
 
     Raises:
         UserError: The first that one of them raised.
     """
-    found = multiprocessing.get_context("spawn").SimpleQueue()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
         try:
-            multiprocessing.spawn(_child, (count, device.type, str(Path(folder, "meeting")), work, found), count)
+            multiprocessing.spawn(_child, (count, device.type, folder, work), count)
         except (multiprocessing.ProcessExitedException, multiprocessing.ProcessRaisedException):
-            if found.empty():
-                raise
-    result = found.get()
-    if isinstance(result, UserError):
-        raise result
-    return result
+            for told in folder.glob("error_*"):
+                raise pickle.loads(told.read_bytes()) from None
+            raise
+        return pickle.loads((folder / "result").read_bytes())
 
 
-def _child(rank: int, count: int, device: str, meeting: str, work: Callable[..., Any], found: Any) -> None:
+def _child(rank: int, count: int, device: str, folder: Path, work: Callable[..., Any]) -> None:
     if device == "cuda":
         seen = os.environ.get("CUDA_VISIBLE_DEVICES")
         os.environ["CUDA_VISIBLE_DEVICES"] = seen.split(",")[rank] if seen else str(rank)
 
     def meet() -> None:
         backend = "nccl" if device == "cuda" else "gloo"
-        distributed.init_process_group(backend, init_method=f"file://{meeting}", rank=rank, world_size=count)
+        distributed.init_process_group(backend, init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=count)
 
     try:
         result = work(Share(rank, count), meet)
         if rank == 0:
-            found.put(result)
+            (folder / "result").write_bytes(pickle.dumps(result))
     except UserError as e:
-        found.put(e)
+        with replacing(folder / f"error_{rank}") as unfinished:  # the other processes may end this one meanwhile
+            unfinished.write_bytes(pickle.dumps(e))
         raise SystemExit(2) from e
     finally:
         if distributed.is_initialized():

@@ -331,9 +331,12 @@ def cancel(controller: Controller) -> tuple[list[Run], list[Run]]:
         elif claim is not None and here:
             with suppress(ProcessLookupError):
                 os.kill(claim["pid"], signal.SIGINT)
+    refused: Exception | None = None
     for first in range(0, len(jobs), ARRAY):
         try:
             subprocess.run(["scancel", *jobs[first : first + ARRAY]], check=True, timeout=60)
         except (OSError, subprocess.SubprocessError) as e:
-            raise UserError(f"not every job was ended ({e}); see what goes on with --status, and try again") from e
+            refused = e  # the others end all the same
+    if refused:
+        raise UserError(f"not every job was ended ({refused}); see what goes on with --status, and try again")
     return stopped, told

@@ -55,18 +55,19 @@ def test_they_end_where_one_ends_with_the_whole_batch(made, environment, monkeyp
         pretrain(made, "many", gpus=9)
 
 
-def shares(count: int, share: Share, meet: Any) -> tuple[float, list[float]]:
-    """The mean of the numbers 0 to 6 by shares, and of a pair of them that are laid out otherwise."""
+def shares(count: int, share: Share, meet: Any) -> tuple[float, list[float], bytes]:
+    """The mean of the numbers 0 to 6 by shares, of a pair of them that are laid out otherwise, and a long result."""
     meet()
     own = torch.tensor([float(row) for row in share.rows(7)]).mean() * share.weight(7)
     pair = torch.arange(4.0).reshape(2, 2).T * share.rank
     share.average([own, None, pair])
     assert share.processes == count
-    return float(own), pair.flatten().tolist()
+    return float(own), pair.flatten().tolist(), bytes(1 << 20)
 
 
 def test_unequal_shares_have_the_mean_of_the_whole() -> None:
-    mean, pair = in_processes(3, CPU, partial(shares, 3))
+    mean, pair, long = in_processes(3, CPU, partial(shares, 3))
+    assert len(long) == 1 << 20, "more than a pipe holds"
     assert mean == pytest.approx(3)
     assert pair == [0, 2, 1, 3]
 

@@ -320,9 +320,12 @@ def test_cancel_stops_jobs_of_slurm_at_once(
         json.loads((records(places.results, sweep.runs[0]) / "submission.json").read_text(encoding="utf-8"))["executor"]
         == "slurm"
     )
-    program.write_text("#!/bin/sh\nexit 1\n")
+    program.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/refused\nexit 1\n')
+    monkeypatch.setattr(module, "ARRAY", 2)
     with pytest.raises(UserError, match=r"not every job was ended .*scancel.*--status"):
         cancel(controller)
+    tried = (tmp_path / "refused").read_text(encoding="utf-8").split()
+    assert sorted(tried) == sorted(line.split()), "the first refusal keeps no other job alive"
     program.unlink()
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match=r"not every job was ended .*No such file.*scancel"):
