@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import difflib
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 
@@ -66,6 +67,12 @@ class Unusable:
             raise PartlyDoneError(
                 "\n  ".join([f"{count} of {images} images cannot be used, the others are done:", *self.reasons])
             )
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """For the end of a message about a name that does not exist: ``; did you mean NEAREST?``, empty without one."""
+    close = difflib.get_close_matches(name, sorted(known), 1, cutoff=0.75)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 def reason_of(error: BaseException) -> str:

@@ -8,7 +8,8 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import nn
 
 from nnunet_covid.networks.timm_unet import TimmUNet
-from nnunet_covid.trainers import TRAINERS, all_in_one
+from nnunet_covid.nnunet.trainer_names import TRAINERS
+from nnunet_covid.trainers import all_in_one
 from nnunet_covid.trainers.base import LITE0, TimmWeightsTrainer
 
 

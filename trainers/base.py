@@ -23,7 +23,7 @@ from torch import nn
 
 from nnunet_covid.checkpoint import refusal_of, release_process, restrict_process
 from nnunet_covid.disturbances import SAME_COMMAND, alone, full_disk_told
-from nnunet_covid.errors import UserError
+from nnunet_covid.errors import UserError, did_you_mean
 from nnunet_covid.files import remove_abandoned, replacing
 from nnunet_covid.networks.timm_encoder import TimmEncoder, load_encoder_weights
 from nnunet_covid.nnunet.architecture import record_label_kind
@@ -57,6 +57,14 @@ def unwritable_told() -> Iterator[None]:
         written = path.is_relative_to(results) or results.is_relative_to(path)
         remedy = "write there, or set another nnUNet_results" if written else "read and write there"
         stop_training(f"{e.filename}: {e.strerror}; ask for the right to {remedy}")
+
+
+def require_configuration(plans: dict[str, Any], configuration: str) -> None:
+    """End ``nnUNetv2_train`` with one line if the plans have no configuration of this name."""
+    known = plans["configurations"]
+    if configuration not in known:
+        near = did_you_mean(configuration, known)
+        stop_training(f"{plans['plans_name']} has no configuration '{configuration}', but {', '.join(known)}{near}")
 
 
 def training_finished(trainer: str, plans: dict[str, Any], configuration: str, fold: int) -> bool:
@@ -192,6 +200,7 @@ class LungInfectionTrainer(UndisturbedTrainer):
         self, plans: dict[str, Any], configuration: str, fold: int, dataset_json: dict[str, Any]
     ) -> None:
         """Before anything is written: does this trainer work with these plans, data and its own settings?"""
+        require_configuration(plans, configuration)
         try:
             manager = PlansManager(plans)
             self.check_settings(manager.get_configuration(configuration))

@@ -42,7 +42,13 @@ from nnunet_covid.semi_supervised.labelling import Classes
 from nnunet_covid.semi_supervised.mixing import copy_paste, cut_mix
 from nnunet_covid.semi_supervised.moving_average import decay_at, exchange, move_towards
 from nnunet_covid.semi_supervised.training import follow, knows_ignored_voxels, leave_out_overlap
-from nnunet_covid.trainers.base import UndisturbedTrainer, stop_training, training_finished, unwritable_told
+from nnunet_covid.trainers.base import (
+    UndisturbedTrainer,
+    require_configuration,
+    stop_training,
+    training_finished,
+    unwritable_told,
+)
 
 KEY = "views"
 """Of the unlabelled images in a batch: weak and strong view beside each other, (B, 2·C, *spatial)."""
@@ -102,6 +108,7 @@ class Consistency(UndisturbedTrainer):
         dataset_json: dict[str, Any],
         device: torch.device = torch.device("cuda"),
     ) -> None:
+        require_configuration(plans, configuration)
         manager = PlansManager(plans)
         try:
             self.classes = Classes(dataset_json, manager, ignore=True)

@@ -42,8 +42,7 @@ from jobs import PLANS, Job, work
 
 from nnunet_covid.csv_files import read_csv, write_csv
 from nnunet_covid.files import files_in, write_json
-from nnunet_covid.nnunet.trainer_names import SUFFIXES
-from nnunet_covid.trainers import TRAINERS
+from nnunet_covid.nnunet.trainer_names import SUFFIXES, TRAINERS
 
 FAMILIES = (
     "nnUNetTrainer",

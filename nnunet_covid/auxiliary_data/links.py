@@ -274,4 +274,8 @@ def _lines(covid: PlannedDataset, link: Link) -> list[str]:
         return [*lines, f"  cannot be used: {e}"]
     train = f"  train: nnUNetv2_train {covid.name[7:10]} {link.configuration} 0 -p {covid.plans_name} -tr"
     lines += [f"{train} CollaborativeTrainer"] if link.others else []
-    return [*lines, f"{train} nnUNetTrainer_consistency"] if link.unlabelled else lines
+    if not link.unlabelled:
+        return lines
+    if len(link.unlabelled.cases) < 2:
+        return [*lines, "  one unlabelled image is too few for a training with _consistency: link a folder of more"]
+    return [*lines, f"{train} nnUNetTrainer_consistency"]

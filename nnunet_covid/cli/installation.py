@@ -174,7 +174,7 @@ def _registration() -> Finding:
 
 
 def _trainers() -> Finding:
-    from nnunet_covid.trainers import TRAINERS
+    from nnunet_covid.nnunet.trainer_names import TRAINERS
 
     problems = {name: problem for name in TRAINERS if (problem := _problem_of_trainer(name))}
     if not problems:

@@ -194,8 +194,7 @@ def _check_runnable(described: Sweep, places: Places) -> None:
             raise UserError(f"{described.name}: images {run.images}: there is no such folder")
         if run.starts_from_file and not Path(run.start).is_file():
             raise UserError(f"{described.name}: pretrained {run.start}: there is no such file")
-    from nnunet_covid.nnunet.trainer_names import SUFFIXES
-    from nnunet_covid.trainers import TRAINERS
+    from nnunet_covid.nnunet.trainer_names import SUFFIXES, TRAINERS, no_such_trainer
 
     offer_trainers()
     matches = {run.trainer: SUFFIXES.match(run.trainer) for run in described.runs if run.trainer}
@@ -204,7 +203,7 @@ def _check_runnable(described: Sweep, places: Places) -> None:
         from nnunet_covid.trainers.on_demand import found_by_nnunet  # takes seconds
 
         if found_by_nnunet(name) is None:
-            raise UserError(f"trainer {name}: nnU-Net finds no such trainer; see 'nnunet-covid doctor'")
+            raise no_such_trainer(name)
 
 
 def _check_no_gpu_is_wanted(standings: Sequence[Standing]) -> None:

@@ -19,6 +19,7 @@ from nnunet_covid.errors import UserError
 from nnunet_covid.files import digest_of, environment_folder
 from nnunet_covid.nnunet.dataset import dataset_name, read_splits
 from nnunet_covid.nnunet.models import read_plans
+from nnunet_covid.nnunet.trainer_names import no_such_trainer
 from nnunet_covid.semi_supervised.options import check_tag
 
 OWN_FOLDS = 5
@@ -146,9 +147,7 @@ def find_experiment(
         with quiet():
             trainer_class = recursive_find_trainer_class_by_name(trainer)
     except RuntimeError as e:
-        raise UserError(
-            f"`trainer` {trainer}: nnU-Net finds no such trainer; see 'nnunet-covid doctor' and nnUNet_extTrainer"
-        ) from e
+        raise no_such_trainer(trainer) from e
     number: int | str = fold if fold == "all" else int(fold)
     chosen = plans.get_configuration(configuration)
     described = read_dataset_json(folder / "dataset.json", needed=IMAGES)

@@ -7,7 +7,6 @@ not say.
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import sys
 from collections import Counter
@@ -16,7 +15,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from nnunet_covid.errors import UserError, reason_of
+from nnunet_covid.errors import UserError, did_you_mean, reason_of
 from nnunet_covid.semi_supervised.options import check_tag
 from nnunet_covid.startup import DEVICES
 from nnunet_covid.sweep.preparation import SMALLER, Preparation
@@ -283,9 +282,8 @@ def _check_keys(name: str, content: Any, known: Iterable[str]) -> None:
         raise UserError(f"{name}: expected a table of keys and values")
     for key, value in content.items():
         if key not in known:
-            close = difflib.get_close_matches(key, list(known), 1)
-            hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
-            raise UserError(f"{name}: unknown key '{key}'; {hint}")
+            hint = did_you_mean(key, known) or f"; known are {', '.join(known)}"
+            raise UserError(f"{name}: unknown key '{key}'{hint}")
         kinds, wanted = KINDS.get(key, ((type(value),), ""))
         values = value if isinstance(value, (list, tuple)) and wanted in (_TEXTS, _MIXED) else [value]
         if not all(type(one) in kinds for one in values):

@@ -103,6 +103,11 @@ def test_linking_adds_shows_and_removes(work: Path, capsys: pytest.CaptureFixtur
     assert "2 cases of Dataset603_Tumour" in shown
     assert "2 unlabelled images" in shown
     assert "nnUNetv2_train 601 2d 0 -p nnUNetPlans -tr CollaborativeTrainer" in shown
+    assert "nnUNetv2_train 601 2d 0 -p nnUNetPlans -tr nnUNetTrainer_consistency" in shown
+    link("--unlabelled", str(images), "--at-most", "1")
+    shown = capsys.readouterr().out
+    assert "one unlabelled image is too few" in shown
+    assert "nnUNetTrainer_consistency" not in shown
     link("--remove", "-a", "602")
     assert not (work / "preprocessed" / EFFUSION).exists()
     found = find_link(work / "preprocessed", PlansManager(linked.covid_plans()), "2d")

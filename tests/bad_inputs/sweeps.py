@@ -125,7 +125,7 @@ BAD_INPUTS = [
         "a trainer that nnU-Net does not find, in a sweep file",
         SWEEP,
         spoilt(slices, says(GOOD + 'trainers = ["nnUNetTrainer", "InfNetTrianer"]\nlengths = "1epochs"\n')),
-        ("trainer InfNetTrianer_1epochs: nnU-Net finds no such trainer",),
+        ("trainer InfNetTrianer_1epochs: nnU-Net finds no such trainer; did you mean InfNetTrainer?",),
     ),
     BadInput(
         "sweep_of_a_configuration_that_is_not_planned",

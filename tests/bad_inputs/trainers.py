@@ -95,6 +95,22 @@ BAD_INPUTS = [
         ("nnUNetTrainer_consistency: no folder of unlabelled images is linked", "nnunet-covid link", "--unlabelled"),
     ),
     BadInput(
+        "train_a_misspelt_configuration",
+        Kind.OPTIONS,
+        "a configuration that the plans lack, with a trainer of ours",
+        "nnUNetv2_train 940 2D 0 -tr InfNetTrainer -p testPlans -device cpu",
+        spoilt(slices, as_it_is),
+        ("testPlans has no configuration '2D', but 2d",),
+    ),
+    BadInput(
+        "consistency_of_a_misspelt_configuration",
+        Kind.OPTIONS,
+        "a configuration that the plans lack, with unlabelled images",
+        f"nnUNetv2_train {CONSISTENCY.replace('2d', '2d_smal')}",
+        spoilt(slices, as_it_is),
+        ("testPlans has no configuration '2d_smal', but 2d",),
+    ),
+    BadInput(
         "consistency_with_one_image",
         Kind.UNSUPPORTED,
         "training with one unlabelled image",

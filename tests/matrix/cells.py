@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nnunet_covid import trainers
-from nnunet_covid.trainers import TRAINERS
+from nnunet_covid.nnunet.trainer_names import TRAINERS
 
 SIZE_VARIABLE, RESULTS_VARIABLE = "NNUNET_COVID_MATRIX", "NNUNET_COVID_MATRIX_RESULTS"
 EVERYTHING = os.environ.get(SIZE_VARIABLE) == "all"

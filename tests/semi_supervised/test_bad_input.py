@@ -82,7 +82,9 @@ def test_names_that_nnunet_does_not_find(error) -> None:
     assert "has no configuration '3d_fullres', but 2d" in error(configuration="3d_fullres")
     assert "has no fold 4, but 1 fold(s) from 0 on" in error(fold="4")
     assert "must be a number or 'all'" in error(fold="first")
-    assert "nnU-Net finds no such trainer" in error(tr="NoSuchTrainer")
+    assert error(tr="NoSuchTrainer").endswith("nnU-Net finds no such trainer; see 'nnunet-covid doctor'")
+    assert "no such trainer; did you mean UNetPretrainedTrainer?" in error(tr="UnetPretrainedTrainer_3epochs_seed1")
+    assert "no such trainer; did you mean nnUNetTrainer?" in error(tr="nnUNetTraner")
     assert "nnUNetv2_plan_and_preprocess" in error(p="noPlans")
 
 

@@ -175,7 +175,7 @@ def test_workers_that_a_killed_training_has_left_are_ended(tmp_path: Path, monke
     with pytest.raises(RunFailed, match="killed by SIGKILL"):
         job(tmp_path, monkeypatch, program)()
     worker = Path("/proc", pid.read_text(encoding="utf-8"), "cmdline")
-    assert worker.read_text(encoding="utf-8").startswith("sleep")
+    until(lambda: worker.read_text(encoding="utf-8").startswith("sleep"), 10)  # empty while the kernel loads it
     assert job(tmp_path, monkeypatch, FINISH)() == "done"
     until(lambda: not worker.exists() or not worker.read_text(encoding="utf-8"), 10)
 

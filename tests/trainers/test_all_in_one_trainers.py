@@ -16,7 +16,7 @@ from nnunet_covid import trainers
 from nnunet_covid.losses.inf_net import edge_bce
 from nnunet_covid.losses.ssa_net import distillation_loss
 from nnunet_covid.networks.inf_net import append_background
-from nnunet_covid.trainers import TRAINERS
+from nnunet_covid.nnunet.trainer_names import TRAINERS
 from nnunet_covid.trainers.collaborative import CollaborativeTrainer
 
 ROWS = [name for name, module in TRAINERS.items() if module == "all_in_one"]
