@@ -76,7 +76,7 @@ def predict(args: argparse.Namespace) -> int:
         from nnunet_covid.prediction.folder import Options, predict_folder
         from nnunet_covid.prediction.model_source import model_folder
 
-    with model_folder(_source(args), args.checkpoint, _model_name(args)) as folder:
+    with model_folder(_source(args), args.checkpoint, (args.tr, args.p, args.c)) as folder:
         model = TrainedModel(
             folder,
             folds=args.f,
@@ -149,15 +149,6 @@ def _part(text: str) -> tuple[int, int]:
     if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
         raise argparse.ArgumentTypeError(f"K/N with K from 1 to N, such as 2/8, not {text!r}")
     return int(number), int(count)
-
-
-def _model_name(args: argparse.Namespace) -> str | None:
-    """``TRAINER__PLANS__CONFIGURATION`` as far as it is given."""
-    if args.c is None:
-        return None
-    trainer = f"{args.tr}__" if args.tr else ""
-    plans = f"{args.p or 'nnUNetPlans'}__" if args.tr or args.p else "__"
-    return f"{trainer}{plans}{args.c}"
 
 
 def _source(args: argparse.Namespace) -> Path:

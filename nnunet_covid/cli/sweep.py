@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from importlib.util import find_spec
@@ -131,11 +132,13 @@ def sweep(args: argparse.Namespace) -> int:
 def table(args: argparse.Namespace) -> None:
     """Score what is finished and print the table."""
     _check_system()
-    from nnunet_covid.sweep.scores import scored_rows
+    from nnunet_covid.sweep.scores import ALL, scored_rows
     from nnunet_covid.sweep.table import summarised, terminal, write_table
 
     described, places = _described(args), _places()
     rows = scored_rows(described, places, args.scores)
+    if any(run.fold == ALL for run in described.runs):
+        print("fold all: left out, since what it is validated on it was trained on", file=sys.stderr)
     if not rows:
         raise UserError("no run of this sweep is finished yet; see its --status")
     lines = summarised(described, places, rows, args.baseline or described.baseline)

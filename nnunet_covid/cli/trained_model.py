@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -64,14 +65,15 @@ def add_calibrate_arguments(parser: argparse.ArgumentParser) -> None:
 
 def calibrate(args: argparse.Namespace) -> int:
     """Calibrate a model, or undo it."""
+    model = Path(os.path.abspath(args.model))  # its name counts, also where it is given as a dot
     if args.undo:
-        return _undo(args.model, args.checkpoint)
+        return _undo(model, args.checkpoint)
     if not args.dry_run and not is_offered():  # the checkpoint will name a trainer of ours, whoever trained it
         raise UserError("nnU-Net would not find the calibrated model: run 'nnunet-covid register' first")
-    validation = open_validation(args.model, args.references, args.checkpoint)
+    validation = open_validation(model, args.references, args.checkpoint)
     if validation.unchecked:
         print("note: no splits_final.json to see that no fold was trained on these cases", file=sys.stderr)
-    folder = writable_folder(args.output or args.model / "calibration")
+    folder = writable_folder(args.output or model / "calibration")
     found = measure(
         validation,
         threshold=not args.temperature_only,
@@ -83,7 +85,7 @@ def calibrate(args: argparse.Namespace) -> int:
         low, high = TEMPERATURES
         text = f"note: a temperature lies at the limit of its range ({low:g} to {high:g})"
         print(f"{text}: the probabilities say hardly anything; was the model trained to its end?", file=sys.stderr)
-    for path in (write_report(found, args.model, folder), write_reliability_diagram(found, folder)):
+    for path in (write_report(found, model, folder), write_reliability_diagram(found, folder)):
         print(f"wrote {path}")
     if args.dry_run:
         return 0
@@ -92,7 +94,7 @@ def calibrate(args: argparse.Namespace) -> int:
         return 1
     write_calibration(validation.checkpoints, found.calibration)
     folds = ", ".join(path.parent.name for path in validation.checkpoints)
-    undo = shlex.join(["nnunet-covid", "calibrate", str(args.model), "-chk", args.checkpoint, "--undo"])
+    undo = shlex.join(["nnunet-covid", "calibrate", str(model), "-chk", args.checkpoint, "--undo"])
     print(f"calibrated {args.checkpoint} of {folds}; undo with: {undo}")
     return 0
 

@@ -51,23 +51,26 @@ def label_format(dataset_json: dict[str, Any] | None, folder: Path) -> LabelForm
     """
     description = dataset_json or {}
     ending = str(description.get("file_ending", "")) or _commonest_ending(folder)
-    forced = description.get("overwrite_image_reader_writer")
-    if forced and forced in reader_names():
-        return LabelFormat(ending, str(forced))
     reader = COMMON_READERS.get(ending.lower())
-    if reader is None:
+    if reader is None or description.get("overwrite_image_reader_writer", "None") != "None":
         known = readers_by_ending()
         if ending.lower() not in known:
             raise UserError(f"no reader for files that end in '{ending}'; known are {', '.join(sorted(known))}")
-        reader = known[ending.lower()]
+        reader = _reader_of_nnunet({**description, "file_ending": ending}, folder) or known[ending.lower()]
     return LabelFormat(ending, reader)
 
 
-def reader_names() -> frozenset[str]:
-    """Names of all readers, as ``overwrite_image_reader_writer`` in dataset.json may give them."""
-    from nnunetv2.imageio.reader_writer_registry import LIST_OF_IO_CLASSES
+def _reader_of_nnunet(description: dict[str, Any], folder: Path) -> str | None:
+    """The reader that nnU-Net takes, which tries them on a file where several take its ending (.tif)."""
+    from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 
-    return frozenset(c.__name__ for c in LIST_OF_IO_CLASSES)
+    names = (name for name in sorted(os.listdir(folder)) if name.endswith(description["file_ending"]))
+    example = next((str(folder / name) for name in names), None)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):  # it prints why a reader did not take the file
+            return determine_reader_writer_from_dataset_json(description, example, verbose=False).__name__
+    except RuntimeError:
+        return None
 
 
 def readers_by_ending() -> dict[str, str]:
@@ -93,6 +96,8 @@ def read_labels(path: Path, fmt: LabelFormat) -> tuple[Labels, Geometry | None]:
             greys = read_grey_png(path)
             if greys is None:
                 with Image.open(path) as picture:
+                    if (pages := getattr(picture, "n_frames", 1)) > 1:
+                        raise UserError(f"{path}: holds {pages} pages, and the other files one; save it as they are")
                     greys = np.asarray(picture) if picture.mode == "L" else None
             if greys is not None:
                 return greys, None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
@@ -12,11 +13,14 @@ from nnunet_covid.errors import UserError
 from nnunet_covid.files import some_of
 from nnunet_covid.nnunet.plans import fault_of_plans
 
+FOLD = re.compile("fold_(0|[1-9][0-9]*|all)")
+"""A folder of nnU-Net's; others are copies that somebody has put aside, such as ``fold_0_old``."""
+
 
 def fold_folders(model: Path, file: str = "") -> list[Path]:
     """Folders of a model's folds that hold a file (or folder) of this name, by number; ``fold_all`` comes last."""
-    found = [path for path in model.glob("fold_*") if path.is_dir() and (path / file).exists()]
-    return sorted(found, key=lambda path: (not path.name[5:].isdecimal(), len(path.name), path.name))
+    found = [path for path in model.glob("fold_*") if FOLD.fullmatch(path.name) and (path / file).exists()]
+    return sorted(found, key=lambda path: (path.name == "fold_all", len(path.name), path.name))
 
 
 def training_command(dataset: str, model: str, fold: str, *flags: str) -> str:

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
@@ -18,13 +18,13 @@ NEEDED = ("plans.json", "dataset.json")
 
 
 @contextmanager
-def model_folder(source: Path, checkpoint: str, configuration: str | None = None) -> Iterator[Path]:
+def model_folder(source: Path, checkpoint: str, wanted: Sequence[str | None] = ()) -> Iterator[Path]:
     """A model folder, unpacked for the time of its use where the model is a zip file.
 
     Args:
         source: ``TRAINER__PLANS__CONFIGURATION``, or a zip file that holds one or several of them.
         checkpoint: File name of the weights; no others are unpacked.
-        configuration: Which one of several: the end of the folder's name.
+        wanted: Trainer, plans and configuration of the one in the zip file, as far as they are named.
 
     Raises:
         UserError: If the zip file is damaged, names files outside its folder, or does not hold one such model.
@@ -33,17 +33,17 @@ def model_folder(source: Path, checkpoint: str, configuration: str | None = None
         yield source
         return
     with tempfile.TemporaryDirectory(prefix="nnunet_covid_model_") as place:
-        yield _unpacked(source, Path(place), checkpoint, configuration)
+        yield _unpacked(source, Path(place), checkpoint, wanted)
 
 
-def _unpacked(source: Path, place: Path, checkpoint: str, configuration: str | None) -> Path:
+def _unpacked(source: Path, place: Path, checkpoint: str, wanted: Sequence[str | None]) -> Path:
     try:
         with zipfile.ZipFile(source) as archive:
             members = [name for name in archive.namelist() if not name.endswith("/")]
             outside = [name for name in members if not stays_below(name)]
             if outside:
                 raise UserError(f"{source} names {outside[0]}, a file outside its folder: it is no export of nnU-Net's")
-            model = _chosen(source, members, configuration)
+            model = _chosen(source, members, wanted)
             for name in members:
                 path = PurePosixPath(name)
                 if path.parent == model and path.name in NEEDED:
@@ -57,9 +57,13 @@ def _unpacked(source: Path, place: Path, checkpoint: str, configuration: str | N
     return place / model.name
 
 
-def _chosen(source: Path, members: list[str], configuration: str | None) -> PurePosixPath:
+def _chosen(source: Path, members: list[str], named: Sequence[str | None]) -> PurePosixPath:
     models = {PurePosixPath(name).parent for name in members if PurePosixPath(name).name == "plans.json"}
-    wanted = {model for model in models if configuration is None or model.name.endswith(configuration)}
+    wanted = {
+        model
+        for model in models
+        if all(part in (None, held) for part, held in zip(named, model.name.split("__"), strict=False))
+    }
     if len(wanted) == 1:
         return wanted.pop()
     if not models and any(name.endswith("/data.pkl") for name in members):

@@ -6,6 +6,7 @@ Rows whose models lie on another machine are kept and shown too. Where a finishe
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +14,7 @@ from typing import NamedTuple
 from nnunet_covid.csv_files import read_csv, write_csv
 from nnunet_covid.errors import UserError
 from nnunet_covid.evaluation import evaluate_folders
-from nnunet_covid.files import sha256_of
+from nnunet_covid.files import read_json, sha256_of
 from nnunet_covid.nnunet.trainer_names import SUFFIXES
 from nnunet_covid.sweep.plan import Sweep
 from nnunet_covid.sweep.runs import SUMMARY, Run
@@ -24,6 +25,8 @@ RUN_COLUMNS = ("dataset", "configuration", "trainer", "length", "seed", "fold")
 MADE_FROM = "summary"
 """Column: the beginning of the SHA-256 of nnU-Net's summary of the validation, which a training made anew changes."""
 COLUMNS = (*RUN_COLUMNS, "case", "class", *METRICS, MADE_FROM)
+ALL = "all"
+"""The fold that is trained on every case."""
 ON_PLANS = " on "
 """Between trainer and plans."""
 Row = dict[str, str]
@@ -56,7 +59,9 @@ def labels_of(run: Run) -> Labels:
 
 
 def scored_rows(sweep: Sweep, places: Places, file: Path | None) -> list[Row]:
-    """Rows of every run of the sweep that is finished, or that the file holds.
+    """Rows of every run of the sweep that is finished, or that the file holds; but not of the fold ``all``.
+
+    What that one is validated on it was trained on.
 
     Args:
         sweep: Whose runs.
@@ -66,18 +71,20 @@ def scored_rows(sweep: Sweep, places: Places, file: Path | None) -> list[Row]:
     Raises:
         UserError: If the file is no table of scores, or a result is another run's of the same name.
     """
-    trained = {labels_of(run): run for run in sweep.runs if run.kind in ("train", "pseudo-label")}
+    kinds = ("train", "pseudo-label")
+    trained = {labels_of(run): run for run in sweep.runs if run.kind in kinds and run.fold != ALL}
     if not trained:
         return []
     first = next(iter(trained))
     rows = read_scores(file, dataset=first.dataset, configuration=first.configuration) if file else []
-    known = {(_labels(row), row.get(MADE_FROM)) for row in rows}
+    known = Counter((_labels(row), row.get(MADE_FROM)) for row in rows)
     for labels, run in trained.items():
         if not run.finished(places.results, places.preprocessed):
             continue
         summary = places.results / run.key / SUMMARY
         made = sha256_of(summary)[:12]
-        if (labels, made) not in known:
+        cases = (read_json(summary) or {}).get("metric_per_case", [])
+        if known[labels, made] < max(1, sum(len(case["metrics"]) for case in cases)):  # lines may have been taken out
             new = score(labels, summary.parent, places.preprocessed / run.dataset / "gt_segmentations")
             rows = [row for row in rows if _labels(row) != labels] + [{**row, MADE_FROM: made} for row in new]
             if file is not None:
@@ -91,6 +98,9 @@ def score(labels: Labels, predictions: Path, references: Path) -> list[Row]:
         for file in references.iterdir():
             if (predictions / file.name).exists():
                 (Path(folder) / file.name).symlink_to(file)
+            beside = (predictions / file.name).with_suffix(".json")  # the spacing, where a TIFF has none
+            if beside.is_file():
+                (Path(folder) / beside.name).symlink_to(beside)
         evaluation = evaluate_folders(
             predictions, folder, dataset_json=predictions.parents[1] / "dataset.json", distances=False
         )

@@ -37,10 +37,10 @@ def summarised(sweep: Sweep, places: Places, rows: Sequence[Row], baseline: str)
     """A line per data set, configuration, length and trainer, in the order of the sweep.
 
     ``dice`` and ``dice_sd`` are mean and sample standard deviation over cases of all folds and seeds, classes averaged
-    in each; ``difference``, ``low`` and ``high`` are of that, over cases whose seeds are averaged, with the 95 %
-    bootstrap interval;
-    ``step_seconds`` is nnU-Net's median time of an epoch, validation included, by its training iterations;
-    ``memory_mib`` the largest of the processes that a sweep has started.
+    in each; ``difference``, ``low`` and ``high`` are of that, over cases, of which folds and seeds are averaged, with
+    the 95 % bootstrap interval; ``step_seconds`` is nnU-Net's median time of an epoch,
+    validation included, by its training iterations; ``memory_mib`` the largest of the processes that a sweep has
+    started.
 
     Raises:
         UserError: If there is no row of the baseline.
@@ -112,21 +112,27 @@ def _costs(runs: Iterable[Run], places: Places) -> Line:
 
 
 def _difference(rows: Sequence[Row], compared: Sequence[Row], baseline: str) -> Line:
-    found = paired(_dice(rows), _dice(compared))
+    here, there = _dice(rows), _dice(compared)
+    found = paired(here, there)
     if len(found) < 2:
         return {}
     low, high = bootstrap_interval(found)
     verdict = "no difference shown" if low <= 0 <= high else "higher" if low > 0 else "lower"
-    if len({row["seed"] for row in rows}) < 2 and not low <= 0 <= high:
+    if len({seed for _, _, seed in set(here) & set(there)}) < 2 and not low <= 0 <= high:
         verdict += ", with one seed"
     values = {"difference": float(found.mean()), "low": low, "high": high}
     return {"baseline": baseline, "pairs": len(found), **values, "verdict": verdict}
 
 
 def paired(a: Mapping[tuple[str, ...], float], b: Mapping[tuple[str, ...], float]) -> NDArray[np.float64]:
-    """Mean difference per case over the seeds that both have; keys are (fold, case, seed)."""
-    cases = itertools.groupby(sorted(set(a) & set(b)), key=lambda key: key[:2])
-    return np.array([np.nanmean([a[key] - b[key] for key in keys]) for _, keys in cases])
+    """Mean difference per case over the folds and seeds that both have; keys are (fold, case, seed).
+
+    A case that several folds validate on is one: its differences are not independent.
+    """
+    cases: dict[str, list[float]] = {}
+    for key in sorted(set(a) & set(b)):
+        cases.setdefault(key[1], []).append(a[key] - b[key])
+    return np.array([np.nanmean(differences) for differences in cases.values()])
 
 
 def _dice(rows: Sequence[Row]) -> dict[tuple[str, ...], float]:

@@ -182,6 +182,18 @@ def test_missing_probabilities_are_told_with_the_command_that_writes_them(
     assert "fold_1/validation has no probabilities; they are written by" in refused(made, capsys)
 
 
+def test_the_model_may_be_the_folder_where_one_stands(
+    made: ValidatedModel, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(made.folder)
+    assert main(["calibrate", ".", "--dry-run"]) == 0
+    report = json.loads((made.folder / "calibration/calibration.json").read_text(encoding="utf-8"))
+    assert report["model"] == made.folder.name
+    next(made.folder.glob("fold_0/validation/*.npz")).unlink()
+    assert main(["calibrate", "."]) == 2
+    assert f" -tr {made.folder.name.split('__')[0]} " in capsys.readouterr().err
+
+
 def test_training_cases_are_refused(made: ValidatedModel, capsys: pytest.CaptureFixture[str]) -> None:
     assert calibrate(made, "--dry-run") == 0
     assert "note: no splits_final.json" in capsys.readouterr().err

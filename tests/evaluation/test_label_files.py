@@ -15,7 +15,6 @@ from nnunet_covid.evaluation.label_files import (
     label_format,
     read_grey_png,
     read_labels,
-    reader_names,
     readers_by_ending,
 )
 from nnunet_covid.evaluation.metrics import Units
@@ -24,6 +23,7 @@ from nnunet_covid.label_maps import distinct_values
 
 ITK, PNG = LabelFormat(".nii.gz", "SimpleITKIO"), LabelFormat(".png", "NaturalImage2DIO")
 VOLUME = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+PAGES = np.arange(210, dtype=np.uint8).reshape(5, 6, 7)
 
 
 def nnunet_reader(name):
@@ -129,6 +129,37 @@ def test_the_format_comes_from_dataset_json_or_the_commonest_ending(tmp_path):
     assert label_format(None, tmp_path) == PNG
 
 
+@pytest.mark.parametrize("array", [PAGES, PAGES[0]], ids=["volume", "slice"])
+def test_of_the_readers_of_tif_nnunets_own_choice_is_taken(tmp_path, array):
+    """Of a volume the reader of pictures would take the first page alone."""
+    from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_file_ending
+
+    path = tmp_path / "case.tif"
+    tifffile.imwrite(path, array)
+    fmt = label_format({"file_ending": ".tif"}, tmp_path)
+    assert fmt.reader == determine_reader_writer_from_file_ending(".tif", str(path)).__name__
+    assert np.array_equal(read_labels(path, fmt)[0], array)
+
+
+def test_a_picture_of_several_pages_is_refused(tmp_path):
+    tifffile.imwrite(tmp_path / "case.tif", PAGES)
+    with pytest.raises(UserError, match=r"case\.tif: holds 5 pages"):
+        read_labels(tmp_path / "case.tif", LabelFormat(".tif", "NaturalImage2DIO"))
+
+
+@pytest.mark.parametrize("reader", ["SimpleITKIOWithReorient", "NibabelIOWithReorient"])
+def test_readers_that_turn_a_volume_are_nnunets_own(tmp_path, reader):
+    """What is compared with them, such as probability maps, is turned too."""
+    from nnunetv2.imageio.reader_writer_registry import recursive_find_reader_writer_by_name
+
+    path = tmp_path / "case.nii.gz"
+    write_nifti(path, VOLUME)
+    fmt = label_format({"file_ending": ".nii.gz", "overwrite_image_reader_writer": reader}, tmp_path)
+    labels, _ = read_labels(path, fmt)
+    assert np.array_equal(labels, recursive_find_reader_writer_by_name(reader)().read_seg(str(path))[0][0])
+    assert not np.array_equal(labels, VOLUME)
+
+
 def test_formats_without_a_reader_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"no reader for files that end in '\.jpg'"):
         label_format({"file_ending": ".jpg"}, tmp_path)
@@ -201,7 +232,3 @@ def test_a_truncated_file_is_left_to_the_caller(tmp_path):
 def test_the_common_readers_are_nnunets_first_choice():
     by_ending = readers_by_ending()
     assert {ending: by_ending[ending] for ending in COMMON_READERS} == COMMON_READERS
-
-
-def test_every_reader_of_an_ending_has_a_name():
-    assert set(readers_by_ending().values()) <= reader_names()

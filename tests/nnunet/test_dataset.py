@@ -134,7 +134,7 @@ def test_a_damaged_file_is_told_by_name(raw: Path) -> None:
 
 
 def test_folds_of_a_model_come_by_number_and_the_fold_of_all_cases_last(tmp_path: Path) -> None:
-    for name in ("fold_all", "fold_10", "fold_2", "fold_0", "crossval_results"):
+    for name in ("fold_all", "fold_10", "fold_2", "fold_0", "fold_0_old", "fold_0_0", "crossval_results"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "checkpoint_final.pth").touch()
     (tmp_path / "fold_2" / "checkpoint_final.pth").rename(tmp_path / "fold_2" / "checkpoint_best.pth")

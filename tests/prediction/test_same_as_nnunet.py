@@ -12,6 +12,7 @@ import torch
 from kinds_of_models import KINDS, write_kind
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
+from nnunet_covid.errors import UserError
 from nnunet_covid.nnunet import resampling, sliding_window
 from nnunet_covid.nnunet.predictor import TrainedModel
 from nnunet_covid.prediction.conveyor import Limits
@@ -113,4 +114,9 @@ def test_a_zip_file_of_nnunet_is_a_model(tmp_path: Path) -> None:
     with model_folder(packed, "checkpoint_final.pth") as unpacked:
         predict_folder(TrainedModel(unpacked), images, tmp_path / "out")
     assert not unpacked.exists()
+    trainer, *others = model.name.split("__")
+    with model_folder(packed, "checkpoint_final.pth", (trainer, *others)) as named:
+        assert named.name == model.name
+    with pytest.raises(UserError, match="choose one"), model_folder(packed, "checkpoint_final.pth", ("B", None, None)):
+        pass
     assert same_files(tmp_path / "expected", tmp_path / "out", "*.png")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -57,6 +58,8 @@ def test_differences_are_of_the_same_cases_seeds_averaged() -> None:
     a = {("0", "x", "0"): 0.8, ("0", "x", "1"): 0.6, ("0", "y", "0"): 0.5, ("1", "z", "0"): 0.9}
     b = {("0", "x", "0"): 0.5, ("0", "x", "1"): 0.5, ("0", "y", "0"): 0.7}
     assert np.allclose(sorted(paired(a, b)), [-0.2, 0.2])
+    a["5", "x", "0"], b["5", "x", "0"] = 0.9, 0.4  # another fold that validates on it too
+    assert np.allclose(sorted(paired(a, b)), [-0.2, 0.3])
 
 
 def test_it_is_written_as_csv_markdown_and_picture(places: Places, tmp_path: Path) -> None:
@@ -210,6 +213,43 @@ def test_the_classes_of_a_case_are_not_counted_as_cases(places: Places, tmp_path
     _, line = summarised(sweep, places, two, "A")
     assert line["pairs"] == line["cases"] == 8
     assert abs(line["difference"] - 0.05) < 0.01, "half of the one class's"
+
+
+def test_what_the_fold_of_all_cases_is_validated_on_is_no_score(places: Places, tmp_path: Path) -> None:
+    """It was trained on it."""
+    content = {"datasets": 501, "configurations": "2d", "trainers": ["A", "B"], "folds": [0, "all"], "seeds": 0}
+    file = _scores(tmp_path / "scores.csv", {"A": 0.0, "B": 0.1})
+    rows = read_scores(file, dataset="", configuration="")
+    write_scores(file, [*rows, *({**row, "fold": "all", "dice": "0.99"} for row in rows)])
+    assert {row["fold"] for row in scored_rows(make_sweep("test", content), places, file)} == {"0"}
+
+
+def test_a_line_that_was_taken_out_is_scored_again(
+    places: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep, file, times = _on("nnUNetPlans"), tmp_path / "scores.csv", []
+
+    def score(labels: Labels, *_: Path) -> list[Row]:
+        times.append(labels)
+        return [{**labels._asdict(), "case": f"c{case}", "class": "c", "dice": "0.5"} for case in range(3)]
+
+    monkeypatch.setattr("nnunet_covid.sweep.scores.score", score)
+    _finished(places, sweep.runs[1], json.dumps({"metric_per_case": [{"metrics": {"1": {}}}] * 3}))
+    for expected in (1, 1):
+        assert len(scored_rows(sweep, places, file)) == 3
+        assert len(times) == expected
+    write_scores(file, read_scores(file, dataset="", configuration="")[1:])
+    assert len(scored_rows(sweep, places, file)) == 3
+    assert len(times) == 2
+
+
+@pytest.mark.parametrize("seeds", [("0", "01"), ("01", "0")])
+def test_one_seed_is_one_that_both_have(seeds: tuple[str, str], places: Places, tmp_path: Path) -> None:
+    rows = read_scores(_scores(tmp_path / "scores.csv", {"A": 0.0, "B": 0.1}), dataset="", configuration="")
+    each = dict(zip("AB", seeds, strict=True))
+    rows = [{**row, "seed": seed} for row in rows for seed in each[row["trainer"]]]
+    *_, line = summarised(_on("nnUNetPlans"), places, rows, "A")
+    assert line["verdict"] == "higher, with one seed"
 
 
 def _finished(places: Places, run: Run, summary: str) -> None:
