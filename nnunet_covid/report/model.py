@@ -19,6 +19,7 @@ from nnunet_covid.dataset_json import foreground_values
 from nnunet_covid.endings import PICTURE_ENDINGS
 from nnunet_covid.errors import UserError
 from nnunet_covid.figures.slices import LUNG_WINDOW
+from nnunet_covid.files import own_name
 from nnunet_covid.nnunet.encoder import deepest_features, mean_over_positions
 from nnunet_covid.nnunet.predictor import PreparedCase, TrainedModel
 from nnunet_covid.nnunet.written_images import SLICE_SPACING
@@ -120,7 +121,7 @@ class ReportModel:
     def facts(self) -> ModelFacts:
         """What a report says of the model; its digest is computed once."""
         return ModelFacts(
-            name=self.model.folder.name,
+            name=own_name(self.model.folder),
             dataset=self.model.predictor.plans_manager.dataset_name,
             folds=tuple(str(fold) for fold in self.model.folds),
             classes=tuple(self.classes),

@@ -33,7 +33,7 @@ def profile_training_images(
     try:
         cases = list(open_raw_dataset(name).cases.values())
     except UserError as e:
-        raise UserError(f"the training images of {model.model.folder.name} are needed for its profile: {e}") from e
+        raise UserError(f"the training images of {model.facts.name} are needed for its profile: {e}") from e
     require_enough(min(at_most, len(cases)))
     chosen = [cases[i] for i in evenly_spread(len(cases), at_most)]
     orders: Counter[str] = Counter()

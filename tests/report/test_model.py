@@ -13,6 +13,7 @@ from reported import tiny_model
 from nnunet_covid.nnunet.predictor import TrainedModel
 from nnunet_covid.raw_dataset.scan import to_8_bit
 from nnunet_covid.report.model import ReportModel
+from nnunet_covid.report.scans import read_scan
 
 
 def opened(folder: Path, *, mirroring: bool = True) -> ReportModel:
@@ -42,6 +43,15 @@ def test_predictions_are_compared_where_there_are_two(model: Path) -> None:
         one = opened(model)
         one.model.predictor.allowed_mirroring_axes = axes
         assert (one.observe([(values, (3.0, 3.0, 3.0))])[1].disagreement is not None) is compared
+
+
+def test_a_model_and_a_scan_given_as_the_folder_one_stands_in_have_their_names(
+    model: Path, series: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(model)
+    assert opened(Path(".")).facts.name == model.name
+    monkeypatch.chdir(series)
+    assert read_scan(Path(".")).facts.name == series.name
 
 
 def test_mirroring_makes_another_model(model: Path) -> None:
