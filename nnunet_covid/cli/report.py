@@ -121,7 +121,7 @@ def open_model(args: argparse.Namespace) -> tuple[ReportModel, Profile | None]:
     with model_folder(args.model, args.checkpoint) as folder:
         model = ReportModel(TrainedModel(folder, **model_use(args), mirroring=not args.disable_tta))
         profile = read_profile(folder, model.facts.digest)
-    if profile is not None:
+    if profile is not None and model.turned is None:
         model.orientation = profile.orientation
     return model, profile
 

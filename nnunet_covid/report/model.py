@@ -32,6 +32,8 @@ from nnunet_covid.report.regions import storage_order
 TRAINED_AS = "LPS"
 """Storage order that a volume is brought to where a model's profile does not say another."""
 PERCENTILES = (1, 25, 50, 75, 99)
+TURNED = "RAS"
+"""Storage order to which nnU-Net's readers ``…WithReorient`` bring every image."""
 Piece = tuple[NDArray[np.float32], tuple[float, ...]]
 """Values (1, z, y, x) and spacing in millimetres along z, y, x."""
 Group = list[Piece]
@@ -94,7 +96,9 @@ class ReportModel:
         model: Loaded; needs one channel and no previous stage.
 
     Attributes:
-        orientation: Storage order of its training images, three letters as in DICOM; a profile may tell another.
+        turned: Storage order to which its reader brings every image; None where images stay as they are stored.
+        orientation: Storage order that the network knows, three letters as in DICOM; a profile may tell another where
+            images stay as they are stored.
 
     Raises:
         UserError: If it needs more than a CT volume.
@@ -109,7 +113,8 @@ class ReportModel:
         if model.previous_stage is not None:
             raise UserError(f"{model.folder} is the second stage of a cascade; use its full-resolution or 2d model")
         self.model = model
-        self.orientation = TRAINED_AS
+        self.turned = TURNED if type(model.reader).__name__.endswith("WithReorient") else None
+        self.orientation = self.turned or TRAINED_AS
         self.takes_pictures = model.ending.lower() in PICTURE_ENDINGS
 
     @property

@@ -20,11 +20,8 @@ def opened(folder: Path, *, mirroring: bool = True) -> ReportModel:
     return ReportModel(TrainedModel(folder, device="cpu", mirroring=mirroring))
 
 
-def test_a_model_of_pictures_sees_the_grey_values_that_it_was_trained_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model = opened(tiny_model(tmp_path / "nnUNetTrainer__nnUNetPlans__2d", dims=2, ending=".png"), mirroring=False)
-    values = np.linspace(-1400, 400, 3 * 32 * 32).astype(np.int16).reshape(3, 32, 32)
+def what_it_sees(model: ReportModel, image: sitk.Image, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Arrays (1, z, y, x) that nnU-Net is given of a volume."""
     seen: list[Any] = []
     prepare = model.model.prepare_image
 
@@ -32,9 +29,35 @@ def test_a_model_of_pictures_sees_the_grey_values_that_it_was_trained_on(
         seen.append(image)
         return prepare(name, image, properties)
 
-    monkeypatch.setattr(model.model, "prepare_image", prepared)
-    model.label(sitk.GetImageFromArray(values))
+    with monkeypatch.context() as patched:
+        patched.setattr(model.model, "prepare_image", prepared)
+        model.label(image)
+    return seen
+
+
+def test_a_model_of_pictures_sees_the_grey_values_that_it_was_trained_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = opened(tiny_model(tmp_path / "nnUNetTrainer__nnUNetPlans__2d", dims=2, ending=".png"), mirroring=False)
+    values = np.linspace(-1400, 400, 3 * 32 * 32).astype(np.int16).reshape(3, 32, 32)
+    seen = what_it_sees(model, sitk.GetImageFromArray(values), monkeypatch)
     np.testing.assert_array_equal(np.concatenate(seen, axis=1)[0], to_8_bit(values, -1250, 250))
+
+
+@pytest.mark.parametrize("reader", ["SimpleITKIOWithReorient", "NibabelIOWithReorient"])
+@pytest.mark.parametrize("order", ["LPS", "RAS", "ASL"])
+def test_a_model_whose_reader_turns_images_sees_what_its_reader_gives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reader: str, order: str
+) -> None:
+    model = opened(tiny_model(tmp_path / "m" / "nnUNetTrainer__nnUNetPlans__3d_fullres", reader=reader))
+    image = sitk.GetImageFromArray(np.random.default_rng(0).integers(-1000, 400, (17, 18, 19)).astype(np.int16))
+    image.SetSpacing((1.0, 2.0, 3.0))
+    stored = sitk.DICOMOrient(image, order)
+    sitk.WriteImage(stored, str(tmp_path / "a_0000.nii.gz"))
+    given, _ = model.model.reader.read_images([str(tmp_path / "a_0000.nii.gz")])
+    (seen,) = what_it_sees(model, stored, monkeypatch)
+    np.testing.assert_array_equal(seen, given)
+    assert model.label(stored).labels.GetDirection() == stored.GetDirection()
 
 
 def test_predictions_are_compared_where_there_are_two(model: Path) -> None:
