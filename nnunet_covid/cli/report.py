@@ -123,6 +123,8 @@ def open_model(args: argparse.Namespace) -> tuple[ReportModel, Profile | None]:
         profile = read_profile(folder, model.facts.digest)
     if profile is not None and model.turned is None:
         model.orientation = profile.orientation
+    for note in model.notes:
+        print(f"note: {note}", file=sys.stderr)
     return model, profile
 
 

@@ -5,7 +5,7 @@ The networks run through :class:`nnunet_covid.nnunet.predictor.TrainedModel`, th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,7 +15,7 @@ import SimpleITK as sitk
 import torch
 from numpy.typing import NDArray
 
-from nnunet_covid.dataset_json import foreground_values
+from nnunet_covid.dataset_json import GREY, channel_names, foreground_values, window_of
 from nnunet_covid.endings import PICTURE_ENDINGS
 from nnunet_covid.errors import UserError
 from nnunet_covid.figures.slices import LUNG_WINDOW
@@ -64,12 +64,10 @@ class Labelled:
     Attributes:
         labels: Label map on the volume's grid, in its storage order.
         observed: On the way.
-        notes: What was done to the volume before the network saw it, one sentence each.
     """
 
     labels: sitk.Image
     observed: Observed
-    notes: tuple[str, ...] = ()
 
 
 @dataclass
@@ -97,6 +95,11 @@ class ReportModel:
 
     Attributes:
         turned: Storage order to which its reader brings every image; None where images stay as they are stored.
+        takes_pictures: Whether it was trained on pictures.
+        takes_slices: Whether it was trained on images of one slice, pictures or not.
+        window: Hounsfield units that its training images had as grey values 0 and 255; None where they had them as
+            they are.
+        notes: How a scan is brought to what it knows, one sentence each.
         orientation: Storage order that the network knows, three letters as in DICOM; a profile may tell another where
             images stay as they are stored.
 
@@ -115,7 +118,36 @@ class ReportModel:
         self.model = model
         self.turned = TURNED if type(model.reader).__name__.endswith("WithReorient") else None
         self.orientation = self.turned or TRAINED_AS
+        plans = model.predictor.plans_manager.plans
         self.takes_pictures = model.ending.lower() in PICTURE_ENDINGS
+        self.takes_slices = self.takes_pictures or (plans.get("original_median_shape_after_transp") or [0])[0] == 1
+        self.window, guess = self._window_of(plans.get("foreground_intensity_properties_per_channel") or {})
+        self.notes = (*self._as_trained(), *guess)
+
+    def _window_of(self, intensities: Mapping[str, Any]) -> tuple[tuple[float, float] | None, list[str]]:
+        """The window that a scan goes through, if any, and what is to be said where it is not recorded.
+
+        Args:
+            intensities: Of each channel's foreground in the training images, as the plans have them.
+        """
+        recorded = window_of(self.model.dataset_json)
+        if recorded is not None or self.takes_pictures:
+            return recorded or LUNG_WINDOW, []
+        if channel_names(self.model.dataset_json) != [GREY]:
+            return None, []
+        known = intensities.get("0", {})
+        if known.get("min", 0) < 0 or known.get("max", 255) > 255:
+            return None, ["The model was trained on grey values of a scale that is not known: it saw Hounsfield units."]
+        return LUNG_WINDOW, ["The model's dataset.json does not record this window: it is the usual one of lungs."]
+
+    def _as_trained(self) -> list[str]:
+        """What is done to a scan before the network sees it, if anything, in a sentence."""
+        what = "pictures" if self.takes_pictures else "slices" if self.takes_slices else "volumes"
+        done = ["each slice alone"] if self.takes_slices else []
+        if self.window is not None:
+            low, high = self.window
+            done.append(f"HU {low:g} to {high:g} as grey 0 to 255")
+        return [f"The model was trained on {what}: it saw {', '.join(done)}."] if done else []
 
     @property
     def classes(self) -> dict[str, tuple[int, ...]]:
@@ -148,17 +180,17 @@ class ReportModel:
         """
         oriented = sitk.DICOMOrient(image, self.orientation)
         values = sitk.GetArrayFromImage(oriented).astype(np.float32)
-        notes: tuple[str, ...] = ()
-        if self.takes_pictures:
-            notes = ("The model was trained on pictures: it saw each slice alone, HU -1250 to 250 as grey 0 to 255.",)
-            shown, spacing = to_8_bit(values, *LUNG_WINDOW).astype(np.float32), (float(SLICE_SPACING), 1.0, 1.0)
-            pieces: list[Piece] = [(shown[None, z : z + 1], spacing) for z in range(len(shown))]
-        else:
-            pieces = [(values[None], tuple(float(s) for s in oriented.GetSpacing()[::-1]))]
+        if self.window is not None:
+            values = to_8_bit(values, *self.window).astype(np.float32)
+        spacing = tuple(float(s) for s in oriented.GetSpacing()[::-1])
+        pieces: list[Piece] = [(values[None], spacing)]
+        if self.takes_slices:
+            plane = (1.0, 1.0) if self.takes_pictures else spacing[1:]
+            pieces = [(values[None, z : z + 1], (max(plane) * SLICE_SPACING, *plane)) for z in range(len(values))]
         maps, observed = self.observe(pieces, progress, clock)
         labels = sitk.GetImageFromArray(np.concatenate(maps).astype(np.uint8))
         labels.CopyInformation(oriented)
-        return Labelled(sitk.DICOMOrient(labels, storage_order(image)), observed, notes)
+        return Labelled(sitk.DICOMOrient(labels, storage_order(image)), observed)
 
     def observe(
         self,
