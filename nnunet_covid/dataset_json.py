@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import numbers
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,12 @@ WINDOW_KEY = "nnunet_covid_window"
 """Entry of a data set whose Hounsfield units became grey values from 0 to 255: those of 0 and of 255."""
 UNTOUCHED = "nonorm"
 """The channel name that our converters give a lung mask: nnU-Net leaves its values 0 and 1 alone."""
+
+ORGANS = frozenset({"lung", "lungs", "lobe", "lobes", "liver", "heart", "trachea", "airway", "airways"})
+LESIONS = re.compile(
+    "lesion|infect|disease|pneumonia|covid|consolidation|opacit|glass|ggo|atelectas|effusion|tumou?r|cancer|nodul|metasta"
+)
+"""In a label's name beside which an organ's name tells where a lesion lies: ``lung_infection``."""
 
 Labels = Mapping[str, int | Sequence[int]]
 """The entry ``labels``: a value per name, or several for a region."""
@@ -144,6 +151,12 @@ def foreground_values(labels: Labels) -> dict[str, tuple[int, ...]]:
         UserError: If a value is no integer.
     """
     return {name: values for name, values in label_values(labels).items() if name != IGNORE and set(values) != {0}}
+
+
+def is_organ(name: str) -> bool:
+    """Whether a label is a part of the body by its name, as ``left_lung`` or ``liver``, and no lesion of it."""
+    lower = name.lower()
+    return not ORGANS.isdisjoint(re.split(r"[_\-\s]+", lower)) and LESIONS.search(lower) is None
 
 
 def ignore_label(labels: Labels) -> int | None:

@@ -77,7 +77,7 @@ def test_a_profile_of_too_few_images_or_of_other_weights_is_told(tmp_path: Path)
         profile_of([observed()] * 4, "d", "LPS")
     profile_of([observed() for _ in range(6)], "d", "LPS").write(tmp_path)
     assert read_profile(tmp_path, "d") is not None
-    with pytest.raises(UserError, match="other weights, folds or mirroring"):
+    with pytest.raises(UserError, match="other weights, folds, mirroring or classes"):
         read_profile(tmp_path, "e")
     (tmp_path / "nnunet_covid_profile.json").write_text("{}")
     with pytest.raises(UserError, match="damaged"):
