@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from nnunet_covid import raw_dataset as raw
 from nnunet_covid.dataset_conversion import run_as_script
+from nnunet_covid.dataset_json import GREY
 from nnunet_covid.geometry import Geometry
 
 INFO = raw.DatasetInfo(
@@ -99,7 +100,7 @@ def _voxels(path: Path) -> NDArray[Any]:
     return raw.read_voxels(path)
 
 
-RECIPE = raw.Recipe(INFO, find_cases, read_stacked_slice, schemes=MEDSEG_SCHEMES, channel="grey_ct", has_volumes=False)
+RECIPE = raw.Recipe(INFO, find_cases, read_stacked_slice, schemes=MEDSEG_SCHEMES, channel=GREY, has_volumes=False)
 
 
 if __name__ == "__main__":

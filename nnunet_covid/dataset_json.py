@@ -7,7 +7,9 @@ label maps of a data set are listed and read in :mod:`nnunet_covid.nnunet.datase
 from __future__ import annotations
 
 import json
+import math
 import numbers
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,8 +23,18 @@ IMAGES = ("channel_names", "file_ending")
 """What the document says of images."""
 GUIDED_KEY = "nnunet_covid_guided"
 """Entry of a guided data set that says how its last channel, the infection map, was made."""
+GREY = "grey_ct"
+"""The channel name that our converters give grey values: nnU-Net normalises each image on its own."""
+WINDOW_KEY = "nnunet_covid_window"
+"""Entry of a data set whose Hounsfield units became grey values from 0 to 255: those of 0 and of 255."""
 UNTOUCHED = "nonorm"
 """The channel name that our converters give a lung mask: nnU-Net leaves its values 0 and 1 alone."""
+
+ORGANS = frozenset({"lung", "lungs", "lobe", "lobes", "liver", "heart", "trachea", "airway", "airways"})
+LESIONS = re.compile(
+    "lesion|infect|disease|pneumonia|covid|consolidation|opacit|glass|ggo|atelectas|effusion|tumou?r|cancer|nodul|metasta"
+)
+"""In a label's name beside which an organ's name tells where a lesion lies: ``lung_infection``."""
 
 Labels = Mapping[str, int | Sequence[int]]
 """The entry ``labels``: a value per name, or several for a region."""
@@ -141,6 +153,12 @@ def foreground_values(labels: Labels) -> dict[str, tuple[int, ...]]:
     return {name: values for name, values in label_values(labels).items() if name != IGNORE and set(values) != {0}}
 
 
+def is_organ(name: str) -> bool:
+    """Whether a label is a part of the body by its name, as ``left_lung`` or ``liver``, and no lesion of it."""
+    lower = name.lower()
+    return not ORGANS.isdisjoint(re.split(r"[_\-\s]+", lower)) and LESIONS.search(lower) is None
+
+
 def ignore_label(labels: Labels) -> int | None:
     """The value of voxels that do not count; ``None`` if there is no such label.
 
@@ -164,6 +182,25 @@ def channel_names(dataset_json: Mapping[str, Any]) -> list[str]:
     """Names of the input channels in order; older documents call them modalities."""
     names = dataset_json.get("channel_names") or dataset_json["modality"]
     return [str(names[key]) for key in sorted(names, key=int)]
+
+
+def window_of(dataset_json: Mapping[str, Any]) -> tuple[float, float] | None:
+    """The Hounsfield units that became the grey values 0 and 255; ``None`` where the document does not say.
+
+    Raises:
+        UserError: If they are not two numbers, the lower first.
+    """
+    recorded = dataset_json.get(WINDOW_KEY)
+    if recorded is None:
+        return None
+    try:
+        low, high = recorded
+        fits = -math.inf < low < high < math.inf
+    except (TypeError, ValueError):
+        fits = False
+    if not fits:
+        raise UserError(f"{WINDOW_KEY!r} in dataset.json is {recorded!r}; write two numbers, the lower end first")
+    return float(low), float(high)
 
 
 def lung_mask_channel(dataset_json: Mapping[str, Any]) -> int | None:

@@ -196,6 +196,11 @@ def files_in(folder: Path, ending: str = "", *, below: bool = False) -> list[Pat
     return found
 
 
+def own_name(path: Path) -> str:
+    """What a file or folder is called, though it be given as ``.`` or ``..``."""
+    return os.path.basename(os.path.abspath(path))
+
+
 def stays_below(place: object, *, one_name: bool = False) -> bool:
     """Whether a path that a foreign document gives leads nowhere but below the folder that it is taken in.
 

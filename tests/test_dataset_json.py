@@ -20,6 +20,20 @@ def test_labels_and_regions_keep_their_order_and_foreground_leaves_background_an
     assert not d.has_regions({"background": 0, "lesion": [2], "ignore": [3]})
 
 
+@pytest.mark.parametrize(
+    ("names", "organ"),
+    [
+        (("left_lung", "right_lung", "lungs", "Lung-Left", "left upper lobe", "liver"), True),
+        (("infection", "lesion", "tumour", "pleural_effusion", "ground_glass_opacity", "consolidation"), False),
+        (("lung_infection", "lung lesions", "liver-tumour", "plunge"), False),
+    ],
+)
+def test_an_organ_is_told_by_a_word_of_its_name_unless_a_lesion_of_it_is_named(
+    names: tuple[str, ...], organ: bool
+) -> None:
+    assert [d.is_organ(name) for name in names] == [organ] * len(names)
+
+
 @pytest.mark.parametrize("value", ["two", "1", [], None, ["a"], 1.5, True])
 def test_values_that_are_no_integers_are_refused(value: object) -> None:
     with pytest.raises(UserError, match="must be a whole number"):

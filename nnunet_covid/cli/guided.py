@@ -60,7 +60,8 @@ def guide(args: argparse.Namespace) -> None:
         raise UserError("references hold no probabilities; leave out --map probability, or take --maps-from folds")
     if args.maps_from == "folds" and args.stage1 is None:
         raise UserError("name the trained first stage with -m, or take the references with --maps-from reference")
-    build_guided_dataset(args.dataset, args.stage1, kind=args.map, number=args.number, name=args.name)
+    stage_one = args.stage1 and args.stage1.absolute()  # its name and its data set's are written down
+    build_guided_dataset(args.dataset, stage_one, kind=args.map, number=args.number, name=args.name)
 
 
 def add_predict_guided_arguments(parser: argparse.ArgumentParser) -> None:

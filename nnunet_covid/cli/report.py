@@ -65,7 +65,14 @@ def add_report_arguments(parser: argparse.ArgumentParser) -> None:
     named.add_argument("--pseudonymise", type=Path, metavar="KEYFILE", help=text)
     text = "name the patient in report.html and report.json, too (default: in the DICOM objects alone)"
     named.add_argument("--identify", action="store_true", help=text)
+    add_classes(parser)
     add_model_use(parser)
+
+
+def add_classes(parser: argparse.ArgumentParser) -> None:
+    """``--classes``, as report, serve and profile take it."""
+    text = "classes that count as infection, as dataset.json names them (default: all but lungs and other organs)"
+    parser.add_argument("--classes", nargs="+", metavar="NAME", help=text)
 
 
 def report(args: argparse.Namespace) -> int:
@@ -119,10 +126,13 @@ def report(args: argparse.Namespace) -> int:
 def open_model(args: argparse.Namespace) -> tuple[ReportModel, Profile | None]:
     """The model that the arguments name, and its profile."""
     with model_folder(args.model, args.checkpoint) as folder:
-        model = ReportModel(TrainedModel(folder, **model_use(args), mirroring=not args.disable_tta))
+        trained = TrainedModel(folder, **model_use(args), mirroring=not args.disable_tta)
+        model = ReportModel(trained, args.classes)
         profile = read_profile(folder, model.facts.digest)
-    if profile is not None:
+    if profile is not None and model.turned is None:
         model.orientation = profile.orientation
+    for note in model.notes:
+        print(f"note: {note}", file=sys.stderr)
     return model, profile
 
 
@@ -138,6 +148,7 @@ def add_profile_arguments(parser: argparse.ArgumentParser) -> None:
     add("model", type=Path, metavar="MODEL", help="TRAINER__PLANS__CONFIGURATION")
     add("-n", "--images", type=int, default=30, metavar="N", help="training images to look at (default: %(default)s)")
     add("-f", "--folds", nargs="+", metavar="FOLD", help="as for the reports (default: all trained)")
+    add_classes(parser)
     add_checkpoint(parser)
     add_device(parser)
     add("--disable_tta", action="store_true", help="if the reports will predict without mirroring")
@@ -148,6 +159,6 @@ def profile(args: argparse.Namespace) -> None:
     if args.images < FEWEST_CASES:
         raise UserError(f"a profile needs at least {FEWEST_CASES} training images, not {args.images}", about="images")
     use = {"folds": args.folds, "checkpoint": args.checkpoint, "device": args.device}
-    model = ReportModel(TrainedModel(args.model, **use, mirroring=not args.disable_tta))
+    model = ReportModel(TrainedModel(args.model, **use, mirroring=not args.disable_tta), args.classes)
     made = profile_training_images(model, args.images, partial(tqdm, desc="profile", unit="image", disable=None))
     print(f"{made.write(args.model)}: {made.cases} training images")

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import FrameType
 
 from nnunet_covid.cli.arguments import add_model_use
-from nnunet_covid.cli.report import MODEL, open_model
+from nnunet_covid.cli.report import MODEL, add_classes, open_model
 from nnunet_covid.disturbances import alone
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import writable_folder
@@ -49,6 +49,7 @@ def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
     text = "free space below which nothing is taken (default: %(default)g)"
     add("--reserve", type=float, default=2.0, metavar="GIB", help=text)
     add("--pseudonymise", type=Path, metavar="KEYFILE", help="as for nnunet-covid report")
+    add_classes(parser)
     add_model_use(parser)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from nnunet_covid.dataset_json import Split
+from nnunet_covid.dataset_json import GREY, Split
 from nnunet_covid.disturbances import FULL, alone, full_disk_told
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import lock_of, read_json, sha256_of, some_of
@@ -228,7 +228,7 @@ class _Conversion:
     def _channel(self, records: Sequence[CaseRecord]) -> str:
         """nnU-Net's name of the first channel, which chooses the normalisation."""
         is_hu = all(record.notes.get("values") == GreyScale.HOUNSFIELD.value for record in records)
-        return self.recipe.channel or ("CT" if is_hu else "grey_ct")
+        return self.recipe.channel or ("CT" if is_hu else GREY)
 
 
 @dataclass(frozen=True)

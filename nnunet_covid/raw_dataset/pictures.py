@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
+from nnunet_covid.dataset_json import GREY
 from nnunet_covid.raw_dataset.classes import ClassScheme, map_colours, map_values
 from nnunet_covid.raw_dataset.dicom import is_dicom
 from nnunet_covid.raw_dataset.recipe import DatasetInfo, Recipe, SourceCase
@@ -137,6 +138,4 @@ def picture_recipe(
     schemes: Mapping[str, ClassScheme],
 ) -> Recipe:
     """The recipe of a data set of grey pictures; for the arguments see ``Recipe``."""
-    return Recipe(
-        info, find_cases, read_picture_pair, schemes, channel="grey_ct", file_ending=".png", has_volumes=False
-    )
+    return Recipe(info, find_cases, read_picture_pair, schemes, channel=GREY, file_ending=".png", has_volumes=False)

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nnunet_covid.dataset_json import UNTOUCHED
+from nnunet_covid.dataset_json import GREY, UNTOUCHED, WINDOW_KEY
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import sha256_of
 from nnunet_covid.lung_mask import check_weights
@@ -211,7 +211,7 @@ class Recipe:
         made before must be known again.
         """
         info = self.info
-        channels = {"0": "grey_ct" if options.window else channel}
+        channels = {"0": GREY if options.window else channel}
         if options.lung_mask_channel:
             channels["1"] = UNTOUCHED
         entries: dict[str, Any] = {
@@ -221,6 +221,7 @@ class Recipe:
             "licence": info.licence,
             "converted_by": f"nnunet-covid convert {info.command}, conversion version {info.version}",
             "channel_names": channels,
+            **({WINDOW_KEY: list(options.window)} if options.window else {}),
             **self.scheme(options).dataset_json_entries(),
             "numTraining": training_cases,
             "file_ending": self.file_ending,

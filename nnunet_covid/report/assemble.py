@@ -71,6 +71,7 @@ def made_of(source: Path, model: ReportModel, extras: Extras) -> str:
         {
             "files": content_of(source),
             "model": model.facts.digest,
+            "seen": [model.orientation, *model.notes],
             "profile": extras.profile and asdict(extras.profile),
             "key": extras.pseudonyms and extras.pseudonyms.name(""),
             "identify": extras.identify,
@@ -220,7 +221,7 @@ def _document(
     elif extras.identify and source is not None:
         known = {keyword: str(source.headers[0].get(keyword, "")) for keyword in IDENTIFIERS}
         facts = replace(facts, identifiers={keyword: value for keyword, value in known.items() if value})
-    facts = replace(facts, notes=(*facts.notes, *labelled.notes))
+    facts = replace(facts, notes=(*facts.notes, *model.notes))
     warnings = []
     if extras.profile is None:
         warnings.append("The model has no profile: how far this scan lies from its training data is not known.")

@@ -42,7 +42,7 @@ def changes(previous: Mapping[str, Any], current: Mapping[str, Any]) -> dict[str
     earlier = {region["name"]: region for region in before["regions"]}
     notes = []
     if previous["model"]["digest"] != current["model"]["digest"]:
-        notes.append("The earlier report was made by another model: part of the change may be the model's.")
+        notes.append("The earlier report is by another model or of other classes: part of the change may be theirs.")
     if before["settings"] != after["settings"]:
         notes.append("The earlier report was made with other settings of bands or cut-offs.")
     if before["lungs_by"] != after["lungs_by"]:

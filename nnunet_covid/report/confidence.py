@@ -90,7 +90,8 @@ def read_profile(folder: Path, digest: str) -> Profile | None:
         raise UserError(f"{path} is damaged or of another version; make the profile anew") from e
     if profile.digest != digest:
         raise UserError(
-            f"{path} belongs to other weights, folds or mirroring than those in use; make the profile anew with these"
+            f"{path} belongs to other weights, folds, mirroring or classes than those in use; "
+            "make the profile anew with these"
         )
     return profile
 

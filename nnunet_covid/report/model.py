@@ -5,7 +5,7 @@ The networks run through :class:`nnunet_covid.nnunet.predictor.TrainedModel`, th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,10 +15,11 @@ import SimpleITK as sitk
 import torch
 from numpy.typing import NDArray
 
-from nnunet_covid.dataset_json import foreground_values
+from nnunet_covid.dataset_json import GREY, channel_names, foreground_values, is_organ, window_of
 from nnunet_covid.endings import PICTURE_ENDINGS
-from nnunet_covid.errors import UserError
+from nnunet_covid.errors import UserError, did_you_mean
 from nnunet_covid.figures.slices import LUNG_WINDOW
+from nnunet_covid.files import digest_of, own_name
 from nnunet_covid.nnunet.encoder import deepest_features, mean_over_positions
 from nnunet_covid.nnunet.predictor import PreparedCase, TrainedModel
 from nnunet_covid.nnunet.written_images import SLICE_SPACING
@@ -31,6 +32,8 @@ from nnunet_covid.report.regions import storage_order
 TRAINED_AS = "LPS"
 """Storage order that a volume is brought to where a model's profile does not say another."""
 PERCENTILES = (1, 25, 50, 75, 99)
+TURNED = "RAS"
+"""Storage order to which nnU-Net's readers ``…WithReorient`` bring every image."""
 Piece = tuple[NDArray[np.float32], tuple[float, ...]]
 """Values (1, z, y, x) and spacing in millimetres along z, y, x."""
 Group = list[Piece]
@@ -61,12 +64,10 @@ class Labelled:
     Attributes:
         labels: Label map on the volume's grid, in its storage order.
         observed: On the way.
-        notes: What was done to the volume before the network saw it, one sentence each.
     """
 
     labels: sitk.Image
     observed: Observed
-    notes: tuple[str, ...] = ()
 
 
 @dataclass
@@ -91,15 +92,25 @@ class ReportModel:
 
     Args:
         model: Loaded; needs one channel and no previous stage.
+        classes: Names of the classes or regions that count as infection; all that are no organ by their name
+            (:func:`nnunet_covid.dataset_json.is_organ`) if not given.
 
     Attributes:
-        orientation: Storage order of its training images, three letters as in DICOM; a profile may tell another.
+        classes: Name of each class or region that counts as infection to its label values.
+        turned: Storage order to which its reader brings every image; None where images stay as they are stored.
+        takes_pictures: Whether it was trained on pictures.
+        takes_slices: Whether it was trained on images of one slice, pictures or not.
+        window: Hounsfield units that its training images had as grey values 0 and 255; None where they had them as
+            they are.
+        notes: How a scan is brought to what it knows, and what of its labels does not count, one sentence each.
+        orientation: Storage order that the network knows, three letters as in DICOM; a profile may tell another where
+            images stay as they are stored.
 
     Raises:
-        UserError: If it needs more than a CT volume.
+        UserError: If it needs more than a CT volume, has no such class, or none that counts.
     """
 
-    def __init__(self, model: TrainedModel) -> None:
+    def __init__(self, model: TrainedModel, classes: Sequence[str] | None = None) -> None:
         if model.channels != 1:
             raise UserError(
                 f"{model.folder} was trained on {model.channels} channels, a report has the CT alone; "
@@ -108,23 +119,66 @@ class ReportModel:
         if model.previous_stage is not None:
             raise UserError(f"{model.folder} is the second stage of a cascade; use its full-resolution or 2d model")
         self.model = model
-        self.orientation = TRAINED_AS
+        self.turned = TURNED if type(model.reader).__name__.endswith("WithReorient") else None
+        self.orientation = self.turned or TRAINED_AS
+        plans = model.predictor.plans_manager.plans
         self.takes_pictures = model.ending.lower() in PICTURE_ENDINGS
+        self.takes_slices = self.takes_pictures or (plans.get("original_median_shape_after_transp") or [0])[0] == 1
+        self.window, guess = self._window_of(plans.get("foreground_intensity_properties_per_channel") or {})
+        offered = foreground_values(model.dataset_json["labels"])
+        self.classes = {name: offered[name] for name in self._counted(offered, classes)}
+        self._left_out = [name for name in offered if name not in self.classes]
+        left_out = [f"Not counted as infection: {', '.join(self._left_out)}."] if self._left_out else []
+        self.notes = (*self._as_trained(), *guess, *left_out)
 
-    @property
-    def classes(self) -> dict[str, tuple[int, ...]]:
-        """Name of each foreground class or region to its label values."""
-        return foreground_values(self.model.dataset_json["labels"])
+    def _counted(self, offered: Collection[str], named: Sequence[str] | None) -> list[str]:
+        """The classes that count as infection, in the order of dataset.json."""
+        told = ", ".join(offered) or "none"
+        for name in named or ():
+            if name not in offered:
+                guess = did_you_mean(name, offered)
+                raise UserError(f"{self.model.folder} has no class {name!r}, it has {told}{guess}", about="classes")
+        counted = [name for name in offered if (name in named if named else not is_organ(name))]
+        if not counted:
+            remedy = "name those that count as infection all the same"
+            raise UserError(f"{self.model.folder} has no class of infection, it has {told}; {remedy}", about="classes")
+        return counted
+
+    def _window_of(self, intensities: Mapping[str, Any]) -> tuple[tuple[float, float] | None, list[str]]:
+        """The window that a scan goes through, if any, and what is to be said where it is not recorded.
+
+        Args:
+            intensities: Of each channel's foreground in the training images, as the plans have them.
+        """
+        recorded = window_of(self.model.dataset_json)
+        if recorded is not None or self.takes_pictures:
+            return recorded or LUNG_WINDOW, []
+        if channel_names(self.model.dataset_json) != [GREY]:
+            return None, []
+        known = intensities.get("0", {})
+        if known.get("min", 0) < 0 or known.get("max", 255) > 255:
+            return None, ["The model was trained on grey values of a scale that is not known: it saw Hounsfield units."]
+        return LUNG_WINDOW, ["The model's dataset.json does not record this window: it is the usual one of lungs."]
+
+    def _as_trained(self) -> list[str]:
+        """What is done to a scan before the network sees it, if anything, in a sentence."""
+        what = "pictures" if self.takes_pictures else "slices" if self.takes_slices else "volumes"
+        done = ["each slice alone"] if self.takes_slices else []
+        if self.window is not None:
+            low, high = self.window
+            done.append(f"HU {low:g} to {high:g} as grey 0 to 255")
+        return [f"The model was trained on {what}: it saw {', '.join(done)}."] if done else []
 
     @cached_property
     def facts(self) -> ModelFacts:
-        """What a report says of the model; its digest is computed once."""
+        """What a report says of the model; its digest, which tells what is left out too, is computed once."""
+        digest = digest_of_model(self.model)
         return ModelFacts(
-            name=self.model.folder.name,
+            name=own_name(self.model.folder),
             dataset=self.model.predictor.plans_manager.dataset_name,
             folds=tuple(str(fold) for fold in self.model.folds),
             classes=tuple(self.classes),
-            digest=digest_of_model(self.model),
+            digest=digest_of([digest, self._left_out], 16) if self._left_out else digest,
         )
 
     def label(
@@ -142,17 +196,17 @@ class ReportModel:
         """
         oriented = sitk.DICOMOrient(image, self.orientation)
         values = sitk.GetArrayFromImage(oriented).astype(np.float32)
-        notes: tuple[str, ...] = ()
-        if self.takes_pictures:
-            notes = ("The model was trained on pictures: it saw each slice alone, HU -1250 to 250 as grey 0 to 255.",)
-            shown, spacing = to_8_bit(values, *LUNG_WINDOW).astype(np.float32), (float(SLICE_SPACING), 1.0, 1.0)
-            pieces: list[Piece] = [(shown[None, z : z + 1], spacing) for z in range(len(shown))]
-        else:
-            pieces = [(values[None], tuple(float(s) for s in oriented.GetSpacing()[::-1]))]
+        if self.window is not None:
+            values = to_8_bit(values, *self.window).astype(np.float32)
+        spacing = tuple(float(s) for s in oriented.GetSpacing()[::-1])
+        pieces: list[Piece] = [(values[None], spacing)]
+        if self.takes_slices:
+            plane = (1.0, 1.0) if self.takes_pictures else spacing[1:]
+            pieces = [(values[None, z : z + 1], (max(plane) * SLICE_SPACING, *plane)) for z in range(len(values))]
         maps, observed = self.observe(pieces, progress, clock)
         labels = sitk.GetImageFromArray(np.concatenate(maps).astype(np.uint8))
         labels.CopyInformation(oriented)
-        return Labelled(sitk.DICOMOrient(labels, storage_order(image)), observed, notes)
+        return Labelled(sitk.DICOMOrient(labels, storage_order(image)), observed)
 
     def observe(
         self,
@@ -203,5 +257,8 @@ class ReportModel:
             predictor.use_mirroring = True
 
     def _infected(self, logits: torch.Tensor) -> torch.Tensor:
-        """Where any class is predicted, (*spatial)."""
-        return (logits > 0).any(0) if self.model.predictor.label_manager.has_regions else logits.argmax(0) > 0
+        """Where any class that counts is predicted, (*spatial)."""
+        heads = [one.head for one in self.model.foreground_classes() if one.name in self.classes]
+        if self.model.predictor.label_manager.has_regions:
+            return (logits[heads] > 0).any(0)
+        return torch.isin(logits.argmax(0), torch.tensor(heads, device=logits.device))

@@ -19,7 +19,7 @@ from nnunet_covid.report.regions import storage_order
 def profile_training_images(
     model: ReportModel, at_most: int, progress: Callable[[list[CaseFiles]], Iterable[CaseFiles]] = iter
 ) -> Profile:
-    """Observe training images, evenly spread over the data set, in the storage order in which they lie.
+    """Observe training images, evenly spread over the data set, in the storage order in which their reader gives them.
 
     Args:
         model: Whose profile is made.
@@ -33,14 +33,14 @@ def profile_training_images(
     try:
         cases = list(open_raw_dataset(name).cases.values())
     except UserError as e:
-        raise UserError(f"the training images of {model.model.folder.name} are needed for its profile: {e}") from e
+        raise UserError(f"the training images of {model.facts.name} are needed for its profile: {e}") from e
     require_enough(min(at_most, len(cases)))
     chosen = [cases[i] for i in evenly_spread(len(cases), at_most)]
     orders: Counter[str] = Counter()
     observed: list[Observed] = []
     for case in progress(chosen):
         image, properties = model.model.read(case)
-        orders[_order_of(case)] += 1
+        orders[model.turned or _order_of(case)] += 1
         spacing = tuple(float(value) for value in properties["spacing"])
         observed.append(model.observe([(image, spacing)])[1])
     return profile_of(observed, model.facts.digest, orders.most_common(1)[0][0])

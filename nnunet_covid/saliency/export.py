@@ -16,7 +16,7 @@ from tqdm import tqdm
 from nnunet_covid.errors import Unusable, UserError
 from nnunet_covid.figures.sheets import write_heat_maps
 from nnunet_covid.figures.slices import scaled, shown_slice
-from nnunet_covid.files import writable_folder, write_json
+from nnunet_covid.files import own_name, writable_folder, write_json
 from nnunet_covid.losses.ssa_net import check_exponent
 from nnunet_covid.nnunet.cases import CaseFiles
 from nnunet_covid.nnunet.dataset import NIFTI
@@ -188,7 +188,7 @@ def _report(
     model: TrainedModel, request: Request, shapes: Sequence[tuple[int, ...]], cases: dict[str, Any]
 ) -> dict[str, Any]:
     return {
-        "model": model.folder.name,
+        "model": own_name(model.folder),
         "trainer": model.predictor.trainer_name,
         "folds": list(model.folds),
         "stages": [

@@ -29,10 +29,12 @@ LATER = json.dumps({"schema": "nnunet_covid.report", "schema_version": 99})
 PROFILE = f"nnunet-covid profile {MODEL} -device cpu"
 
 
-def model(folder: Path, channels: int = 1) -> None:
+def model(folder: Path, channels: int = 1, name: str = "infection") -> None:
     """A model of slices of volumes."""
     dataset = planned.dataset_json(
-        file_ending=".nii.gz", channel_names={str(number): f"c{number}" for number in range(channels)}
+        {"background": 0, name: 1},
+        file_ending=".nii.gz",
+        channel_names={str(number): f"c{number}" for number in range(channels)},
     )
     plans = complete_plans(dataset, patch=[32, 32], stages=3) | {"image_reader_writer": "SimpleITKIO"}
     write_model(folder / MODEL, plans, dataset)
@@ -142,6 +144,11 @@ def two_channels(folder: Path) -> None:
     model(folder, channels=2)
 
 
+def liver(folder: Path) -> None:
+    shutil.rmtree(folder / MODEL)
+    model(folder, name="liver")
+
+
 def raw_data(cases: int) -> Make:
     """Training images of the model."""
 
@@ -219,6 +226,10 @@ BAD_INPUTS = [
     given("unfit_series", Kind.OPTIONS, "a series that is no CT", slices(Modality="MR"), "--series 1.2.3", "not CT"),
     given("there_already", Kind.PLACES, "an output that is there", written("out/a", ""), "", "out exists already"),
     given("two_channels", Kind.UNSUPPORTED, "a model of two channels", two_channels, "", "2 channels", "one channel"),
+    given("no_class", Kind.OPTIONS, "a misspelt class", same, "--classes infektion", "no class 'infektion'",
+          "did you mean infection? (--classes)"),
+    given("no_lesion", Kind.LABELS, "a model that finds organs alone", liver, "", "no class of infection, it has liver",
+          "(--classes)"),
     given("no_fold", Kind.OPTIONS, "a fold that was not trained", same, "-f 3", "no fold 3", "there are 0"),
     given("previous", Kind.PLACES, "an earlier report that is not there", same, "--previous old", "old does not exist"),
     given("previous_other", Kind.STALE, "another file as the earlier report", written("old.json", "{}"),
@@ -252,6 +263,7 @@ BAD_INPUTS = [
     given("profile_damaged", Kind.DAMAGED, "a damaged profile", written(PROFILE_FILE, "{"), "",
           PROFILE_FILE, "make the profile anew"),
     of_profile("no_data", Kind.PLACES, "a model without its data set", same, "needed for its profile", "nnUNet_raw"),
+    of_profile("no_lesion", Kind.LABELS, "a model that finds organs alone", liver, "no class of infection"),
     of_profile("few", Kind.UNUSED, "a data set of two cases", raw_data(2), "at least 5 training images, there are 2"),
     BadInput("profile_none", Kind.OPTIONS, "a profile of no image", f"{PROFILE} -n 0", model,
              ("at least 5 training images, not 0", "--images")),
@@ -265,6 +277,7 @@ BAD_INPUTS = [
              REPORT.replace("-o out", "-o scan"), spoilt(several(model, series), two_scans),
              ("scan lies in scan, where reports count as scans", "name a folder beside it")),
     of_service("title", Kind.OPTIONS, "a title of 17 letters", f"--aet {'A' * 17}", "no application entity title"),
+    of_service("no_lesion", Kind.LABELS, "a model that finds organs alone", "", "no class of infection", spoil=liver),
     of_service("to", Kind.OPTIONS, "an archive without its title", "--to 127.0.0.1:4242", "HOST:PORT:AET"),
     of_service("port", Kind.OPTIONS, "a port beyond the last", "--port 70000", "70000"),
     of_service("key", Kind.PLACES, "a key that is not there", "--pseudonymise key", "openssl rand"),

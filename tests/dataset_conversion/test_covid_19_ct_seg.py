@@ -10,6 +10,7 @@ import pytest
 from image_files import blob, grey, hounsfield, read_array, write_picture, write_volume
 
 from nnunet_covid.dataset_conversion import Dataset505_COVID19CTSeg, Dataset508_COVID19CTSeg2D
+from nnunet_covid.dataset_json import window_of
 from nnunet_covid.errors import UserError
 from nnunet_covid.raw_dataset import Options, convert_dataset
 
@@ -54,6 +55,7 @@ def test_both_scales_become_one(tmp_path: Path) -> None:
             expected = np.rint((expected.astype(np.float64).clip(-1250, 250) + 1250) / 1500 * 255)
         np.testing.assert_array_equal(image, expected, err_msg=stem)
         np.testing.assert_array_equal(read_array(folder / f"labelsTr/{stem}.nii.gz"), arrays["infection"])
+    assert window_of(json.loads((folder / "dataset.json").read_text())) == (-1250, 250)
 
 
 def test_hounsfield_units_on_request(tmp_path: Path) -> None:
@@ -65,7 +67,9 @@ def test_hounsfield_units_on_request(tmp_path: Path) -> None:
     np.testing.assert_array_equal(corona, written[STEMS[9]]["image"].clip(-1250, 250))
     radiopaedia = read_array(folder / f"imagesTr/{STEMS[10]}_0000.nii.gz")
     np.testing.assert_allclose(radiopaedia, written[STEMS[10]]["image"] / 255 * 1500 - 1250, atol=1e-3)
-    assert json.loads((folder / "dataset.json").read_text())["channel_names"] == {"0": "CT"}
+    description = json.loads((folder / "dataset.json").read_text())
+    assert description["channel_names"] == {"0": "CT"}
+    assert window_of(description) is None
 
 
 def test_folds_train_on_four_and_validate_on_sixteen(tmp_path: Path) -> None:

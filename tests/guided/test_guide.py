@@ -81,6 +81,15 @@ def test_maps_come_from_the_fold_that_has_not_seen_the_image(folders: Path, slic
     assert [path for path in (folders / "raw").iterdir() if path.name.startswith(".")] == []
 
 
+def test_the_first_stage_in_whose_folder_one_stands_is_named(
+    folders: Path, slices: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(slices)
+    assert guide(2, "-m", ".") == 0
+    report = json.loads((folders / "raw" / GUIDED / "guide.json").read_text())
+    assert report["stage_one"] == f"{slices.parent.name}/{slices.name}"
+
+
 def test_maps_left_over_from_other_splits_are_not_taken(folders: Path, slices: Path) -> None:
     first = folders / "preprocessed" / slices.parent.name
     write_json(first / "splits_final.json", [{"train": ["a"], "val": ["b", "c", "d"]}, {"train": [], "val": ["a"]}])

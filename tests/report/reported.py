@@ -72,11 +72,20 @@ def headers_of(folder: Path) -> list[Any]:
     return [pydicom.dcmread(path, stop_before_pixels=True) for path in sorted(folder.iterdir())]
 
 
-def tiny_model(folder: Path, *, dims: int = 3, folds: tuple[int, ...] = (0,), ending: str = ".nii.gz") -> Path:
-    """A model folder with one class at random weights, for volumes (3D or slice by slice) or pictures."""
-    description = {**dataset_json(), "file_ending": ending}
+def tiny_model(
+    folder: Path,
+    *,
+    dims: int = 3,
+    folds: tuple[int, ...] = (0,),
+    ending: str = ".nii.gz",
+    reader: str = "SimpleITKIO",
+    **description: Any,
+) -> Path:
+    """A model folder at random weights, with one class unless told otherwise, for volumes or pictures."""
+    channel = "grey_ct" if ending == ".png" else "CT"
+    description = {**dataset_json(), "file_ending": ending, "channel_names": {"0": channel}, **description}
     plans = complete_plans(description, dims=dims, stages=3, patch=[16] * dims, spacing=[3.0] * dims)
-    plans["image_reader_writer"] = "NaturalImage2DIO" if ending == ".png" else "SimpleITKIO"
+    plans["image_reader_writer"] = "NaturalImage2DIO" if ending == ".png" else reader
     return write_model(folder, plans, description, folds=folds)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from box_chest import CLASSES, box_chest
 from reported import CPU, tiny_model
 
 from nnunet_covid.cli import main
+from nnunet_covid.cli.report import add_report_arguments, open_model
 from nnunet_covid.errors import UserError
 from nnunet_covid.report import quantify
 from nnunet_covid.report.confidence import distance, flags, profile_of, read_profile, urgency
@@ -75,15 +77,18 @@ def test_a_profile_of_too_few_images_or_of_other_weights_is_told(tmp_path: Path)
         profile_of([observed()] * 4, "d", "LPS")
     profile_of([observed() for _ in range(6)], "d", "LPS").write(tmp_path)
     assert read_profile(tmp_path, "d") is not None
-    with pytest.raises(UserError, match="other weights, folds or mirroring"):
+    with pytest.raises(UserError, match="other weights, folds, mirroring or classes"):
         read_profile(tmp_path, "e")
     (tmp_path / "nnunet_covid_profile.json").write_text("{}")
     with pytest.raises(UserError, match="damaged"):
         read_profile(tmp_path, "d")
 
 
-def test_the_command_makes_a_profile_that_reports_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = tiny_model(tmp_path / "m" / "nnUNetTrainer__nnUNetPlans__3d_fullres")
+@pytest.mark.parametrize(("reader", "stored"), [("SimpleITKIO", "RAS"), ("SimpleITKIOWithReorient", "LPS")])
+def test_the_command_makes_a_profile_that_reports_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reader: str, stored: str
+) -> None:
+    model = tiny_model(tmp_path / "m" / "nnUNetTrainer__nnUNetPlans__3d_fullres", reader=reader)
     raw = tmp_path / "raw" / "Dataset999_Test"
     (raw / "imagesTr").mkdir(parents=True)
     (raw / "labelsTr").mkdir()
@@ -91,7 +96,7 @@ def test_the_command_makes_a_profile_that_reports_use(tmp_path: Path, monkeypatc
         noisy = box_chest().image + sitk.Cast(
             sitk.AdditiveGaussianNoise(box_chest().image * 0, 20.0, 0, index + 1), sitk.sitkInt16
         )
-        sitk.WriteImage(sitk.DICOMOrient(noisy, "RAS"), str(raw / "imagesTr" / f"c{index}_0000.nii.gz"))
+        sitk.WriteImage(sitk.DICOMOrient(noisy, stored), str(raw / "imagesTr" / f"c{index}_0000.nii.gz"))
         sitk.WriteImage(box_chest().labels, str(raw / "labelsTr" / f"c{index}.nii.gz"))
     (raw / "dataset.json").write_text((model / "dataset.json").read_text(encoding="utf-8"))
     monkeypatch.setenv("nnUNet_raw", str(tmp_path / "raw"))
@@ -103,6 +108,18 @@ def test_the_command_makes_a_profile_that_reports_use(tmp_path: Path, monkeypatc
     content = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
     assert {"intensity_distance", "feature_distance"} <= {flag["key"] for flag in content["flags"]}
     assert not any("no profile" in warning for warning in content["warnings"])
+
+
+def test_a_profile_does_not_turn_what_the_reader_turns(tmp_path: Path) -> None:
+    folder = tiny_model(tmp_path / "nnUNetTrainer__nnUNetPlans__3d_fullres", reader="NibabelIOWithReorient")
+    parser = argparse.ArgumentParser()
+    add_report_arguments(parser)
+    args = parser.parse_args(["scan", "-m", str(folder), "-o", "out", *CPU])
+    digest = open_model(args)[0].facts.digest
+    profile_of([observed() for _ in range(6)], digest, "LPS").write(folder)  # as it was stored
+    model, profile = open_model(args)
+    assert profile is not None
+    assert model.orientation == "RAS"
 
 
 def test_copies_of_one_image_have_no_profile() -> None:

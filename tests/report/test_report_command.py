@@ -288,6 +288,7 @@ def test_two_dimensional_models_label_volumes_slice_by_slice_in_any_storage_orde
     for key in ("infection_ml", "regions", "lung_hu", "severity", "lesions"):
         assert found[0]["quantities"][key] == found[1]["quantities"][key]
     assert found[0]["quantities"]["infection_ml"] > 0
+    assert any("it saw each slice alone" in note for note in found[0]["scan"]["notes"]) is (ending == ".png")
     flags = {flag["key"]: flag for flag in found[0]["flags"]}
     assert 0 < flags["disagreement"]["value"] <= 100
 
