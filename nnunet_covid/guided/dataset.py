@@ -11,17 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from nnunet_covid.dataset_json import GUIDED_KEY, IMAGES, channel_names, has_regions, read_dataset_json
+from nnunet_covid.dataset_json import GUIDED_KEY, IMAGES, channel_names, read_dataset_json
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import environment_folders, replacing_folder, write_json
 from nnunet_covid.guided.maps import (
+    Infection,
     Map,
     MapKind,
     as_channel,
     channel_name,
     folds_of_maps,
-    from_labels,
-    from_probabilities,
     maps_of_folds,
 )
 from nnunet_covid.header_claims import read_probabilities
@@ -68,7 +67,7 @@ def build_guided_dataset(
     if stage_one is None and kind == "probability":
         raise UserError("references hold no probabilities")
     raw = open_raw_dataset(dataset)
-    heads_are_regions = _checked_stage_one(raw, stage_one)
+    first = _checked_stage_one(raw, stage_one)
     maps = maps_of_folds(stage_one, kind, raw.ending, list(raw.cases)) if stage_one else {}
     folder = _destination(raw, number, name)
     own_splits = raw.splits()
@@ -78,7 +77,7 @@ def build_guided_dataset(
         documents["splits_final.json"] = splits
     try:
         with replacing_folder(folder) as partial:
-            _write(partial, raw, maps, kind, heads_are_regions)
+            _write(partial, raw, maps, kind, first)
             for file, content in documents.items():
                 write_json(partial / file, content)
     except OSError as e:
@@ -92,12 +91,12 @@ def build_guided_dataset(
     return folder
 
 
-def _checked_stage_one(raw: RawDataset, stage_one: Path | None) -> bool:
-    """Whether stage 1 predicts regions, after a check that it fits the data set; no stage 1 fits any."""
+def _checked_stage_one(raw: RawDataset, stage_one: Path | None) -> Infection:
+    """What is infection in the maps of stage 1, after a check that it fits the data set, or in the data set's own."""
     if GUIDED_KEY in raw.dataset_json:
         raise UserError(f"{raw.folder} already has an infection map as its last channel; name the data set without one")
     if stage_one is None:
-        return False
+        return Infection.among(raw.dataset_json["labels"])
     path = stage_one / "dataset.json"
     if not path.is_file():
         raise UserError(f"{stage_one} is no trained model: it has no dataset.json")
@@ -109,7 +108,7 @@ def _checked_stage_one(raw: RawDataset, stage_one: Path | None) -> bool:
         raise UserError(
             f"stage 1 was trained on the channels {', '.join(theirs)}, but {raw.folder} begins with {', '.join(own)}"
         )
-    return has_regions(first["labels"])
+    return Infection.among(first["labels"])
 
 
 def _destination(raw: RawDataset, number: int | None, name: str | None) -> Path:
@@ -161,7 +160,7 @@ def _documents(
     return {"dataset.json": dataset_json, "guide.json": report}
 
 
-def _write(folder: Path, raw: RawDataset, maps: dict[str, Map], kind: MapKind, heads_are_regions: bool) -> None:
+def _write(folder: Path, raw: RawDataset, maps: dict[str, Map], kind: MapKind, first: Infection) -> None:
     """Copy images and labels and write the infection map of each case beside them."""
     for part in ("imagesTr", "labelsTr"):
         (folder / part).mkdir()
@@ -170,12 +169,11 @@ def _write(folder: Path, raw: RawDataset, maps: dict[str, Map], kind: MapKind, h
         labels, properties = raw.read_labels(case.label)
         infection: NDArray[Any]
         if not maps:
-            infection = from_labels(labels, raw.ignore_label)
+            infection = first.in_labels(labels)
         elif kind == "label":
-            infection = from_labels(raw.read_labels(maps[name][1])[0])
+            infection = first.in_labels(raw.read_labels(maps[name][1])[0])
         else:
-            heads = read_probabilities(maps[name][1]).astype(np.float32)
-            infection = from_probabilities(heads, heads_are_regions)
+            infection = first.probability(read_probabilities(maps[name][1]).astype(np.float32))
         if infection.shape != labels.shape:
             raise UserError(
                 f"the map of case {name} has {infection.shape} voxels, its image in {raw.folder} {labels.shape}; "

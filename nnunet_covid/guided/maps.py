@@ -6,13 +6,14 @@ The data set that is made of them stands in ``dataset``, their prediction for ne
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nnunet_covid.dataset_json import Split
+from nnunet_covid.dataset_json import Labels, Split, foreground_values, has_regions, is_organ
 from nnunet_covid.endings import PICTURE_ENDINGS
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import files_in, some_of
@@ -35,18 +36,41 @@ def channel_name(kind: MapKind, ending: str) -> str:
     return DIVIDED_BY_255 if kind == "probability" and ending in PICTURE_ENDINGS else NO_NORMALISATION
 
 
-def from_labels(labels: NDArray[Any], ignore_label: int | None = None) -> NDArray[np.bool_]:
-    """Where there is any class at all; ignored voxels count as none."""
-    infection = labels > 0
-    return infection if ignore_label is None else infection & (labels != ignore_label)
+@dataclass(frozen=True)
+class Infection:
+    """The classes of a data set that are infection: all but lungs and other organs, or all where there are no others.
 
-
-def from_probabilities(probabilities: NDArray[np.float32], has_regions: bool) -> NDArray[np.float32]:
-    """Probability of any class: (heads, *axes) to (*axes).
-
-    With a softmax everything but the background; with regions the largest, since they lie within each other.
+    Attributes:
+        values: Of label maps.
+        heads: Of the network: their indices in probabilities.
+        has_regions: Whether heads are regions.
     """
-    return probabilities.max(axis=0) if has_regions else 1 - probabilities[0]
+
+    values: tuple[int, ...]
+    heads: tuple[int, ...]
+    has_regions: bool
+
+    @classmethod
+    def among(cls, labels: Labels) -> Infection:
+        """Those of the entry ``labels`` of dataset.json."""
+        offered, regions = foreground_values(labels), has_regions(labels)
+        counted = {name for name in offered if not is_organ(name)} or set(offered)
+        values = sorted({value for name in counted for value in offered[name]})
+        order = list(offered) if regions else [0, *sorted(value for each in offered.values() for value in each)]
+        heads = [order.index(name) for name in offered if name in counted] if regions else map(order.index, values)
+        return cls(tuple(values), tuple(heads), regions)
+
+    def in_labels(self, labels: NDArray[Any]) -> NDArray[np.bool_]:
+        """Where there is any of them; ignored voxels count as none."""
+        return np.isin(labels, self.values)
+
+    def probability(self, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Of any of them: (heads, *axes) to (*axes).
+
+        With a softmax their sum; with regions the largest, since they lie within each other.
+        """
+        chosen = probabilities[list(self.heads)]
+        return chosen.max(axis=0) if self.has_regions else chosen.sum(axis=0)
 
 
 def as_channel(infection: NDArray[Any], kind: MapKind, ending: str) -> NDArray[Any]:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from nnunet_covid.dataset_json import GUIDED_KEY, channel_names
 from nnunet_covid.errors import Unusable, UserError
 from nnunet_covid.files import digest_of, remove_abandoned, replacing, write_json
-from nnunet_covid.guided.maps import MapKind, as_channel, from_labels, from_probabilities
+from nnunet_covid.guided.maps import Infection, MapKind, as_channel
 from nnunet_covid.nnunet.cases import CaseFiles, list_cases
 from nnunet_covid.nnunet.predictor import TrainedModel
 from nnunet_covid.nnunet.written_images import fill_labels, write_channel
@@ -153,8 +153,8 @@ def _both_stages(
     image, properties = image_and_properties
     first = stage_one.prepare_image(case.name, image[: stage_one.channels], properties)
     labels, probabilities = stage_one.label_map(first, stage_one.predict_logits(first))
-    regions = stage_one.predictor.label_manager.has_regions
-    infection = from_labels(labels) if kind == "label" else from_probabilities(probabilities, regions)
+    classes = Infection.among(stage_one.dataset_json["labels"])
+    infection = classes.in_labels(labels) if kind == "label" else classes.probability(probabilities)
     channel = as_channel(infection, kind, stage_one.ending)
 
     guided = np.concatenate([image, channel[None].astype(np.float32)])

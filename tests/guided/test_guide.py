@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from nnunet_covid.cli import main
 from nnunet_covid.files import replacing_folder
-from nnunet_covid.guided.maps import as_channel, channel_name, from_labels, from_probabilities
+from nnunet_covid.guided.maps import Infection, as_channel, channel_name
 
 CASES = ("a", "b", "c", "d")
 STAGE_ONE = "Dataset001_Infection/InfNetTrainer__nnUNetPlans__2d"
@@ -169,11 +169,28 @@ def test_three_dimensional_tiff_keeps_its_spacing(folders: Path) -> None:
     assert Tiff3DIO().read_seg(str(made / "labelsTr/v.tif"))[1]["spacing"] == [3.0, 0.5, 0.5]
 
 
+HEADS = np.array([[0.5, 0.1], [0.2, 0.3], [0.3, 0.6]], np.float32)
+
+
+@pytest.mark.parametrize(
+    ("labels", "where", "probability"),
+    [
+        ({"background": 0, "ggo": 1, "consolidation": 2, "ignore": 3}, [0, 1, 1, 0], HEADS[1] + HEADS[2]),
+        ({"background": 0, "infection": [1, 2], "consolidation": 2}, [0, 1, 1, 0], [0.5, 0.3]),
+        ({"background": 0, "left_lung": 1, "infection": 2}, [0, 0, 1, 0], HEADS[2]),
+        ({"background": 0, "infection": 2, "left_lung": 1}, [0, 0, 1, 0], HEADS[2]),
+        ({"background": 0, "lungs": [1, 2], "infection": 2}, [0, 0, 1, 0], HEADS[1]),
+        ({"background": 0, "lungs": 1, "airways": 2}, [0, 1, 1, 0], HEADS[1] + HEADS[2]),
+    ],
+)
+def test_what_is_infection_in_a_map(labels: dict[str, Any], where: list[int], probability: list[float]) -> None:
+    """Lungs are not, beside lesions; where there is nothing else they are taken."""
+    infection = Infection.among(labels)
+    np.testing.assert_array_equal(infection.in_labels(np.array([0, 1, 2, 3])), np.array(where, bool))
+    np.testing.assert_allclose(infection.probability(HEADS), probability)
+
+
 def test_maps_on_arrays() -> None:
-    np.testing.assert_array_equal(from_labels(np.array([0, 1, 2, 3]), ignore_label=3), [False, True, True, False])
-    heads = np.array([[0.5, 0.1], [0.2, 0.3], [0.3, 0.6]], np.float32)
-    np.testing.assert_allclose(from_probabilities(heads, has_regions=False), [0.5, 0.9])
-    np.testing.assert_allclose(from_probabilities(heads, has_regions=True), [0.5, 0.6])
     np.testing.assert_array_equal(as_channel(np.array([0, 0.5, 1.0]), "probability", ".png"), [0, 128, 255])
     stored = as_channel(np.array([-1e-7, 0.5, 1.0]), "probability", ".nii.gz")
     assert stored.dtype == np.float32
