@@ -56,8 +56,9 @@ class Infection:
         offered, regions = foreground_values(labels), has_regions(labels)
         counted = {name for name in offered if not is_organ(name)} or set(offered)
         values = sorted({value for name in counted for value in offered[name]})
-        order = list(offered) if regions else [0, *sorted(value for each in offered.values() for value in each)]
-        heads = [order.index(name) for name in offered if name in counted] if regions else map(order.index, values)
+        known = [0, *sorted(value for each in offered.values() for value in each)]
+        of_values, of_names = map(known.index, values), (i for i, name in enumerate(offered) if name in counted)
+        heads = of_names if regions else of_values
         return cls(tuple(values), tuple(heads), regions)
 
     def in_labels(self, labels: NDArray[Any]) -> NDArray[np.bool_]:
