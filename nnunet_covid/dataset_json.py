@@ -159,6 +159,12 @@ def is_organ(name: str) -> bool:
     return not ORGANS.isdisjoint(re.split(r"[_\-\s]+", lower)) and LESIONS.search(lower) is None
 
 
+def lesion_values(labels: Labels) -> dict[str, tuple[int, ...]]:
+    """Those of :func:`foreground_values` that are no organs by their names; all where there are no others."""
+    offered = foreground_values(labels)
+    return {name: values for name, values in offered.items() if not is_organ(name)} or offered
+
+
 def ignore_label(labels: Labels) -> int | None:
     """The value of voxels that do not count; ``None`` if there is no such label.
 

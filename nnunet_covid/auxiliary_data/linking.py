@@ -27,7 +27,7 @@ from nnunet_covid.auxiliary_data.links import (
     read_links,
     write_links,
 )
-from nnunet_covid.dataset_json import foreground_values
+from nnunet_covid.dataset_json import foreground_values, lesion_values
 from nnunet_covid.disturbances import alone, full_disk_told
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import read_json, remove_abandoned, writable_folder, write_json
@@ -66,7 +66,7 @@ def read_sources(
     Args:
         covid: What it is linked to.
         others: Numbers or names of data sets of other diseases.
-        lesion_names: Their labels that are lesions; none given means every label but background and ignore.
+        lesion_names: Their labels that are lesions; none given means all but organs by their names, such as ``liver``.
         unlabelled: A folder of images named as nnU-Net names them.
         at_most: Keep this many of these, drawn at random.
 
@@ -90,7 +90,8 @@ def _labelled_source(covid: PlannedDataset, dataset: RawDataset, lesion_names: S
 
 def _lesion_values(dataset: RawDataset, wanted: Sequence[str]) -> tuple[int, ...]:
     offered = foreground_values(dataset.dataset_json["labels"])
-    chosen = [values for name, values in offered.items() if not wanted or name in wanted]
+    usual = lesion_values(dataset.dataset_json["labels"])
+    chosen = [values for name, values in offered.items() if name in (wanted or usual)]
     lesions = {value for values in chosen for value in values} - {0}
     if not lesions:
         known = ", ".join(offered) or "none but background"

@@ -48,7 +48,7 @@ def add_link_arguments(parser: argparse.ArgumentParser) -> None:
     add("-a", "--add", action="append", default=[], metavar="OTHER", help="a data set of another disease; repeatable")
     add("-p", "--plans", default="nnUNetPlans", metavar="PLANS", help="default: %(default)s")
     add("-c", "--configuration", nargs="+", default=[], metavar="CONFIG", help="default: all that are pre-processed")
-    text = "names of the other data sets' labels that are lesions (default: all but background and ignore)"
+    text = "names of the other data sets' labels that are lesions (default: all but lungs and other organs)"
     add("--lesions", nargs="+", default=[], metavar="LABEL", help=text)
     text = "unlabelled COVID images, named CASE_0000 as nnU-Net has it"
     add("--unlabelled", type=Path, metavar="FOLDER", help=text)

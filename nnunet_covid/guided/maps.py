@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from nnunet_covid.dataset_json import Labels, Split, foreground_values, has_regions, is_organ
+from nnunet_covid.dataset_json import Labels, Split, foreground_values, has_regions, lesion_values
 from nnunet_covid.endings import PICTURE_ENDINGS
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import files_in, some_of
@@ -54,8 +54,8 @@ class Infection:
     def among(cls, labels: Labels) -> Infection:
         """Those of the entry ``labels`` of dataset.json."""
         offered, regions = foreground_values(labels), has_regions(labels)
-        counted = {name for name in offered if not is_organ(name)} or set(offered)
-        values = sorted({value for name in counted for value in offered[name]})
+        counted = lesion_values(labels)
+        values = sorted({value for each in counted.values() for value in each})
         known = [0, *sorted(value for each in offered.values() for value in each)]
         of_values, of_names = map(known.index, values), (i for i, name in enumerate(offered) if name in counted)
         heads = of_names if regions else of_values

@@ -71,8 +71,10 @@ def test_labels_are_reduced_to_lesion_and_no_lesion(work: Path) -> None:
     assert entry.lesions == (2, 3)
     assert entry.cases_with_lesion == 3
     first = int((seg == 1).sum())
-    link("-a", "602")  # now every label but background and ignore
+    link("-a", "602", "--lesions", "lung", "tumour", "effusion")
     assert int((load(work)[1] == 1).sum()) > first
+    link("-a", "602")  # all but organs
+    assert int((load(work)[1] == 1).sum()) == first
 
 
 def test_the_other_data_sets_own_plans_and_data_stay(work: Path) -> None:
