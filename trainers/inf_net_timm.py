@@ -108,6 +108,12 @@ class InfNetPretrainedTrainer(InfNetTimmTrainer):
     regularisation = 1e-2
 
 
+class InfNetPretrainedEnlargedTrainer(InfNetPretrainedTrainer):
+    """The encoder sees the image at twice its height and width: for plans with small patches."""
+
+    enlargement = 2
+
+
 class InfNetPretrainedStride8Trainer(InfNetPretrainedTrainer):
     """The same with the result read at stride 8, as in the paper."""
 

@@ -31,6 +31,7 @@ TRAINERS: dict[str, str] = {
     "InfNetRes2NetTrainer": "inf_net_timm",
     "InfNetRes2NetScratchTrainer": "inf_net_timm",
     "InfNetPretrainedTrainer": "inf_net_timm",
+    "InfNetPretrainedEnlargedTrainer": "inf_net_timm",
     "InfNetPretrainedStride8Trainer": "inf_net_timm",
     "InfNetPretrainedBalancedTrainer": "inf_net_timm",
     "InfNetPretrainedDiceCETrainer": "inf_net_timm",

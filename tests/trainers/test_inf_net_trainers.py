@@ -20,6 +20,7 @@ OF_EVERY_KIND = (
     "InfNetTrainer",
     "InfNetRes2NetTrainer",
     "InfNetPretrainedTrainer",
+    "InfNetPretrainedEnlargedTrainer",
     "UNetPretrainedTrainer",
     "UNetPretrainedEnlargedTrainer",
     "SSANetReweightedTrainer",
