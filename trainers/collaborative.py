@@ -37,6 +37,7 @@ from nnunet_covid.losses.relation import (
 )
 from nnunet_covid.networks.collaborative import BottleneckFeatures, CollaborativeUNet
 from nnunet_covid.nnunet.architecture import build_planned_unet, load_encoder_checkpoint
+from nnunet_covid.nnunet.known_images import require_unseen
 from nnunet_covid.nnunet.training import GRADIENT_NORM
 from nnunet_covid.trainers.base import LungInfectionTrainer, one_of, stop_training, training_finished
 
@@ -80,8 +81,12 @@ class CollaborativeTrainer(LungInfectionTrainer):
     ) -> None:
         if not training_finished(type(self).__name__, plans, configuration, fold):
             self.usable_link(PlansManager(plans), configuration)
-            if not plans["continue_training"]:
-                self.general_checkpoint()
+            start = None if plans["continue_training"] else self.general_checkpoint()
+            try:
+                if start is not None:
+                    require_unseen(start, plans["dataset_name"], fold, "the general encoder's")
+            except UserError as e:
+                stop_training(f"{type(self).__name__}: {e}")
         super()._refuse_unsupported(plans, configuration, fold, dataset_json)
 
     def check_settings(self, configuration: ConfigurationManager) -> None:

@@ -144,6 +144,41 @@ def test_weights_that_have_seen_validation_images_are_refused(
     assert list((made.root / "nnUNet_results").rglob("*_pseudoRandom*")) == []
 
 
+@pytest.mark.parametrize("option", ["--start-from", "--pretrained-weights"])
+@pytest.mark.parametrize(
+    ("seen", "dataset", "refused"),
+    [
+        (0, "Dataset940_Tiny", True),
+        ("all", "Dataset940_Tiny", True),
+        (0, "Dataset941_Other", False),
+        (1, "Dataset940_Tiny", False),
+        (2, "Dataset940_Tiny", False),  # with fewer labelled cases, and the same validation cases
+    ],
+)
+def test_a_model_of_another_fold_is_no_start(
+    make: Callable[..., TinyDataSet],
+    capsys: pytest.CaptureFixture[str],
+    option: str,
+    seen: object,
+    dataset: str,
+    *,
+    refused: bool,
+) -> None:
+    made = make()
+    splits = made.preprocessed / "splits_final.json"
+    folds = [*json.loads(splits.read_text()), {"train": ["case_4", "case_3"], "val": ["case_0"]}]
+    splits.write_text(json.dumps([*folds, {"train": ["case_4"], "val": ["case_0"]}]))
+    content = {"network_weights": {}, "init_args": {"fold": seen, "plans": {"dataset_name": dataset}}}
+    torch.save(content, made.root / "model.pth")
+    command = ["pseudo-label", "940", "2d", "1", "-i", str(made.unlabelled), "-p", "testPlans", "-device", "cpu"]
+    assert main([*command, "-tr", TRAINER, "--strategy", "random", option, str(made.root / "model.pth")]) == 2
+    told = f"{option} {made.root / 'model.pth'}: made with the training images of fold {seen}, validation images of"
+    error = capsys.readouterr().err
+    assert (told in error) == refused, "a checkpoint without weights is refused otherwise"
+    assert error.count("\n") == 1
+    assert not refused or list((made.root / "nnUNet_results").rglob("*_pseudoRandom*")) == []
+
+
 def test_the_teacher_of_a_consistency_training_labels(
     make: Callable[..., TinyDataSet], monkeypatch: pytest.MonkeyPatch
 ) -> None:
