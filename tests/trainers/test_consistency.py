@@ -324,3 +324,44 @@ def test_the_data_sets_own_images_are_unlabelled_ones_of_folds_that_do_not_valid
     for fold, left in ((0, (0, 1, 2, 3)), (1, (2, 3, 4, 5))):
         trainer = new_trainer(made, kind, fold=fold)
         assert trainer.unlabelled_images.cases == tuple(f"case_{i}" for i in left)
+
+
+RELATIONS = ("CollaborativeTrainerNoGeneralLoss", "CollaborativeTrainerNoGeneralLoss_consistency")
+
+
+@pytest.mark.parametrize("name", RELATIONS)
+@pytest.mark.parametrize("known_folds", [True, False], ids=["folds", "folds made by nnU-Net"])
+def test_relation_losses_see_no_validation_or_test_image(
+    name: str, linked: Callable[..., TinyDataSet], *, known_folds: bool
+) -> None:
+    made = linked()
+    for case in ("test_0", "test_1"):
+        shutil.copy(made.raw / "imagesTs/test_0_0000.png", made.raw / f"imagesTr/{case}_0000.png")
+    assert link(made, made.raw / "imagesTr") == 0
+    if not known_folds:
+        (made.preprocessed / "splits_final.json").unlink()
+    trainer = new_trainer(made, name)
+    trainer.initialize()
+    training, validation = trainer.get_dataloaders()
+    seen = {Path(case).name for case in training.beside["unlabelled"].data_loader._data.identifiers}
+    kept_out = set(validation.data_loader._data.identifiers)
+    assert seen == {f"case_{i}" for i in range(6)} - kept_out
+    assert kept_out
+
+
+def test_relation_losses_refuse_known_images_and_are_content_with_one(
+    linked: Callable[..., TinyDataSet], capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = linked()
+    name = "CollaborativeTrainerNoGeneralLoss"
+    shutil.copy(made.raw / "imagesTr/case_4_0000.png", made.unlabelled / "copy_0000.png")
+    for left in (2, 1):
+        (made.unlabelled / f"un_{left}_0000.png").unlink()
+    assert link(made) == 0
+    assert "1 unlabelled image(s) are validation or test images (copy = imagesTr/case_4)" in refused(capsys, made, name)
+    kind = variant(name, leave_out_known=True)
+    assert new_trainer(made, kind).unlabelled_images.cases == ("un_0",)
+    (made.unlabelled / "un_0_0000.png").unlink()
+    shutil.rmtree(made.root / "nnUNet_results/Dataset940_Tiny")
+    assert link(made) == 0
+    assert "no unlabelled image of" in refused(capsys, made, kind)
