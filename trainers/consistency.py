@@ -49,6 +49,7 @@ from nnunet_covid.trainers.base import (
     training_finished,
     unwritable_told,
 )
+from nnunet_covid.trainers.on_demand import predicted_by
 
 KEY = "views"
 """Of the unlabelled images in a batch: weak and strong view beside each other, (B, 2·C, *spatial)."""
@@ -76,7 +77,7 @@ class Consistency(UndisturbedTrainer):
         copy_paste: Whether boxes go between labelled and unlabelled images too, either way.
         reweight_classes: Weights of eq. (8) in the cross entropy of the unlabelled loss, where it has one.
         leave_out_known: Go on without unlabelled images that are validation or test images, instead of refusing them.
-        plain_name: The trainer's name without the suffix: what predicts the model.
+        plain_name: The trainer's name without the suffix.
     """
 
     unlabelled_weight: float = 1.0
@@ -221,7 +222,7 @@ class Consistency(UndisturbedTrainer):
         super().on_train_start()
 
     def save_checkpoint(self, filename: str) -> None:
-        """nnU-Net's checkpoint of the teacher, under the plain trainer's name, with the student beside it."""
+        """nnU-Net's checkpoint of the teacher, under the name of what predicts it, with the student beside it."""
         if self.local_rank != 0 or self.disable_checkpointing or self._aside is None:
             super().save_checkpoint(filename)
             return
@@ -231,7 +232,7 @@ class Consistency(UndisturbedTrainer):
             super().save_checkpoint(str(unfinished))
             checkpoint = read_checkpoint(unfinished)
             student, counts = self._aside.state_dict(), self.running_counts.counts
-            checkpoint |= {"trainer_name": self.plain_name, ENTRY: {"student": student, "counts": counts}}
+            checkpoint |= {"trainer_name": predicted_by(type(self)), ENTRY: {"student": student, "counts": counts}}
             torch.save(checkpoint, unfinished)
         self.show(teacher=shown)
 

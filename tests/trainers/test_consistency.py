@@ -7,6 +7,7 @@ import errno
 import functools
 import json
 import math
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from tiny_data_set import TinyDataSet, make_tiny_data_set
 
 from nnunet_covid import trainers
@@ -25,6 +27,7 @@ from nnunet_covid.nnunet.training import unwrapped
 from nnunet_covid.semi_supervised.moving_average import decay_at, states
 from nnunet_covid.startup import TRAINERS_FOLDER
 from nnunet_covid.trainers import consistency
+from nnunet_covid.trainers.on_demand import found_by_nnunet, trainer_of_length
 
 CPU = torch.device("cpu")
 
@@ -250,6 +253,35 @@ def test_checkpoints_that_cannot_be_gone_on_from_are_told(
         again = new_trainer(made, name, again=True)
         said = ends_with(capsys, functools.partial(again.load_checkpoint, str(path)))
         assert f"{path} cannot be gone on from ({why}" in said
+
+
+@pytest.mark.parametrize(
+    ("attributes", "name"),
+    [("eta = 0.9\n    copy_paste = True", "UNetPretrainedScratchTrainer"), ("enlargement = 2", "OwnTrainer")],
+)
+def test_a_class_of_ones_own_predicts_the_network_that_it_trained(
+    attributes: str, name: str, linked: Callable[..., TinyDataSet], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = linked()
+    (tmp_path / "own").mkdir()
+    base = "UNetPretrainedScratchTrainer_consistency"
+    text = f"from nnunet_covid.trainers import {base}\n\n\nclass OwnTrainer({base}):\n    {attributes}\n"
+    (tmp_path / "own" / f"module_of_{name}.py").write_text(text)
+    monkeypatch.setenv("nnUNet_extTrainer", f"{tmp_path / 'own'}{os.pathsep}{TRAINERS_FOLDER}")
+    found_by_nnunet.cache_clear()
+    trainer_of_length.cache_clear()
+    trainer = new_trainer(made, recursive_find_trainer_class_by_name("OwnTrainer_1epochs_1its_seed1"))
+    trainer.run_training()
+    trained = Path(trainer.output_folder)
+    assert torch.load(trained / "checkpoint_final.pth", weights_only=False)["trainer_name"] == name
+    assert main(["link", "-d", "940", "-p", "testPlans", "--remove"]) == 0
+    shutil.rmtree(made.unlabelled)
+    predictor = nnUNetPredictor(device=CPU, allow_tqdm=False, perform_everything_on_device=False)
+    predictor.initialize_from_trained_model_folder(str(trained.parent), (0,))
+    image = torch.rand(1, 1, *trainer.configuration_manager.patch_size)
+    trainer.set_deep_supervision_enabled(False)
+    with torch.no_grad():
+        torch.testing.assert_close(predictor.network.eval()(image), trainer.network.eval()(image), atol=1e-4, rtol=0)
 
 
 # --- refusals

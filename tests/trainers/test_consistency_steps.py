@@ -25,6 +25,7 @@ from nnunet_covid.nnunet.training import unwrapped
 from nnunet_covid.semi_supervised.moving_average import states
 from nnunet_covid.semi_supervised.training import cross_entropies, parts_of
 from nnunet_covid.trainers import consistency
+from nnunet_covid.trainers.collaborative import CollaborativeTrainer
 
 CPU = torch.device("cpu")
 REGIONS = {"background": 0, "infection": [1, 2], "consolidation": 2}
@@ -39,7 +40,8 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     monkeypatch.setattr("nnunetv2.training.nnUNetTrainer.nnUNetTrainer.infer_dataset_class", lambda folder: None)
     cases = UnlabelledCases(LinkedCases("images", "images", ("a", "b")), "link")
     monkeypatch.setattr(consistency, "linked_unlabelled", lambda *_: cases)
-    no_link = {"usable_link": lambda *_: None, "general_checkpoint": lambda *_: None}
+    for name in ("usable_link", "general_checkpoint"):
+        monkeypatch.setattr(CollaborativeTrainer, name, lambda *_: None)
 
     def build(name: str, labels: dict[str, Any] | None = None, *, plans: Any = None, **settings: Any) -> Any:
         torch.manual_seed(0)
@@ -47,7 +49,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
         order = {"regions_class_order": [1, 2]} if labels == REGIONS else {}
         description = planned.dataset_json(labels, **order)
         configuration = "3d_fullres" if plans.get("dims") == 3 else "2d"
-        kind = type(name, (getattr(trainers, f"{name}_5epochs_4its"),), {**no_link, **settings})
+        kind = type(name, (getattr(trainers, f"{name}_5epochs_4its"),), settings)
         trainer = kind(planned.plans(**plans), configuration, 0, description, CPU)
         trainer.encoder_weights = None
         trainer.initialize()
