@@ -41,7 +41,12 @@ from nnunet_covid.semi_supervised.consistency import (
 from nnunet_covid.semi_supervised.labelling import Classes
 from nnunet_covid.semi_supervised.mixing import copy_paste, cut_mix
 from nnunet_covid.semi_supervised.moving_average import decay_at, exchange, move_towards
-from nnunet_covid.semi_supervised.training import follow, knows_ignored_voxels, leave_out_overlap
+from nnunet_covid.semi_supervised.training import (
+    follow,
+    knows_ignored_voxels,
+    leave_out_overlap,
+    make_nothing_of_no_voxel,
+)
 from nnunet_covid.trainers.base import (
     UndisturbedTrainer,
     require_configuration,
@@ -164,6 +169,7 @@ class Consistency(UndisturbedTrainer):
             if not knows_ignored_voxels(self.unlabelled_loss):
                 other = "take one with cross entropy, or SSANetDiceTrainer for Dice alone"
                 stop_training(f"{type(self).__name__}: the trainer's loss cannot leave out unsure voxels; {other}")
+            make_nothing_of_no_voxel(self.unlabelled_loss)
             if not self.unlabelled_overlap:
                 leave_out_overlap(self.unlabelled_loss)
             scales = self._get_deep_supervision_scales()

@@ -336,6 +336,18 @@ def leave_out_overlap(loss: Any) -> None:
                 setattr(module, overlap, 0)
 
 
+def make_nothing_of_no_voxel(loss: Any) -> None:
+    """Let torch's cross entropies in a loss be 0 where every voxel is ignored, of which their mean is no number."""
+    for module in parts_of(loss):
+        if isinstance(module, nn.CrossEntropyLoss) and module.reduction == "mean":
+            module.register_forward_hook(_nothing_of_no_voxel, with_kwargs=True)
+
+
+def _nothing_of_no_voxel(loss: Any, given: tuple[Any, ...], named: dict[str, Any], mean: torch.Tensor) -> torch.Tensor:
+    _, target = *given, *named.values()
+    return torch.where((target != loss.ignore_index).any(), mean, 0.0)
+
+
 def weigh_classes(loss: Any, weights: torch.Tensor) -> None:
     """Put class weights (C,) into the cross entropies of a loss."""
     for module in cross_entropies(loss):

@@ -193,13 +193,15 @@ def test_a_loss_that_is_a_plain_function_will_do(make: Callable[..., Any]) -> No
     assert np.isfinite(trainer.train_step(batch(trainer))["loss"])
 
 
-def test_a_batch_that_the_teacher_is_nowhere_sure_of_teaches_nothing(make: Callable[..., Any]) -> None:
-    trainer = make("nnUNetTrainer_consistency", eta=1.0)
-    plain = make("nnUNetTrainer_consistency", unlabelled_weight=0.0)
+@pytest.mark.parametrize("base", ["nnUNetTrainer", "nnUNetTrainerCELoss", "SSANetReweightedTrainer"])
+def test_a_batch_that_the_teacher_is_nowhere_sure_of_teaches_nothing(base: str, make: Callable[..., Any]) -> None:
+    trainer = make(f"{base}_consistency", eta=1.0)
+    plain = make(f"{base}_consistency", unlabelled_weight=0.0)
     data = batch(trainer)
     for one in (trainer, plain):
         one._steps_seen = 3
         assert torch.isfinite(torch.as_tensor(one.train_step(copy.deepcopy(data))["loss"]))
+    assert np.isfinite(trainer.sums.loss())
     for a, b in zip(trainer.network.parameters(), plain.network.parameters(), strict=True):
         torch.testing.assert_close(a, b)
 
