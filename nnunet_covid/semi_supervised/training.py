@@ -278,6 +278,8 @@ def initialised(
         seed: Of the network's weights.
     """
     base = experiment.trainer_class
+    if experiment.device.type == "cuda":  # as nnUNetv2_train does
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = False, True
     seed_everything(seed)
     trainer: Any = type(base.__name__, (mixin, base), {**settings, "__doc__": base.__doc__})(
         {**experiment.plans_manager.plans, "continue_training": False},

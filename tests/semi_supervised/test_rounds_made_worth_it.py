@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import blosc2
@@ -22,7 +24,7 @@ from nnunet_covid.cli import main
 from nnunet_covid.errors import UserError
 from nnunet_covid.semi_supervised.labelling import Heads
 from nnunet_covid.semi_supervised.options import make_options
-from nnunet_covid.semi_supervised.training import LabelledAndPseudo, StrongOnPseudo
+from nnunet_covid.semi_supervised.training import InAnotherFolder, LabelledAndPseudo, StrongOnPseudo, initialised
 
 CPU = torch.device("cpu")
 
@@ -203,6 +205,34 @@ def test_the_teacher_of_a_consistency_training_labels(
         expected = predictor.predict_single_npy_array(image, properties)[0]
         np.testing.assert_array_equal(io.imread(experiment.report_folder / "round_001" / f"{case}.png"), expected)
         assert expected.any()
+
+
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+def test_a_gpu_looks_for_its_fastest_convolutions_as_in_nnunets_trainings(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Pretended(nnUNetTrainer):
+        """Of a GPU that need not be there."""
+
+        def __init__(self, plans: Any, configuration: str, fold: int, dataset_json: Any, device: torch.device) -> None:
+            self.fold = fold
+            self.log_file = ""
+            self.searches: list[bool] = []
+
+        def initialize(self) -> None:
+            self.searches.append(torch.backends.cudnn.benchmark)
+
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)
+    experiment: Any = SimpleNamespace(
+        trainer_class=Pretended,
+        plans_manager=SimpleNamespace(plans={}),
+        configuration="2d",
+        fold=0,
+        device=torch.device(kind),
+    )
+    trainer = initialised(experiment, InAnotherFolder, {"folder": tmp_path}, {}, 0)
+    assert trainer.searches == [kind == "cuda"]
 
 
 def test_a_run_that_was_begun_before_an_option_existed_goes_on(
