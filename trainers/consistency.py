@@ -76,7 +76,7 @@ class Consistency(UndisturbedTrainer):
             it is a mean over all (FixMatch, UniMatch): of a batch that is hardly trusted little is learnt.
         unlabelled_overlap: Whether Dice, or Inf-Net's IoU, takes part in the unlabelled loss where the trainer's is a
             sum of it and cross entropy. Over sure voxels alone it draws lesions too large.
-        teacher_decay: α of the moving average, at the start and at most.
+        teacher_decay: α of the moving average, at the start and at most; or one number, which it always has.
         strong_probability: Of each of nnU-Net's changes of intensity, in the strong view.
         cutmix_probability: Of a box of another unlabelled image in the strong view.
         copy_paste: Whether boxes go between labelled and unlabelled images too, either way.
@@ -92,7 +92,7 @@ class Consistency(UndisturbedTrainer):
     class_eta: ClassVar[Mapping[str, float]] = {}
     weigh_by_trust: bool = True
     unlabelled_overlap: bool = False
-    teacher_decay: tuple[float, float] = (0.8, 0.999)
+    teacher_decay: float | tuple[float, float] = (0.8, 0.999)
     strong_probability: float = 1.0
     cutmix_probability: float = 0.5
     copy_paste: bool = False
@@ -148,7 +148,7 @@ class Consistency(UndisturbedTrainer):
             if not 0 <= value <= 1:
                 msg = f"{name} = {value}, but it must lie between 0 and 1"
                 raise ValueError(msg)
-        first, last = self.teacher_decay
+        first, last = self.decay_limits
         if not 0 <= first <= last < 1:
             msg = f"teacher_decay = {self.teacher_decay}, but 0 ≤ start ≤ end < 1 must hold"
             raise ValueError(msg)
@@ -266,6 +266,12 @@ class Consistency(UndisturbedTrainer):
         follow(self.unlabelled_loss, self.loss, weights and torch.tensor(weights, device=self.device))
 
     @property
+    def decay_limits(self) -> tuple[float, float]:
+        """α at the start and at most."""
+        given = self.teacher_decay
+        return (given, given) if isinstance(given, (int, float)) else given
+
+    @property
     def steps_done(self) -> int:
         """Of the whole training."""
         return self.current_epoch * self.num_iterations_per_epoch + self._steps_seen
@@ -306,7 +312,7 @@ class Consistency(UndisturbedTrainer):
         if joined.unlabelled is not None:
             self._note_answer(joined.outputs, predicted, joined.unlabelled)
         assert self._aside is not None
-        move_towards(self._aside, unwrapped(self.network), decay_at(self.steps_done, *self.teacher_decay))
+        move_towards(self._aside, unwrapped(self.network), decay_at(self.steps_done, *self.decay_limits))
         self._steps_seen += 1
         return result
 

@@ -309,6 +309,7 @@ def refused(capsys: pytest.CaptureFixture[str], made: TinyDataSet, kind: type | 
         ({"unlabelled_weight": math.nan}, "a weight must not be negative"),
         ({"unlabelled_ratio": math.inf}, "a ratio must be positive, and both finite"),
         ({"teacher_decay": (0.99, 1.0)}, "teacher_decay = (0.99, 1.0)"),
+        ({"teacher_decay": 1}, "teacher_decay = 1, but"),
     ],
 )
 def test_settings_out_of_range_are_refused(

@@ -311,6 +311,15 @@ def test_the_suffix_stands_behind_the_name_and_before_lengths() -> None:
             getattr(trainers, f"{base}_20epochs_consistency")
 
 
+def test_one_number_is_the_decay_from_beginning_to_end(make: Callable[..., Any]) -> None:
+    made = [make("nnUNetTrainer_consistency", teacher_decay=given) for given in (0.7, (0.7, 0.7))]
+    for trainer in made:
+        for _ in range(2):
+            trainer.train_step(batch(trainer))
+    for a, b in zip(*(states(trainer._aside) for trainer in made), strict=True):
+        assert torch.equal(a, b)
+
+
 def test_half_precision_steps_stay_finite_and_trust_in_full_precision(make: Callable[..., Any]) -> None:
     trainer = make("nnUNetTrainer_consistency", eta=0.5)
     with torch.autocast("cpu", dtype=torch.bfloat16):
