@@ -37,6 +37,8 @@ WEIGHTS_VARIABLE = "NNUNET_COVID_ENCODER_WEIGHTS"
 UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
 OPTIMIZERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("poly", "step")
+DECAY = ("weight_decay", "decoupled_weight_decay")
+"""Of a group of an optimiser; the second tells torch's AdamW from its Adam."""
 
 
 def stop_training(message: str) -> NoReturn:
@@ -79,7 +81,10 @@ class UndisturbedTrainer(nnUNetTrainer):
     """nnU-Net's trainer, whose trainings no second process, full disk or damaged checkpoint spoils or ends unsaid."""
 
     def run_training(self) -> None:
-        """nnU-Net's, by one process at a time; a full disk ends it with one line."""
+        """nnU-Net's, by one process at a time; a full disk, or another optimiser than before, ends it with one line."""
+        goes_on = self.was_initialized and self.current_epoch < self.num_epochs  # validated again it needs no optimiser
+        if goes_on and not self._optimizer_is_its_own():
+            self._stop_with_another_optimizer()
         if self.local_rank != 0:
             super().run_training()
             return
@@ -101,14 +106,35 @@ class UndisturbedTrainer(nnUNetTrainer):
             super().save_checkpoint(str(unfinished))
 
     def load_checkpoint(self, filename_or_checkpoint: dict[str, Any] | str) -> None:
-        """nnU-Net's; one that is damaged or of another network ends the training with one line."""
+        """nnU-Net's; one that is damaged, of another network or of another optimiser ends the training with one line.
+
+        As the learning rate does, weight decay follows the class where it was changed since.
+        """
+        if not self.was_initialized:
+            self.initialize()
+        decays = [{key: group[key] for key in DECAY if key in group} for group in self.optimizer.param_groups]
         try:
             super().load_checkpoint(filename_or_checkpoint)
         except Exception as e:  # torch's unpickler raises whatever the bytes lead it into
+            if "parameter group" in str(e) or not self._optimizer_is_its_own():
+                self._stop_with_another_optimizer()
             other = "state_dict" in str(e)
             why = "it is of another network than these plans make" if other else refusal_of(e)
             remedy = "remove it, and --c goes on from the one before it or from the beginning"
             stop_training(f"{filename_or_checkpoint} cannot be gone on from ({why}): {remedy}")
+        for group, own in zip(self.optimizer.param_groups, decays, strict=True):
+            for key in own:
+                if group.get(key) != own[key]:
+                    self.print_to_log_file(f"{key} = {own[key]} of the class in the place of {group.get(key)}")
+            group.update(own)
+
+    def _optimizer_is_its_own(self) -> bool:
+        """Whether what was loaded into the optimiser has all that it needs."""
+        return not any(set(self.optimizer.defaults) - set(group) for group in self.optimizer.param_groups)
+
+    def _stop_with_another_optimizer(self) -> NoReturn:
+        what = f"{self.output_folder} was trained with another optimiser than {type(self).__name__} has now"
+        stop_training(f"{what}: set optimizer_name and encoder_rate back, or train anew")
 
 
 class LungInfectionTrainer(UndisturbedTrainer):

@@ -21,8 +21,9 @@ from nnunet_covid.auxiliary_data.batches import (
     linked_batches,
     loader_of_images,
 )
-from nnunet_covid.auxiliary_data.links import Link, LinkedCases, find_link, preprocessed_folder
+from nnunet_covid.auxiliary_data.links import Link, LinkedCases, find_link, link_again, preprocessed_folder
 from nnunet_covid.auxiliary_data.relation_snapshots import KEPT, SnapshotMean, write_snapshot
+from nnunet_covid.auxiliary_data.unlabelled import UnlabelledCases, validation_cases
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import evenly_spread
 from nnunet_covid.losses.relation import (
@@ -37,6 +38,7 @@ from nnunet_covid.losses.relation import (
 )
 from nnunet_covid.networks.collaborative import BottleneckFeatures, CollaborativeUNet
 from nnunet_covid.nnunet.architecture import build_planned_unet, load_encoder_checkpoint
+from nnunet_covid.nnunet.known_images import require_unseen
 from nnunet_covid.nnunet.training import GRADIENT_NORM
 from nnunet_covid.trainers.base import LungInfectionTrainer, one_of, stop_training, training_finished
 
@@ -57,6 +59,7 @@ class CollaborativeTrainer(LungInfectionTrainer):
         relation_reduction: ``"sum"`` over the C² entries of a matrix, as the equations have it; ``"rows"`` divides it
             by C, ``"mean"`` by C². The sum's gradient in the target encoder is some 70 times that of the segmentation.
         use_unlabelled: Whether linked unlabelled images take part in the relation losses.
+        leave_out_known: Go on without unlabelled images that are validation or test images, instead of refusing them.
         unlabelled_batch_size: Unlabelled images per step where some are linked; ``None`` takes the planned batch size.
         general_weights: Checkpoint that the general encoder starts from; ``None`` starts it at random. The environment
             variable ``NNUNET_COVID_GENERAL_WEIGHTS`` takes the place of whatever stands here but ``None``.
@@ -68,10 +71,12 @@ class CollaborativeTrainer(LungInfectionTrainer):
     squared_ramp_up: bool = False
     relation_reduction: Reduction = "rows"
     use_unlabelled: bool = True
+    leave_out_known: bool = False
     unlabelled_batch_size: int | None = None
     general_weights: str | None = None
     snapshot_epochs: tuple[int, ...] | None = None
 
+    unlabelled_images: LinkedCases | None = None
     _step_in_epoch = 0
     _snapshot: SnapshotMean | None = None
 
@@ -79,9 +84,15 @@ class CollaborativeTrainer(LungInfectionTrainer):
         self, plans: dict[str, Any], configuration: str, fold: int, dataset_json: dict[str, Any]
     ) -> None:
         if not training_finished(type(self).__name__, plans, configuration, fold):
-            self.usable_link(PlansManager(plans), configuration)
-            if not plans["continue_training"]:
-                self.general_checkpoint()
+            manager = PlansManager(plans)
+            link = self.usable_link(manager, configuration)
+            self._keep_unseen(link, manager, dataset_json, validation_cases(manager.dataset_name, fold))
+            start = None if plans["continue_training"] else self.general_checkpoint()
+            try:
+                if start is not None:
+                    require_unseen(start, plans["dataset_name"], fold, "the general encoder's")
+            except UserError as e:
+                stop_training(f"{type(self).__name__}: {e}")
         super()._refuse_unsupported(plans, configuration, fold, dataset_json)
 
     def check_settings(self, configuration: ConfigurationManager) -> None:
@@ -113,6 +124,23 @@ class CollaborativeTrainer(LungInfectionTrainer):
                 "second stage cannot use them: link without --unlabelled, or train 3d_fullres"
             )
         return link
+
+    def _keep_unseen(
+        self, link: Link | None, plans: PlansManager, dataset_json: dict[str, Any], kept_out: list[str] | None
+    ) -> None:
+        """Of a link's unlabelled images those that are no validation or test images; ends the training if one is.
+
+        Args:
+            kept_out: The validation cases; ``None`` while they are not known.
+        """
+        if link is None or link.unlabelled is None or kept_out is None or self.unlabelled_images is not None:
+            return
+        linked = UnlabelledCases(link.unlabelled, link_again(plans, link.configuration, link.unlabelled))
+        refuse = not self.leave_out_known
+        try:
+            self.unlabelled_images = linked.unseen(plans, dataset_json, kept_out, refuse=refuse, fewest=1)
+        except UserError as e:
+            stop_training(f"{type(self).__name__}: {e}")
 
     def general_checkpoint(self) -> Path | None:
         """The checkpoint that the general encoder starts from, if any; ends the training if it is not there."""
@@ -166,13 +194,17 @@ class CollaborativeTrainer(LungInfectionTrainer):
 
     def get_dataloaders(self) -> tuple[Any, Any]:
         """nnU-Net's own, that for training joined by streams of linked images."""
-        link = self.usable_link(self.plans_manager, self.configuration_name)
         training, validation = super().get_dataloaders()
+        link = self.usable_link(self.plans_manager, self.configuration_name)
+        kept_out = validation_cases(self.plans_manager.dataset_name, self.fold)  # nnU-Net has made the folds by now
+        kept_out = self.do_split()[1] if kept_out is None else kept_out
+        self._keep_unseen(link, self.plans_manager, self.dataset_json, kept_out)
         sources: dict[str, tuple[LinkedCases, ...]] = {}
         if link is not None and self.general_weight > 0:
             sources["other"] = link.others
         if link is not None and link.unlabelled is not None:
-            sources["unlabelled"] = (link.unlabelled,)
+            assert self.unlabelled_images is not None
+            sources["unlabelled"] = (self.unlabelled_images,)
         streams = {key: self._linked_batches(key, cases, len(sources)) for key, cases in sources.items()}
         for key, cases in sources.items():
             counts = ", ".join(f"{len(c.cases)} of {c.name}" for c in cases)

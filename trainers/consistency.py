@@ -41,7 +41,12 @@ from nnunet_covid.semi_supervised.consistency import (
 from nnunet_covid.semi_supervised.labelling import Classes
 from nnunet_covid.semi_supervised.mixing import copy_paste, cut_mix
 from nnunet_covid.semi_supervised.moving_average import decay_at, exchange, move_towards
-from nnunet_covid.semi_supervised.training import follow, knows_ignored_voxels, leave_out_overlap
+from nnunet_covid.semi_supervised.training import (
+    follow,
+    knows_ignored_voxels,
+    leave_out_overlap,
+    make_nothing_of_no_voxel,
+)
 from nnunet_covid.trainers.base import (
     UndisturbedTrainer,
     require_configuration,
@@ -49,6 +54,7 @@ from nnunet_covid.trainers.base import (
     training_finished,
     unwritable_told,
 )
+from nnunet_covid.trainers.on_demand import predicted_by
 
 KEY = "views"
 """Of the unlabelled images in a batch: weak and strong view beside each other, (B, 2·C, *spatial)."""
@@ -70,13 +76,13 @@ class Consistency(UndisturbedTrainer):
             it is a mean over all (FixMatch, UniMatch): of a batch that is hardly trusted little is learnt.
         unlabelled_overlap: Whether Dice, or Inf-Net's IoU, takes part in the unlabelled loss where the trainer's is a
             sum of it and cross entropy. Over sure voxels alone it draws lesions too large.
-        teacher_decay: α of the moving average, at the start and at most.
+        teacher_decay: α of the moving average, at the start and at most; or one number, which it always has.
         strong_probability: Of each of nnU-Net's changes of intensity, in the strong view.
         cutmix_probability: Of a box of another unlabelled image in the strong view.
         copy_paste: Whether boxes go between labelled and unlabelled images too, either way.
         reweight_classes: Weights of eq. (8) in the cross entropy of the unlabelled loss, where it has one.
         leave_out_known: Go on without unlabelled images that are validation or test images, instead of refusing them.
-        plain_name: The trainer's name without the suffix: what predicts the model.
+        plain_name: The trainer's name without the suffix.
     """
 
     unlabelled_weight: float = 1.0
@@ -86,7 +92,7 @@ class Consistency(UndisturbedTrainer):
     class_eta: ClassVar[Mapping[str, float]] = {}
     weigh_by_trust: bool = True
     unlabelled_overlap: bool = False
-    teacher_decay: tuple[float, float] = (0.8, 0.999)
+    teacher_decay: float | tuple[float, float] = (0.8, 0.999)
     strong_probability: float = 1.0
     cutmix_probability: float = 0.5
     copy_paste: bool = False
@@ -142,7 +148,7 @@ class Consistency(UndisturbedTrainer):
             if not 0 <= value <= 1:
                 msg = f"{name} = {value}, but it must lie between 0 and 1"
                 raise ValueError(msg)
-        first, last = self.teacher_decay
+        first, last = self.decay_limits
         if not 0 <= first <= last < 1:
             msg = f"teacher_decay = {self.teacher_decay}, but 0 ≤ start ≤ end < 1 must hold"
             raise ValueError(msg)
@@ -163,6 +169,7 @@ class Consistency(UndisturbedTrainer):
             if not knows_ignored_voxels(self.unlabelled_loss):
                 other = "take one with cross entropy, or SSANetDiceTrainer for Dice alone"
                 stop_training(f"{type(self).__name__}: the trainer's loss cannot leave out unsure voxels; {other}")
+            make_nothing_of_no_voxel(self.unlabelled_loss)
             if not self.unlabelled_overlap:
                 leave_out_overlap(self.unlabelled_loss)
             scales = self._get_deep_supervision_scales()
@@ -221,7 +228,7 @@ class Consistency(UndisturbedTrainer):
         super().on_train_start()
 
     def save_checkpoint(self, filename: str) -> None:
-        """nnU-Net's checkpoint of the teacher, under the plain trainer's name, with the student beside it."""
+        """nnU-Net's checkpoint of the teacher, under the name of what predicts it, with the student beside it."""
         if self.local_rank != 0 or self.disable_checkpointing or self._aside is None:
             super().save_checkpoint(filename)
             return
@@ -231,7 +238,7 @@ class Consistency(UndisturbedTrainer):
             super().save_checkpoint(str(unfinished))
             checkpoint = read_checkpoint(unfinished)
             student, counts = self._aside.state_dict(), self.running_counts.counts
-            checkpoint |= {"trainer_name": self.plain_name, ENTRY: {"student": student, "counts": counts}}
+            checkpoint |= {"trainer_name": predicted_by(type(self)), ENTRY: {"student": student, "counts": counts}}
             torch.save(checkpoint, unfinished)
         self.show(teacher=shown)
 
@@ -257,6 +264,12 @@ class Consistency(UndisturbedTrainer):
         self.sums = EpochSums(self.classes, self.device)
         weights = self.running_counts.weights() if self.reweight_classes else None
         follow(self.unlabelled_loss, self.loss, weights and torch.tensor(weights, device=self.device))
+
+    @property
+    def decay_limits(self) -> tuple[float, float]:
+        """α at the start and at most."""
+        given = self.teacher_decay
+        return (given, given) if isinstance(given, (int, float)) else given
 
     @property
     def steps_done(self) -> int:
@@ -299,7 +312,7 @@ class Consistency(UndisturbedTrainer):
         if joined.unlabelled is not None:
             self._note_answer(joined.outputs, predicted, joined.unlabelled)
         assert self._aside is not None
-        move_towards(self._aside, unwrapped(self.network), decay_at(self.steps_done, *self.teacher_decay))
+        move_towards(self._aside, unwrapped(self.network), decay_at(self.steps_done, *self.decay_limits))
         self._steps_seen += 1
         return result
 

@@ -106,6 +106,21 @@ def _consistent(name: str, base: type) -> type:
     return type(name, (Consistency, base), members)
 
 
+def predicted_by(kind: type) -> str:
+    """The name of the trainer that builds the network of a class with ``_consistency``.
+
+    That is the plain trainer, unless a class of the user's own in front changes more than how unlabelled images are
+    used, its encoder for one: then that class.
+    """
+    from nnunet_covid.trainers.consistency import Consistency
+
+    in_front = kind.__mro__[: kind.__mro__.index(Consistency)]
+    own = [one for one in in_front if one.__module__.partition(".")[0] != __name__.partition(".")[0]]
+    changed = {name for one in own for name in vars(one) if not name.startswith("__")}
+    plain: str = kind.plain_name  # type: ignore[attr-defined]
+    return own[0].__name__ if changed - set(Consistency.__annotations__) else plain
+
+
 def _repeatable(base: type, seed: int) -> dict[str, Any]:
     """What a seed changes of a trainer, beside its beginning."""
 

@@ -15,6 +15,7 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from nnunet_covid.nnunet.training import unwrapped
+from nnunet_covid.semi_supervised.training import parts_of
 
 TOLERANCE = 0.02
 """Relative, between gradients with and without the graph: atomic additions alone make two passes differ."""
@@ -66,15 +67,28 @@ def take_graph(trainer: Any) -> str:
     if hasattr(trainer, "unlabelled_loss"):
         return "no graph: a step of consistency is several passes"
     network, loss = unwrapped(trainer.network), trainer.loss
+    collaborative = getattr(network, "general_encoder", None) is not None
+    if why := _never_the_same(trainer, loss, collaborative=collaborative):
+        return f"no graph: {why}"
     try:
-        return (
-            _collaborative(trainer, network) if hasattr(network, "general_encoder") else _usual(trainer, network, loss)
-        )
+        return _collaborative(trainer, network) if collaborative else _usual(trainer, network, loss)
     except (RuntimeError, ValueError, TypeError, AttributeError, AssertionError) as e:
         for module in (network, loss):
             module.__dict__.pop("forward", None)
         torch.cuda.synchronize()
         return f"no graph: {type(e).__name__}: {str(e).splitlines()[0] if str(e) else ''}"
+
+
+def _never_the_same(trainer: Any, loss: Any, *, collaborative: bool) -> str:
+    """Why the step that a graph would hold is not the one that the training makes; empty if it is."""
+    if any(getattr(module, "start_epoch", 0) > 0 for module in parts_of(loss)):
+        return "distillation begins later"
+    if not collaborative:
+        return ""
+    if trainer.general_weight <= 0:
+        return "its steps see no images of other diseases"
+    link = trainer.usable_link(trainer.plans_manager, trainer.configuration_name)
+    return "its steps see unlabelled images too" if link is not None and link.unlabelled is not None else ""
 
 
 def _usual(trainer: Any, network: nn.Module, loss: nn.Module) -> str:

@@ -85,7 +85,7 @@ class TwoViews(ImageTransforms):
         everything = copy.deepcopy(getattr(transforms, "transforms", [transforms]))
         self.intensity = [t for t in everything if changes_intensity(t)]
         others = [t for t in everything if not changes_intensity(t)]
-        moving = [t for t in others if not isinstance(innermost(t), SegOnlyTransform)]
+        moving = [t for t in others if not all(isinstance(one, SegOnlyTransform) for one in innermost(t))]
         super().__init__(ComposeTransforms(moving), masked=masked)
         self.masks = [t for t in moving if isinstance(t, MaskImageTransform)]
         for transform in self.intensity:

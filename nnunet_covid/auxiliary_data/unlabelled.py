@@ -1,4 +1,4 @@
-"""Linked unlabelled images as a training uses them: at least two, none of them a validation or test image."""
+"""Linked unlabelled images as a training uses them: none of them a validation or test image."""
 
 from __future__ import annotations
 
@@ -31,7 +31,13 @@ class UnlabelledCases:
     again: str
 
     def unseen(
-        self, plans: PlansManager, dataset_json: dict[str, Any], validation: Collection[str], *, refuse: bool
+        self,
+        plans: PlansManager,
+        dataset_json: dict[str, Any],
+        validation: Collection[str],
+        *,
+        refuse: bool,
+        fewest: int = 2,
     ) -> LinkedCases:
         """These images, none of which is a validation or test image by the content of its files.
 
@@ -40,9 +46,10 @@ class UnlabelledCases:
             validation: Its cases that the training is validated on.
             refuse: Whether to refuse all if one is among them, or to leave that one out. Of the data set's own
                 ``imagesTr`` it is always left out: who links that folder knows that they are in it.
+            fewest: How many must be left.
 
         Raises:
-            UserError: If one is refused, an image cannot be read, or fewer than two are left.
+            UserError: If one is refused, an image cannot be read, or too few are left.
         """
         raw = environment_folder("nnUNet_raw")
         raw = raw and raw / plans.dataset_name
@@ -65,19 +72,19 @@ class UnlabelledCases:
                 f"{self.cases.name} and run {self.again}, or set leave_out_known = True"
             )
         left = tuple(case for case in self.cases.cases if case not in found)
-        return replace(self, cases=replace(self.cases, cases=left)).at_least_two().cases
+        return replace(self, cases=replace(self.cases, cases=left)).at_least(fewest).cases
 
-    def at_least_two(self) -> UnlabelledCases:
-        """These, if there are two.
+    def at_least(self, fewest: int) -> UnlabelledCases:
+        """These, if there are so many, one or two.
 
         Raises:
             UserError: If there are not.
         """
         number = len(self.cases.cases)
-        if number < 2:
+        if number < fewest:
+            why = ", but boxes of one are put into another, which needs two" if fewest > 1 else ""
             raise UserError(
-                f"{number or 'no'} unlabelled image of {self.cases.name} can be used, but boxes of one are put into "
-                "another, which needs two: link a folder with more"
+                f"{number or 'no'} unlabelled image of {self.cases.name} can be used{why}: link a folder with more"
             )
         return self
 
@@ -96,7 +103,7 @@ def linked_unlabelled(plans: PlansManager, configuration: str) -> UnlabelledCase
     link = find_link(preprocessed_folder(), plans, configuration, require_unlabelled=True)
     assert link is not None
     assert link.unlabelled is not None
-    return UnlabelledCases(link.unlabelled, link_again(plans, configuration, link.unlabelled)).at_least_two()
+    return UnlabelledCases(link.unlabelled, link_again(plans, configuration, link.unlabelled)).at_least(2)
 
 
 def validation_cases(dataset: str, fold: int | str) -> list[str] | None:

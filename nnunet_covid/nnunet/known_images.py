@@ -14,11 +14,12 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from nnunet_covid.checkpoint import read_checkpoint
 from nnunet_covid.dataset_json import channel_names
 from nnunet_covid.errors import Unusable, UserError
 from nnunet_covid.files import files_in, some_of
 from nnunet_covid.nnunet.cases import CaseFiles, list_cases
-from nnunet_covid.nnunet.dataset import read_images
+from nnunet_covid.nnunet.dataset import read_images, read_splits
 
 
 class Checksum(NamedTuple):
@@ -135,3 +136,33 @@ def known_among(own: dict[str, str], seen: dict[str, str]) -> dict[str, str]:
         else:
             places[voxels] = f"{case} of the same folder"
     return known
+
+
+def require_unseen(path: Path, dataset: str, fold: int | str, name: str) -> None:
+    """What a training starts from must not have learnt from the images that it is validated on.
+
+    Args:
+        path: A checkpoint of a training, or of ``nnunet-covid pretrain``.
+        dataset, fold: Of the training that is to start from it.
+        name: What the checkpoint is called in the message.
+
+    Raises:
+        UserError: If it cannot be read, or was made with the training images of another fold of the data set, which
+            are validated on here.
+    """
+    content = read_checkpoint(path)
+    if (made := content.get("pretraining")) is not None:
+        source, seen = made.get("dataset", dataset), made.get("fold")
+    else:
+        made = content.get("init_args", {})
+        source, seen = made.get("plans", {}).get("dataset_name"), made.get("fold")
+    if seen is None or source != dataset or str(fold) in (str(seen), "all"):
+        return
+    folds = {str(number): split for number, split in enumerate(read_splits(dataset) or [])}
+    theirs, own = folds.get(str(seen)), folds.get(str(fold))
+    if theirs and own and set(theirs["train"]).isdisjoint(own["val"]):
+        return  # such as the same validation images with fewer labelled ones
+    raise UserError(
+        f"{name} {path}: made with the training images of fold {seen}, validation images of fold {fold} among them; "
+        f"take one that was made for fold {fold}"
+    )

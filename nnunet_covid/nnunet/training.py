@@ -191,22 +191,28 @@ def spare_channels(transform: Any, channels: Sequence[int]) -> Any:
 
 
 def changes_intensity(transform: Any) -> bool:
-    """Whether it, or what it applies at random or to some channels, changes an image and leaves its labels alone."""
-    return isinstance(innermost(transform), ImageOnlyTransform)
+    """Whether it, or all that it applies, changes an image and leaves its labels alone."""
+    return all(isinstance(one, ImageOnlyTransform) for one in innermost(transform))
 
 
-def innermost(transform: Any) -> Any:
-    """What a transform that is applied at random, or to some channels alone, applies."""
-    return innermost(transform.transform) if hasattr(transform, "transform") else transform
+def innermost(transform: Any) -> list[Any]:
+    """What a transform applies in the end: one after the other, one of several, at random or to some channels alone."""
+    inside = _inside(transform)
+    return [one for inner in inside for one in innermost(inner)] if inside else [transform]
+
+
+def _inside(transform: Any) -> list[Any]:
+    """The transforms that a transform is made of; nothing of one that changes something itself."""
+    several = [*getattr(transform, "transforms", []), *getattr(transform, "list_of_transforms", [])]
+    return [*several, transform.transform] if hasattr(transform, "transform") else several
 
 
 def with_probability(transform: Any, probability: float) -> Any:
     """A transform, and all that it applies at random, applied with this probability; returns the transform."""
-    inner = transform
-    while hasattr(inner, "transform"):
-        if isinstance(inner, RandomTransform):
-            inner.apply_probability = probability
-        inner = inner.transform
+    if isinstance(transform, RandomTransform):
+        transform.apply_probability = probability
+    for inner in _inside(transform):
+        with_probability(inner, probability)
     return transform
 
 
@@ -217,10 +223,8 @@ def without_timing(transform: Any) -> Any:
     """
     if hasattr(transform, "benchmark"):
         transform.benchmark = False
-    for inner in getattr(transform, "transforms", []):
+    for inner in _inside(transform):
         without_timing(inner)
-    if hasattr(transform, "transform"):
-        without_timing(transform.transform)
     return transform
 
 

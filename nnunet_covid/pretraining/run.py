@@ -97,6 +97,7 @@ def _check_number(folder: Path, number: int) -> None:
 
 def _context(experiment: Experiment, folder: Path, labelled: bool) -> dict[str, Any]:
     """What must be the same where a run goes on."""
+    ct = "CTNormalization" in experiment.configuration_manager.normalization_schemes  # once filled with zero
     return {
         "dataset": experiment.dataset,
         "configuration": experiment.configuration,
@@ -104,6 +105,7 @@ def _context(experiment: Experiment, folder: Path, labelled: bool) -> dict[str, 
         "plans": experiment.plans_digest(),
         "fold": experiment.fold if labelled else None,
         "images": str(folder.resolve()),
+        **({"hidden voxels of CT": "the mean of what is visible"} if ct else {}),
     }
 
 

@@ -41,7 +41,8 @@ STEPS_PER_READING = 50
 """Losses are averaged over so many steps; reading each would make a GPU wait."""
 WARM_UP = 0.05
 """Share of the steps over which the rate rises."""
-ZERO_MEAN = ("ZScoreNormalization", "CTNormalization")
+ZERO_MEAN = ("ZScoreNormalization",)
+"""Of nnU-Net's normalisations: with that of CT, zero is the mean of the labelled lesions, not of the image."""
 SHOWN = 4
 """Images in the picture."""
 WHOLE = Share()

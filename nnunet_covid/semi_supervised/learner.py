@@ -31,6 +31,7 @@ from nnunet_covid.checkpoint import read_checkpoint, restricted
 from nnunet_covid.errors import UserError, reason_of
 from nnunet_covid.files import remove_abandoned, replacing
 from nnunet_covid.losses.reweighted_cross_entropy import class_weights
+from nnunet_covid.nnunet.known_images import require_unseen
 from nnunet_covid.nnunet.sliding_window import BatchPredictor
 from nnunet_covid.nnunet.training import seed_everything, unwrapped
 from nnunet_covid.semi_supervised.experiment import Experiment, quiet
@@ -226,8 +227,12 @@ def checked_trainer(
 
     Raises:
         SystemExit: If one of our trainers refuses these plans.
-        UserError: If the trainer has no place for what is asked for, or a threshold belongs to no class.
+        UserError: If the trainer has no place for what is asked for, a threshold belongs to no class, or a checkpoint
+            cannot be read or has seen another fold's images.
     """
+    for name, path in (("start_from", start_from), ("pretrained_weights", pretrained)):
+        if path is not None:
+            require_unseen(path, experiment.dataset, experiment.fold, f"`{name}`")
     classes = Labeller(experiment, options).classes
     trained_before = start_from is not None or experiment.checkpoint("base").is_file()
     probe = Training("probe", 0, start="base" if trained_before else None)
@@ -332,14 +337,8 @@ def load_pretrained(path: Path, trainer: nnUNetTrainer, name: str) -> None:
         name: Of the trainer.
 
     Raises:
-        UserError: If the checkpoint cannot be read, is of another network, or has seen another fold's images.
+        UserError: If the checkpoint is of another network.
     """
-    fold = read_checkpoint(path).get("pretraining", {}).get("fold")
-    if fold is not None and trainer.fold not in (fold, "all"):
-        raise UserError(
-            f"`pretrained_weights` {path}: made with the training images of fold {fold}, validation images of fold "
-            f"{trainer.fold} among them; pre-train for this fold, or without a fold"
-        )
     try:
         with restricted(), quiet():
             load_pretrained_weights(trainer.network, str(path))

@@ -278,6 +278,8 @@ def initialised(
         seed: Of the network's weights.
     """
     base = experiment.trainer_class
+    if experiment.device.type == "cuda":  # as nnUNetv2_train does
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = False, True
     seed_everything(seed)
     trainer: Any = type(base.__name__, (mixin, base), {**settings, "__doc__": base.__doc__})(
         {**experiment.plans_manager.plans, "continue_training": False},
@@ -334,6 +336,18 @@ def leave_out_overlap(loss: Any) -> None:
         for overlap, cross_entropy in OVERLAP_WEIGHTS.items():
             if hasattr(module, overlap) and getattr(module, cross_entropy, False):
                 setattr(module, overlap, 0)
+
+
+def make_nothing_of_no_voxel(loss: Any) -> None:
+    """Let torch's cross entropies in a loss be 0 where every voxel is ignored, of which their mean is no number."""
+    for module in parts_of(loss):
+        if isinstance(module, nn.CrossEntropyLoss) and module.reduction == "mean":
+            module.register_forward_hook(_nothing_of_no_voxel, with_kwargs=True)
+
+
+def _nothing_of_no_voxel(loss: Any, given: tuple[Any, ...], named: dict[str, Any], mean: torch.Tensor) -> torch.Tensor:
+    _, target = *given, *named.values()
+    return torch.where((target != loss.ignore_index).any(), mean, 0.0)
 
 
 def weigh_classes(loss: Any, weights: torch.Tensor) -> None:

@@ -67,6 +67,12 @@ def weights_of_fold_one(folder: Path) -> None:
     torch.save({"network_weights": {}, "pretraining": {"fold": 1}}, folder / "fold1.pth")
 
 
+def model_of_fold_one(folder: Path) -> None:
+    """A trained model of a fold."""
+    made = {"fold": 1, "plans": {"dataset_name": "Dataset940_Tiny"}}
+    torch.save({"network_weights": {}, "init_args": made}, folder / "fold1.pth")
+
+
 def nothing(folder: Path) -> None:
     pass
 
@@ -103,6 +109,14 @@ BAD_INPUTS = [
         f"{ROUNDS} --pretrained-weights fold1.pth",
         spoilt(slices, weights_of_fold_one),
         ("--pretrained-weights fold1.pth: made with the training images of fold 1, validation images of fold 0 among",),
+    ),
+    BadInput(
+        "rounds_from_a_model_of_another_fold",
+        Kind.STALE,
+        "rounds that start from a model of another fold, whose training images are validated on here",
+        f"{ROUNDS} --start-from fold1.pth",
+        spoilt(slices, model_of_fold_one),
+        ("--start-from fold1.pth: made with the training images of fold 1", "take one that was made for fold 0"),
     ),
     BadInput(
         "stretched_and_trusted",

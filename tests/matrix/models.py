@@ -112,7 +112,10 @@ class Models:
         written = getattr(ours, trainer, None)  # none for nnU-Net's own
         if getattr(written, "general_weights", None) is not None:
             model = self.trained("nnUNetTrainer", name_of(kind), configuration)
-            return {collaborative.WEIGHTS_VARIABLE: str(model / "fold_0" / "checkpoint_final.pth")}
+            content = torch.load(model / "fold_0" / "checkpoint_final.pth", weights_only=False)
+            path = self.world.root / f"general_{model.parent.name}_{model.name}.pth"
+            torch.save({"network_weights": content["network_weights"]}, path)  # as of another data set: of no fold
+            return {collaborative.WEIGHTS_VARIABLE: str(path)}
         source = getattr(written, "encoder_weights", None)
         if source is None or source == base.LITE0[1]:
             return {}

@@ -219,3 +219,25 @@ def test_what_cannot_be_gone_on_from_is_told(made, environment, capsys) -> None:
     assert f"{latest} cannot be read (" in said
     assert "delete" in said
     assert "Traceback" not in said
+
+
+def test_hidden_voxels_of_ct_are_the_images_mean_and_not_that_of_lesions(environment, tmp_path: Path, capsys) -> None:
+    made = make_tiny_data_set(tmp_path, unlabelled=3)
+    path = made.preprocessed / "testPlans.json"
+    plans = json.loads(path.read_text())
+    plans["configurations"]["2d"]["normalization_schemes"] = ["CTNormalization"]
+    of_lesions = {"mean": 1000, "std": 1, "percentile_00_5": 0, "percentile_99_5": 255}
+    plans["foreground_intensity_properties_per_channel"] = {"0": of_lesions}
+    path.write_text(json.dumps(plans))
+    environment(made)
+    run = command(made, "--steps", "1")
+    assert cli.main(run) == 0
+    _, _, of_mean = state(folder(made))["learn"]["result"]["losses"][-1]
+    assert of_mean < 0.2 * (1000 - 100) ** 2, "were zero predicted, it would be all of it"
+    place = folder(made) / "state.json"
+    content = json.loads(place.read_text())
+    del content["context"]["hidden voxels of CT"]  # as of a run that was begun with zeros
+    place.write_text(json.dumps(content))
+    capsys.readouterr()
+    assert cli.main(run) == 2
+    assert "hidden voxels of CT was None and is 'the mean of what is visible'" in capsys.readouterr().err

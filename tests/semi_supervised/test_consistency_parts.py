@@ -11,6 +11,7 @@ import pytest
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from torch.nn import functional
 
 from nnunet_covid.losses.reweighted_cross_entropy import ReweightedCrossEntropy, class_weights
 from nnunet_covid.semi_supervised.consistency import (
@@ -21,7 +22,7 @@ from nnunet_covid.semi_supervised.consistency import (
     loss_targets,
 )
 from nnunet_covid.semi_supervised.labelling import Classes, Heads
-from nnunet_covid.semi_supervised.training import weigh_classes
+from nnunet_covid.semi_supervised.training import make_nothing_of_no_voxel, weigh_classes
 
 LABELS = {"background": 0, "ground_glass": 1, "consolidation": 2}
 REGIONS = {"background": 0, "infection": [1, 2], "consolidation": 2}
@@ -146,3 +147,24 @@ def test_trust_of_regions_wants_every_region_sure() -> None:
         sure = max(whole, 1 - whole) > 0.7 and max(core, 1 - core) > 0.6
         assert kept[b, y, x] == (predicted[b, y, x] if sure else 3)
     assert not math.isnan(float(kept.float().mean()))
+
+
+@pytest.mark.parametrize("weights", [None, [0.2, 0.8]])
+@pytest.mark.parametrize("named", [False, True])
+def test_cross_entropy_is_torchs_where_voxels_count_and_nothing_where_none_does(weights: Any, *, named: bool) -> None:
+    weight = None if weights is None else torch.tensor(weights)
+    loss = torch.nn.Sequential(torch.nn.CrossEntropyLoss(ignore_index=2, label_smoothing=0.1))
+    make_nothing_of_no_voxel(loss)
+    weigh_classes(loss, weight)
+    logits = torch.randn(2, 2, 8, 8, requires_grad=True)
+
+    def found(target: torch.Tensor) -> torch.Tensor:
+        return loss[0](input=logits, target=target) if named else loss[0](logits, target)
+
+    target = torch.randint(0, 3, (2, 8, 8))
+    expected = functional.cross_entropy(logits, target, weight, ignore_index=2, label_smoothing=0.1)
+    assert torch.equal(found(target), expected)
+    nothing = found(torch.full_like(target, 2))
+    nothing.backward()
+    assert nothing == 0
+    assert not logits.grad.any()

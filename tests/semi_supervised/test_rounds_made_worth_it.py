@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import blosc2
@@ -22,7 +24,7 @@ from nnunet_covid.cli import main
 from nnunet_covid.errors import UserError
 from nnunet_covid.semi_supervised.labelling import Heads
 from nnunet_covid.semi_supervised.options import make_options
-from nnunet_covid.semi_supervised.training import LabelledAndPseudo, StrongOnPseudo
+from nnunet_covid.semi_supervised.training import InAnotherFolder, LabelledAndPseudo, StrongOnPseudo, initialised
 
 CPU = torch.device("cpu")
 
@@ -144,6 +146,41 @@ def test_weights_that_have_seen_validation_images_are_refused(
     assert list((made.root / "nnUNet_results").rglob("*_pseudoRandom*")) == []
 
 
+@pytest.mark.parametrize("option", ["--start-from", "--pretrained-weights"])
+@pytest.mark.parametrize(
+    ("seen", "dataset", "refused"),
+    [
+        (0, "Dataset940_Tiny", True),
+        ("all", "Dataset940_Tiny", True),
+        (0, "Dataset941_Other", False),
+        (1, "Dataset940_Tiny", False),
+        (2, "Dataset940_Tiny", False),  # with fewer labelled cases, and the same validation cases
+    ],
+)
+def test_a_model_of_another_fold_is_no_start(
+    make: Callable[..., TinyDataSet],
+    capsys: pytest.CaptureFixture[str],
+    option: str,
+    seen: object,
+    dataset: str,
+    *,
+    refused: bool,
+) -> None:
+    made = make()
+    splits = made.preprocessed / "splits_final.json"
+    folds = [*json.loads(splits.read_text()), {"train": ["case_4", "case_3"], "val": ["case_0"]}]
+    splits.write_text(json.dumps([*folds, {"train": ["case_4"], "val": ["case_0"]}]))
+    content = {"network_weights": {}, "init_args": {"fold": seen, "plans": {"dataset_name": dataset}}}
+    torch.save(content, made.root / "model.pth")
+    command = ["pseudo-label", "940", "2d", "1", "-i", str(made.unlabelled), "-p", "testPlans", "-device", "cpu"]
+    assert main([*command, "-tr", TRAINER, "--strategy", "random", option, str(made.root / "model.pth")]) == 2
+    told = f"{option} {made.root / 'model.pth'}: made with the training images of fold {seen}, validation images of"
+    error = capsys.readouterr().err
+    assert (told in error) == refused, "a checkpoint without weights is refused otherwise"
+    assert error.count("\n") == 1
+    assert not refused or list((made.root / "nnUNet_results").rglob("*_pseudoRandom*")) == []
+
+
 def test_the_teacher_of_a_consistency_training_labels(
     make: Callable[..., TinyDataSet], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -168,6 +205,34 @@ def test_the_teacher_of_a_consistency_training_labels(
         expected = predictor.predict_single_npy_array(image, properties)[0]
         np.testing.assert_array_equal(io.imread(experiment.report_folder / "round_001" / f"{case}.png"), expected)
         assert expected.any()
+
+
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+def test_a_gpu_looks_for_its_fastest_convolutions_as_in_nnunets_trainings(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Pretended(nnUNetTrainer):
+        """Of a GPU that need not be there."""
+
+        def __init__(self, plans: Any, configuration: str, fold: int, dataset_json: Any, device: torch.device) -> None:
+            self.fold = fold
+            self.log_file = ""
+            self.searches: list[bool] = []
+
+        def initialize(self) -> None:
+            self.searches.append(torch.backends.cudnn.benchmark)
+
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)
+    experiment: Any = SimpleNamespace(
+        trainer_class=Pretended,
+        plans_manager=SimpleNamespace(plans={}),
+        configuration="2d",
+        fold=0,
+        device=torch.device(kind),
+    )
+    trainer = initialised(experiment, InAnotherFolder, {"folder": tmp_path}, {}, 0)
+    assert trainer.searches == [kind == "cuda"]
 
 
 def test_a_run_that_was_begun_before_an_option_existed_goes_on(

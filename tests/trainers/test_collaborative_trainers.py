@@ -372,6 +372,16 @@ def test_a_checkpoint_of_another_plan_is_refused(
     assert "is not the planned one" in capsys.readouterr().err
 
 
+def test_a_general_encoder_that_has_seen_the_validation_images_is_refused(
+    folders: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = {"fold": 1, "plans": {"dataset_name": planned.plans()["dataset_name"]}}
+    torch.save({"network_weights": {}, "init_args": made}, folders / "other.pth")
+    monkeypatch.setenv(collaborative.WEIGHTS_VARIABLE, str(folders / "other.pth"))
+    error = refused(capsys, folders, CollaborativeTrainerFrozenGeneral)
+    assert "other.pth: made with the training images of fold 1, validation images of fold 0 among them" in error
+
+
 def test_an_encoder_of_a_stock_training_is_taken(make: Any, folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from nnunet_covid.nnunet.architecture import build_planned_unet
 

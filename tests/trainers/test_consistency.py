@@ -7,6 +7,7 @@ import errno
 import functools
 import json
 import math
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from tiny_data_set import TinyDataSet, make_tiny_data_set
 
 from nnunet_covid import trainers
@@ -25,6 +27,7 @@ from nnunet_covid.nnunet.training import unwrapped
 from nnunet_covid.semi_supervised.moving_average import decay_at, states
 from nnunet_covid.startup import TRAINERS_FOLDER
 from nnunet_covid.trainers import consistency
+from nnunet_covid.trainers.on_demand import found_by_nnunet, trainer_of_length
 
 CPU = torch.device("cpu")
 
@@ -252,6 +255,35 @@ def test_checkpoints_that_cannot_be_gone_on_from_are_told(
         assert f"{path} cannot be gone on from ({why}" in said
 
 
+@pytest.mark.parametrize(
+    ("attributes", "name"),
+    [("eta = 0.9\n    copy_paste = True", "UNetPretrainedScratchTrainer"), ("enlargement = 2", "OwnTrainer")],
+)
+def test_a_class_of_ones_own_predicts_the_network_that_it_trained(
+    attributes: str, name: str, linked: Callable[..., TinyDataSet], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = linked()
+    (tmp_path / "own").mkdir()
+    base = "UNetPretrainedScratchTrainer_consistency"
+    text = f"from nnunet_covid.trainers import {base}\n\n\nclass OwnTrainer({base}):\n    {attributes}\n"
+    (tmp_path / "own" / f"module_of_{name}.py").write_text(text)
+    monkeypatch.setenv("nnUNet_extTrainer", f"{tmp_path / 'own'}{os.pathsep}{TRAINERS_FOLDER}")
+    found_by_nnunet.cache_clear()
+    trainer_of_length.cache_clear()
+    trainer = new_trainer(made, recursive_find_trainer_class_by_name("OwnTrainer_1epochs_1its_seed1"))
+    trainer.run_training()
+    trained = Path(trainer.output_folder)
+    assert torch.load(trained / "checkpoint_final.pth", weights_only=False)["trainer_name"] == name
+    assert main(["link", "-d", "940", "-p", "testPlans", "--remove"]) == 0
+    shutil.rmtree(made.unlabelled)
+    predictor = nnUNetPredictor(device=CPU, allow_tqdm=False, perform_everything_on_device=False)
+    predictor.initialize_from_trained_model_folder(str(trained.parent), (0,))
+    image = torch.rand(1, 1, *trainer.configuration_manager.patch_size)
+    trainer.set_deep_supervision_enabled(False)
+    with torch.no_grad():
+        torch.testing.assert_close(predictor.network.eval()(image), trainer.network.eval()(image), atol=1e-4, rtol=0)
+
+
 # --- refusals
 
 
@@ -277,6 +309,7 @@ def refused(capsys: pytest.CaptureFixture[str], made: TinyDataSet, kind: type | 
         ({"unlabelled_weight": math.nan}, "a weight must not be negative"),
         ({"unlabelled_ratio": math.inf}, "a ratio must be positive, and both finite"),
         ({"teacher_decay": (0.99, 1.0)}, "teacher_decay = (0.99, 1.0)"),
+        ({"teacher_decay": 1}, "teacher_decay = 1, but"),
     ],
 )
 def test_settings_out_of_range_are_refused(
@@ -324,3 +357,44 @@ def test_the_data_sets_own_images_are_unlabelled_ones_of_folds_that_do_not_valid
     for fold, left in ((0, (0, 1, 2, 3)), (1, (2, 3, 4, 5))):
         trainer = new_trainer(made, kind, fold=fold)
         assert trainer.unlabelled_images.cases == tuple(f"case_{i}" for i in left)
+
+
+RELATIONS = ("CollaborativeTrainerNoGeneralLoss", "CollaborativeTrainerNoGeneralLoss_consistency")
+
+
+@pytest.mark.parametrize("name", RELATIONS)
+@pytest.mark.parametrize("known_folds", [True, False], ids=["folds", "folds made by nnU-Net"])
+def test_relation_losses_see_no_validation_or_test_image(
+    name: str, linked: Callable[..., TinyDataSet], *, known_folds: bool
+) -> None:
+    made = linked()
+    for case in ("test_0", "test_1"):
+        shutil.copy(made.raw / "imagesTs/test_0_0000.png", made.raw / f"imagesTr/{case}_0000.png")
+    assert link(made, made.raw / "imagesTr") == 0
+    if not known_folds:
+        (made.preprocessed / "splits_final.json").unlink()
+    trainer = new_trainer(made, name)
+    trainer.initialize()
+    training, validation = trainer.get_dataloaders()
+    seen = {Path(case).name for case in training.beside["unlabelled"].data_loader._data.identifiers}
+    kept_out = set(validation.data_loader._data.identifiers)
+    assert seen == {f"case_{i}" for i in range(6)} - kept_out
+    assert kept_out
+
+
+def test_relation_losses_refuse_known_images_and_are_content_with_one(
+    linked: Callable[..., TinyDataSet], capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = linked()
+    name = "CollaborativeTrainerNoGeneralLoss"
+    shutil.copy(made.raw / "imagesTr/case_4_0000.png", made.unlabelled / "copy_0000.png")
+    for left in (2, 1):
+        (made.unlabelled / f"un_{left}_0000.png").unlink()
+    assert link(made) == 0
+    assert "1 unlabelled image(s) are validation or test images (copy = imagesTr/case_4)" in refused(capsys, made, name)
+    kind = variant(name, leave_out_known=True)
+    assert new_trainer(made, kind).unlabelled_images.cases == ("un_0",)
+    (made.unlabelled / "un_0_0000.png").unlink()
+    shutil.rmtree(made.root / "nnUNet_results/Dataset940_Tiny")
+    assert link(made) == 0
+    assert "no unlabelled image of" in refused(capsys, made, kind)

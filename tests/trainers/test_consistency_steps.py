@@ -25,6 +25,7 @@ from nnunet_covid.nnunet.training import unwrapped
 from nnunet_covid.semi_supervised.moving_average import states
 from nnunet_covid.semi_supervised.training import cross_entropies, parts_of
 from nnunet_covid.trainers import consistency
+from nnunet_covid.trainers.collaborative import CollaborativeTrainer
 
 CPU = torch.device("cpu")
 REGIONS = {"background": 0, "infection": [1, 2], "consolidation": 2}
@@ -39,7 +40,8 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     monkeypatch.setattr("nnunetv2.training.nnUNetTrainer.nnUNetTrainer.infer_dataset_class", lambda folder: None)
     cases = UnlabelledCases(LinkedCases("images", "images", ("a", "b")), "link")
     monkeypatch.setattr(consistency, "linked_unlabelled", lambda *_: cases)
-    no_link = {"usable_link": lambda *_: None, "general_checkpoint": lambda *_: None}
+    for name in ("usable_link", "general_checkpoint"):
+        monkeypatch.setattr(CollaborativeTrainer, name, lambda *_: None)
 
     def build(name: str, labels: dict[str, Any] | None = None, *, plans: Any = None, **settings: Any) -> Any:
         torch.manual_seed(0)
@@ -47,7 +49,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
         order = {"regions_class_order": [1, 2]} if labels == REGIONS else {}
         description = planned.dataset_json(labels, **order)
         configuration = "3d_fullres" if plans.get("dims") == 3 else "2d"
-        kind = type(name, (getattr(trainers, f"{name}_5epochs_4its"),), {**no_link, **settings})
+        kind = type(name, (getattr(trainers, f"{name}_5epochs_4its"),), settings)
         trainer = kind(planned.plans(**plans), configuration, 0, description, CPU)
         trainer.encoder_weights = None
         trainer.initialize()
@@ -191,13 +193,15 @@ def test_a_loss_that_is_a_plain_function_will_do(make: Callable[..., Any]) -> No
     assert np.isfinite(trainer.train_step(batch(trainer))["loss"])
 
 
-def test_a_batch_that_the_teacher_is_nowhere_sure_of_teaches_nothing(make: Callable[..., Any]) -> None:
-    trainer = make("nnUNetTrainer_consistency", eta=1.0)
-    plain = make("nnUNetTrainer_consistency", unlabelled_weight=0.0)
+@pytest.mark.parametrize("base", ["nnUNetTrainer", "nnUNetTrainerCELoss", "SSANetReweightedTrainer"])
+def test_a_batch_that_the_teacher_is_nowhere_sure_of_teaches_nothing(base: str, make: Callable[..., Any]) -> None:
+    trainer = make(f"{base}_consistency", eta=1.0)
+    plain = make(f"{base}_consistency", unlabelled_weight=0.0)
     data = batch(trainer)
     for one in (trainer, plain):
         one._steps_seen = 3
         assert torch.isfinite(torch.as_tensor(one.train_step(copy.deepcopy(data))["loss"]))
+    assert np.isfinite(trainer.sums.loss())
     for a, b in zip(trainer.network.parameters(), plain.network.parameters(), strict=True):
         torch.testing.assert_close(a, b)
 
@@ -305,6 +309,15 @@ def test_the_suffix_stands_behind_the_name_and_before_lengths() -> None:
             assert pickle.loads(pickle.dumps(one)) is one
         with pytest.raises(AttributeError):
             getattr(trainers, f"{base}_20epochs_consistency")
+
+
+def test_one_number_is_the_decay_from_beginning_to_end(make: Callable[..., Any]) -> None:
+    made = [make("nnUNetTrainer_consistency", teacher_decay=given) for given in (0.7, (0.7, 0.7))]
+    for trainer in made:
+        for _ in range(2):
+            trainer.train_step(batch(trainer))
+    for a, b in zip(*(states(trainer._aside) for trainer in made), strict=True):
+        assert torch.equal(a, b)
 
 
 def test_half_precision_steps_stay_finite_and_trust_in_full_precision(make: Callable[..., Any]) -> None:

@@ -14,6 +14,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
 
 from nnunet_covid import trainers
+from nnunet_covid.auxiliary_data.links import Link, LinkedCases
 from nnunet_covid.trainers.collaborative import CollaborativeTrainer
 
 FILE = Path(__file__).resolve().parents[2] / "benchmarks" / "gpu" / "graphs.py"
@@ -104,6 +105,8 @@ def losses(trainer: Any) -> list[float]:
         "UNetPretrainedEnlargedTrainer",
         "SSANetTrainer",
         "CollaborativeTrainer",
+        "AllInOneNoGeneralTrainer",
+        "AllInOneTrainer",
     ],
 )
 def test_steps_are_the_trainers_own(name: str, make: Any, graphs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,6 +120,26 @@ def test_steps_are_the_trainers_own(name: str, make: Any, graphs: Any, monkeypat
     trainer.network.eval()
     with torch.no_grad():
         assert not isinstance(trainer.network(batches(trainer)[0]["data"]), graphs.Waiting)
+
+
+@pytest.mark.parametrize(
+    ("name", "unlabelled", "why"),
+    [
+        ("SSANetTrainerSA10", False, "distillation begins later"),
+        ("CollaborativeTrainerNoGeneralLoss", False, "its steps see no images of other diseases"),
+        ("AllInOneTrainer", True, "its steps see unlabelled images too"),
+    ],
+)
+def test_a_graph_that_would_not_be_the_trainings_step_is_not_taken(
+    name: str, why: str, make: Any, graphs: Any, monkeypatch: pytest.MonkeyPatch, *, unlabelled: bool
+) -> None:
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", in_place)
+    trainer = make(name)
+    images = LinkedCases("images", "images", ("a", "b")) if unlabelled else None
+    trainer.usable_link = lambda *_: Link("2d", 2, "", (), images)
+    forward = trainer.network.forward
+    assert graphs.take_graph(trainer) == f"no graph: {why}"
+    assert trainer.network.forward == forward
 
 
 def test_a_graph_with_other_gradients_is_not_taken(make: Any, graphs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
