@@ -197,6 +197,10 @@ def _check_runnable(described: Sweep, places: Places) -> None:
             raise UserError(f"{described.name}: images {run.images}: there is no such folder")
         if run.starts_from_file and not Path(run.start).is_file():
             raise UserError(f"{described.name}: pretrained {run.start}: there is no such file")
+        if run.starts_from_file:
+            from nnunet_covid.nnunet.known_images import require_unseen  # imports torch
+
+            require_unseen(Path(run.start), run.dataset, run.fold, f"{described.name}: pretrained")
     from nnunet_covid.nnunet.trainer_names import SUFFIXES, TRAINERS, no_such_trainer
 
     offer_trainers()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import torch
 from tiny_data_set import DATASET
 
 from bad_inputs.ingredients import Make, several, spoilt
@@ -39,7 +40,7 @@ def trained_from(weights: str) -> Make:
     """A training that a sweep has begun from another file of weights of this name."""
 
     def make(folder: Path) -> None:
-        (folder / weights).write_bytes(b"mine")
+        torch.save({"network_weights": {}}, folder / weights)
         model = f"{DATASET}/nnUNetTrainer__testPlans__2d/fold_0"
         fold = folder / "nnUNet_results" / f"pretrained_{Path(weights).stem}" / model
         fold.mkdir(parents=True)
@@ -48,6 +49,12 @@ def trained_from(weights: str) -> Make:
         (fold / "sweep.json").write_text(json.dumps(made))
 
     return make
+
+
+def model_of_fold_one(folder: Path) -> None:
+    """A trained model."""
+    made = {"fold": 1, "plans": {"dataset_name": DATASET}}
+    torch.save({"network_weights": {}, "init_args": made}, folder / "w.pth")
 
 
 HEAD = "trainer,length,seed,fold,case,class,dice\n"
@@ -176,6 +183,14 @@ BAD_INPUTS = [
             slices, says(f'{GOOD}{TRAINERS}{PRETRAIN}options = ["-f", 1]\n[[train]]\npretrained = "own"\n{TRAINERS}')
         ),
         ("s.toml: [[pretrain]] own sees the training images of fold 1, validation images of fold 0 among them",),
+    ),
+    BadInput(
+        "sweep_from_a_model_of_another_fold",
+        Kind.STALE,
+        "a training from a model of another fold, whose training images it is validated on, in a sweep file",
+        SWEEP,
+        spoilt(slices, several(says(GOOD + f'[[train]]\n{TRAINERS}pretrained = "w.pth"\n'), model_of_fold_one)),
+        ("w.pth: made with the training images of fold 1, validation images of fold 0 among them",),
     ),
     BadInput(
         "sweep_from_other_weights_of_the_same_name",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from nnunet_covid.cli import main
 from nnunet_covid.errors import UserError
@@ -225,7 +226,7 @@ def test_a_trainer_is_known_whatever_it_starts_from(
 ) -> None:
     """Without nnU-Net being asked, which takes seconds."""
     start = tmp_path / "weights.pth"
-    start.touch()
+    torch.save({"network_weights": {}}, start)
     file = a_file(tmp_path)
     with Path(file).open("a", encoding="utf-8") as stream:
         stream.write(f'[[train]]\ntrainers = "InfNetTrainer"\nplans = "wide"\npretrained = "{start}"\n')
