@@ -22,7 +22,7 @@ from nnunet_covid.label_maps import MOST_CLASSES, distinct_values, listed_values
 INFO = raw.DatasetInfo(
     number=599,
     name="Folder",
-    command="folder",
+    command=raw.OWN_IMAGES,
     title="your own images, with or without masks",
     paper="unpublished",
     url="your own folder",
@@ -264,7 +264,13 @@ def convert_folder(
     else:
         read = partial(raw.read_volume_pair, is_hu=None, resample=layout.resample_masks)
         recipe = raw.Recipe(info, found, read, schemes, channel=None)
-    return raw.convert_dataset(replace(recipe, check_headers=False), source, **arguments)
+    folder = raw.convert_dataset(replace(recipe, check_headers=False), source, **arguments)
+    if guessed := raw.guessed_patients(case.name for case in cases if not case.patient):
+        arguments.get("tell", print)(
+            f"note: {some_of(guessed)} are named like several images of a patient, yet each counts as a patient of its "
+            "own; give a table of patients, or a patient pattern such as '^(.+)[_-]'"
+        )
+    return folder
 
 
 def _scheme(labels: Mapping[str, int]) -> raw.ClassScheme:
