@@ -10,7 +10,6 @@ from pathlib import Path
 
 from nnunet_covid.errors import UserError
 
-
 OWN_IMAGES = "folder"
 """The command that converts a user's own images: where nothing says whose a case is, it stands as its own patient."""
 
