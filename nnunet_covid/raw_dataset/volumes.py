@@ -191,12 +191,12 @@ def _read_mask(
 ) -> NDArray[Any]:
     mask = read_volume(path, is_mask=True)
     difference = difference_of_grids(mask, image)
-    if difference and _is_blank(mask, image):
-        if not blank_masks:  # not resampled either: it would end where it does not belong
-            raise UnusableFile(path, difference)
+    if difference and blank_masks and _is_blank(mask, image):
         notes["blank_header"] = "the mask was taken to lie on the grid of its image"
         return array_of(mask, path)
-    if difference and not resample:
+    # these are not resampled either: they would end where they do not belong
+    unplaced = _grid(mask)[1].is_blank or _grid(image)[1].is_blank or mask.GetDimension() != image.GetDimension()
+    if difference and (unplaced or not resample):
         raise UnusableFile(path, difference)
     if difference:
         voxels = int(np.count_nonzero(sitk.GetArrayViewFromImage(mask)))
