@@ -255,7 +255,8 @@ class CaseConversion:
             pieces = {case.name: scan} if self.options.slices is None else self._sliced(scan, case)
         except UnusableFile as e:
             return e
-        nothing = {"nothing_marked": True} if marks is not None and not marks.any() else {}
+        unmarked = (0, self.scheme.ignore or 0)
+        nothing = {"nothing_marked": True} if marks is not None and np.isin(marks, unmarked).all() else {}
         return CaseRecord(
             case=case.name,
             patient=case.group,
@@ -269,7 +270,7 @@ class CaseConversion:
         assert self.options.slices is not None
         if plane := plane_of(scan):
             raise UnusableFile(case.image, f"is a single {plane} slice, of which no slices can be cut; ask for none")
-        return extract_slices(scan, case.name, self.options.slices)
+        return extract_slices(scan, case.name, self.options.slices, self.scheme.lesions)
 
     def _changed(self, scan: Scan, case: SourceCase) -> Scan:
         """Lung mask first, while the values are still what the scanner measured; then window and crop."""

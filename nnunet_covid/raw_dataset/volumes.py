@@ -175,15 +175,16 @@ def read_volume_pair(
     if case.mask is not None:
         scan.label = map_values(read(case.mask), scheme.values, case.mask)
         if is_hu:
-            scan.notes["mean_hu"] = mean_by_class(scan.image, scan.label)
+            scan.notes["mean_hu"] = mean_by_class(scan.image, scan.label, scheme)
     if case.lungs is not None:
         scan.lungs = whole_labels(read(case.lungs), case.lungs) > 0
     return scan
 
 
-def mean_by_class(image: NDArray[Any], label: NDArray[np.uint8]) -> dict[str, float]:
-    """Mean intensity inside each class but the background."""
-    return {str(value): round(float(image[label == value].mean()), 1) for value in np.unique(label) if value != 0}
+def mean_by_class(image: NDArray[Any], label: NDArray[np.uint8], scheme: ClassScheme) -> dict[str, float]:
+    """Mean intensity inside each class, neither the background nor what is not labelled."""
+    values = (value for value in np.unique(label) if value not in (0, scheme.ignore))
+    return {str(value): round(float(image[label == value].mean()), 1) for value in values}
 
 
 def _read_mask(

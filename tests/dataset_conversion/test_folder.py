@@ -12,7 +12,7 @@ from image_files import blob, grey, hounsfield, read_array, write_dicom_series, 
 from nnunet_covid.cli import main
 from nnunet_covid.dataset_conversion.folder import FolderLayout, convert_folder
 from nnunet_covid.errors import UserError
-from nnunet_covid.raw_dataset import Options, pictures
+from nnunet_covid.raw_dataset import Options, SliceSelection, pictures
 
 SHAPE = (4, 10, 12)
 
@@ -180,6 +180,22 @@ def test_ignore_is_the_last_label_as_nnunet_wants_it(tmp_path: Path) -> None:
     converted = convert_folder(source, output=tmp_path / "raw", labels={"ignore": 254, "lesion": 255})
     assert json.loads((converted / "dataset.json").read_text())["labels"] == {"background": 0, "lesion": 1, "ignore": 2}
     assert set(np.unique(read_array(converted / "labelsTr/a.png"))) == {0, 1}
+
+
+def test_what_is_not_labelled_marks_nothing(tmp_path: Path) -> None:
+    for name in "ab":
+        mask = blob(SHAPE, 0) if name == "a" else np.zeros(SHAPE, np.uint8)
+        mask[:, 0] = 255
+        write_volume(tmp_path / f"source/images/{name}.nii.gz", hounsfield(SHAPE, 0))
+        write_volume(tmp_path / f"source/masks/{name}.nii.gz", mask)
+    labels, said = {"lesion": 1, "ignore": 255}, []
+    convert_folder(tmp_path / "source", labels=labels, output=tmp_path / "raw", tell=said.append)
+    assert "note: the masks of b mark nothing" in said
+    assert [line for line in said if "HU inside" in line and not line.endswith("inside label 1")] == []
+    options = Options(slices=SliceSelection(only_with_lesion=True))
+    folder = convert_folder(tmp_path / "source", labels=labels, output=tmp_path / "slices", options=options)
+    with_lesion = [f"a_{z:03d}.nii.gz" for z in range(SHAPE[0]) if (blob(SHAPE, 0)[z, 1:] == 1).any()]
+    assert sorted(path.name for path in (folder / "labelsTr").iterdir()) == with_lesion
 
 
 def test_a_table_may_leave_the_endings_out(tmp_path: Path) -> None:
