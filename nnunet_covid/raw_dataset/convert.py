@@ -19,6 +19,7 @@ from nnunet_covid.errors import UserError
 from nnunet_covid.files import lock_of, read_json, sha256_of, some_of
 from nnunet_covid.geometry import Turn
 from nnunet_covid.label_maps import listed_values, values_like_labels
+from nnunet_covid.lung_mask import automatic_method
 from nnunet_covid.raw_dataset.case_folders import leave_out_unused
 from nnunet_covid.raw_dataset.classes import ClassScheme
 from nnunet_covid.raw_dataset.destination import (
@@ -182,8 +183,16 @@ class _Conversion:
         by_name = {case.name: case for case in self.cases}
         for name, record in list(staging.records.items()):
             case = by_name.get(name)
-            if case is None or case.group != record.patient or case.digests(self.source) != record.sources:
+            as_now = case and (case.group, case.part.value, case.digests(self.source))
+            if as_now != (record.patient, record.part, record.sources) or self._has_other_lungs(record):
                 staging.forget(name)
+
+    def _has_other_lungs(self, record: CaseRecord) -> bool:
+        """Whether the lung mask of a case was made by another method than it would be now."""
+        options, method = self.options, record.notes.get("lung_mask", "data set")
+        if options.lung_method != "auto" or method == "data set":
+            return False
+        return not method.startswith(automatic_method(options.lung_model, options.lung_weights))
 
     def _convert_missing(self, staging: Staging, workers: int) -> None:
         scheme = self.recipe.scheme(self.options)
