@@ -307,6 +307,18 @@ def test_own_folds_with_a_patient_on_both_sides_are_noted(tmp_path: Path) -> Non
     ]
 
 
+def test_own_folds_without_a_slice_on_one_side_are_refused(tmp_path: Path) -> None:
+    for name in "abc":
+        write_volume(tmp_path / f"source/images/{name}.nii.gz", hounsfield(SHAPE, 0))
+        mask = np.zeros(SHAPE, np.uint8) if name == "c" else blob(SHAPE, 0)
+        write_volume(tmp_path / f"source/masks/{name}.nii.gz", mask)
+    (tmp_path / "folds.json").write_text(json.dumps([{"train": ["a", "b"], "val": ["c"]}]))
+    options = Options(splits=tmp_path / "folds.json", slices=SliceSelection(only_with_lesion=True))
+    with pytest.raises(UserError, match="none of the cases in val of fold 0 has a slice of the kind asked for"):
+        convert_folder(tmp_path / "source", output=tmp_path / "raw", options=options)
+    assert not [path for path in (tmp_path / "raw").iterdir() if path.is_dir()]
+
+
 def test_nearly_whole_values_are_rounded_and_minus_one_may_be_what_is_not_labelled(tmp_path: Path) -> None:
     mask = blob((6, 20, 30), 0).astype(np.float32) * np.float32(0.99998)
     mask[0] = -1
