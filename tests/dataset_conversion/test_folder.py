@@ -12,7 +12,7 @@ from image_files import blob, grey, hounsfield, read_array, write_dicom_series, 
 from nnunet_covid.cli import main
 from nnunet_covid.dataset_conversion.folder import FolderLayout, convert_folder
 from nnunet_covid.errors import UserError
-from nnunet_covid.raw_dataset import Options, SliceSelection, pictures
+from nnunet_covid.raw_dataset import Options, pictures
 
 SHAPE = (4, 10, 12)
 
@@ -175,29 +175,6 @@ def test_there_is_at_least_one_worker(tmp_path: Path, capsys: pytest.CaptureFixt
     assert f"--workers: {count} is not a positive number" in capsys.readouterr().err
 
 
-def test_ignore_is_the_last_label_as_nnunet_wants_it(tmp_path: Path) -> None:
-    source = write_slices(tmp_path / "source", "a", "b")
-    converted = convert_folder(source, output=tmp_path / "raw", labels={"ignore": 254, "lesion": 255})
-    assert json.loads((converted / "dataset.json").read_text())["labels"] == {"background": 0, "lesion": 1, "ignore": 2}
-    assert set(np.unique(read_array(converted / "labelsTr/a.png"))) == {0, 1}
-
-
-def test_what_is_not_labelled_marks_nothing(tmp_path: Path) -> None:
-    for name in "ab":
-        mask = blob(SHAPE, 0) if name == "a" else np.zeros(SHAPE, np.uint8)
-        mask[:, 0] = 255
-        write_volume(tmp_path / f"source/images/{name}.nii.gz", hounsfield(SHAPE, 0))
-        write_volume(tmp_path / f"source/masks/{name}.nii.gz", mask)
-    labels, said = {"lesion": 1, "ignore": 255}, []
-    convert_folder(tmp_path / "source", labels=labels, output=tmp_path / "raw", tell=said.append)
-    assert "note: the masks of b mark nothing" in said
-    assert [line for line in said if "HU inside" in line and not line.endswith("inside label 1")] == []
-    options = Options(slices=SliceSelection(only_with_lesion=True))
-    folder = convert_folder(tmp_path / "source", labels=labels, output=tmp_path / "slices", options=options)
-    with_lesion = [f"a_{z:03d}.nii.gz" for z in range(SHAPE[0]) if (blob(SHAPE, 0)[z, 1:] == 1).any()]
-    assert sorted(path.name for path in (folder / "labelsTr").iterdir()) == with_lesion
-
-
 def test_a_table_may_leave_the_endings_out(tmp_path: Path) -> None:
     source = write_slices(tmp_path / "source", "a_0000", "b_0000", "c_0000")
     for name in "abc":
@@ -305,29 +282,6 @@ def test_own_folds_with_a_patient_on_both_sides_are_noted(tmp_path: Path) -> Non
     assert [line for line in said if "fold " in line] == [
         "note: fold 1 has patients PA in train and in val; its score will be too good"
     ]
-
-
-def test_own_folds_without_a_slice_on_one_side_are_refused(tmp_path: Path) -> None:
-    for name in "abc":
-        write_volume(tmp_path / f"source/images/{name}.nii.gz", hounsfield(SHAPE, 0))
-        mask = np.zeros(SHAPE, np.uint8) if name == "c" else blob(SHAPE, 0)
-        write_volume(tmp_path / f"source/masks/{name}.nii.gz", mask)
-    (tmp_path / "folds.json").write_text(json.dumps([{"train": ["a", "b"], "val": ["c"]}]))
-    options = Options(splits=tmp_path / "folds.json", slices=SliceSelection(only_with_lesion=True))
-    with pytest.raises(UserError, match="none of the cases in val of fold 0 has a slice of the kind asked for"):
-        convert_folder(tmp_path / "source", output=tmp_path / "raw", options=options)
-    assert not [path for path in (tmp_path / "raw").iterdir() if path.is_dir()]
-
-
-def test_nearly_whole_values_are_rounded_and_minus_one_may_be_what_is_not_labelled(tmp_path: Path) -> None:
-    mask = blob((6, 20, 30), 0).astype(np.float32) * np.float32(0.99998)
-    mask[0] = -1
-    write_volume(tmp_path / "source/images/a.nii.gz", hounsfield((6, 20, 30), 0))
-    write_volume(tmp_path / "source/masks/a.nii.gz", mask)
-    folder = convert_folder(tmp_path / "source", labels={"lesion": 1, "ignore": -1}, output=tmp_path / "raw")
-    expected = np.rint(mask)
-    expected[0] = 2
-    np.testing.assert_array_equal(read_array(folder / "labelsTr/a.nii.gz"), expected)
 
 
 @pytest.mark.parametrize(
