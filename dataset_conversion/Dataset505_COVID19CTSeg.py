@@ -83,7 +83,7 @@ def read(case: raw.SourceCase, scheme: raw.ClassScheme) -> raw.Scan:
         sides = raw.map_values(raw.read_voxels(case.lungs), {0: 0, 1: 1, 2: 2}, case.lungs)
         scan.label = np.where(scan.label > 0, scan.label, sides)
     if scan.label is not None:
-        scan.notes["mean_hu"] = raw.mean_by_class(scan.image, scan.label)
+        scan.notes["mean_hu"] = raw.mean_by_class(scan.image, scan.label, scheme)
     return scan
 
 

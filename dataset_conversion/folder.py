@@ -22,7 +22,7 @@ from nnunet_covid.label_maps import MOST_CLASSES, distinct_values, listed_values
 INFO = raw.DatasetInfo(
     number=599,
     name="Folder",
-    command="folder",
+    command=raw.OWN_IMAGES,
     title="your own images, with or without masks",
     paper="unpublished",
     url="your own folder",
@@ -104,11 +104,7 @@ class FolderLayout:
         names = {stem: (raw.composed(entry.name), raw.stem_of(entry), stem) for stem, entry in entries.items()}
         patients = patients_of(names, self.patients, self.patient_pattern)
         cases = list(self._cases(images, masks, lungs, patients, problems))
-        pictures = [case.image.name for case in cases if raw.is_picture(case.image)]
-        if 0 < len(pictures) < len(cases):
-            problems.raise_if_any()
-            remedy = "convert them as two data sets, or take out what is no case"
-            raise UserError(f"{source} holds pictures as well as volumes ({some_of(pictures, 3)}); {remedy}")
+        _refuse_slices_among_volumes(cases, source, problems)
         if not self.resample_masks or raw.is_picture(cases[0].image):
             raw.check_headers(cases, problems)
         return cases
@@ -132,6 +128,19 @@ class FolderLayout:
                 problems.add(image, "has no lung mask; add it or take the image out")
             patient = patients.get(stem, "")
             yield raw.SourceCase(raw.padded(stem), image, masks.get(stem), lungs.get(stem), patient=patient, part=part)
+
+
+def _refuse_slices_among_volumes(cases: Sequence[raw.SourceCase], source: Path, problems: raw.Problems) -> None:
+    flat: list[str] = []
+    pictures = [case.image.name for case in cases if raw.is_picture(case.image)]
+    for image in () if pictures else (case.image for case in cases if case.image.is_file()):
+        with problems.collecting():
+            flat += [image.name] if len(raw.read_header(image).GetSize()) == 2 else []
+    for kind, names in (("pictures", pictures), ("slices of two axes", flat)):
+        if 0 < len(names) < len(cases):
+            problems.raise_if_any()
+            remedy = "convert them as two data sets, or take out what is no case"
+            raise UserError(f"{source} holds {kind} as well as volumes ({some_of(names, 3)}); {remedy}")
 
 
 def _chosen(source: Path, given: Path | None, usual: tuple[str, ...]) -> Path | None:
@@ -264,7 +273,13 @@ def convert_folder(
     else:
         read = partial(raw.read_volume_pair, is_hu=None, resample=layout.resample_masks)
         recipe = raw.Recipe(info, found, read, schemes, channel=None)
-    return raw.convert_dataset(replace(recipe, check_headers=False), source, **arguments)
+    folder = raw.convert_dataset(replace(recipe, check_headers=False), source, **arguments)
+    if guessed := raw.guessed_patients(case.name for case in cases if not case.patient):
+        arguments.get("tell", print)(
+            f"note: {some_of(guessed)} are named like several images of a patient, yet each counts as a patient of its "
+            "own; give a table of patients, or a patient pattern such as '^(.+)[_-]'"
+        )
+    return folder
 
 
 def _scheme(labels: Mapping[str, int]) -> raw.ClassScheme:

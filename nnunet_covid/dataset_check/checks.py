@@ -144,8 +144,11 @@ def write_report(findings: Sequence[Finding], folder: Path) -> None:
 
 def _splits(dataset: CheckedDataset) -> Iterator[Finding]:
     """Compare every fold's sides, and training with test cases, by patient."""
+
+    def source(found: set[str]) -> str:
+        return " (patients guessed from the case names)" if found & dataset.guessed_patients else ""
+
     patients = {case.name: case.patient for case in dataset.cases if case.part is Part.TRAINING}
-    source = " (patients guessed from the case names)" if dataset.patients_are_guessed else ""
     for index, fold in enumerate(dataset.splits):
         unknown = sorted((set(fold["train"]) | set(fold["val"])) - set(patients))
         if unknown:
@@ -154,7 +157,7 @@ def _splits(dataset: CheckedDataset) -> Iterator[Finding]:
         on_both = {patients.get(name, name) for name in fold["train"]} & {patients.get(n, n) for n in fold["val"]}
         if on_both:
             message = (
-                f"fold {index} trains and validates on {len(on_both)} patients{source}: {some_of(on_both)}; "
+                f"fold {index} trains and validates on {len(on_both)} patients{source(on_both)}: {some_of(on_both)}; "
                 "its score will be too good, split by patient"
             )
             cases = tuple(n for side in ("train", "val") for n in fold[side] if patients.get(n, n) in on_both)
@@ -165,7 +168,7 @@ def _splits(dataset: CheckedDataset) -> Iterator[Finding]:
         yield Finding("splits", message, tuple(sorted(unused)))
     test = {case.patient for case in dataset.cases if case.part is Part.TEST}
     if in_both := test & set(patients.values()):
-        message = f"{len(in_both)} patients are in imagesTr as well as in imagesTs{source}: {some_of(in_both)}"
+        message = f"{len(in_both)} patients are in imagesTr as well as in imagesTs{source(in_both)}: {some_of(in_both)}"
         cases = tuple(c.name for c in dataset.cases if c.patient in in_both and c.part is not Part.UNLABELLED)
         yield Finding("patients", message, cases)
 

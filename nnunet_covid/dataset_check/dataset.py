@@ -53,7 +53,7 @@ class CheckedDataset:
         labels: All values that dataset.json names.
         cases: All cases, unlabelled ones included.
         splits: The folds nnU-Net would use, or an empty list.
-        patients_are_guessed: Whether patients were derived from the case names.
+        guessed_patients: Those that were derived from the case names.
         unpaired: What else lies in labelsTr: names of files.
     """
 
@@ -62,7 +62,7 @@ class CheckedDataset:
     labels: frozenset[int]
     cases: tuple[CheckedCase, ...]
     splits: Sequence[Split]
-    patients_are_guessed: bool
+    guessed_patients: frozenset[str]
     unpaired: tuple[str, ...] = ()
 
 
@@ -83,7 +83,9 @@ def open_dataset(number_or_name: str) -> CheckedDataset:
         raise UserError(f"{folder} holds no images named CASE_0000{ending}")
     ignore = ignore_label(description["labels"])
     recorded = recorded_patients(folder)
-    patients = recorded or guessed_patients([case.name for _, case in found])
+    guessed = guessed_patients(case.name for _, case in found)
+    guessed = {name: patient for name, patient in guessed.items() if name not in recorded}
+    patients = {**guessed, **recorded}
     cases = tuple(
         CheckedCase(case.name, part, case.files[0], case.label, patients.get(case.name) or case.name, ignore)
         for part, case in found
@@ -93,7 +95,7 @@ def open_dataset(number_or_name: str) -> CheckedDataset:
     used = {case.label.name for case in cases if case.part is Part.TRAINING and case.label is not None}
     unpaired = [path.name for path in files_in(folder / Part.TRAINING.label_folder) if ending_of(path)]
     others = tuple(name for name in unpaired if name not in used)
-    return CheckedDataset(folder, names[0], labels, cases, splits, not recorded, others)
+    return CheckedDataset(folder, names[0], labels, cases, splits, frozenset(guessed.values()), others)
 
 
 def _cases(folder: Path, part: Part, ending: str, channels: int) -> list[CaseFiles]:

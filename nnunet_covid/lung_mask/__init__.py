@@ -5,6 +5,13 @@ Start at ``segment.segment_lungs``; everything else is one way of doing it. Whic
 """
 
 from nnunet_covid.lung_mask.pretrained import MODELS
-from nnunet_covid.lung_mask.segment import METHODS, LungMask, check_weights, segment_lungs, unfit_for_network
+from nnunet_covid.lung_mask.segment import (
+    METHODS,
+    LungMask,
+    automatic_method,
+    check_weights,
+    segment_lungs,
+    unfit_for_network,
+)
 
-__all__ = ["METHODS", "MODELS", "LungMask", "check_weights", "segment_lungs", "unfit_for_network"]
+__all__ = ["METHODS", "MODELS", "LungMask", "automatic_method", "check_weights", "segment_lungs", "unfit_for_network"]

@@ -47,6 +47,11 @@ def unfit_for_network(image: NDArray[Any], *, is_hu: bool) -> str | None:
     return f"has grey values up to {image.max():g}, {kinds}; choose the method threshold, or export it in one of these"
 
 
+def automatic_method(model: str, weights: Path | None) -> str:
+    """What ``auto`` stands for on this machine where lungmask's network takes the image."""
+    return "lungmask" if pretrained.is_ready(model, weights) else "threshold"
+
+
 def segment_lungs(
     image: NDArray[Any],
     *,
@@ -79,7 +84,9 @@ def segment_lungs(
     unfit = unfit_for_network(image, is_hu=is_hu)
     if unfit and method == "lungmask":
         raise UserError(f"the image {unfit}")
-    if method == "lungmask" or (method == "auto" and not unfit and pretrained.is_ready(model, weights)):
+    if method == "auto" and not unfit:
+        method = automatic_method(model, weights)
+    if method == "lungmask":
         mask = pretrained.lungs_by_network(image, is_hu=is_hu, model=model, weights=weights)
         return LungMask(mask, f"lungmask {weights.name if weights else model}")
     if is_hu and image.ndim == 3 and len(image) > 1:

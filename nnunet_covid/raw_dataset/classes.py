@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nnunet_covid.dataset_json import ignore_label, lesion_values
 from nnunet_covid.label_maps import MOST_CLASSES, Labels, distinct_values, listed_values, whole_numbers
 from nnunet_covid.raw_dataset.source import UnusableFile, is_lossy
 
@@ -33,6 +34,16 @@ class ClassScheme:
     labels: Mapping[str, int | tuple[int, ...]]
     regions_class_order: tuple[int, ...] | None = None
     colours: Mapping[tuple[int, int, int], int] = field(default_factory=dict)
+
+    @property
+    def ignore(self) -> int | None:
+        """The value of what is not labelled, where there is one."""
+        return ignore_label(self.labels)
+
+    @property
+    def lesions(self) -> list[int]:
+        """The values that mark a lesion: neither lungs or another organ beside lesions, nor what is not labelled."""
+        return sorted({value for values in lesion_values(self.labels).values() for value in values})
 
     def dataset_json_entries(self) -> dict[str, Any]:
         """The entries of ``dataset.json`` that describe this scheme."""

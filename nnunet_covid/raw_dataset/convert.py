@@ -19,6 +19,7 @@ from nnunet_covid.errors import UserError
 from nnunet_covid.files import lock_of, read_json, sha256_of, some_of
 from nnunet_covid.geometry import Turn
 from nnunet_covid.label_maps import listed_values, values_like_labels
+from nnunet_covid.lung_mask import automatic_method
 from nnunet_covid.raw_dataset.case_folders import leave_out_unused
 from nnunet_covid.raw_dataset.classes import ClassScheme
 from nnunet_covid.raw_dataset.destination import (
@@ -182,8 +183,16 @@ class _Conversion:
         by_name = {case.name: case for case in self.cases}
         for name, record in list(staging.records.items()):
             case = by_name.get(name)
-            if case is None or case.group != record.patient or case.digests(self.source) != record.sources:
+            as_now = case and (case.group, case.part.value, case.digests(self.source))
+            if as_now != (record.patient, record.part, record.sources) or self._has_other_lungs(record):
                 staging.forget(name)
+
+    def _has_other_lungs(self, record: CaseRecord) -> bool:
+        """Whether the lung mask of a case was made by another method than it would be now."""
+        options, method = self.options, record.notes.get("lung_mask", "data set")
+        if options.lung_method != "auto" or method == "data set":
+            return False
+        return not method.startswith(automatic_method(options.lung_model, options.lung_weights))
 
     def _convert_missing(self, staging: Staging, workers: int) -> None:
         scheme = self.recipe.scheme(self.options)
@@ -255,7 +264,8 @@ class CaseConversion:
             pieces = {case.name: scan} if self.options.slices is None else self._sliced(scan, case)
         except UnusableFile as e:
             return e
-        nothing = {"nothing_marked": True} if marks is not None and not marks.any() else {}
+        unmarked = (0, self.scheme.ignore or 0)
+        nothing = {"nothing_marked": True} if marks is not None and np.isin(marks, unmarked).all() else {}
         return CaseRecord(
             case=case.name,
             patient=case.group,
@@ -269,7 +279,7 @@ class CaseConversion:
         assert self.options.slices is not None
         if plane := plane_of(scan):
             raise UnusableFile(case.image, f"is a single {plane} slice, of which no slices can be cut; ask for none")
-        return extract_slices(scan, case.name, self.options.slices)
+        return extract_slices(scan, case.name, self.options.slices, self.scheme.lesions)
 
     def _changed(self, scan: Scan, case: SourceCase) -> Scan:
         """Lung mask first, while the values are still what the scanner measured; then window and crop."""

@@ -193,7 +193,7 @@ class Staging:
                 path.unlink()
 
     def forget(self, case: str) -> None:
-        """Drop one case whose source has changed since the interrupted run."""
+        """Drop one case that would not come out as it did in the interrupted run."""
         for file in self.records.pop(case).files():
             (self.folder / file).unlink(missing_ok=True)
 

@@ -56,7 +56,8 @@ FIRST_GROUPS = {(group).to_bytes(2, order) for group in (2, 8) for order in ("li
 TOLD_APART_BY = ("SeriesNumber", "AcquisitionNumber", "TemporalPositionIdentifier", "ConvolutionKernel")
 ELEMENTS = (
     *("SOPClassUID", "Modality", "ImageType", "SeriesInstanceUID", "DirectoryRecordSequence"),
-    *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated"),
+    *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation"),
+    *("BitsAllocated", "BitsStored", "PixelRepresentation"),
     *("PixelSpacing", "SliceThickness", "SpacingBetweenSlices", "ImagePositionPatient", "ImageOrientationPatient"),
     *("RescaleSlope", "RescaleIntercept", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
     *TOLD_APART_BY,
@@ -102,6 +103,7 @@ class DicomFile:
         frames: One or more.
         pixel_bytes: Length of the pixel data; ``None`` where there are none.
         bytes_needed: Length that the size asks for, uncompressed.
+        stored: How many bits a value has, and whether it has a sign.
         marks: Values of ``TOLD_APART_BY``.
         damaged: Whether the header cannot be read.
     """
@@ -118,6 +120,7 @@ class DicomFile:
     frames: tuple[Frame, ...] = ()
     pixel_bytes: int | None = None
     bytes_needed: int = 0
+    stored: tuple[str, str] = ("", "")
     marks: tuple[str, ...] = ()
     damaged: bool = False
 
@@ -224,6 +227,7 @@ def _of_header(path: Path, header: Any, pixel_bytes: list[int]) -> DicomFile:
         frames=tuple(_frames(header, count)),
         pixel_bytes=min(pixel_bytes) if pixel_bytes else None,
         bytes_needed=columns * rows * samples * count * bits // 8,
+        stored=(str(header.get("BitsStored")), str(header.get("PixelRepresentation"))),
         marks=tuple(str(header.get(name) or "") for name in TOLD_APART_BY),
     )
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pydicom.uid import RLELossless
 
 from nnunet_covid.files import some_of
+from nnunet_covid.geometry import Geometry, difference_of
 from nnunet_covid.header_claims import false_claim
 from nnunet_covid.raw_dataset.dicom import TOLD_APART_BY, UNDEFINED, DicomFile, Frame, has_sound_rle, name_of_syntax
 from nnunet_covid.raw_dataset.dicom_folder import Series
@@ -59,15 +60,19 @@ def read_series(series: Series, *, is_mask: bool = False) -> sitk.Image:
 
 
 def _read_slices(series: Series, planes: Sequence[Plane]) -> sitk.Image:
-    """One file per plane, stacked in their order; distance and direction as SimpleITK finds them."""
+    """One file per plane, stacked in their order."""
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames([str(plane.file.path) for plane in planes])
-    if len({plane.frame.rescale for plane in planes}) > 1:
+    if len({(plane.frame.rescale, plane.file.stored) for plane in planes}) > 1:
         reader.SetOutputPixelType(sitk.sitkFloat32)  # else the type is that of the first slice
     try:
-        return reader.Execute()
+        image = reader.Execute()
     except RuntimeError as e:
         raise _undecodable(_first_undecodable(series.files)) from e
+    geometry = _geometry_of(planes)
+    if difference_of(Geometry.of_itk(image), geometry):  # of some kinds of objects GDCM looks for it elsewhere
+        _place(image, geometry)
+    return image
 
 
 def _first_undecodable(files: Sequence[DicomFile]) -> DicomFile:
@@ -108,6 +113,12 @@ def _read_frames(file: DicomFile, planes: Sequence[Plane]) -> sitk.Image:
         raise _undecodable(file) from e
     voxels = sitk.GetArrayFromImage(image).reshape(len(planes), *file.size[::-1])
     ordered = sitk.GetImageFromArray(voxels[[plane.index for plane in planes]])
+    _place(ordered, _geometry_of(planes))
+    return ordered
+
+
+def _geometry_of(planes: Sequence[Plane]) -> Geometry:
+    """The grid of planes in their order, by their headers."""
     first = planes[0].frame
     assert first.spacing is not None
     rows, columns = first.spacing
@@ -117,13 +128,18 @@ def _read_frames(file: DicomFile, planes: Sequence[Plane]) -> sitk.Image:
     else:
         assert first.distance is not None
         (distance,) = first.distance
-    ordered.SetSpacing((columns, rows, distance))
-    if positions:
-        ordered.SetOrigin(positions[0])
+    axes = np.eye(3)
     if first.orientation is not None:
         axes = np.column_stack([*np.reshape(first.orientation, (2, 3)), _normal(first)])
-        ordered.SetDirection([float(cosine) for cosine in axes.ravel()])
-    return ordered
+        axes /= np.linalg.norm(axes, axis=0)
+    origin = positions[0] if positions else (0.0, 0.0, 0.0)
+    return Geometry((columns, rows, distance), origin, tuple(axes.ravel().tolist()))
+
+
+def _place(image: sitk.Image, geometry: Geometry) -> None:
+    image.SetSpacing(geometry.spacing)
+    image.SetOrigin(geometry.origin)
+    image.SetDirection(geometry.direction)
 
 
 def check_series(series: Series, *, is_mask: bool = False) -> list[Plane]:

@@ -10,9 +10,14 @@ from pathlib import Path
 
 from nnunet_covid.errors import UserError
 
+OWN_IMAGES = "folder"
+"""The command that converts a user's own images: where nothing says whose a case is, it stands as its own patient."""
+
 
 def recorded_patients(folder: Path) -> dict[str, str]:
     """Case to patient from the ``conversion.json`` that our converters write into a raw data set.
+
+    Left out are own images that stand as their own patients.
 
     Raises:
         UserError: If it is damaged.
@@ -21,9 +26,11 @@ def recorded_patients(folder: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
     try:
-        records = json.loads(path.read_text(encoding="utf-8"))["cases"]
-        return {name: record["patient"] for record in records for name in record["outputs"]}
-    except (ValueError, KeyError, TypeError) as e:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        own = content.get("data_set") == OWN_IMAGES
+        patients = {name: record["patient"] for record in content["cases"] for name in record["outputs"]}
+        return {name: patient for name, patient in patients.items() if not (own and patient == name)}
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
         raise UserError(f"{path} is damaged; convert the data set again, or delete the file") from e
 
 

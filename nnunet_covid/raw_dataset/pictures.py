@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, TiffImagePlugin
 
 from nnunet_covid.dataset_json import GREY
 from nnunet_covid.raw_dataset.classes import ClassScheme, map_colours, map_values
@@ -100,8 +101,14 @@ def read_grey(path: Path) -> NDArray[np.uint8]:
 
 
 def _refuse_more_than_8_bits(picture: Image.Image, path: Path) -> None:
-    if picture.mode.startswith(("I", "F")):
-        raise UnusableFile(path, f"{picture.mode} pixels, expected 8 bits per channel; export it as 8 bit")
+    """Where Pillow has modes of 8 bits alone it keeps the high byte of each channel: there the header tells."""
+    tags: Mapping[int, Any] = getattr(picture, "tag_v2", {})
+    deep = max(tags.get(TiffImagePlugin.BITSPERSAMPLE, (8,))) > 8 or ";16" in str(getattr(picture, "tile", ""))
+    kind = picture.mode if picture.mode.startswith(("I", "F")) else f"{picture.mode} of 16 bit" if deep else None
+    if kind is None and 2 in tags.get(TiffImagePlugin.SAMPLEFORMAT, ()):
+        kind = "signed"
+    if kind is not None:
+        raise UnusableFile(path, f"{kind} pixels, expected 8 bits per channel; export it as 8 bit")
 
 
 def differing_sizes(image: Path, masks: Iterable[Path]) -> Iterator[tuple[Path, str]]:

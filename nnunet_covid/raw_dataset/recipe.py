@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nnunet_covid.dataset_json import GREY, UNTOUCHED, WINDOW_KEY
+from nnunet_covid.dataset_json import GREY, UNTOUCHED, WINDOW_KEY, label_values
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import sha256_of
 from nnunet_covid.lung_mask import check_weights
@@ -233,10 +233,14 @@ class Recipe:
     def request(self, options: Options) -> dict[str, Any]:
         """What is asked for: two conversions of the same files with the same request give the same bytes."""
         scheme = self.scheme(options)
+        sought = options.slices is not None and options.slices.only_with_lesion
+        written = {value for values in label_values(scheme.labels).values() for value in values}
+        told = sought and {0, *scheme.lesions} != written
         return {
             "data_set": self.info.command,
             "version": self.info.version,
             "options": options.to_json(),
             "label_table": {str(source): value for source, value in scheme.values.items()},
             **scheme.dataset_json_entries(),
+            **({"lesions": scheme.lesions} if told else {}),  # since organs and what is not labelled are none
         }

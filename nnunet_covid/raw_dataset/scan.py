@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -93,7 +94,7 @@ class SliceSelection:
     """Which axial slices of a volume become cases of their own.
 
     Attributes:
-        only_with_lesion: Drop slices whose label map is all background.
+        only_with_lesion: Drop slices in whose label map no lesion is marked.
         every: Of the slices left, keep each n-th.
         at_most: Of the slices left, keep at most this many per volume, drawn at random.
         seed: Seed of that draw; the draw also depends on the case's name.
@@ -105,7 +106,7 @@ class SliceSelection:
     seed: int = 12345
 
 
-def extract_slices(scan: Scan, name: str, selection: SliceSelection) -> dict[str, Scan]:
+def extract_slices(scan: Scan, name: str, selection: SliceSelection, lesions: Sequence[int]) -> dict[str, Scan]:
     """The selected axial slices by their case name, ``<name>_<index>``, counted from the feet.
 
     However the volume is stored, a slice lies as DICOM lays it: front above, the patient's right on the left.
@@ -114,6 +115,7 @@ def extract_slices(scan: Scan, name: str, selection: SliceSelection) -> dict[str
         scan: A volume.
         name: Name of the volume, which stays in the slices' names.
         selection: Which slices to keep.
+        lesions: The values of the label map that mark a lesion.
     """
     turn = Turn.upright(scan.geometry)
     image, label, lungs = (None if array is None else turn(array) for array in (scan.image, scan.label, scan.lungs))
@@ -121,9 +123,8 @@ def extract_slices(scan: Scan, name: str, selection: SliceSelection) -> dict[str
     geometry = None
     if scan.geometry is not None:
         geometry = Geometry(turn.spacing(scan.geometry)[:2], (0.0, 0.0), PLANE)
-    kept = selected_indices(
-        [label is None or bool(axial.any()) for axial in (image if label is None else label)], name, selection
-    )
+    has_lesion = [True] * len(image) if label is None else [bool(np.isin(axial, lesions).any()) for axial in label]
+    kept = selected_indices(has_lesion, name, selection)
     digits = max(3, len(str(len(image) - 1)))
 
     def cut(volume: NDArray[Any] | None, index: int) -> Any:

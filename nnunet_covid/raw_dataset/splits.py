@@ -77,7 +77,8 @@ def splits_from_file(path: Path, cases: Sequence[TrainingCase]) -> list[Split]:
     """The user's own folds: a JSON list of ``{"train": [...], "val": [...]}`` with names of source cases.
 
     Raises:
-        UserError: If the file is no such list, names unknown cases or has a case on both sides of a fold.
+        UserError: If the file is no such list, names unknown cases, has a case on both sides of a fold, or nothing came
+            out of the cases of one side.
     """
     try:
         named = splits_of(path.read_text(encoding="utf-8-sig"))
@@ -96,7 +97,12 @@ def splits_from_file(path: Path, cases: Sequence[TrainingCase]) -> list[Split]:
             raise UserError(
                 f"{path}: fold {index} has {some_of(on_both)} in train and in val; keep each in one of them"
             )
-    return [{side: _outputs_of(names, outputs) for side, names in fold.items()} for fold in named]
+    splits = [{side: _outputs_of(names, outputs) for side, names in fold.items()} for fold in named]
+    for index, fold in enumerate(splits):
+        if empty := [side for side, names in fold.items() if not names]:
+            reason = f"none of the cases in {empty[0]} of fold {index} has a slice of the kind asked for"
+            raise UserError(f"{path}: {reason}; name others there, or take the fold out")
+    return splits
 
 
 def _outputs_of(names: Iterable[str], outputs: Mapping[str, Sequence[str]]) -> list[str]:

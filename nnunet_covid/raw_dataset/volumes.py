@@ -175,15 +175,16 @@ def read_volume_pair(
     if case.mask is not None:
         scan.label = map_values(read(case.mask), scheme.values, case.mask)
         if is_hu:
-            scan.notes["mean_hu"] = mean_by_class(scan.image, scan.label)
+            scan.notes["mean_hu"] = mean_by_class(scan.image, scan.label, scheme)
     if case.lungs is not None:
         scan.lungs = whole_labels(read(case.lungs), case.lungs) > 0
     return scan
 
 
-def mean_by_class(image: NDArray[Any], label: NDArray[np.uint8]) -> dict[str, float]:
-    """Mean intensity inside each class but the background."""
-    return {str(value): round(float(image[label == value].mean()), 1) for value in np.unique(label) if value != 0}
+def mean_by_class(image: NDArray[Any], label: NDArray[np.uint8], scheme: ClassScheme) -> dict[str, float]:
+    """Mean intensity inside each class, neither the background nor what is not labelled."""
+    values = (value for value in np.unique(label) if value not in (0, scheme.ignore))
+    return {str(value): round(float(image[label == value].mean()), 1) for value in values}
 
 
 def _read_mask(
@@ -191,12 +192,12 @@ def _read_mask(
 ) -> NDArray[Any]:
     mask = read_volume(path, is_mask=True)
     difference = difference_of_grids(mask, image)
-    if difference and _is_blank(mask, image):
-        if not blank_masks:  # not resampled either: it would end where it does not belong
-            raise UnusableFile(path, difference)
+    if difference and blank_masks and _is_blank(mask, image):
         notes["blank_header"] = "the mask was taken to lie on the grid of its image"
         return array_of(mask, path)
-    if difference and not resample:
+    # these are not resampled either: they would end where they do not belong
+    unplaced = _grid(mask)[1].is_blank or _grid(image)[1].is_blank or mask.GetDimension() != image.GetDimension()
+    if difference and (unplaced or not resample):
         raise UnusableFile(path, difference)
     if difference:
         voxels = int(np.count_nonzero(sitk.GetArrayViewFromImage(mask)))

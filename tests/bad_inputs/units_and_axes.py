@@ -19,6 +19,7 @@ LUNGS = "nnunet-covid lung-mask a.nii.gz lungs.nii.gz --method threshold"
 MADE_FOR_AXIAL = "lungs are found in axial slices and in whole volumes"
 CHEST = chest_volume(8, 64)[0].astype(np.int16)
 SPACING = (5.0, 5.0, 12.0)
+FLAT = {"spacing": (6, 6), "origin": (0, 0), "direction": (1, 0, 0, 1)}
 
 
 def image(folder: Path, name: str, array: np.ndarray) -> None:
@@ -54,9 +55,7 @@ def flat(*shape: int) -> Callable[[Path], None]:
 
 
 def flat_two_axes(folder: Path) -> None:
-    write_volume(
-        folder / "source/images/a.nii.gz", hounsfield((8, 8), 0), spacing=(6, 6), origin=(0, 0), direction=(1, 0, 0, 1)
-    )
+    write_volume(folder / "source/images/a.nii.gz", hounsfield((8, 8), 0), **FLAT)
 
 
 def cut(*place: slice | int) -> Callable[[Path], None]:
@@ -79,6 +78,15 @@ def blank_mask(folder: Path) -> None:
 
 def blank_image(folder: Path) -> None:
     write_volume(folder / "source/images/b.nii.gz", hounsfield((6, 20, 30), 1), spacing=(1, 1, 1), origin=(0, 0, 0))
+
+
+def flat_mask(folder: Path) -> None:
+    write_volume(folder / "source/masks/b.nii.gz", blob((20, 30), 1), **FLAT)
+
+
+def flat_image(folder: Path) -> None:
+    write_volume(folder / "source/images/b.nii.gz", hounsfield((20, 30), 1), **FLAT)
+    flat_mask(folder)
 
 
 def blank_mask_of_another_size(folder: Path) -> None:
@@ -245,6 +253,28 @@ BAD_INPUTS = [
         several(volumes, blank_image),
         f"source/masks/b.nii.gz: that of its image {BLANK}, its own is not",
         COPY,
+    ),
+    units(
+        "blank_image_resampled",
+        "an image with a blank header, to which its mask is to be resampled",
+        f"{CONVERT} --resample-masks",
+        several(volumes, blank_image),
+        f"source/masks/b.nii.gz: that of its image {BLANK}, its own is not",
+        COPY,
+    ),
+    units(
+        "flat_mask_resampled",
+        "a mask of two axes, to be resampled to a volume",
+        f"{CONVERT} --resample-masks",
+        several(volumes, flat_mask),
+        "source/masks/b.nii.gz: has 30×20 voxels, its image 30×20×6; export the mask on the grid of the image",
+    ),
+    units(
+        "slice_among_volumes",
+        "a NIfTI of two axes among volumes",
+        CONVERT,
+        several(volumes, flat_image),
+        "source holds slices of two axes as well as volumes (b.nii.gz); convert them as two data sets, or take out",
     ),
     units(
         "blank_mask_of_another_size",

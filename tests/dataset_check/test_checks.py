@@ -22,6 +22,7 @@ from nnunet_covid.dataset_check.images import (
     thumbnail,
 )
 from nnunet_covid.dataset_conversion import Dataset501_COVIDSemiSeg, Dataset521_NSCLCEffusion
+from nnunet_covid.dataset_conversion.folder import FolderLayout, convert_folder
 from nnunet_covid.raw_dataset import Options, Scan, SliceSelection, convert_dataset
 from nnunet_covid.raw_dataset.scan import to_8_bit
 
@@ -96,6 +97,25 @@ def test_patients_come_from_the_manifest_where_there_is_one(folder: Path) -> Non
     checks = found(folder)
     assert [check for check, _ in checks] == ["patients", "patients"], "one finding per fold"
     assert set(checks[0][1]) == {names[0], names[-1]}
+
+
+def test_own_images_of_no_known_patient_are_told_by_their_names(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    for patient in range(6):
+        for index in range(2):
+            image, lesion = patient_slice(10 * patient + index)
+            write_picture(source / f"images/patient{patient}_{index:03d}.png", image)
+            write_picture(source / f"masks/patient{patient}_{index:03d}.png", lesion.astype(np.uint8))
+    said: list[str] = []
+    folder = convert_folder(source, output=tmp_path / "raw", tell=said.append)
+    assert "named like several images of a patient" in said[-1]
+    findings = [finding for finding in run_checks(open_dataset(str(folder))) if finding.check == "patients"]
+    assert findings
+    assert all("(patients guessed from the case names)" in finding.message for finding in findings)
+    layout = FolderLayout(patient_pattern="^(.+)[_-]")
+    folder = convert_folder(source, output=tmp_path / "known", layout=layout, tell=said.append)
+    assert "named like several" not in said[-1]
+    assert found(folder) == []
 
 
 def test_a_split_that_names_unknown_cases(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from image_files import blob, grey, hounsfield, read_array, write_picture, write
 from nnunet_covid.dataset_conversion import Dataset505_COVID19CTSeg, Dataset508_COVID19CTSeg2D
 from nnunet_covid.dataset_json import window_of
 from nnunet_covid.errors import UserError
-from nnunet_covid.raw_dataset import Options, convert_dataset
+from nnunet_covid.raw_dataset import Options, SliceSelection, convert_dataset
 
 RADIOPAEDIA = (
     "radiopaedia_10_85902_1",
@@ -116,6 +117,21 @@ def test_infection_is_painted_over_the_lungs(tmp_path: Path) -> None:
     for stem, arrays in written.items():
         expected = np.where(arrays["infection"] == 1, 3, arrays["lungs"])
         np.testing.assert_array_equal(read_array(folder / f"labelsTr/{stem}.nii.gz"), expected)
+
+
+def test_slices_with_a_lesion_are_those_with_infection(tmp_path: Path) -> None:
+    written = source(tmp_path / "source", STEMS[8:12])
+    names = []
+    for classes in ("infection", "lungs-and-infection"):
+        options = replace(
+            Dataset505_COVID19CTSeg.RECIPE.defaults, classes=classes, slices=SliceSelection(only_with_lesion=True)
+        )
+        output = tmp_path / classes
+        folder = convert_dataset(Dataset505_COVID19CTSeg.RECIPE, tmp_path / "source", options=options, output=output)
+        names.append(sorted(path.name for path in (folder / "labelsTr").iterdir()))
+    infected = sum(int(arrays["infection"].any(axis=(1, 2)).sum()) for arrays in written.values())
+    assert names[0] == names[1]
+    assert len(names[0]) == infected < 4 * SHAPE[0]
 
 
 def test_a_radiopaedia_volume_in_other_units_is_refused(tmp_path: Path) -> None:

@@ -175,13 +175,6 @@ def test_there_is_at_least_one_worker(tmp_path: Path, capsys: pytest.CaptureFixt
     assert f"--workers: {count} is not a positive number" in capsys.readouterr().err
 
 
-def test_ignore_is_the_last_label_as_nnunet_wants_it(tmp_path: Path) -> None:
-    source = write_slices(tmp_path / "source", "a", "b")
-    converted = convert_folder(source, output=tmp_path / "raw", labels={"ignore": 254, "lesion": 255})
-    assert json.loads((converted / "dataset.json").read_text())["labels"] == {"background": 0, "lesion": 1, "ignore": 2}
-    assert set(np.unique(read_array(converted / "labelsTr/a.png"))) == {0, 1}
-
-
 def test_a_table_may_leave_the_endings_out(tmp_path: Path) -> None:
     source = write_slices(tmp_path / "source", "a_0000", "b_0000", "c_0000")
     for name in "abc":
@@ -289,17 +282,6 @@ def test_own_folds_with_a_patient_on_both_sides_are_noted(tmp_path: Path) -> Non
     assert [line for line in said if "fold " in line] == [
         "note: fold 1 has patients PA in train and in val; its score will be too good"
     ]
-
-
-def test_nearly_whole_values_are_rounded_and_minus_one_may_be_what_is_not_labelled(tmp_path: Path) -> None:
-    mask = blob((6, 20, 30), 0).astype(np.float32) * np.float32(0.99998)
-    mask[0] = -1
-    write_volume(tmp_path / "source/images/a.nii.gz", hounsfield((6, 20, 30), 0))
-    write_volume(tmp_path / "source/masks/a.nii.gz", mask)
-    folder = convert_folder(tmp_path / "source", labels={"lesion": 1, "ignore": -1}, output=tmp_path / "raw")
-    expected = np.rint(mask)
-    expected[0] = 2
-    np.testing.assert_array_equal(read_array(folder / "labelsTr/a.nii.gz"), expected)
 
 
 @pytest.mark.parametrize(

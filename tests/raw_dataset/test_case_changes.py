@@ -66,7 +66,7 @@ def test_slices_are_cut_along_the_body_whatever_the_axes() -> None:
     image = np.arange(4 * 5 * 6).reshape(4, 5, 6)
     # the y axis of the file (array axis 1) runs head to foot
     coronal = Geometry((0.5, 3.0, 0.7), (0.0, 0.0, 0.0), (1, 0, 0, 0, 0, 1, 0, 1, 0))
-    pieces = extract_slices(Scan(image, geometry=coronal), "case", SliceSelection())
+    pieces = extract_slices(Scan(image, geometry=coronal), "case", SliceSelection(), [1])
     assert list(pieces) == [f"case_{i:03d}" for i in range(5)]
     np.testing.assert_array_equal(pieces["case_002"].image, image[:, 2, :])
     geometry = pieces["case_002"].geometry
@@ -102,7 +102,7 @@ def test_draws_differ_between_cases_and_seeds() -> None:
 
 def test_unlabelled_volumes_keep_all_slices() -> None:
     scan = Scan(np.zeros((3, 4, 4)))
-    assert len(extract_slices(scan, "case", SliceSelection(only_with_lesion=True))) == 3
+    assert len(extract_slices(scan, "case", SliceSelection(only_with_lesion=True), [1])) == 3
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32, np.int64])

@@ -10,6 +10,7 @@ import pytest
 import SimpleITK as sitk
 from dicom_files import (
     ORIGIN,
+    SECONDARY_CAPTURE,
     SPACING,
     STEP,
     at,
@@ -167,6 +168,21 @@ def test_every_slice_keeps_its_own_scale(tmp_path: Path) -> None:
     expected = VOLUME.astype(np.float32)
     expected[1::2] = (VOLUME[1::2] + 1024) * 0.5 - 512 + np.arange(1, 6, 2)[:, None, None]
     np.testing.assert_array_equal(sitk.GetArrayFromImage(read_volume(tmp_path)), expected)
+
+
+@pytest.mark.parametrize("kind", [f"{SECONDARY_CAPTURE}.3", "1.2.840.10008.5.1.4.1.1.481.1"])
+def test_slices_of_kinds_for_which_gdcm_finds_no_grid_lie_where_their_headers_say(tmp_path: Path, kind: str) -> None:
+    write_series(tmp_path, VOLUME, SOPClassUID=kind)
+    assert_is_the_volume(tmp_path)
+
+
+def test_signed_slices_among_unsigned_ones(tmp_path: Path) -> None:
+    volume = np.abs(VOLUME)
+    volume[1:] -= 1000
+    for number, pixels in enumerate(volume):
+        stored = {"PixelRepresentation": int(number > 0), "RescaleIntercept": 0, "PixelData": pixels.tobytes()}
+        write(ct_slice(pixels, number, **stored), tmp_path / f"{number}.dcm")
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(read_volume(tmp_path)), volume)
 
 
 def test_slices_from_the_head_down_have_the_same_grid(tmp_path: Path) -> None:

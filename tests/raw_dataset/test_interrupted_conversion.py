@@ -18,6 +18,7 @@ from image_files import blob, checksums, grey, write_picture
 from nnunet_covid.dataset_conversion import Dataset501_COVIDSemiSeg
 from nnunet_covid.dataset_conversion.folder import FolderLayout, convert_folder
 from nnunet_covid.errors import UserError
+from nnunet_covid.lung_mask import pretrained
 from nnunet_covid.raw_dataset import Options, SourceCase, convert_dataset
 from nnunet_covid.raw_dataset.destination import CaseRecord, Staging
 
@@ -117,6 +118,40 @@ def test_a_case_with_another_patient_is_converted_again(tmp_path: Path) -> None:
     assert not (converted / "splits_final.json").exists()
     cases = json.loads((converted / "conversion.json").read_text())["cases"]
     assert {entry["patient"] for entry in cases} == {"p"}
+
+
+def interrupted(source: Path, output: Path, **arguments: object) -> None:
+    """A conversion that ends when all cases are done, before anything is moved into place."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Staging, "finish", fails)
+        with pytest.raises(UserError, match="nothing is lost"):
+            convert_folder(source, output=output, **arguments)
+
+
+def test_an_image_that_has_become_unlabelled_is_converted_again(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    for index in range(3):
+        write_picture(source / f"images/p_{index}.png", grey((20, 24), index))
+    interrupted(source, tmp_path / "raw")
+    write_picture(source / "masks/p_0.png", blob((20, 24), 0, 255))
+    converted = convert_folder(source, output=tmp_path / "raw", layout=FolderLayout(allow_missing_masks=True))
+    images = sorted(path.relative_to(converted).as_posix() for path in converted.glob("images*/*"))
+    assert images == ["imagesTr/p_000_0000.png", "imagesUn/p_001_0000.png", "imagesUn/p_002_0000.png"]
+
+
+def test_lung_masks_of_one_conversion_are_of_one_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, options = tmp_path / "source", Options(lung_mask_channel=True)
+    for index in range(3):
+        write_picture(source / f"images/p_{index}.png", grey((20, 24), index))
+    monkeypatch.setattr(pretrained, "is_ready", lambda *_: False)
+    interrupted(source, tmp_path / "raw", options=options)
+    monkeypatch.setattr(pretrained, "is_ready", lambda *_: True)
+    monkeypatch.setattr(pretrained, "lungs_by_network", lambda image, **_: image > 100)
+    (source / "images/p_2.png").unlink()
+    write_picture(source / "images/p_3.png", grey((20, 24), 3))
+    converted = convert_folder(source, output=tmp_path / "raw", options=options)
+    cases = json.loads((converted / "conversion.json").read_text())["cases"]
+    assert [entry["notes"]["lung_mask"] for entry in cases] == ["lungmask R231"] * 3
 
 
 def fails(*_: object, **__: object) -> None:

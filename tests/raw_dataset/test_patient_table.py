@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from nnunet_covid.errors import UserError
 from nnunet_covid.raw_dataset import read_patients
+from nnunet_covid.raw_dataset.patients import recorded_patients
 
 
 def test_both_names_of_the_column_and_a_line_twice(tmp_path: Path) -> None:
@@ -43,3 +45,12 @@ def test_tables_that_are_refused(tmp_path: Path, text: str, message: str) -> Non
     (tmp_path / "t.csv").write_text(text)
     with pytest.raises(UserError, match=message):
         read_patients(tmp_path / "t.csv")
+
+
+@pytest.mark.parametrize(("command", "known"), [("folder", {"b_000": "b"}), ("mosmed", {"a_0": "a_0", "b_000": "b"})])
+def test_own_images_that_stand_as_their_own_patients_are_not_known(
+    tmp_path: Path, command: str, known: dict[str, str]
+) -> None:
+    records = [{"patient": "a_0", "outputs": {"a_0": {}}}, {"patient": "b", "outputs": {"b_000": {}}}]
+    (tmp_path / "conversion.json").write_text(json.dumps({"data_set": command, "cases": records}))
+    assert recorded_patients(tmp_path) == known

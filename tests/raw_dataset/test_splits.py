@@ -70,3 +70,10 @@ def test_own_folds_are_checked(tmp_path: Path, folds: object, message: str) -> N
     (tmp_path / "folds.json").write_text(json.dumps(folds))
     with pytest.raises(UserError, match=message):
         splits_from_file(tmp_path / "folds.json", cases([0, 0, 1]))
+
+
+def test_own_folds_of_which_one_side_has_no_slice_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "folds.json").write_text(json.dumps([{"train": ["a", "b"], "val": ["c"]}]))
+    cut = [TrainingCase("a", "a", ("a_001",)), TrainingCase("b", "b", ()), TrainingCase("c", "c", ())]
+    with pytest.raises(UserError, match="none of the cases in val of fold 0 has a slice of the kind asked for"):
+        splits_from_file(tmp_path / "folds.json", cut)
