@@ -225,7 +225,5 @@ def _document(
     warnings = []
     if extras.profile is None:
         warnings.append("The model has no profile: how far this scan lies from its training data is not known.")
-    if "lungs" in numbers.missing:
-        warnings.append("No lungs were found: shares, zones and severity are not available.")
     raised = flags(numbers, labelled.observed, extras.profile)
     return Document.of(facts, model.facts, numbers, flags=raised, warnings=tuple(warnings))
