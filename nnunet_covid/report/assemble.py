@@ -226,4 +226,5 @@ def _document(
     if extras.profile is None:
         warnings.append("The model has no profile: how far this scan lies from its training data is not known.")
     raised = flags(numbers, labelled.observed, extras.profile)
-    return Document.of(facts, model.facts, numbers, flags=raised, warnings=tuple(warnings))
+    document = Document.of(facts, model.facts, numbers, flags=raised, warnings=tuple(warnings))
+    return replace(document, created="") if facts.pseudonymous else document

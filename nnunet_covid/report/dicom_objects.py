@@ -30,6 +30,8 @@ MAY_BE_EMPTY = {
     "ReferringPhysicianName": ".*",
 }  # fmt: skip
 """Attributes that objects inherit and that may be empty, and the form of their values."""
+NO_DAY, MIDNIGHT = "19000101", "000000"
+"""Of pseudonymised objects, which must have a date, where the study has none; the time of all."""
 NOT_STATED = "not stated in the source series"
 SEGMENTATION, MEASUREMENTS, CAPTURES = "segmentation.dcm", "measurements.dcm", "capture_{:02d}.dcm"
 SERIES_NUMBERS = {"SEG": 9001, "SR": 9002, "SC": 9003}
@@ -176,9 +178,23 @@ def write_objects(
         ) from e
     for name, content in objects.items():
         content.SpecificCharacterSet = CHARACTER_SET
+        if document["scan"]["pseudonymous"]:
+            _date_to_study(content)
         with replacing(folder / name) as unfinished:
             content.save_as(unfinished, enforce_file_format=True)
     return [folder / name for name in objects]
+
+
+def _date_to_study(content: Any) -> None:
+    """Every date and time of an object is the study's day at midnight.
+
+    Today's beside a moved study date would tell by how many days it was moved, where a report follows soon on its scan.
+    """
+    day = str(content.StudyDate or NO_DAY)
+    at = {"DA": day, "TM": MIDNIGHT, "DT": day + MIDNIGHT}
+    for element in content.iterall():
+        if element.VR in at and element.value:
+            element.value = at[element.VR]
 
 
 def _code(code: tuple[str, str, str]) -> Any:

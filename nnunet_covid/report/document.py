@@ -83,6 +83,7 @@ class Flag:
 class Document:
     """Everything that stands in ``report.json``, ``report.html`` and the DICOM objects.
 
+    ``created`` is empty with pseudonyms: today tells by how much the study date was moved where both are close.
     ``seconds`` is of :class:`nnunet_covid.report.clock.Clock`; ``made_of`` of ``assemble``, empty in earlier reports.
     """
 
