@@ -152,7 +152,7 @@ def _report_into(
     if previous is not None:
         document = replace(document, change=_change(previous, document, source))
     with scan.clock.on("pictures and files"):
-        write_text(folder / PAGE, page(document.as_json(), pictures(anatomy, previous, model.classes)))
+        write_text(folder / PAGE, page(document.as_json(), pictures(anatomy, previous, document.model)))
         for image, name in ((labelled.labels, LABELS), (lungs, LUNGS), (preview(scan.image), PREVIEW)):
             write_volume(_without_metadata(image), folder / name)
         if source is not None:

@@ -50,13 +50,18 @@ class ScanFacts:
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """Which model labelled the scan."""
+    """Which model labelled the scan.
+
+    Attributes:
+        values: In the label map, of each class that counts; empty in earlier reports.
+    """
 
     name: str
     dataset: str
     folds: tuple[str, ...]
     classes: tuple[str, ...]
     digest: str
+    values: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -178,6 +178,7 @@ class ReportModel:
             folds=tuple(str(fold) for fold in self.model.folds),
             classes=tuple(self.classes),
             digest=digest_of([digest, self._left_out], 16) if self._left_out else digest,
+            values={name: (of,) if isinstance(of, int) else tuple(of) for name, of in self.classes.items()},
         )
 
     def label(
