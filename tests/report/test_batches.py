@@ -182,6 +182,31 @@ def test_a_scan_without_lungs_stands_before_the_least_certain_of_the_others(repo
     assert "no lungs, disagreement" in index
 
 
+@pytest.mark.parametrize("options", [[], ["--pseudonymise", "key"]])
+def test_a_name_that_is_no_utf_8_ends_no_batch(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], options: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "key").write_text(KEY, encoding="utf-8")
+    latin = os.fsdecode(b"M\xfcller")
+    scans = tmp_path / "scans"
+    sitk.WriteImage(box_chest().image, str(tmp_path / "volume.nii"))
+    try:
+        write_series(scans / latin, box_chest().image[:, :, 10:20])
+        shutil.copy(tmp_path / "volume.nii", scans / f"{latin}.nii")
+        shutil.copy(tmp_path / "volume.nii", scans / "plain.nii")
+    except OSError:
+        pytest.skip("this file system takes no such names")
+    assert main(["report", "scans", "-m", str(model), "-o", "out", *options, *CPU]) == 1
+    table = (tmp_path / "out" / "reports.csv").read_text(encoding="utf-8")
+    assert [table.count(f",{status},") for status in ("refused", "reported")] == [2, 1]
+    told = capsys.readouterr().err
+    for name in (r"M\udcfcller", r"M\udcfcller.nii"):
+        assert f"refused {name}: " in told
+        assert "its name, or its folder's, is not in UTF-8; rename it" in told
+    assert ("M\\udcfcller.nii" in table) == (not options)
+
+
 def test_a_batch_of_series_without_preamble(model: Path, tmp_path: Path) -> None:
     """As some archives hand slices out: the data set alone."""
     scans = two_patients(tmp_path / "scans")
