@@ -169,7 +169,8 @@ def write_objects(
             warnings.simplefilter("ignore")  # highdicom prints a patient's name that it finds unusual
             objects = {SEGMENTATION: segmentation(source, document, masks, lungs)}
             objects[MEASUREMENTS] = measurements(source, document, objects[SEGMENTATION], list(masks))
-            objects |= {CAPTURES.format(i): capture(source, picture, i) for i, picture in enumerate(pictures, start=1)}
+            series = dicom_extra().UID()
+            objects |= {CAPTURES.format(i): capture(source, one, i, series) for i, one in enumerate(pictures, start=1)}
     except (AttributeError, KeyError, TypeError, ValueError) as e:  # headers are what whoever wrote them made of them
         lacking = f"{e.name} is missing" if isinstance(e, AttributeError) and e.name else reason_of(e)
         raise UserError(
@@ -329,8 +330,8 @@ def _measured(what: tuple[str, str, str], value: float, unit: tuple[str, str, st
     return dicom_extra().sr.Measurement(name=_code(what), value=value, unit=_code(unit))
 
 
-def capture(source: Source, picture: NDArray[np.uint8], number: int) -> Any:
-    """A key slice as a secondary capture in colour."""
+def capture(source: Source, picture: NDArray[np.uint8], number: int, series: str) -> Any:
+    """A key slice as a secondary capture in colour; ``series`` is the UID of all captures of one report."""
     hd = dicom_extra()
     first = source.headers[0]
     image = hd.sc.SCImage(
@@ -339,7 +340,7 @@ def capture(source: Source, picture: NDArray[np.uint8], number: int) -> Any:
         bits_allocated=8,
         coordinate_system=hd.CoordinateSystemNames.PATIENT,
         study_instance_uid=first.StudyInstanceUID,
-        series_instance_uid=_series_of_captures(source),
+        series_instance_uid=series,
         series_number=SERIES_NUMBERS["SC"],
         sop_instance_uid=hd.UID(),
         instance_number=number,
@@ -358,8 +359,3 @@ def capture(source: Source, picture: NDArray[np.uint8], number: int) -> Any:
     )
     image.Laterality = ""  # of type 2C: both lungs are shown
     return image
-
-
-def _series_of_captures(source: Source) -> str:
-    """One UID for all captures of a series, by DICOM's UUID-derived root."""
-    return str(pydicom.uid.generate_uid(entropy_srcs=[source.headers[0].SeriesInstanceUID, "captures"]))

@@ -105,6 +105,28 @@ def test_names_in_other_alphabets_stay(tmp_path: Path, character_set: Any, name:
         assert str(made.PatientName) == name
 
 
+def test_the_captures_of_each_report_on_a_series_are_a_series_of_their_own(tmp_path: Path) -> None:
+    """An archive shows captures by their series: those of two reports must not mix."""
+    pytest.importorskip("highdicom")
+    chest = box_chest()
+    scan = read_scan(write_series(tmp_path / "series", chest.image[:, :, TEN]))
+    numbers = quantify(scan.image, chest.labels[:, :, TEN], CLASSES, lungs=chest.lungs[:, :, TEN])
+    document = Document.of(scan.facts, MODEL, numbers).as_json()
+    lungs = sitk.GetArrayFromImage(chest.lungs[:, :, TEN]) > 0
+    found = []
+    for output in (tmp_path / "first", tmp_path / "second"):
+        output.mkdir()
+        source = source_of(scan, None)
+        assert source is not None
+        pictures = [np.zeros((60, 80, 3), np.uint8)] * 2
+        write_objects(output, source, document, {"ground glass": lungs, "consolidation": lungs}, lungs, pictures)
+        captures = [pydicom.dcmread(path) for path in sorted(output.glob("capture_*.dcm"))]
+        assert [one.InstanceNumber for one in captures] == [1, 2]
+        found.append({one.SeriesInstanceUID for one in captures})
+    assert [len(uids) for uids in found] == [1, 1]
+    assert found[0] != found[1]
+
+
 def test_headers_that_allow_no_objects_are_told(tmp_path: Path) -> None:
     pytest.importorskip("highdicom")
     scan = read_scan(write_series(tmp_path / "series", box_chest().image[:, :, TEN]))
