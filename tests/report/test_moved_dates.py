@@ -45,3 +45,12 @@ def test_no_date_but_the_moved_one_stands_anywhere(model: Path, tmp_path: Path, 
                 ["dciodvfy", path], capture_output=True, encoding="utf-8", errors="replace", check=False
             )
             assert "Error" not in done.stdout + done.stderr, f"{path.name}: {done.stdout}{done.stderr}"
+
+
+def test_two_identifiers_have_no_days_between_them(model: Path, tmp_path: Path) -> None:
+    for name, day, patient in (("first", "20200328", "A1"), ("same", "20200404", "A1"), ("other", "20200404", "A2")):
+        write_series(tmp_path / name, box_chest().image, day, PatientID=patient)
+    report_on(tmp_path / "first", model, tmp_path / "out")
+    for name, days in (("same", 7), ("other", None)):
+        previous = ["--previous", str(tmp_path / "out")]
+        assert report_on(tmp_path / name, model, tmp_path / f"{name}_out", *previous)["change"]["days"] == days
