@@ -21,7 +21,7 @@ from nnunet_covid.raw_dataset.dicom import header_of
 from nnunet_covid.report.anatomy import Anatomy, Classes
 from nnunet_covid.report.change import changes, require_same_kind
 from nnunet_covid.report.confidence import Profile, flags
-from nnunet_covid.report.dicom_objects import Source, dicom_extra, write_objects
+from nnunet_covid.report.dicom_objects import Source, dicom_extra, headers_told, write_objects
 from nnunet_covid.report.document import FILE, SCHEMA, Document, read_document
 from nnunet_covid.report.drawing import LABELS, LUNGS, PREVIEW, axial, key_slices, pictures, preview
 from nnunet_covid.report.model import Group, Labelled, ReportModel
@@ -179,8 +179,9 @@ def source_of(scan: Scan, pseudonyms: Pseudonymiser | None) -> Source | None:
     if not scan.files:
         return None
     dicom_extra()
-    source = Source.read(scan.files, scan.image)
-    return source if pseudonyms is None else replace(source, headers=[pseudonyms.header(h) for h in source.headers])
+    with headers_told():
+        source = Source.read(scan.files, scan.image)
+        return source if pseudonyms is None else replace(source, headers=[pseudonyms.header(h) for h in source.headers])
 
 
 def _write_dicom(

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -73,6 +74,8 @@ class Source:
     def read(cls, files: Sequence[Path], image: sitk.Image) -> Source:
         """Headers of a series, sorted as the volume's third axis runs."""
         headers = [header_of(path) for path in files]
+        if len(headers) > 1 and "PerFrameFunctionalGroupsSequence" in headers[0]:
+            raise _without_objects("Enhanced CT with a file for each frame")
         for header in headers:
             _complete(header, image.GetSpacing()[2])
         normal = np.reshape(image.GetDirection(), (3, 3))[:, 2]
@@ -85,6 +88,23 @@ class Source:
     def frames(self, volume: NDArray[Any]) -> NDArray[Any]:
         """A volume (z, y, x) with its slices in the order of the files or frames."""
         return volume if self.frame_order is None else volume[np.argsort(self.frame_order)]
+
+
+@contextmanager
+def headers_told() -> Iterator[None]:
+    """Make one sentence of what headers lack: they are what whoever wrote them made of them."""
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError, ValueError) as e:
+        lacking = f"{e.name} is missing" if isinstance(e, AttributeError) and e.name else reason_of(e)
+        raise _without_objects(lacking) from e
+
+
+def _without_objects(why: str) -> UserError:
+    return UserError(
+        f"no DICOM objects can be made from the headers of this series ({why}); "
+        "export it again, or convert it to NIfTI and report on that"
+    )
 
 
 def _complete(header: Any, thickness: float) -> None:
@@ -164,19 +184,12 @@ def write_objects(
     Raises:
         UserError: If the headers do not allow it.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # highdicom prints a patient's name that it finds unusual
-            objects = {SEGMENTATION: segmentation(source, document, masks, lungs)}
-            objects[MEASUREMENTS] = measurements(source, document, objects[SEGMENTATION], list(masks))
-            series = dicom_extra().UID()
-            objects |= {CAPTURES.format(i): capture(source, one, i, series) for i, one in enumerate(pictures, start=1)}
-    except (AttributeError, KeyError, TypeError, ValueError) as e:  # headers are what whoever wrote them made of them
-        lacking = f"{e.name} is missing" if isinstance(e, AttributeError) and e.name else reason_of(e)
-        raise UserError(
-            f"no DICOM objects can be made from the headers of this series ({lacking}); "
-            "export it again, or convert it to NIfTI and report on that"
-        ) from e
+    with headers_told(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # highdicom prints a patient's name that it finds unusual
+        objects = {SEGMENTATION: segmentation(source, document, masks, lungs)}
+        objects[MEASUREMENTS] = measurements(source, document, objects[SEGMENTATION], list(masks))
+        series = dicom_extra().UID()
+        objects |= {CAPTURES.format(i): capture(source, one, i, series) for i, one in enumerate(pictures, start=1)}
     for name, content in objects.items():
         content.SpecificCharacterSet = CHARACTER_SET
         if document["scan"]["pseudonymous"]:

@@ -195,6 +195,8 @@ def _unfit(one: Series) -> str | None:
     orientation = first.frames[0].orientation
     if orientation is not None and abs(np.cross(orientation[:3], orientation[3:])[2]) < AXIAL:
         return "not axial"
+    if len(one.files) == 1 and any(frame.position is None or frame.orientation is None for frame in first.frames):
+        return "its frames do not say where they lie, so right and left would be guesses; export one file per slice"
     return None
 
 

@@ -20,6 +20,7 @@ from nnunet_covid.report import quantify
 from nnunet_covid.report.assemble import source_of
 from nnunet_covid.report.dicom_objects import Source, write_objects
 from nnunet_covid.report.document import Document, ModelFacts
+from nnunet_covid.report.pseudonyms import Pseudonymiser
 from nnunet_covid.report.scans import read_scan
 
 TEN = slice(10, 20)
@@ -140,3 +141,13 @@ def test_headers_that_allow_no_objects_are_told(tmp_path: Path) -> None:
         write_objects(
             tmp_path, Source(source.headers), Document.of(scan.facts, MODEL, numbers).as_json(), {"a": mask}, mask, []
         )
+
+
+def test_headers_that_cannot_be_pseudonymised_are_told(tmp_path: Path) -> None:
+    pytest.importorskip("highdicom")
+    scan = read_scan(write_series(tmp_path / "series", box_chest().image[:, :, TEN]))
+    header = pydicom.dcmread(scan.files[0])
+    del header.SOPInstanceUID
+    header.save_as(scan.files[0])
+    with pytest.raises(UserError, match=r"no DICOM objects can be made .*SOPInstanceUID is missing"):
+        source_of(scan, Pseudonymiser(b"0123456789abcdef"))
