@@ -42,7 +42,7 @@ def key_slices(anatomy: Anatomy) -> list[int]:
 def axial(anatomy: Anatomy, index: int) -> NDArray[np.uint8]:
     """A slice with its overlay."""
     masks = [mask[index] for mask in anatomy.classes.values()]
-    return axial_picture(anatomy.hu[index], masks, anatomy.lungs[index])
+    return axial_picture(anatomy.hu[index], masks, anatomy.lungs[index], anatomy.spacing[:2])
 
 
 def pictures(anatomy: Anatomy, previous: Path | None, model: ModelFacts) -> Pictures:
@@ -80,7 +80,7 @@ def _beside(anatomy: Anatomy, previous: Path, model: ModelFacts) -> tuple[str, s
     ]
     counted = _earlier_values(read_document(previous)["model"], model)
     masks = [np.isin(moved[1], values) for values in (counted or {}).values()]
-    then = axial_picture(moved[0], masks, moved[2] > 0)
+    then = axial_picture(moved[0], masks, moved[2] > 0, anatomy.spacing[:2])
     pair = np.concatenate([then, np.zeros((len(then), 8, 3), np.uint8), axial(anatomy, index)], axis=1)
     undrawn = "" if counted is not None else f" {UNDRAWN}"
     if found is None:

@@ -65,3 +65,21 @@ def test_an_earlier_report_of_the_same_model_need_not_tell_its_values(tmp_path: 
     coloured, caption = compared(tmp_path, replace(NEW, values={}), labels, NEW)
     assert coloured[:, :60].sum() > 40
     assert "not drawn" not in caption
+
+
+def test_key_slices_and_comparison_are_drawn_round_as_the_slider_is(tmp_path: Path) -> None:
+    chest = box_chest()
+    chest.image.SetSpacing((0.5, 2.0, 2.5))
+    write_volume(preview(chest.image), tmp_path / "preview.nii.gz")
+    for image, name in ((chest.lungs, "lungs"), (chest.labels, "labels")):
+        image.SetSpacing(chest.image.GetSpacing())
+        write_volume(image, tmp_path / f"{name}.nii.gz")
+    numbers = quantify(chest.image, chest.labels, {"infection": 1}, lungs=chest.lungs)
+    Document.of(ScanFacts("then", (80, 60, 48), (0.5, 2.0, 2.5)), OLD, numbers).write(tmp_path)
+    shown = pictures(Anatomy.of(chest.image, chest.labels, {"infection": 1}, chest.lungs, None), tmp_path, OLD)
+    key = next(iter(shown.key_slices.values()))
+    sizes = [
+        Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))).size
+        for uri in (shown.slices[0].picture, key, shown.comparison)
+    ]
+    assert sizes == [(27, 80), (27, 80), (2 * 27 + 8, 80)]
