@@ -15,7 +15,7 @@ import socket
 import tempfile
 import time
 import zlib
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -199,6 +199,18 @@ def files_in(folder: Path, ending: str = "", *, below: bool = False) -> list[Pat
 def own_name(path: Path) -> str:
     """What a file or folder is called, though it be given as ``.`` or ``..``; as :func:`printable`."""
     return printable(os.path.basename(os.path.abspath(path)))
+
+
+def names_apart(names: Iterable[str], plain: Callable[[str], str]) -> dict[str, str]:
+    """What each name becomes in the name of a file, numbered where two would be the same, capitals aside."""
+    found: dict[str, str] = {}
+    for name in names:
+        number, file = 1, plain(name)
+        while file.casefold() in {other.casefold() for other in found.values()}:
+            number += 1
+            file = f"{plain(name)}_{number}"
+        found[name] = file
+    return found
 
 
 def name_fault(path: Path) -> str | None:

@@ -21,6 +21,7 @@ from nnunet_covid.evaluation.scores import CaseScore
 from nnunet_covid.figures.scores import Distribution, draw_agreement, draw_distributions
 from nnunet_covid.figures.sheets import Errors, write_errors
 from nnunet_covid.figures.slices import CONTRAST
+from nnunet_covid.files import names_apart
 from nnunet_covid.geometry import turned_by
 from nnunet_covid.whole_files import is_whole
 
@@ -47,12 +48,13 @@ def write_plots(evaluation: Evaluation, folder: Path, images: Path | None = None
             cases = f"{title}, {len(evaluation.input.cases)} cases"
             written.append(draw_distributions(folder / name, metrics, cases))
     written.append(_draw_agreement(evaluation, folder / AGREEMENT))
-    for cls in evaluation.input.scheme.classes:
+    classes = evaluation.input.scheme.classes
+    files = names_apart((cls.name for cls in classes), lambda name: re.sub(r"[^\w-]+", "_", name))
+    for cls in classes:
         chosen = worst([s for s in evaluation.scores if s.class_name == cls.name])
         errors = [_errors(evaluation, cls, score, images) for score in chosen]
         title = f"{cls.name}: {'lowest Dice' if errors else 'no case has a Dice'}"
-        safe_name = re.sub(r"[^\w-]+", "_", cls.name)
-        written.append(write_errors(folder / f"worst_cases_{safe_name}.png", errors, title))
+        written.append(write_errors(folder / f"worst_cases_{files[cls.name]}.png", errors, title))
     return written
 
 

@@ -48,6 +48,14 @@ def test_report_of_volumes_with_two_classes(nifti_folders, tmp_path):
     assert plots_of(nifti_folders, tmp_path / "out") == expected
 
 
+def test_classes_whose_names_differ_in_punctuation_have_pictures_of_their_own(nifti_folders, tmp_path):
+    nifti_folders.describe({"background": 0, "ggo+": 1, "GGO -": 2})
+    evaluation = evaluate_folders(nifti_folders.predictions, nifti_folders.references)
+    names = [path.name for path in plots.write_plots(evaluation, tmp_path) if path.name.startswith("worst")]
+    assert len({name.casefold() for name in names}) == 2
+    assert names[0] == "worst_cases_ggo_.png"
+
+
 def test_report_with_maps(png_folders, tmp_path):
     for case in "abc":
         foreground = np.asarray(Image.open(png_folders.predictions / f"{case}.png"))[None].astype(np.float32)
