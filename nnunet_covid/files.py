@@ -15,7 +15,7 @@ import socket
 import tempfile
 import time
 import zlib
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -157,7 +157,7 @@ def sha256_of(path: Path) -> str:
     digest = hashlib.sha256()
     if path.is_dir():
         for file in files_in(path, below=True):
-            digest.update(f"{file.relative_to(path).as_posix()} {sha256_of(file)}\n".encode())
+            digest.update(f"{file.relative_to(path).as_posix()} {sha256_of(file)}\n".encode(errors="surrogatepass"))
         return digest.hexdigest()
     with path.open("rb") as stream:
         while block := stream.read(BLOCK):
@@ -197,8 +197,31 @@ def files_in(folder: Path, ending: str = "", *, below: bool = False) -> list[Pat
 
 
 def own_name(path: Path) -> str:
-    """What a file or folder is called, though it be given as ``.`` or ``..``."""
-    return os.path.basename(os.path.abspath(path))
+    """What a file or folder is called, though it be given as ``.`` or ``..``; as :func:`printable`."""
+    return printable(os.path.basename(os.path.abspath(path)))
+
+
+def names_apart(names: Iterable[str], plain: Callable[[str], str]) -> dict[str, str]:
+    """What each name becomes in the name of a file, numbered where two would be the same, capitals aside."""
+    found: dict[str, str] = {}
+    for name in names:
+        number, file = 1, plain(name)
+        while file.casefold() in {other.casefold() for other in found.values()}:
+            number += 1
+            file = f"{plain(name)}_{number}"
+        found[name] = file
+    return found
+
+
+def name_fault(path: Path) -> str | None:
+    """Why a file cannot be given to SimpleITK, which ends the whole process at a name that is no UTF-8; else None."""
+    foreign = printable(str(path)) != str(path)
+    return "its name, or its folder's, is not in UTF-8; rename it" if foreign else None
+
+
+def printable(text: str) -> str:
+    """A text that UTF-8 can hold: bytes of a file's name that are none of UTF-8 become ``\\udcXX``."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def stays_below(place: object, *, one_name: bool = False) -> bool:

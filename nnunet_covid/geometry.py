@@ -16,6 +16,12 @@ DIRECTION_TOLERANCE = 1e-3  # of a cosine
 ORIGIN_TOLERANCE = 0.1  # voxels
 
 Aspect = Literal["spacing", "direction", "origin"]
+TURNED = "RAS"
+
+
+def turned_by(reader: str) -> str | None:
+    """Storage order to which a reader of nnU-Net brings every image; None where images stay as they are stored."""
+    return TURNED if reader.endswith("WithReorient") else None
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_covid.errors import UserError
+from nnunet_covid.files import name_fault
 from nnunet_covid.geometry import DIRECTION_TOLERANCE
 
 NIFTI_ENDINGS = (".nii.gz", ".nii", ".hdr")
@@ -101,7 +102,7 @@ def header_fault(path: Path) -> str | None:
 
     A file that is no such header at all is left to the reader, which refuses it.
     """
-    header = _header(path)
+    header = name_fault(path) or _header(path)
     if not isinstance(header, Header):
         return header
     if header.components != 1:

@@ -135,6 +135,13 @@ def test_a_folder_that_cannot_be_made_is_told_in_one_line(tmp_path: Path) -> Non
         files.writable_folder(tmp_path / "file" / "below")
 
 
+def test_names_that_would_become_one_file_are_numbered() -> None:
+    names = ["a+", "a-", "A?", "a_2", "b"]
+    found = files.names_apart(names, lambda name: re.sub(r"\W", "_", name))
+    assert list(found) == names
+    assert list(found.values()) == ["a_", "a__2", "A__3", "a_2", "b"]
+
+
 def test_some_names_and_how_many_more() -> None:
     assert files.some_of(["c", "a", "b"]) == "a, b, c"
     assert files.some_of("gfedcba") == "a, b, c, d, e and 2 more"

@@ -21,6 +21,8 @@ from nnunet_covid.evaluation.scores import CaseScore
 from nnunet_covid.figures.scores import Distribution, draw_agreement, draw_distributions
 from nnunet_covid.figures.sheets import Errors, write_errors
 from nnunet_covid.figures.slices import CONTRAST
+from nnunet_covid.files import names_apart
+from nnunet_covid.geometry import turned_by
 from nnunet_covid.whole_files import is_whole
 
 DISTRIBUTIONS: dict[Group, tuple[str, str]] = {
@@ -46,12 +48,13 @@ def write_plots(evaluation: Evaluation, folder: Path, images: Path | None = None
             cases = f"{title}, {len(evaluation.input.cases)} cases"
             written.append(draw_distributions(folder / name, metrics, cases))
     written.append(_draw_agreement(evaluation, folder / AGREEMENT))
-    for cls in evaluation.input.scheme.classes:
+    classes = evaluation.input.scheme.classes
+    files = names_apart((cls.name for cls in classes), lambda name: re.sub(r"[^\w-]+", "_", name))
+    for cls in classes:
         chosen = worst([s for s in evaluation.scores if s.class_name == cls.name])
         errors = [_errors(evaluation, cls, score, images) for score in chosen]
         title = f"{cls.name}: {'lowest Dice' if errors else 'no case has a Dice'}"
-        safe_name = re.sub(r"[^\w-]+", "_", cls.name)
-        written.append(write_errors(folder / f"worst_cases_{safe_name}.png", errors, title))
+        written.append(write_errors(folder / f"worst_cases_{files[cls.name]}.png", errors, title))
     return written
 
 
@@ -74,13 +77,14 @@ def find_image(folder: Path, case: str) -> Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
-def read_grey_slice(path: Path, position: int, shape: tuple[int, ...]) -> NDArray[np.float64]:
+def read_grey_slice(path: Path, position: int, shape: tuple[int, ...], order: str | None = None) -> NDArray[np.float64]:
     """A slice of an image, stretched to [0, 1].
 
     Args:
         path: the image.
         position: index of the slice, for volumes.
         shape: of the case's label map, which the image must have.
+        order: storage order to which the label map was brought when it was read, if it was.
 
     Raises:
         UserError: if the image cannot be read, is cut short or damaged, or has another shape.
@@ -90,9 +94,11 @@ def read_grey_slice(path: Path, position: int, shape: tuple[int, ...]) -> NDArra
             with Image.open(path) as picture:
                 array = np.asarray(picture.convert("F") if picture.mode.startswith("I") else picture.convert("L"))
         else:
-            array = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
-            if not is_whole(path, array):
+            image = sitk.ReadImage(str(path))
+            if not is_whole(path, sitk.GetArrayViewFromImage(image)):
                 raise UserError(f"{path}: is cut short or damaged; copy it again")
+            turns = order and image.GetDimension() == 3
+            array = sitk.GetArrayFromImage(sitk.DICOMOrient(image, order) if turns else image)
     except (OSError, RuntimeError) as e:
         raise UserError(f"{path}: cannot be read ({reason_of(e)})") from e
     if array.shape != shape:
@@ -138,7 +144,8 @@ def _errors(evaluation: Evaluation, cls: EvaluatedClass, score: CaseScore, image
         prediction, reference = prediction & counted, reference & counted
     position = most_wrong_slice(prediction, reference)
     path = None if images is None else find_image(images, score.case)
-    grey = None if path is None else read_grey_slice(path, position, expected.shape)
+    order = turned_by(source.format.reader)
+    grey = None if path is None else read_grey_slice(path, position, expected.shape, order)
     where = ""
     if prediction.ndim == 3:
         prediction, reference = prediction[position], reference[position]

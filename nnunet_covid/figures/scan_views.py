@@ -60,18 +60,28 @@ def axial_views(
     for index in evenly_spread(len(hu), at_most):
         masks = {name: _resized(mask[index], shape) for name, mask in classes.items()}
         overlay = _overlay(masks, _resized(lungs[index], shape))
-        picture = Image.fromarray(grey(hu[index])).resize(shape[::-1], Image.Resampling.BILINEAR)
+        picture = Image.fromarray(_shown(hu[index], shape))
         infected = any(bool(mask[index].any()) for mask in classes.values())
         views.append(SliceView(index, data_uri(picture), data_uri(overlay, lossless=True), infected))
     return views
 
 
-def axial_picture(hu: NDArray[np.floating], masks: Sequence[Mask], lungs: Mask) -> NDArray[np.uint8]:
-    """One slice (y, x) with its classes coloured and the lungs outlined, (y, x, 3)."""
-    picture = as_rgb(grey(hu))
+def axial_picture(
+    hu: NDArray[np.floating], masks: Sequence[Mask], lungs: Mask, pixel: tuple[float, float]
+) -> NDArray[np.uint8]:
+    """One slice (y, x) with its classes coloured and the lungs outlined, (row, column, 3) in square pixels.
+
+    Args:
+        hu: Hounsfield units.
+        masks: Of the classes.
+        lungs: Outlined.
+        pixel: Millimetres along x and y.
+    """
+    shape = drawn_shape(hu.shape, pixel[::-1], max(hu.shape))
+    picture = as_rgb(_shown(hu, shape))
     for position, mask in enumerate(masks):
-        picture = blended(picture, rgb_of(position), OVERLAY_OPACITY / 255, mask)
-    return outlined(picture, {LUNG_OUTLINE: lungs})
+        picture = blended(picture, rgb_of(position), OVERLAY_OPACITY / 255, _resized(mask, shape))
+    return outlined(picture, {LUNG_OUTLINE: _resized(lungs, shape)})
 
 
 def coronal_view(
@@ -91,8 +101,7 @@ def coronal_view(
     whole = np.logical_or.reduce(list(parts.values())) if parts else hu < -500
     y = int(whole.sum(axis=(0, 2)).argmax())
     shape = drawn_shape((hu.shape[0], hu.shape[2]), (spacing[2], spacing[0]))
-    picture = np.asarray(Image.fromarray(grey(hu[::-1, y])).resize(shape[::-1], Image.Resampling.BILINEAR))
-    shown = as_rgb(picture)
+    shown = as_rgb(_shown(hu[::-1, y], shape))
     for position, mask in enumerate(classes.values()):
         shown = blended(shown, rgb_of(position), OVERLAY_OPACITY / 255, _resized(mask[::-1, y], shape))
     return outlined(shown, {LUNG_OUTLINE: _borders({n: _resized(m[::-1, y], shape) for n, m in parts.items()}, shape)})
@@ -127,6 +136,11 @@ def drawn_shape(shape: tuple[int, int], size: tuple[float, float], largest_side:
     scale = min(largest_side, max(shape)) / extent.max()
     height, width = np.maximum(1, (extent * scale).round().astype(int))
     return int(height), int(width)
+
+
+def _shown(hu: NDArray[np.floating], shape: tuple[int, int]) -> NDArray[np.uint8]:
+    """Grey values of a slice in another height and width."""
+    return np.asarray(Image.fromarray(grey(hu)).resize(shape[::-1], Image.Resampling.BILINEAR))
 
 
 def _resized(mask: Mask, shape: tuple[int, int]) -> Mask:

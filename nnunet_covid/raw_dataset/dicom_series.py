@@ -17,7 +17,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 from pydicom.uid import RLELossless
 
-from nnunet_covid.files import some_of
+from nnunet_covid.files import name_fault, some_of
 from nnunet_covid.geometry import Geometry, difference_of
 from nnunet_covid.header_claims import false_claim
 from nnunet_covid.raw_dataset.dicom import TOLD_APART_BY, UNDEFINED, DicomFile, Frame, has_sound_rle, name_of_syntax
@@ -166,6 +166,8 @@ def check_series(series: Series, *, is_mask: bool = False) -> list[Plane]:
 
 def _fault_of_file(file: DicomFile, is_mask: bool) -> str | None:
     """Why a file cannot be a slice of a CT, or of a mask."""
+    if fault := name_fault(file.path):
+        return fault
     if file.damaged or file.no_image:
         return f"is {file.no_image or 'a damaged DICOM file; download or export it again'}"
     if file.pixel_bytes is None or not file.bytes_needed:

@@ -21,7 +21,7 @@ from nnunet_covid.raw_dataset.dicom import header_of
 from nnunet_covid.report.anatomy import Anatomy, Classes
 from nnunet_covid.report.change import changes, require_same_kind
 from nnunet_covid.report.confidence import Profile, flags
-from nnunet_covid.report.dicom_objects import Source, dicom_extra, write_objects
+from nnunet_covid.report.dicom_objects import Source, dicom_extra, headers_told, write_objects
 from nnunet_covid.report.document import FILE, SCHEMA, Document, read_document
 from nnunet_covid.report.drawing import LABELS, LUNGS, PREVIEW, axial, key_slices, pictures, preview
 from nnunet_covid.report.model import Group, Labelled, ReportModel
@@ -152,7 +152,7 @@ def _report_into(
     if previous is not None:
         document = replace(document, change=_change(previous, document, source))
     with scan.clock.on("pictures and files"):
-        write_text(folder / PAGE, page(document.as_json(), pictures(anatomy, previous, model.classes)))
+        write_text(folder / PAGE, page(document.as_json(), pictures(anatomy, previous, document.model)))
         for image, name in ((labelled.labels, LABELS), (lungs, LUNGS), (preview(scan.image), PREVIEW)):
             write_volume(_without_metadata(image), folder / name)
         if source is not None:
@@ -179,8 +179,9 @@ def source_of(scan: Scan, pseudonyms: Pseudonymiser | None) -> Source | None:
     if not scan.files:
         return None
     dicom_extra()
-    source = Source.read(scan.files, scan.image)
-    return source if pseudonyms is None else replace(source, headers=[pseudonyms.header(h) for h in source.headers])
+    with headers_told():
+        source = Source.read(scan.files, scan.image)
+        return source if pseudonyms is None else replace(source, headers=[pseudonyms.header(h) for h in source.headers])
 
 
 def _write_dicom(
@@ -225,7 +226,6 @@ def _document(
     warnings = []
     if extras.profile is None:
         warnings.append("The model has no profile: how far this scan lies from its training data is not known.")
-    if "lungs" in numbers.missing:
-        warnings.append("No lungs were found: shares, zones and severity are not available.")
     raised = flags(numbers, labelled.observed, extras.profile)
-    return Document.of(facts, model.facts, numbers, flags=raised, warnings=tuple(warnings))
+    document = Document.of(facts, model.facts, numbers, flags=raised, warnings=tuple(warnings))
+    return replace(document, created="") if facts.pseudonymous else document

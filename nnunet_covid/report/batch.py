@@ -15,7 +15,7 @@ from nnunet_covid.csv_files import write_csv
 from nnunet_covid.disturbances import full_place
 from nnunet_covid.endings import VOLUME_ENDINGS, ending_of
 from nnunet_covid.errors import UserError, reason_of
-from nnunet_covid.files import is_hidden, read_json, write_text
+from nnunet_covid.files import is_hidden, printable, read_json, write_text
 from nnunet_covid.raw_dataset.case_folders import ARCHIVES
 from nnunet_covid.raw_dataset.dicom import header_of, read_dicom
 from nnunet_covid.raw_dataset.dicom_folder import dicom_folder
@@ -113,8 +113,9 @@ def report_batch(
             told = reason
             if name_of is not None:  # the sentence names the file, and may name the person
                 reason = "refused; the sentence printed when it was told says why"
-            rows.append(Row(named(source) if name_of else source.name, "refused", reason=reason))
-            tell(f"refused {source.name}: {told}")
+            shown = printable(source.name)
+            rows.append(Row(named(source) if name_of else shown, "refused", reason=printable(reason)))
+            tell(printable(f"refused {shown}: {told}"))
         write_table(output, rows)
     return rows
 
@@ -136,7 +137,7 @@ def names_of(sources: Iterable[Path]) -> dict[Path, str]:
     endings = {source: (ending_of(source, VOLUME_ENDINGS) or "") if source.is_file() else "" for source in sources}
     short = {source: source.name[: len(source.name) - len(ending)] for source, ending in endings.items()}
     times = Counter(short.values())
-    return {source: name if times[name] == 1 else source.name for source, name in short.items()}
+    return {source: printable(name if times[name] == 1 else source.name) for source, name in short.items()}
 
 
 def row_of(document: Mapping[str, Any], scan: str) -> Row:

@@ -30,9 +30,9 @@ def changes(previous: Mapping[str, Any], current: Mapping[str, Any]) -> dict[str
         current: The new one, in the same form.
 
     Returns:
-        ``days`` (None if a date is missing), ``infection_ml``, ``regions`` (name to ``infection_ml`` and
-        ``infection_percent``, the latter in points of per cent), ``severity_points`` (None unless both have the same
-        score), ``notes``.
+        ``days`` (None if a date is missing, or moved otherwise under another pseudonym), ``infection_ml``, ``regions``
+        (name to ``infection_ml`` and ``infection_percent``, the latter in points of per cent), ``severity_points``
+        (None unless both have the same score), ``notes``.
 
     Raises:
         UserError: If one of both is pseudonymised: the other's names would go into it, and its dates are moved.
@@ -50,6 +50,9 @@ def changes(previous: Mapping[str, Any], current: Mapping[str, Any]) -> dict[str
     days = days_between(previous["scan"]["study_date"], current["scan"]["study_date"])
     if days is None:
         notes.append("The days between the scans are not available: a scan has no date.")
+    elif current["scan"]["pseudonymous"] and previous["scan"]["name"] != current["scan"]["name"]:
+        days = None
+        notes.append("The days between the scans are not known: dates of two identifiers are moved differently.")
     elif days < 0:
         notes.append("The earlier report's scan is the later one: check their order.")
     scores = (before["severity"], after["severity"])

@@ -6,6 +6,7 @@ A profile is computed once per model by ``nnunet-covid profile`` from its traini
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ QUANTILE = 0.95
 """A scan is far from the training images where it lies farther than 95 of 100 of them do from the others."""
 LUNG_LITRES = (1.0, 9.0)
 """Lungs of adults on CT, from breathed out to breathed in; a choice of this project around published capacities."""
+NO_LUNGS = "no_lungs"
 FEWEST_CASES = 5
 MOST_DIRECTIONS = 16
 MOST_OUTSIDE = 10.0
@@ -170,7 +172,10 @@ def flags(numbers: Quantities, observed: Observed, profile: Profile | None) -> t
     """Every check that could be made, raised or not."""
     found = []
     lungs = numbers.region("lungs")
-    if lungs is not None:
+    if lungs is None:
+        sentence = "No lungs were found: shares, zones and severity are not available."
+        found.append(Flag(NO_LUNGS, 0.0, "l", LUNG_LITRES[0], True, sentence))
+    else:
         litres = lungs.volume_ml / 1000
         low, high = LUNG_LITRES
         near = low if litres < (low + high) / 2 else high
@@ -203,8 +208,11 @@ def _above(key: str, value: float, unit: str, threshold: float, sentence: str) -
 
 
 def urgency(flags: Iterable[Mapping[str, Any]]) -> float:
-    """For the order in which a batch is looked at: how far the worst flag lies above its threshold, 0 without one."""
-    return max(
-        (abs(row["value"] - row["threshold"]) / max(abs(row["threshold"]), 1e-9) for row in flags if row["raised"]),
-        default=0.0,
-    )
+    """For the order in which a batch is looked at: how far the worst flag lies above its threshold, 0 without one.
+
+    Infinity without lungs: nothing else in that report can be relied on.
+    """
+    raised = [row for row in flags if row["raised"]]
+    if any(row["key"] == NO_LUNGS for row in raised):
+        return math.inf
+    return max((abs(row["value"] - row["threshold"]) / max(abs(row["threshold"]), 1e-9) for row in raised), default=0.0)

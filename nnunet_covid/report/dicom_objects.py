@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -30,6 +31,8 @@ MAY_BE_EMPTY = {
     "ReferringPhysicianName": ".*",
 }  # fmt: skip
 """Attributes that objects inherit and that may be empty, and the form of their values."""
+NO_DAY, MIDNIGHT = "19000101", "000000"
+"""Of pseudonymised objects, which must have a date, where the study has none; the time of all."""
 NOT_STATED = "not stated in the source series"
 SEGMENTATION, MEASUREMENTS, CAPTURES = "segmentation.dcm", "measurements.dcm", "capture_{:02d}.dcm"
 SERIES_NUMBERS = {"SEG": 9001, "SR": 9002, "SC": 9003}
@@ -71,6 +74,8 @@ class Source:
     def read(cls, files: Sequence[Path], image: sitk.Image) -> Source:
         """Headers of a series, sorted as the volume's third axis runs."""
         headers = [header_of(path) for path in files]
+        if len(headers) > 1 and "PerFrameFunctionalGroupsSequence" in headers[0]:
+            raise _without_objects("Enhanced CT with a file for each frame")
         for header in headers:
             _complete(header, image.GetSpacing()[2])
         normal = np.reshape(image.GetDirection(), (3, 3))[:, 2]
@@ -83,6 +88,23 @@ class Source:
     def frames(self, volume: NDArray[Any]) -> NDArray[Any]:
         """A volume (z, y, x) with its slices in the order of the files or frames."""
         return volume if self.frame_order is None else volume[np.argsort(self.frame_order)]
+
+
+@contextmanager
+def headers_told() -> Iterator[None]:
+    """Make one sentence of what headers lack: they are what whoever wrote them made of them."""
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError, ValueError) as e:
+        lacking = f"{e.name} is missing" if isinstance(e, AttributeError) and e.name else reason_of(e)
+        raise _without_objects(lacking) from e
+
+
+def _without_objects(why: str) -> UserError:
+    return UserError(
+        f"no DICOM objects can be made from the headers of this series ({why}); "
+        "export it again, or convert it to NIfTI and report on that"
+    )
 
 
 def _complete(header: Any, thickness: float) -> None:
@@ -162,23 +184,31 @@ def write_objects(
     Raises:
         UserError: If the headers do not allow it.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # highdicom prints a patient's name that it finds unusual
-            objects = {SEGMENTATION: segmentation(source, document, masks, lungs)}
-            objects[MEASUREMENTS] = measurements(source, document, objects[SEGMENTATION], list(masks))
-            objects |= {CAPTURES.format(i): capture(source, picture, i) for i, picture in enumerate(pictures, start=1)}
-    except (AttributeError, KeyError, TypeError, ValueError) as e:  # headers are what whoever wrote them made of them
-        lacking = f"{e.name} is missing" if isinstance(e, AttributeError) and e.name else reason_of(e)
-        raise UserError(
-            f"no DICOM objects can be made from the headers of this series ({lacking}); "
-            "export it again, or convert it to NIfTI and report on that"
-        ) from e
+    with headers_told(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # highdicom prints a patient's name that it finds unusual
+        objects = {SEGMENTATION: segmentation(source, document, masks, lungs)}
+        objects[MEASUREMENTS] = measurements(source, document, objects[SEGMENTATION], list(masks))
+        series = dicom_extra().UID()
+        objects |= {CAPTURES.format(i): capture(source, one, i, series) for i, one in enumerate(pictures, start=1)}
     for name, content in objects.items():
         content.SpecificCharacterSet = CHARACTER_SET
+        if document["scan"]["pseudonymous"]:
+            _date_to_study(content)
         with replacing(folder / name) as unfinished:
             content.save_as(unfinished, enforce_file_format=True)
     return [folder / name for name in objects]
+
+
+def _date_to_study(content: Any) -> None:
+    """Every date and time of an object is the study's day at midnight.
+
+    Today's beside a moved study date would tell by how many days it was moved, where a report follows soon on its scan.
+    """
+    day = str(content.StudyDate or NO_DAY)
+    at = {"DA": day, "TM": MIDNIGHT, "DT": day + MIDNIGHT}
+    for element in content.iterall():
+        if element.VR in at and element.value:
+            element.value = at[element.VR]
 
 
 def _code(code: tuple[str, str, str]) -> Any:
@@ -313,8 +343,8 @@ def _measured(what: tuple[str, str, str], value: float, unit: tuple[str, str, st
     return dicom_extra().sr.Measurement(name=_code(what), value=value, unit=_code(unit))
 
 
-def capture(source: Source, picture: NDArray[np.uint8], number: int) -> Any:
-    """A key slice as a secondary capture in colour."""
+def capture(source: Source, picture: NDArray[np.uint8], number: int, series: str) -> Any:
+    """A key slice as a secondary capture in colour; ``series`` is the UID of all captures of one report."""
     hd = dicom_extra()
     first = source.headers[0]
     image = hd.sc.SCImage(
@@ -323,7 +353,7 @@ def capture(source: Source, picture: NDArray[np.uint8], number: int) -> Any:
         bits_allocated=8,
         coordinate_system=hd.CoordinateSystemNames.PATIENT,
         study_instance_uid=first.StudyInstanceUID,
-        series_instance_uid=_series_of_captures(source),
+        series_instance_uid=series,
         series_number=SERIES_NUMBERS["SC"],
         sop_instance_uid=hd.UID(),
         instance_number=number,
@@ -342,8 +372,3 @@ def capture(source: Source, picture: NDArray[np.uint8], number: int) -> Any:
     )
     image.Laterality = ""  # of type 2C: both lungs are shown
     return image
-
-
-def _series_of_captures(source: Source) -> str:
-    """One UID for all captures of a series, by DICOM's UUID-derived root."""
-    return str(pydicom.uid.generate_uid(entropy_srcs=[source.headers[0].SeriesInstanceUID, "captures"]))

@@ -50,13 +50,18 @@ class ScanFacts:
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """Which model labelled the scan."""
+    """Which model labelled the scan.
+
+    Attributes:
+        values: In the label map, of each class that counts; empty in earlier reports.
+    """
 
     name: str
     dataset: str
     folds: tuple[str, ...]
     classes: tuple[str, ...]
     digest: str
+    values: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,7 @@ class Flag:
 class Document:
     """Everything that stands in ``report.json``, ``report.html`` and the DICOM objects.
 
+    ``created`` is empty with pseudonyms: today tells by how much the study date was moved where both are close.
     ``seconds`` is of :class:`nnunet_covid.report.clock.Clock`; ``made_of`` of ``assemble``, empty in earlier reports.
     """
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from nnunet_covid.figures.scan_views import axial_picture, axial_views, coronal_view, data_uri
-from nnunet_covid.report.anatomy import Anatomy, Classes
+from nnunet_covid.report.anatomy import Anatomy
 from nnunet_covid.report.change import register_lungs
+from nnunet_covid.report.document import ModelFacts, read_document
 from nnunet_covid.report.page import Pictures
 from nnunet_covid.report.regions import as_patient
 
@@ -21,6 +24,10 @@ PREVIEW = "preview.nii.gz"
 PREVIEW_MM = 2.5
 MOST_SLICES = 150
 KEY_SLICES = 6
+APART = "the slices may lie apart"
+UNDRAWN = (
+    "What was infected then is not drawn: the earlier report is by another model and does not tell its label values."
+)
 
 
 def key_slices(anatomy: Anatomy) -> list[int]:
@@ -35,13 +42,13 @@ def key_slices(anatomy: Anatomy) -> list[int]:
 def axial(anatomy: Anatomy, index: int) -> NDArray[np.uint8]:
     """A slice with its overlay."""
     masks = [mask[index] for mask in anatomy.classes.values()]
-    return axial_picture(anatomy.hu[index], masks, anatomy.lungs[index])
+    return axial_picture(anatomy.hu[index], masks, anatomy.lungs[index], anatomy.spacing[:2])
 
 
-def pictures(anatomy: Anatomy, previous: Path | None, classes: Classes) -> Pictures:
+def pictures(anatomy: Anatomy, previous: Path | None, model: ModelFacts) -> Pictures:
     """All pictures of a page; the earlier scan's where ``previous`` is its report's folder."""
     a = anatomy
-    comparison, caption = _beside(a, previous, classes) if previous else ("", "")
+    comparison, caption = _beside(a, previous, model) if previous else ("", "")
     return Pictures(
         slices=axial_views(a.hu, a.classes, a.lungs, a.spacing[:2], MOST_SLICES),
         coronal=data_uri(coronal_view(a.hu, a.classes, a.parts, a.spacing)),
@@ -51,7 +58,7 @@ def pictures(anatomy: Anatomy, previous: Path | None, classes: Classes) -> Pictu
     )
 
 
-def _beside(anatomy: Anatomy, previous: Path, classes: Classes) -> tuple[str, str]:
+def _beside(anatomy: Anatomy, previous: Path, model: ModelFacts) -> tuple[str, str]:
     """The slice with most infection of this scan and the same place in the earlier one, and a caption."""
     folder = previous if previous.is_dir() else previous.parent
     try:
@@ -71,16 +78,27 @@ def _beside(anatomy: Anatomy, previous: Path, classes: Classes) -> tuple[str, st
             (mask, sitk.sitkNearestNeighbor, 0),
         )
     ]
-    masks = [np.isin(moved[1], values) for values in classes.values()]
-    then = axial_picture(moved[0], masks, moved[2] > 0)
+    counted = _earlier_values(read_document(previous)["model"], model)
+    masks = [np.isin(moved[1], values) for values in (counted or {}).values()]
+    then = axial_picture(moved[0], masks, moved[2] > 0, anatomy.spacing[:2])
     pair = np.concatenate([then, np.zeros((len(then), 8, 3), np.uint8), axial(anatomy, index)], axis=1)
+    undrawn = "" if counted is not None else f" {UNDRAWN}"
     if found is None:
-        return data_uri(
-            pair
-        ), "Then (left) and now (right). The lungs could not be registered: the slices may lie apart."
+        return data_uri(pair), f"Then (left) and now (right). The lungs could not be registered: {APART}.{undrawn}"
     quality = f"overlap of the registered lungs {found.dice:.2f}"
     warning = "" if found.is_good else ": poor, so the slices may show different places"
-    return data_uri(pair), f"Then (left, brought to today's place) and now (right); {quality}{warning}."
+    return data_uri(pair), f"Then (left, brought to today's place) and now (right); {quality}{warning}.{undrawn}"
+
+
+def _earlier_values(earlier: Mapping[str, Any], model: ModelFacts) -> dict[str, Any] | None:
+    """Label values of an earlier report's classes, those of the new one first and in its order, which gives colours.
+
+    None where they are not known: the earlier report does not tell them, and is by another model.
+    """
+    values = earlier.get("values") or (model.values if earlier["digest"] == model.digest else None)
+    if values is None:
+        return None
+    return {**{name: values.get(name, ()) for name in model.values}, **values}
 
 
 def preview(image: sitk.Image) -> sitk.Image:

@@ -20,6 +20,7 @@ from nnunet_covid.endings import PICTURE_ENDINGS
 from nnunet_covid.errors import UserError, did_you_mean
 from nnunet_covid.figures.slices import LUNG_WINDOW
 from nnunet_covid.files import digest_of, own_name
+from nnunet_covid.geometry import turned_by
 from nnunet_covid.nnunet.encoder import deepest_features, mean_over_positions
 from nnunet_covid.nnunet.predictor import PreparedCase, TrainedModel
 from nnunet_covid.nnunet.written_images import SLICE_SPACING
@@ -32,8 +33,6 @@ from nnunet_covid.report.regions import storage_order
 TRAINED_AS = "LPS"
 """Storage order that a volume is brought to where a model's profile does not say another."""
 PERCENTILES = (1, 25, 50, 75, 99)
-TURNED = "RAS"
-"""Storage order to which nnU-Net's readers ``…WithReorient`` bring every image."""
 Piece = tuple[NDArray[np.float32], tuple[float, ...]]
 """Values (1, z, y, x) and spacing in millimetres along z, y, x."""
 Group = list[Piece]
@@ -119,7 +118,7 @@ class ReportModel:
         if model.previous_stage is not None:
             raise UserError(f"{model.folder} is the second stage of a cascade; use its full-resolution or 2d model")
         self.model = model
-        self.turned = TURNED if type(model.reader).__name__.endswith("WithReorient") else None
+        self.turned = turned_by(type(model.reader).__name__)
         self.orientation = self.turned or TRAINED_AS
         plans = model.predictor.plans_manager.plans
         self.takes_pictures = model.ending.lower() in PICTURE_ENDINGS
@@ -179,6 +178,7 @@ class ReportModel:
             folds=tuple(str(fold) for fold in self.model.folds),
             classes=tuple(self.classes),
             digest=digest_of([digest, self._left_out], 16) if self._left_out else digest,
+            values={name: (of,) if isinstance(of, int) else tuple(of) for name, of in self.classes.items()},
         )
 
     def label(

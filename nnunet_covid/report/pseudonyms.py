@@ -64,7 +64,7 @@ class Pseudonymiser:
             raise UserError(f"{path}: {e}; make a key with: openssl rand -hex 32 > {path}") from e
 
     def _digest(self, kind: str, text: str) -> bytes:
-        return hmac.new(self._key, f"{kind}\0{text}".encode(), hashlib.sha256).digest()
+        return hmac.new(self._key, f"{kind}\0{text}".encode(errors="surrogatepass"), hashlib.sha256).digest()
 
     def name(self, identifier: str) -> str:
         """A pseudonym of a patient's or scan's identifier."""

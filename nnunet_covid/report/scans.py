@@ -17,7 +17,7 @@ import SimpleITK as sitk
 
 from nnunet_covid.endings import VOLUME_ENDINGS, ending_of
 from nnunet_covid.errors import UserError
-from nnunet_covid.files import files_in, own_name, sha256_of
+from nnunet_covid.files import files_in, own_name, printable, sha256_of
 from nnunet_covid.raw_dataset.case_folders import ARCHIVES
 from nnunet_covid.raw_dataset.dicom import header_of, is_dicom
 from nnunet_covid.raw_dataset.dicom_folder import Series, dicom_folder
@@ -128,7 +128,7 @@ def _from_folder(folder: Path, wanted: str | None) -> Scan:
         size=image.GetSize(),
         spacing=_rounded(image.GetSpacing()),
         study_date=_iso_date(str(header.get("StudyDate", ""))),
-        notes=(f"Reported on {_described(chosen, folder)}.", *notes),
+        notes=tuple(printable(note) for note in (f"Reported on {_described(chosen, folder)}.", *notes)),
     )
     return Scan(image, facts, tuple(file.path for file in chosen.files))
 
@@ -195,6 +195,8 @@ def _unfit(one: Series) -> str | None:
     orientation = first.frames[0].orientation
     if orientation is not None and abs(np.cross(orientation[:3], orientation[3:])[2]) < AXIAL:
         return "not axial"
+    if len(one.files) == 1 and any(frame.position is None or frame.orientation is None for frame in first.frames):
+        return "its frames do not say where they lie, so right and left would be guesses; export one file per slice"
     return None
 
 

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from nnunet_covid.errors import Unusable, UserError
 from nnunet_covid.figures.sheets import write_heat_maps
 from nnunet_covid.figures.slices import scaled, shown_slice
-from nnunet_covid.files import own_name, writable_folder, write_json
+from nnunet_covid.files import names_apart, own_name, writable_folder, write_json
 from nnunet_covid.losses.ssa_net import check_exponent
 from nnunet_covid.nnunet.cases import CaseFiles
 from nnunet_covid.nnunet.dataset import NIFTI
@@ -143,8 +143,9 @@ def _write_maps(output: Path, case: PreparedCase, maps: CaseMaps, request: Reque
     named = {f"attention_stage{number}": each for number, each in enumerate(maps.attention, 1)}
     if settings.write_activation:
         named |= {f"activation_stage{number}": each for number, each in enumerate(maps.activation, 1)}
+    files = names_apart((one.name for one in request.classes), lambda name: UNFIT.sub("_", name)[:LONGEST])
     for (method, class_name, stage), each in _class_maps(maps, request).items():
-        named[f"{method.lower().replace('-', '')}_{UNFIT.sub('_', class_name)[:LONGEST]}_stage{stage}"] = each
+        named[f"{method.lower().replace('-', '')}_{files[class_name]}_stage{stage}"] = each
     for name, each in named.items():
         write_map(output / f"{case.name}_{name}{NIFTI}", each, case.properties)
 

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import planned
-from dicom_files import CORONAL, ct_slice, structure_set, write, write_series
+from dicom_files import CORONAL, at, ct_slice, enhanced, multi_frame, structure_set, write, write_series
 from image_files import blob, hounsfield, write_volume
 from model_folders import complete_plans, write_model
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
 
 from bad_inputs.ingredients import Make, several, spoilt
 from bad_inputs.registry import BadInput, Kind
@@ -43,6 +46,28 @@ def model(folder: Path, channels: int = 1, name: str = "infection") -> None:
 def series(folder: Path) -> None:
     """``scan``: an axial CT series of six slices."""
     write_series(folder / "scan", VOLUME)
+
+
+def one_file(made: Callable[[NDArray[Any]], Dataset]) -> Make:
+    """The series as one file with all its frames."""
+
+    def make(folder: Path) -> None:
+        shutil.rmtree(folder / "scan")
+        write(made(VOLUME), folder / "scan/all.dcm")
+
+    return make
+
+
+def unplaced(volume: NDArray[Any]) -> Dataset:
+    return multi_frame(volume, ImagePositionPatient=None, ImageOrientationPatient=None)
+
+
+def enhanced_slices(folder: Path) -> None:
+    shutil.rmtree(folder / "scan")
+    for number, pixels in enumerate(VOLUME):
+        ds = enhanced(pixels[None], [at(number)])
+        ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID = f"1.2.3.{number + 1}"
+        write(ds, folder / f"scan/{number:03d}.dcm")
 
 
 def gap(folder: Path) -> None:
@@ -209,6 +234,32 @@ SCANS = [
     scan("modality", Kind.UNUSED, "another modality", slices(Modality="MR"), NO_CT, "modality MR, not CT"),
     scan("localizer", Kind.UNUSED, "localizers alone", slices(ImageType=["LOCALIZER"]), NO_CT, "a localizer"),
     scan("coronal", Kind.UNUSED, "a coronal series", slices(ImageOrientationPatient=list(CORONAL)), NO_CT, "not axial"),
+    scan(
+        "old_frames",
+        Kind.UNITS,
+        "frames of one file that do not say where they lie",
+        one_file(multi_frame),
+        NO_CT,
+        "right and left would be guesses",
+        "export one file per slice",
+    ),
+    scan(
+        "unplaced_frames",
+        Kind.UNITS,
+        "frames of one file without an orientation",
+        one_file(unplaced),
+        NO_CT,
+        "right and left would be guesses",
+    ),
+    scan(
+        "enhanced_slices",
+        Kind.DAMAGED,
+        "Enhanced CT in one file a frame",
+        enhanced_slices,
+        "no DICOM objects can be made",
+        "Enhanced CT with a file for each frame",
+        "convert it to NIfTI",
+    ),
     scan("few", Kind.UNUSED, "a series of two slices", two_slices, NO_CT, "only 2 slices"),
     scan("last_cut", Kind.DAMAGED, "a last slice that was cut", last_is_cut, "scan/005.dcm: is a damaged", "download"),
     scan("objects", Kind.UNUSED, "DICOM objects without an image", objects_alone, NO_IMAGE, "report.dcm is a report"),

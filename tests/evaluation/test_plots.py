@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
-from folders_on_disk import write_labels
+import SimpleITK as sitk
+from folders_on_disk import Folders, write_labels
 from matplotlib.colors import to_rgb
 from PIL import Image
 
 from nnunet_covid.errors import UserError
-from nnunet_covid.evaluation import evaluate_folders, write_report
+from nnunet_covid.evaluation import evaluate_folders, plots, write_report
 from nnunet_covid.evaluation.comparison import compare_evaluations, write_forest
 from nnunet_covid.evaluation.plots import find_image, most_wrong_slice, read_grey_slice, worst
 from nnunet_covid.figures import style
@@ -45,6 +46,14 @@ def test_report_of_2d_cases(png_folders, tmp_path):
 def test_report_of_volumes_with_two_classes(nifti_folders, tmp_path):
     expected = LABEL_PLOTS | {"worst_cases_ggo.png", "worst_cases_consolidation.png"}
     assert plots_of(nifti_folders, tmp_path / "out") == expected
+
+
+def test_classes_whose_names_differ_in_punctuation_have_pictures_of_their_own(nifti_folders, tmp_path):
+    nifti_folders.describe({"background": 0, "ggo+": 1, "GGO -": 2})
+    evaluation = evaluate_folders(nifti_folders.predictions, nifti_folders.references)
+    names = [path.name for path in plots.write_plots(evaluation, tmp_path) if path.name.startswith("worst")]
+    assert len({name.casefold() for name in names}) == 2
+    assert names[0] == "worst_cases_ggo_.png"
 
 
 def test_report_with_maps(png_folders, tmp_path):
@@ -132,6 +141,29 @@ def test_the_overlays_use_the_images(png_folders, tmp_path):
         for name in ("with", "without")
     ]
     assert spread[0] != pytest.approx(spread[1], rel=0.01)
+
+
+@pytest.mark.parametrize("reader", ["SimpleITKIO", "SimpleITKIOWithReorient", "NibabelIO", "NibabelIOWithReorient"])
+@pytest.mark.parametrize("order", ["LPS", "ASL"])
+def test_image_and_masks_lie_alike_whatever_reader_and_storage_order(tmp_path, monkeypatch, reader, order):
+    folders = Folders(tmp_path / "set", {"background": 0, "infection": 1}, ".nii.gz")
+    folders.describe({"background": 0, "infection": 1}, channel_names={"0": "CT"}, overwrite_image_reader_writer=reader)
+    lesion = np.zeros((4, 12, 16), dtype=np.uint8)
+    lesion[1, 2:5, 3:9] = 1
+    smaller = lesion.copy()
+    smaller[1, 2] = 0
+    images = tmp_path / "images"
+    images.mkdir()
+    for path, array in ((folders.predictions / "a.nii.gz", smaller), (folders.references / "a.nii.gz", lesion),
+                        (images / "a_0000.nii.gz", 200 * lesion)):  # fmt: skip
+        stored = sitk.GetImageFromArray(array)
+        sitk.WriteImage(sitk.DICOMOrient(stored, order), str(path))
+    drawn = []
+    monkeypatch.setattr(plots, "write_errors", lambda path, errors, title: drawn.extend(errors))
+    plots.write_plots(evaluate_folders(folders.predictions, folders.references), tmp_path, images)
+    (shown,) = drawn
+    assert shown.reference.any()
+    np.testing.assert_array_equal(shown.grey > 0.5, shown.reference)
 
 
 def test_forest_plot(nifti_folders, tmp_path):

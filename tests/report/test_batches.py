@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import dicom_files
@@ -13,11 +14,13 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
-from box_chest import box_chest
+from box_chest import CLASSES, box_chest
 from reported import CPU, IDENTIFIERS, write_series
 
 from nnunet_covid.cli import main
-from nnunet_covid.report import batch
+from nnunet_covid.report import batch, quantify
+from nnunet_covid.report.confidence import Profile, flags
+from nnunet_covid.report.model import Observed
 from nnunet_covid.report.scans import content_of
 
 KEY = "0123456789abcdef0123456789abcdef"
@@ -160,6 +163,48 @@ def test_whatever_a_scan_does_to_the_program_the_batch_goes_on(tmp_path: Path) -
     rows = batch.report_batch([tmp_path / "a", tmp_path / "b"], tmp_path, one, told.append)
     assert [(row.scan, row.status) for row in rows] == [("a", "refused"), ("b", "refused")]
     assert "it cannot be reported on ('(0020,000d)')" in told[0]
+
+
+def test_a_scan_without_lungs_stands_before_the_least_certain_of_the_others(reported: Path, tmp_path: Path) -> None:
+    document = batch.read_document(reported)
+    chest = box_chest()
+    unsure = Observed((0.0,) * 5, disagreement=1.0)
+    usual = Profile("abc", 9, (5000.0,) * 5, (1.0,) * 5, 0.1, 0.1, (), (), 0.0, "LPS")
+    rows = [batch.Row("0 damaged", "refused")]
+    for name, lungs, profile in (("1 far away", chest.lungs, usual), ("2 no lungs", chest.lungs * 0, None)):
+        raised = flags(quantify(chest.image, chest.labels, CLASSES, lungs=lungs), unsure, profile)
+        rows.append(batch.row_of({**document, "flags": [asdict(flag) for flag in raised]}, name))
+    batch.write_table(tmp_path, rows)
+    table = (tmp_path / "reports.csv").read_text(encoding="utf-8").splitlines()[1:]
+    assert [line[0] for line in table] == ["0", "2", "1"]
+    index = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert index.index("2 no lungs") < index.index("1 far away")
+    assert "no lungs, disagreement" in index
+
+
+@pytest.mark.parametrize("options", [[], ["--pseudonymise", "key"]])
+def test_a_name_that_is_no_utf_8_ends_no_batch(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], options: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "key").write_text(KEY, encoding="utf-8")
+    latin = os.fsdecode(b"M\xfcller")
+    scans = tmp_path / "scans"
+    sitk.WriteImage(box_chest().image, str(tmp_path / "volume.nii"))
+    try:
+        write_series(scans / latin, box_chest().image[:, :, 10:20])
+        shutil.copy(tmp_path / "volume.nii", scans / f"{latin}.nii")
+        shutil.copy(tmp_path / "volume.nii", scans / "plain.nii")
+    except OSError:
+        pytest.skip("this file system takes no such names")
+    assert main(["report", "scans", "-m", str(model), "-o", "out", *options, *CPU]) == 1
+    table = (tmp_path / "out" / "reports.csv").read_text(encoding="utf-8")
+    assert [table.count(f",{status},") for status in ("refused", "reported")] == [2, 1]
+    told = capsys.readouterr().err
+    for name in (r"M\udcfcller", r"M\udcfcller.nii"):
+        assert f"refused {name}: " in told
+        assert "its name, or its folder's, is not in UTF-8; rename it" in told
+    assert ("M\\udcfcller.nii" in table) == (not options)
 
 
 def test_a_batch_of_series_without_preamble(model: Path, tmp_path: Path) -> None:

@@ -50,6 +50,20 @@ def test_what_makes_a_change_doubtful_is_said() -> None:
     assert "no date" in unknown["notes"][0]
 
 
+@pytest.mark.parametrize(("earlier", "now", "days"), [("P1", "P1", -7), ("P1", "P2", None)])
+def test_no_days_are_told_between_two_pseudonyms_whose_dates_are_moved_differently(
+    earlier: str, now: str, days: int | None
+) -> None:
+    before, after = document("2018-03-28"), document("2018-03-21")
+    before["scan"] |= {"name": earlier, "pseudonymous": True}
+    after["scan"] |= {"name": now, "pseudonymous": True}
+    change = changes(before, after)
+    assert change["days"] == days
+    (note,) = change["notes"]
+    assert ("check their order" in note) is (days is not None)
+    assert ("not known: dates of two identifiers are moved differently" in note) is (days is None)
+
+
 def test_a_report_is_read_back_and_anything_else_is_told(tmp_path: Path) -> None:
     chest = box_chest()
     numbers = quantify(chest.image, chest.labels, CLASSES, lungs=chest.lungs)

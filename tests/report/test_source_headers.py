@@ -20,6 +20,7 @@ from nnunet_covid.report import quantify
 from nnunet_covid.report.assemble import source_of
 from nnunet_covid.report.dicom_objects import Source, write_objects
 from nnunet_covid.report.document import Document, ModelFacts
+from nnunet_covid.report.pseudonyms import Pseudonymiser
 from nnunet_covid.report.scans import read_scan
 
 TEN = slice(10, 20)
@@ -105,6 +106,28 @@ def test_names_in_other_alphabets_stay(tmp_path: Path, character_set: Any, name:
         assert str(made.PatientName) == name
 
 
+def test_the_captures_of_each_report_on_a_series_are_a_series_of_their_own(tmp_path: Path) -> None:
+    """An archive shows captures by their series: those of two reports must not mix."""
+    pytest.importorskip("highdicom")
+    chest = box_chest()
+    scan = read_scan(write_series(tmp_path / "series", chest.image[:, :, TEN]))
+    numbers = quantify(scan.image, chest.labels[:, :, TEN], CLASSES, lungs=chest.lungs[:, :, TEN])
+    document = Document.of(scan.facts, MODEL, numbers).as_json()
+    lungs = sitk.GetArrayFromImage(chest.lungs[:, :, TEN]) > 0
+    found = []
+    for output in (tmp_path / "first", tmp_path / "second"):
+        output.mkdir()
+        source = source_of(scan, None)
+        assert source is not None
+        pictures = [np.zeros((60, 80, 3), np.uint8)] * 2
+        write_objects(output, source, document, {"ground glass": lungs, "consolidation": lungs}, lungs, pictures)
+        captures = [pydicom.dcmread(path) for path in sorted(output.glob("capture_*.dcm"))]
+        assert [one.InstanceNumber for one in captures] == [1, 2]
+        found.append({one.SeriesInstanceUID for one in captures})
+    assert [len(uids) for uids in found] == [1, 1]
+    assert found[0] != found[1]
+
+
 def test_headers_that_allow_no_objects_are_told(tmp_path: Path) -> None:
     pytest.importorskip("highdicom")
     scan = read_scan(write_series(tmp_path / "series", box_chest().image[:, :, TEN]))
@@ -118,3 +141,13 @@ def test_headers_that_allow_no_objects_are_told(tmp_path: Path) -> None:
         write_objects(
             tmp_path, Source(source.headers), Document.of(scan.facts, MODEL, numbers).as_json(), {"a": mask}, mask, []
         )
+
+
+def test_headers_that_cannot_be_pseudonymised_are_told(tmp_path: Path) -> None:
+    pytest.importorskip("highdicom")
+    scan = read_scan(write_series(tmp_path / "series", box_chest().image[:, :, TEN]))
+    header = pydicom.dcmread(scan.files[0])
+    del header.SOPInstanceUID
+    header.save_as(scan.files[0])
+    with pytest.raises(UserError, match=r"no DICOM objects can be made .*SOPInstanceUID is missing"):
+        source_of(scan, Pseudonymiser(b"0123456789abcdef"))

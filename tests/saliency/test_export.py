@@ -93,6 +93,17 @@ def test_pictures_get_maps_of_their_size(slices_model: Path, tmp_path: Path) -> 
     assert set(report["cases"]) == {"a", "b"}
 
 
+def test_classes_whose_names_differ_in_punctuation_have_maps_of_their_own(tmp_path: Path) -> None:
+    described = planned.dataset_json({"background": 0, "a/b": 1, "A:b": 2})
+    plans = complete_plans(described, stages=3, patch=[32, 32])
+    model = write_model(tmp_path / "nnUNetTrainer__testPlans__2d", plans, described)
+    write_picture(tmp_path / "in/a_0000.png", grey((40, 50), 0))
+    assert saliency(model, tmp_path / "in", tmp_path / "out", *QUICK) == 0
+    assert {path.name for path in (tmp_path / "out").glob("*gradcam*")} == {
+        "a_gradcam_a_b_stage3.nii.gz", "a_gradcam_A_b_2_stage3.nii.gz",
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "trainer", ["InfNetTrainer", "InfNetPretrainedTrainer", "SSANetTrainer", "CollaborativeTrainer"]
 )
