@@ -86,7 +86,7 @@ class Consistency(UndisturbedTrainer):
     """
 
     unlabelled_weight: float = 1.0
-    ramp_share: float = 0.2
+    ramp_share: float = 1.0
     unlabelled_ratio: float = 1.0
     eta: float = 0.95
     class_eta: ClassVar[Mapping[str, float]] = {}

@@ -2,10 +2,32 @@
 
 from pathlib import Path
 
-from nnunet_covid.trainers import UNetPretrainedTrainer_consistency
+from nnunet_covid.trainers import (
+    UNetPretrainedEnlargedTrainer_consistency,
+    UNetPretrainedTrainer_consistency,
+    nnUNetTrainer_consistency,
+)
 
 
-class EarlierTrainer(UNetPretrainedTrainer_consistency):
+class FirstFifthTrainer(UNetPretrainedTrainer_consistency):
+    """The weight of the unlabelled images rises over the first fifth of the training, as Laine & Aila have it."""
+
+    ramp_share = 0.2
+
+
+class FirstFifthEnlargedTrainer(UNetPretrainedEnlargedTrainer_consistency):
+    """The same on the enlarged image."""
+
+    ramp_share = 0.2
+
+
+class FirstFifthNNUNetTrainer(nnUNetTrainer_consistency):
+    """The same of stock nnU-Net."""
+
+    ramp_share = 0.2
+
+
+class EarlierTrainer(FirstFifthTrainer):
     """Defaults of before, and no weight by trust: Dice and class weights over sure voxels, a teacher slow at first."""
 
     weigh_by_trust = False
@@ -44,12 +66,12 @@ class MildCrossEntropyTrainer(MildByTrustUnweightedTrainer):
     unlabelled_overlap = False
 
 
-class OwnSlicesTrainer(UNetPretrainedTrainer_consistency):
-    """Today's settings with the labelled slices linked as the unlabelled ones; each fold leaves out its validation."""
+class OwnSlicesTrainer(FirstFifthTrainer):
+    """The labelled slices linked as the unlabelled ones; each fold leaves out its validation."""
 
 
-class EveryEpochTrainer(UNetPretrainedTrainer_consistency):
-    """Today's settings; the teacher of each epoch stays, for ``benchmarks/trusted_labels.py``."""
+class EveryEpochTrainer(FirstFifthTrainer):
+    """The teacher of each epoch stays, for ``benchmarks/trusted_labels.py``."""
 
     def on_epoch_end(self) -> None:
         """Keep the teacher."""

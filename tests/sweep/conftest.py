@@ -15,6 +15,6 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Places:
     for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
         (tmp_path / name).mkdir()
         monkeypatch.setenv(name, str(tmp_path / name))
-    for dataset in ("Dataset501_COVIDSemiSeg", "Dataset940_Tiny"):
+    for dataset in ("Dataset501_COVIDSemiSeg", "Dataset510_DemoCT", "Dataset940_Tiny"):
         (tmp_path / "nnUNet_preprocessed" / dataset).mkdir()
     return Places(tmp_path / "nnUNet_results", tmp_path / "nnUNet_preprocessed")

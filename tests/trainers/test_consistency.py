@@ -128,7 +128,7 @@ def test_the_teacher_is_the_closed_form_of_the_students_steps(dims: int, linked:
     logged = trainer.logger.local_logger.my_fantastic_logging
     assert {len(logged[key]) for key in consistency.LOGGED} == {2}
     assert all(0 < value < 1 for value in logged["trusted"])
-    assert logged["unlabelled_weight"] == [1.0, 1.0]
+    assert logged["unlabelled_weight"] == pytest.approx([math.exp(-5 / 4), 1.0])
     assert np.isfinite(logged["agreement"]).all()
 
 

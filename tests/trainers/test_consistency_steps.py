@@ -93,7 +93,7 @@ def test_a_step_is_one_on_the_sum_of_both_losses(
             one.add_(0.05 * torch.randn_like(one))
     trainer._aside.load_state_dict(teacher.state_dict())
     trainer._steps_seen = 3
-    weight = 0.7 * math.exp(-5 * (1 - 3 / 4) ** 2)  # a fifth of 20 steps is 4
+    weight = 0.7 * math.exp(-5 * (1 - 3 / 20) ** 2)
     assert trainer.weight_now == pytest.approx(weight)
     trainer.train_step(data)
 
@@ -275,7 +275,7 @@ def test_a_checkpoint_continues_with_teacher_student_counts_and_ramp(make: Calla
         assert torch.equal(again.network.state_dict()[key], value)
         assert torch.equal(again._aside.state_dict()[key], teacher[key])
     assert again.current_epoch == 1
-    assert again.weight_now == pytest.approx(1.0), "four of the four steps of the ramp-up are done"
+    assert again.weight_now == pytest.approx(math.exp(-5 * (1 - 4 / 20) ** 2)), "four of twenty steps are done"
 
 
 def test_the_picture_of_a_training_holds_nnunets_curves_and_ours(make: Callable[..., Any], tmp_path: Path) -> None:
