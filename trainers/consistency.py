@@ -145,7 +145,7 @@ class Consistency(UndisturbedTrainer):
         shares = {"eta": self.eta, **{f"class_eta of {name}": eta for name, eta in self.class_eta.items()}}
         shares |= {name: getattr(self, name) for name in ("ramp_share", "strong_probability", "cutmix_probability")}
         for name, value in shares.items():
-            if not 0 <= value <= 1:
+            if not isinstance(value, (int, float)) or not 0 <= value <= 1:
                 msg = f"{name} = {value}, but it must lie between 0 and 1"
                 raise ValueError(msg)
         first, last = self.decay_limits

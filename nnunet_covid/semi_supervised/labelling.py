@@ -204,8 +204,10 @@ class Classes:
         """η of each head.
 
         Raises:
-            UserError: If a class of that name does not exist.
+            UserError: If a class of that name does not exist, or no class is named.
         """
+        if not isinstance(single, Mapping):
+            raise UserError(f"class_eta = {single!r}, but it gives each class its own: {{'infection': 0.9}}")
         names = list(self.names)
         if not self.manager.has_regions:  # the channels are in the order of the label values
             names = [BACKGROUND, *sorted(names, key=lambda name: self.names[name][0])]

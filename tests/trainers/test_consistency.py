@@ -303,6 +303,8 @@ def refused(capsys: pytest.CaptureFixture[str], made: TinyDataSet, kind: type | 
     ("settings", "expected"),
     [
         ({"eta": 1.5}, "eta = 1.5, but it must lie between 0 and 1"),
+        ({"eta": {"infection": 0.9}}, "eta = {'infection': 0.9}, but it must lie between 0 and 1"),
+        ({"class_eta": 0.9}, "class_eta = 0.9, but it gives each class its own"),
         ({"class_eta": {"infection": -0.1}}, "class_eta of infection = -0.1"),
         ({"class_eta": {"tumour": 0.5}}, "the classes are background, infection"),
         ({"unlabelled_weight": -1.0}, "a weight must not be negative"),
