@@ -325,11 +325,8 @@ def test_a_validation_or_test_image_among_the_unlabelled_ones_is_refused_or_left
     linked: Callable[..., TinyDataSet], capsys: pytest.CaptureFixture[str]
 ) -> None:
     made = linked()
-    for source, name in (
-        ("imagesTr/case_0", "of_training"),
-        ("imagesTr/case_4", "of_validation"),
-        ("imagesTs/test_0", "of_test"),
-    ):
+    copies = {"of_training": "imagesTr/case_0", "of_validation": "imagesTr/case_4", "of_test": "imagesTs/test_0"}
+    for name, source in copies.items():
         shutil.copy(made.raw / f"{source}_0000.png", made.unlabelled / f"{name}_0000.png")
     assert link(made) == 0
     error = refused(capsys, made, "nnUNetTrainer_consistency")
