@@ -34,12 +34,16 @@ def test_the_sweep_files_of_the_docs_can_be_read_and_are_named(file: Path, place
 
 @pytest.mark.parametrize(
     ("name", "scores", "page"),
-    [("gpu_2d_half", "decision_2d_half", "accuracy"), ("ssa_net_2d_small", "covid_semiseg_2d_small", "ssa-net")],
+    [
+        ("gpu_2d_half", "decision_2d_half", "accuracy"),
+        ("all_in_one_2d_small", "all_in_one_2d_small", "accuracy"),
+        ("ssa_net_2d_small", "covid_semiseg_2d_small", "ssa-net"),
+    ],
 )
 def test_it_is_the_table_of_the_docs(name: str, scores: str, page: str, places: Places) -> None:
     sweep = _of_the_docs(name)
     rows = scored_rows(sweep, places, REPOSITORY / f"benchmarks/results/{scores}.csv")
-    head, *lines = as_text(summarised(sweep, places, rows, "nnUNetTrainer"))
+    head, *lines = as_text(summarised(sweep, places, rows, sweep.baseline))
     text = (REPOSITORY / f"docs/explanation/{page}.md").read_text(encoding="utf-8")
     dice, interval = head.index("Dice, mean ± sd"), head.index("95 % interval")
     asked = {run.trainer for run in sweep.runs if run.kind == "train"}
