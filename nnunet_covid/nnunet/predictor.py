@@ -28,6 +28,7 @@ from nnunet_covid.nnunet.cases import CaseFiles, list_cases
 from nnunet_covid.nnunet.dataset import read_images, read_labels
 from nnunet_covid.nnunet.export import label_map, label_map_and_probabilities
 from nnunet_covid.nnunet.external import known_trainers_found_at_once
+from nnunet_covid.nnunet.intensities import refuse_other_scale
 from nnunet_covid.nnunet.models import fold_folders, require_trained_model
 from nnunet_covid.nnunet.resampling import InParts
 from nnunet_covid.nnunet.sliding_window import BatchPredictor
@@ -215,7 +216,7 @@ class TrainedModel:
             channels: How many the image must have; as many as the model was trained on if not given.
 
         Raises:
-            UserError: If a file cannot be read or is damaged, or the number of channels is another.
+            UserError: If a file cannot be read or is damaged, or the number of channels or the scale is another.
         """
         expected = self.channels if channels is None else channels
         image, properties = read_images(self.reader, case.files)
@@ -225,6 +226,8 @@ class TrainedModel:
         for path in case.files:
             if not is_whole(path, image):
                 raise UserError(f"{path} is cut short or damaged; copy it again")
+        planned = self.predictor.configuration_manager.normalization_schemes
+        refuse_other_scale(image, f"case {case.name}", self.predictor.plans_manager.plans, planned)
         return image, properties
 
     def _remedy_of_channels(self, found: int, expected: int) -> str:

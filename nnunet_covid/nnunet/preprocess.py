@@ -28,6 +28,7 @@ from nnunet_covid.errors import UserError, reason_of
 from nnunet_covid.files import digest_of, read_json, replacing, write_text
 from nnunet_covid.nnunet.cases import CaseFiles
 from nnunet_covid.nnunet.dataset import read_images, read_labels
+from nnunet_covid.nnunet.intensities import refuse_other_scale
 from nnunet_covid.nnunet.known_images import checksum
 from nnunet_covid.shared_work import map_in_processes
 
@@ -143,6 +144,7 @@ def preprocess_image(
         raise UserError(
             f"{case.files[0]}: {case.name} has {len(data)} channel(s), but the plans are made for {planned}"
         )
+    refuse_other_scale(data, f"{case.files[0]}: {case.name}", how.plans, configuration.normalization_schemes)
     preprocessor = configuration.preprocessor_class(verbose=False)
     try:
         data, mask, properties = preprocessor.run_case_npy(

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
+from pathlib import Path
 
 from nnunet_covid.errors import UserError, did_you_mean
+from nnunet_covid.startup import TRAINERS_FOLDER, VARIABLE
 
 SUFFIXES = re.compile(
     r"^(?P<base>.+?)(?P<consistency>_consistency)?(?:_(?P<epochs>\d+)epochs)?(?:_(?P<its>\d+)its)?(?:_seed(?P<seed>\d+))?(?:_pseudo(?P<tag>[A-Za-z0-9]+))?$"
 )
 """Matches every name; what it does not end with is ``None``."""
+NEARLY_SUFFIXES = re.compile(r"_(consistency|\d+(epoch|it)|seed)")
+ORDER = "_consistency, _Nepochs, _Mits and _seedS, in this order, each as it is needed"
 
 TRAINERS: dict[str, str] = {
     "InfNetTrainer": "inf_net",
@@ -94,7 +100,28 @@ TRAINERS: dict[str, str] = {
 
 def no_such_trainer(name: str) -> UserError:
     """To be raised where nnU-Net finds no trainer of this name."""
+    return UserError(f"trainer {name}: nnU-Net finds no such trainer{remedy(name)}; see 'nnunet-covid doctor'")
+
+
+def remedy(name: str) -> str:
+    """What is probably wrong with the name of a trainer that does not exist, for the end of a message, or nothing."""
     match = SUFFIXES.match(name)
     base = match["base"] if match else name
-    hint = did_you_mean(base, (*TRAINERS, "nnUNetTrainer")) if base not in TRAINERS else ""
-    return UserError(f"trainer {name}: nnU-Net finds no such trainer{hint}; see 'nnunet-covid doctor'")
+    known = (*TRAINERS, "nnUNetTrainer")
+    before = [one for one in known if base.startswith(f"{one}_")]
+    if before and NEARLY_SUFFIXES.search(base):
+        return f"; behind {max(before, key=len)} come {ORDER}"
+    return did_you_mean(base, known) if base not in known else ""
+
+
+def end_misspelt_training(name: str) -> None:
+    """End ``nnUNetv2_train`` with one line where a name is nearly one of ours; nnU-Net shows a traceback.
+
+    To be called when our folder, the last that nnU-Net searches, has no such trainer. With folders of others behind
+    ours, with another command, or with a name that is like none of ours, nothing happens.
+    """
+    folders = [folder for folder in os.environ.get(VARIABLE, "").split(os.pathsep) if folder.strip()]
+    ours_is_last = bool(folders) and folders[-1] == str(TRAINERS_FOLDER)
+    if Path(sys.argv[0]).name == "nnUNetv2_train" and ours_is_last and remedy(name):
+        print(f"error: {no_such_trainer(name)}", file=sys.stderr)
+        raise SystemExit(2)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import planned
 from chest_phantom import chest_slice
-from image_files import grey, write_picture, write_volume
+from image_files import grey, hounsfield, write_picture, write_volume
 from model_folders import complete_plans, write_model
 
 from bad_inputs.ingredients import several, spoilt
@@ -35,6 +36,26 @@ def model(folder: Path) -> None:
     """``model``: a two-class network with random weights."""
     dataset_json = planned.dataset_json()
     write_model(folder / "model", complete_plans(dataset_json, stages=4, patch=[32, 32]), dataset_json)
+
+
+def planned_on(normalisation: str, **intensities: float) -> Callable[[Path], None]:
+    """Volumes a, in Hounsfield units, and b, and a model of volumes on whose scale b is."""
+
+    def make(folder: Path) -> None:
+        dataset_json = planned.dataset_json(file_ending=".nii.gz")
+        plans = complete_plans(dataset_json, patch=[32, 32], stages=3) | {"image_reader_writer": "SimpleITKIO"}
+        plans["configurations"]["2d"]["normalization_schemes"] = [normalisation]
+        plans["foreground_intensity_properties_per_channel"] = {"0": {"mean": 9.0, "std": 9.0, **intensities}}
+        write_model(folder / "model", plans, dataset_json)
+        write_volume(folder / "images/a_0000.nii.gz", hounsfield((4, 30, 34), 0))
+        b = hounsfield if normalisation.startswith("CT") else grey
+        write_volume(folder / "images/b_0000.nii.gz", b((4, 30, 34), 1).astype(np.int16))
+
+    return make
+
+
+def one_is_grey(folder: Path) -> None:
+    write_volume(folder / "images/a_0000.nii.gz", grey((4, 30, 34), 0).astype(np.int16))
 
 
 def guided(folder: Path) -> None:
@@ -73,6 +94,8 @@ WITH_MODEL = several(cases, model)
 BOTH_STAGES = several(cases, model, guided)
 ONE = "1 of 3 images cannot be used, the others are done"
 NONE = "none of 3 images can be used"
+PREDICT = "nnunet-covid predict -i images -o out -m model -device cpu"
+ONE_PREDICTED = ("out/b.nii.gz", "out/dataset.json", "out/plans.json", "out/predicted.jsonl")
 
 BAD_INPUTS = [
     BadInput(
@@ -176,5 +199,27 @@ BAD_INPUTS = [
         SALIENCY,
         spoilt(WITH_MODEL, document_is_damaged("dataset.json", json.dumps(SWAPPED))),
         ("model/dataset.json: names and values of 'labels' are swapped; write {\"background\": 0}",),
+    ),
+    BadInput(
+        "predict_hounsfield_units_by_grey",
+        Kind.UNITS,
+        "a volume in Hounsfield units for a model of grey values",
+        PREDICT,
+        planned_on("ZScoreNormalization", min=0, max=255),
+        ("case a holds values from -1024 to 1", "but the plans are made of grey values up to 255; convert it as"),
+        exit_status=1,
+        leaves=ONE_PREDICTED,
+    ),
+    BadInput(
+        "predict_grey_by_hounsfield_units",
+        Kind.UNITS,
+        "a volume of grey values for a model of Hounsfield units",
+        PREDICT,
+        spoilt(
+            planned_on("CTNormalization", min=-1000, max=300, percentile_00_5=-950, percentile_99_5=200), one_is_grey
+        ),
+        ("case a holds values from 0 to 255, no Hounsfield units, but the plans are made of Hounsfield units",),
+        exit_status=1,
+        leaves=ONE_PREDICTED,
     ),
 ]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
 from unittest import mock
 
+from image_files import hounsfield, write_volume
 from tiny_data_set import DATASET, make_tiny_data_set
 
 from bad_inputs.ingredients import spoilt
@@ -65,6 +67,19 @@ def second_channel(folder: Path) -> None:
     shutil.copy(folder / "unlabelled/un_0_0000.png", folder / "unlabelled/un_0_0001.png")
 
 
+def volumes_of_grey_values(folder: Path) -> None:
+    """The volumes, whose plans say so."""
+    volumes(folder)
+    path = folder / f"nnUNet_preprocessed/{DATASET}/testPlans.json"
+    plans = json.loads(path.read_text())
+    plans["foreground_intensity_properties_per_channel"] = {"0": {"min": 0, "max": 255}}
+    path.write_text(json.dumps(plans))
+
+
+def in_hounsfield_units(folder: Path) -> None:
+    write_volume(folder / "unlabelled/un_0_0000.nii.gz", hounsfield((40, 40, 40), 0))
+
+
 def as_it_is(folder: Path) -> None:
     pass
 
@@ -111,6 +126,22 @@ BAD_INPUTS = [
         ("testPlans has no configuration '2d_smal', but 2d",),
     ),
     BadInput(
+        "train_by_a_misspelt_trainer",
+        Kind.OPTIONS,
+        "a name that is nearly a trainer's",
+        "nnUNetv2_train 940 2d 0 -tr InfNetPretrianedTrainer_3epochs -p testPlans -device cpu",
+        spoilt(slices, as_it_is),
+        ("trainer InfNetPretrianedTrainer: nnU-Net finds no such trainer; did you mean InfNetPretrainedTrainer?",),
+    ),
+    BadInput(
+        "train_with_suffixes_in_another_order",
+        Kind.OPTIONS,
+        "a trainer's name with its seed before its length",
+        "nnUNetv2_train 940 2d 0 -tr nnUNetTrainer_seed1_3epochs -p testPlans -device cpu",
+        spoilt(slices, as_it_is),
+        ("nnU-Net finds no such trainer; behind nnUNetTrainer come _consistency, _Nepochs, _Mits and _seedS, in this",),
+    ),
+    BadInput(
         "consistency_with_one_image",
         Kind.UNSUPPORTED,
         "training with one unlabelled image",
@@ -150,5 +181,14 @@ BAD_INPUTS = [
         "nnunet-covid link -d 940 -p testPlans -c 2d -np 1 --unlabelled unlabelled",
         spoilt(slices, second_channel),
         ("unlabelled: case un_0 has channels 0000, 0001, but", "expected"),
+    ),
+    BadInput(
+        "unlabelled_in_hounsfield_units",
+        Kind.UNUSED,
+        "an unlabelled volume in Hounsfield units for a data set of grey values",
+        "nnunet-covid link -d 940 -p testPlans -c 3d_fullres -np 1 --unlabelled unlabelled",
+        spoilt(volumes_of_grey_values, in_hounsfield_units),
+        ("un_0 holds values from -1024 to 1", "but the plans are made of grey values up to 255; convert it as the"),
+        leaves=("nnUNet_preprocessed/*/*_link.json",),
     ),
 ]

@@ -69,7 +69,7 @@ def _status_of(command: str, monkeypatch: pytest.MonkeyPatch) -> int:
 
 def _assert_said(entry: BadInput, error: str) -> None:
     """The sentences in their order; where the command ended for it, once and as one error."""
-    error = re.sub(r"[^\n]*\r", "", error)  # what a progress bar has written over
+    error = re.sub(r"[^\n]*\r|[^\n]*%\|[^\n]*\n", "", error)  # progress bars, written over or left where they were
     position = 0
     for part in entry.says:
         position = error.find(part, position)

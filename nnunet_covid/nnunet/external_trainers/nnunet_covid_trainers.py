@@ -14,6 +14,10 @@ def __getattr__(name: str) -> type:
             if e.name != "nnunet_covid":
                 raise
         else:
-            return getattr(trainers, name)
+            if hasattr(trainers, name):
+                return getattr(trainers, name)
+            from nnunet_covid.nnunet.trainer_names import end_misspelt_training
+
+            end_misspelt_training(name)
     msg = f"no trainer {name!r}"
     raise AttributeError(msg)
