@@ -43,7 +43,8 @@ class Models:
         self, trainer: str, kind: Kind, configuration: str, *arguments: object, fold: object = 0, status: int = 0
     ) -> str:
         """What ``nnUNetv2_train`` prints."""
-        variables = self.start_weights(trainer, kind, configuration)
+        plans = str(arguments[arguments.index("-p") + 1]) if "-p" in arguments else PLANS
+        variables = self.start_weights(trainer, kind, configuration, plans)
         command = ("nnUNetv2_train", kind.number, configuration, fold, "-tr", short(trainer), *ON_CPU, *arguments)
         if trainer in LATE and not status:
             self._begin_late(trainer, kind, configuration)
@@ -107,11 +108,12 @@ class Models:
                 self._trained.pop((str(fold.parent), fold.name.removeprefix("fold_")), None)
             path.unlink()
 
-    def start_weights(self, trainer: str, kind: Kind, configuration: str) -> dict[str, str]:
+    def start_weights(self, trainer: str, kind: Kind, configuration: str, plans: str = PLANS) -> dict[str, str]:
         """Where the weights come from that cannot be had from a hub here, or that the trainer asks the user for."""
         written = getattr(ours, trainer, None)  # none for nnU-Net's own
         if getattr(written, "general_weights", None) is not None:
-            model = self.trained("nnUNetTrainer", name_of(kind), configuration)
+            general = configuration.replace("3d_cascade_fullres", "3d_fullres")  # the general encoder sees images alone
+            model = self.trained("nnUNetTrainer", name_of(kind), general, plans=plans)
             content = torch.load(model / "fold_0" / "checkpoint_final.pth", weights_only=False)
             path = self.world.root / f"general_{model.parent.name}_{model.name}.pth"
             torch.save({"network_weights": content["network_weights"]}, path)  # as of another data set: of no fold
