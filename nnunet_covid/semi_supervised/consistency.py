@@ -59,6 +59,13 @@ def label_maps(target: torch.Tensor, manager: LabelManager) -> torch.Tensor:
     return labels
 
 
+def nothing_of(outputs: Any) -> torch.Tensor:
+    """0 with the gradient 0 in a tensor, or in each of several, however nested."""
+    if isinstance(outputs, torch.Tensor):
+        return 0 * outputs.float().sum()
+    return torch.stack([nothing_of(one) for one in outputs]).sum()
+
+
 class JoinedLoss:
     """A trainer's own loss, and beside it the same of a batch of unlabelled images, for one step.
 
@@ -101,6 +108,8 @@ class JoinedLoss:
         self.outputs = self.answer()
         unlabelled = torch.as_tensor(self.other(self.outputs, self.target), device=labelled.device)  # 0 of no voxel
         self.unlabelled = unlabelled.detach()
+        if not unlabelled.requires_grad:  # other processes wait for this one in the backward pass of their batch norm
+            unlabelled = unlabelled + nothing_of(self.outputs)
         return labelled + self.weight * self.share * unlabelled
 
 

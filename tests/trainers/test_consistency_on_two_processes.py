@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import planned
 import torch
-from torch import distributed, multiprocessing
+from torch import distributed, multiprocessing, nn
 from torch.nn.parallel import DistributedDataParallel
+from two_processes import without_gpu
 
 STEPS = 3
 
 
-def make_trainer(folder: Path) -> Any:
+def make_trainer(folder: Path, name: str = "nnUNetTrainer", size: int = 16) -> Any:
     """A trainer with the same weights in every process, without any data."""
     from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as stock
 
@@ -24,27 +26,28 @@ def make_trainer(folder: Path) -> Any:
     from nnunet_covid.auxiliary_data.unlabelled import UnlabelledCases
     from nnunet_covid.trainers import consistency
 
-    for name in ("raw", "preprocessed", "results"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-        os.environ[f"nnUNet_{name}"] = str(folder / name)
+    for place in ("raw", "preprocessed", "results"):
+        (folder / place).mkdir(parents=True, exist_ok=True)
+        os.environ[f"nnUNet_{place}"] = str(folder / place)
     stock.infer_dataset_class = lambda _: None
     cases = UnlabelledCases(LinkedCases("images", "images", ("a", "b")), "link")
     consistency.linked_unlabelled = lambda *_: cases
     torch.manual_seed(0)
-    kind: Any = trainers.nnUNetTrainer_consistency_2epochs_3its
+    kind: Any = getattr(trainers, f"{name}_consistency_2epochs_3its")
     made = kind(
-        planned.plans(stages=3, patch=[16, 16], batch_size=4), "2d", 0, planned.dataset_json(), torch.device("cpu")
+        planned.plans(stages=3, patch=[size, size], batch_size=4), "2d", 0, planned.dataset_json(), torch.device("cpu")
     )
     made.etas = [0.5, 0.5]
     made.initialize()
     return made
 
 
-def batch(rank: int, step: int) -> dict[str, Any]:
+def batch(rank: int, step: int, size: int = 16, maps: int = 2) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(10 * step + rank)
-    images = torch.randn(2, 3, 16, 16, generator=generator)
-    target = torch.randint(0, 2, (2, 1, 16, 16), generator=generator).short()
-    return {"data": images[:, :1], "views": images[:, 1:], "target": [target, target[..., ::2, ::2]]}
+    images = torch.randn(2, 3, size, size, generator=generator)
+    target = torch.randint(0, 2, (2, 1, size, size), generator=generator).short()
+    targets = [target[..., :: 2**i, :: 2**i] for i in range(maps)]
+    return {"data": images[:, :1], "views": images[:, 1:], "target": targets}
 
 
 def work(rank: int, folder: Path) -> None:
@@ -86,3 +89,32 @@ def test_every_process_has_the_same_teacher_student_and_counts(tmp_path: Path, m
     assert first["seen"] != second["seen"], "each has images of its own"
     assert first["counts"] == second["counts"] == {key: first["seen"][key] + second["seen"][key] for key in ("0", "1")}
     assert first["logged"] == second["logged"]
+
+
+def work_with_batch_norm(rank: int, folder: Path) -> None:
+    """One of two processes that synchronise batch norm, of which the second trusts no voxel."""
+    without_gpu()
+    made = make_trainer(folder / str(rank), "UNetPretrainedScratchTrainer", 64)
+    meeting = f"file://{folder / 'meeting'}"
+    distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2, timeout=timedelta(seconds=60))
+    made.is_ddp, made.local_rank = True, rank
+    made.network = DistributedDataParallel(nn.SyncBatchNorm.convert_sync_batchnorm(made.network))
+    made.loss = made._build_loss()
+    made.start_teacher()
+    made.draws = np.random.default_rng(0)
+    made.on_train_epoch_start()
+    made.etas = [float(rank)] * 2
+    made.train_step(batch(rank, 0, 64, len(made._get_deep_supervision_scales())))
+    found = {"trusted": made.sums.trusted(), "network": made.network.module.state_dict()}
+    torch.save(found, folder / f"{rank}.pth")
+    distributed.destroy_process_group()
+
+
+def test_a_process_that_trusts_no_voxel_keeps_the_others_going(tmp_path: Path, monkeypatch: Any) -> None:
+    for name in ("raw", "preprocessed", "results"):
+        monkeypatch.setenv(f"nnUNet_{name}", "")  # restored afterwards
+    multiprocessing.spawn(work_with_batch_norm, args=(tmp_path,), nprocs=2)
+    first, second = (torch.load(tmp_path / f"{rank}.pth", weights_only=False) for rank in range(2))
+    assert (first["trusted"], second["trusted"]) == (1, 0)
+    for key, value in first["network"].items():
+        assert torch.equal(value, second["network"][key]), key
