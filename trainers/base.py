@@ -22,6 +22,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import nn
 
 from nnunet_covid.checkpoint import refusal_of, release_process, restrict_process
+from nnunet_covid.dataset_json import GUIDED_KEY
 from nnunet_covid.disturbances import SAME_COMMAND, alone, full_disk_told
 from nnunet_covid.errors import UserError, did_you_mean
 from nnunet_covid.files import remove_abandoned, replacing
@@ -215,9 +216,13 @@ class LungInfectionTrainer(UndisturbedTrainer):
         raise NotImplementedError
 
     def _spare_masks(self) -> None:
-        """Channels that nnU-Net does not normalise beside some that it does are masks: their values stay 0 and 1."""
+        """Channels that nnU-Net does not normalise beside some that it does are masks: their values stay 0 and 1.
+
+        So does the infection map of a guided data set, its last channel, which pictures hold as 0 to 255.
+        """
         schemes = self.configuration_manager.normalization_schemes
-        masks = [i for i, scheme in enumerate(schemes) if scheme == "NoNormalization"]
+        guided = len(schemes) - 1 if GUIDED_KEY in self.dataset_json else None
+        masks = [i for i, scheme in enumerate(schemes) if scheme == "NoNormalization" or i == guided]
         if 0 < len(masks) < len(schemes):
             augmentation = self.get_training_transforms
             self.get_training_transforms = lambda *args, **kwargs: spare_channels(augmentation(*args, **kwargs), masks)

@@ -171,10 +171,11 @@ class CollaborativeTrainer(LungInfectionTrainer):
         checkpoint = self.general_checkpoint()
         if checkpoint is None:
             return
-        try:
+        try:  # once more: --c without a checkpoint begins anew, and so does what is trained over an ended training
+            require_unseen(checkpoint, self.plans_manager.dataset_name, self.fold, "the general encoder's")
             load_encoder_checkpoint(self.bare_network.general_encoder, checkpoint)
-        except ValueError as e:
-            stop_training(str(e))
+        except (UserError, ValueError) as e:
+            stop_training(f"{type(self).__name__}: {e}")
         self.print_to_log_file(f"The general encoder starts from {checkpoint}")
 
     def load_checkpoint(self, filename_or_checkpoint: dict[str, Any] | str) -> None:

@@ -70,6 +70,10 @@ class OwnSlicesTrainer(FirstFifthTrainer):
     """The labelled slices linked as the unlabelled ones; each fold leaves out its validation."""
 
 
+class OwnSlicesWholeTrainingTrainer(UNetPretrainedTrainer_consistency):
+    """The same with the weight of today, which rises over the whole training."""
+
+
 class EveryEpochTrainer(FirstFifthTrainer):
     """The teacher of each epoch stays, for ``benchmarks/trusted_labels.py``."""
 

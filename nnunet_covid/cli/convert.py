@@ -106,7 +106,8 @@ def _add_conversion(parser: argparse.ArgumentParser, recipe: Recipe) -> None:
     add("--lung-model", choices=MODELS, default="R231", help="lungmask's model")
     add("--lung-weights", type=Path, metavar="FILE", help="lungmask's weights, to stay offline")
     add("--no-unlabelled", action="store_true", help="leave unlabelled cases out")
-    add("--splits", type=Path, metavar="FILE", help="your own folds, JSON (default: the data set's)")
+    text = "your own folds, a JSON list of {train, val} (default: the data set's, or five by patient)"
+    add("--splits", type=Path, metavar="FILE", help=text)
     if recipe.has_volumes:
         add("--slices", choices=("all", "lesion"), help="axial slices as cases of their own")
         add("--every", type=positive, default=1, metavar="N", help="every N-th of these slices")

@@ -36,7 +36,8 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     maps.add_argument("--maps", type=Path, metavar="DIR", help="folder of probability maps (CASE.npz, grey CASE.png)")
     maps.add_argument("--no-maps", action="store_true", help="leave the map-based metrics out")
     add("--resize-maps", action="store_true", help="resize grey maps to the size of the label maps")
-    add("--tolerance", type=float, default=3.0, metavar="MM", help="τ of the NSD (default: 3)")
+    text = "τ of the NSD: mm, or pixels where files have no spacing (default: 3)"
+    add("--tolerance", type=float, default=3.0, metavar="MM", help=text)
     text = "empty masks: score them, or leave the case out where both / the reference is empty"
     policies = [policy.value for policy in EmptyPolicy]
     add("--empty-policy", choices=policies, default=EmptyPolicy.SCORE.value, help=text)

@@ -59,7 +59,7 @@ def add_what(parser: argparse.ArgumentParser) -> None:
     add("-f", dest="folds", nargs="+", metavar="FOLD", help="default: 0 1 2 3 4")
     add("-p", dest="plans", metavar="PLANS", help="default: nnUNetPlans")
     add("--lengths", nargs="+", metavar="LENGTH", help="such as 30epochs or 20epochs_50its, with any trainer")
-    add("--seeds", nargs="+", type=int, metavar="N", help="default: none, a run each")
+    add("--seeds", nargs="+", type=int, metavar="N", help="a run for each; default: one run without a seed")
     add("-device", "--device", choices=NNUNET_DEVICES, help="default: cuda, as of nnUNetv2_train")
 
 

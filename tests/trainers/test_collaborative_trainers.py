@@ -372,6 +372,7 @@ def test_a_checkpoint_of_another_plan_is_refused(
     assert "is not the planned one" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("make")
 def test_a_general_encoder_that_has_seen_the_validation_images_is_refused(
     folders: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -380,6 +381,11 @@ def test_a_general_encoder_that_has_seen_the_validation_images_is_refused(
     monkeypatch.setenv(collaborative.WEIGHTS_VARIABLE, str(folders / "other.pth"))
     error = refused(capsys, folders, CollaborativeTrainerFrozenGeneral)
     assert "other.pth: made with the training images of fold 1, validation images of fold 0 among them" in error
+    again = {**planned.plans(stages=3, patch=[32, 32]), "continue_training": True}
+    made = CollaborativeTrainerFrozenGeneral(again, "2d", 0, planned.dataset_json(), torch.device("cpu"))
+    with pytest.raises(SystemExit):
+        made.initialize()  # --c, and there is no checkpoint to go on from
+    assert "validation images of fold 0 among them" in capsys.readouterr().err
 
 
 def test_an_encoder_of_a_stock_training_is_taken(make: Any, folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
