@@ -181,6 +181,6 @@ def _write(folder: Path, raw: RawDataset, maps: dict[str, Map], kind: MapKind, f
             )
         for number, path in enumerate(case.files):
             copy_image(path, folder / "imagesTr" / f"{name}_{number:04d}{raw.ending}")
-        copy_image(case.label, folder / "labelsTr" / f"{name}{raw.ending}")
+        copy_image(case.label, folder / "labelsTr" / f"{name}{raw.ending}", image=False)
         target = folder / "imagesTr" / f"{name}_{raw.channels:04d}{raw.ending}"
-        write_channel(target, as_channel(infection, kind, raw.ending), properties, raw.reader)
+        write_channel(target, as_channel(infection, kind, raw.ending), properties, raw.reader, image=True)

@@ -147,26 +147,27 @@ def test_volumes_keep_their_geometry_and_probabilities_their_digits(folders: Pat
     assert dataset_json["channel_names"] == {"0": "CT", "1": "nonorm"}
 
 
-def test_three_dimensional_tiff_keeps_its_spacing(folders: Path) -> None:
+@pytest.mark.parametrize("case", ["v", "v_0001"])
+def test_three_dimensional_tiff_keeps_its_spacing(folders: Path, case: str) -> None:
     from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
 
     raw, first = folders / "raw/Dataset002_Lesions", folders / "results" / STAGE_ONE
     for part in ("imagesTr", "labelsTr"):
         (raw / part).mkdir(parents=True)
-        Tiff3DIO().write_seg(blob((4, 5, 6), 1), str(raw / part / "v.tif"), {"spacing": [3.0, 0.5, 0.5]})
-    (raw / "imagesTr/v.tif").rename(raw / "imagesTr/v_0000.tif")
+        Tiff3DIO().write_seg(blob((4, 5, 6), 1), str(raw / part / f"{case}.tif"), {"spacing": [3.0, 0.5, 0.5]})
+    (raw / f"imagesTr/{case}.tif").rename(raw / f"imagesTr/{case}_0000.tif")
     dataset_json = planned.dataset_json({"background": 0, "lesion": 1}, file_ending=".tif")
     write_json(raw / "dataset.json", {**dataset_json, "overwrite_image_reader_writer": "Tiff3DIO"})
     write_json(first / "dataset.json", dataset_json)
     (first / "fold_0/validation").mkdir(parents=True)
-    np.savez(first / "fold_0/validation/v.npz", probabilities=np.full((2, 4, 5, 6), 0.5, np.float32))
+    np.savez(first / f"fold_0/validation/{case}.npz", probabilities=np.full((2, 4, 5, 6), 0.5, np.float32))
     assert guide(2, "-m", first, "--map", "probability") == 0
     made = folders / "raw" / GUIDED
-    image, properties = Tiff3DIO().read_images([str(made / f"imagesTr/v_000{c}.tif") for c in (0, 1)])
+    image, properties = Tiff3DIO().read_images([str(made / f"imagesTr/{case}_000{c}.tif") for c in (0, 1)])
     assert properties["spacing"] == [3.0, 0.5, 0.5]
     np.testing.assert_array_equal(image[0], blob((4, 5, 6), 1))
     assert (image[1] == 128).all()
-    assert Tiff3DIO().read_seg(str(made / "labelsTr/v.tif"))[1]["spacing"] == [3.0, 0.5, 0.5]
+    assert Tiff3DIO().read_seg(str(made / f"labelsTr/{case}.tif"))[1]["spacing"] == [3.0, 0.5, 0.5]
 
 
 HEADS = np.array([[0.5, 0.1], [0.2, 0.3], [0.3, 0.6]], np.float32)
