@@ -49,7 +49,9 @@ def slices(folders: Path) -> Path:
 
 
 def probabilities(case: str) -> NDArray[np.float32]:
-    infection = np.random.default_rng(ord(case)).random((1, 20, 30)).astype(np.float32)
+    """Above 0.5 where the label map of the first stage is."""
+    noise = np.random.default_rng(ord(case)).random((1, 20, 30))
+    infection = ((noise + blob((20, 30), 100 + ord(case))) / 2).astype(np.float32)
     return np.stack([1 - infection, infection])
 
 
@@ -99,6 +101,15 @@ def test_maps_left_over_from_other_splits_are_not_taken(folders: Path, slices: P
     assert guide(2, "-m", slices) == 0
     report = json.loads((folders / "raw" / GUIDED / "guide.json").read_text())
     assert report["fold_of_map"] == {"a": 1, "b": 0, "c": 0, "d": 0}
+
+
+def test_probabilities_of_an_earlier_first_stage_are_refused(
+    folders: Path, slices: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_picture(slices / "fold_1/validation/b.png", blob((20, 30), 7))
+    assert guide(2, "-m", slices, "--map", "probability") == 2
+    assert "fold_1/validation/b.npz does not belong to the label map beside it" in capsys.readouterr().err
+    assert not (folders / "raw" / GUIDED).exists()
 
 
 def test_probabilities_are_stored_in_255_steps_and_divided_by_nnunet(folders: Path, slices: Path) -> None:
