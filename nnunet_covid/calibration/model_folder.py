@@ -28,6 +28,7 @@ from nnunet_covid.checkpoint import read_checkpoint
 from nnunet_covid.dataset_json import Split, read_dataset_json
 from nnunet_covid.errors import UserError
 from nnunet_covid.evaluation.labels import LabelScheme, scheme_of_labels
+from nnunet_covid.evaluation.probability_maps import require_own
 from nnunet_covid.files import environment_folder, files_in, replacing, some_of
 from nnunet_covid.header_claims import read_probabilities
 from nnunet_covid.nnunet.dataset import read_labels, read_splits
@@ -80,7 +81,8 @@ class Validation:
         """Probabilities (heads, *spatial) and reference (*spatial) of a case.
 
         Raises:
-            UserError: If a file cannot be read or they do not fit each other or the labels.
+            UserError: If a file cannot be read, they do not fit each other or the labels, or the probabilities are not
+                those of the label map beside them.
         """
         probabilities = read_probabilities(case.probabilities)
         reference = read_labels(self.reader, case.reference)[0][0]
@@ -89,6 +91,8 @@ class Validation:
             raise UserError(
                 f"{case.probabilities} has the shape {probabilities.shape}, labels and reference ask for {expected}"
             )
+        beside = read_labels(self.reader, case.probabilities.with_name(case.reference.name))[0]
+        require_own(case.probabilities, probabilities, beside, regions=self.scheme.has_regions)
         return probabilities, reference
 
 

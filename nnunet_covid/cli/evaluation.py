@@ -76,6 +76,8 @@ def evaluate(args: argparse.Namespace) -> None:
         progress=not args.quiet,
     )
     print(terminal_table(evaluation))
+    if evaluation.note:
+        print(f"note: {evaluation.note}", file=sys.stderr)
     if args.output is not None:
         for path in write_report(evaluation, args.output, images=args.images, plots=not args.no_plots):
             print(f"wrote {path}")

@@ -24,6 +24,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import fields, replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -136,7 +137,7 @@ def table(args: argparse.Namespace) -> None:
     from nnunet_covid.sweep.table import summarised, terminal, write_table
 
     described, places = _described(args), _places()
-    rows = scored_rows(described, places, args.scores)
+    rows = scored_rows(described, places, args.scores, partial(print, file=sys.stderr))
     if any(run.fold == ALL for run in described.runs):
         print("fold all: left out, since what it is validated on it was trained on", file=sys.stderr)
     if not rows:

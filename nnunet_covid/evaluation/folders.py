@@ -24,7 +24,14 @@ from nnunet_covid.evaluation.confusion import EmptyPolicy
 from nnunet_covid.evaluation.label_files import LabelFormat, label_format, read_labels, unknown_values
 from nnunet_covid.evaluation.labels import LabelScheme, find_dataset_json, require_same_meaning, scheme_of_labels
 from nnunet_covid.evaluation.metrics import Units
-from nnunet_covid.evaluation.probability_maps import MapSource, check_greys, find_maps, maps_beside, read_maps
+from nnunet_covid.evaluation.probability_maps import (
+    ForeignMapsError,
+    MapSource,
+    check_greys,
+    find_maps,
+    maps_beside,
+    read_maps,
+)
 from nnunet_covid.evaluation.scores import CaseScore, Settings, score_case
 from nnunet_covid.files import files_in, is_hidden, some_of
 from nnunet_covid.geometry import Geometry, difference_of
@@ -60,12 +67,17 @@ class EvaluationInput:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All scores, in the order of cases and classes, their units, and how they came about."""
+    """All scores, in the order of cases and classes, their units, and how they came about.
+
+    Attributes:
+        note: What was left out, in a line; empty where nothing was.
+    """
 
     input: EvaluationInput
     settings: Settings
     units: Units
     scores: tuple[CaseScore, ...]
+    note: str = ""
 
 
 def evaluate_folders(
@@ -86,7 +98,8 @@ def evaluate_folders(
     """Score a folder of predicted label maps against a folder of references of the same file names.
 
     Args:
-        predictions: folder of label maps, and of nnU-Net's ``CASE.npz`` if there are any.
+        predictions: folder of label maps, and of nnU-Net's ``CASE.npz`` if there are any; those of another prediction
+            than the label maps are left out, with a note.
         references: folder of label maps.
         dataset_json: file that says what the labels mean; by default looked for beside and above the label maps.
         labels: instead of it, label values by name; regions as sequences.
@@ -114,6 +127,14 @@ def evaluate_folders(
     source = _opened(Path(predictions), Path(references), dataset_json, labels)
     if use_maps:
         source = _with_maps(source, None if maps is None else Path(maps), resize_maps)
+    try:
+        return _evaluated(source, settings, processes, progress)
+    except ForeignMapsError as e:
+        evaluation = _evaluated(replace(source, maps=None), settings, processes, progress)
+        return replace(evaluation, note=f"no probability map is scored: {e}")
+
+
+def _evaluated(source: EvaluationInput, settings: Settings, processes: int, progress: bool) -> Evaluation:
     done = map_in_processes(partial(_score, source, settings), source.cases, processes, prepare=keep_freed_memory)
     results: list[tuple[Units, list[CaseScore]]] = []
     bar = tqdm(done, total=len(source.cases), desc="scoring", unit="case", disable=not progress or None, leave=False)
@@ -233,7 +254,10 @@ def _in_words(values: tuple[float, ...], aspect: str) -> tuple[float, ...]:
 
 def _score(source: EvaluationInput, settings: Settings, case: str) -> tuple[Units, list[CaseScore]]:
     prediction, reference, geometry = read_pair(source, case)
-    maps = None if source.maps is None else read_maps(source.maps, case, source.scheme, reference.shape)
+    maps = None
+    if source.maps is not None:
+        beside = prediction if source.maps.folder == source.predictions else None
+        maps = read_maps(source.maps, case, source.scheme, reference.shape, beside)
     scores = score_case(case, prediction, reference, geometry, source.scheme, settings, maps)
     return Units.of(geometry, reference.ndim), scores
 

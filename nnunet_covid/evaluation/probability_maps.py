@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,12 @@ from nnunet_covid.files import files_in, some_of
 from nnunet_covid.header_claims import read_probabilities
 
 ROUNDING = 1e-3  # saved as 16-bit floats, a probability may leave [0, 1] by a little
+SAME = 0.01
+"""Largest share of the foreground in which two predictions of the same network may differ, by its rounding."""
+
+
+class ForeignMapsError(UserError):
+    """Saved probabilities that are not those of the label map beside them."""
 
 
 @dataclass(frozen=True)
@@ -88,10 +94,49 @@ def check_greys(source: MapSource, cases: list[str], scheme: LabelScheme) -> Non
         )
 
 
-def read_maps(source: MapSource, case: str, scheme: LabelScheme, shape: tuple[int, ...]) -> dict[str, ProbabilityMap]:
-    """The maps of a case by class name, each of the given shape.
+def require_own(path: Path, probabilities: NDArray[Any], labels: NDArray[Any], *, regions: bool) -> None:
+    """Refuse saved probabilities that another network has left beside a label map that was predicted anew.
+
+    Args:
+        path: Of the probabilities.
+        probabilities: (channels, axes); of regions, or of the background and every label.
+        labels: The label map beside them.
+        regions: Which of the two.
 
     Raises:
+        ForeignMapsError: If they have their foreground elsewhere.
+    """
+    if labels.size == probabilities[0].size:
+        background = 0.5 if regions else probabilities[0]
+        lead = probabilities[0 if regions else 1 :].max(axis=0) - background
+        foreground = labels.reshape(lead.shape) != 0
+        differing = np.where(foreground, lead < -ROUNDING, lead > ROUNDING)
+        if differing.sum() <= SAME * (foreground | (lead > ROUNDING)).sum():
+            return
+    raise ForeignMapsError(
+        f"{path} does not belong to the label map beside it, which another training or prediction has made; "
+        "delete it, or predict both anew"
+    )
+
+
+def read_maps(
+    source: MapSource,
+    case: str,
+    scheme: LabelScheme,
+    shape: tuple[int, ...],
+    beside: NDArray[np.integer] | None = None,
+) -> dict[str, ProbabilityMap]:
+    """The maps of a case by class name, each of the given shape.
+
+    Args:
+        source: Where they are.
+        case: Its name.
+        scheme: Classes and channels.
+        shape: Of its label maps.
+        beside: The label map of which saved probabilities must be those.
+
+    Raises:
+        ForeignMapsError: if they are those of another one.
         UserError: if a file cannot be read, channels or shape do not match the label maps, or values are no
             probabilities.
     """
@@ -111,6 +156,8 @@ def read_maps(source: MapSource, case: str, scheme: LabelScheme, shape: tuple[in
     low, high = float(channels.min()), float(channels.max())
     if not (low >= -ROUNDING and high <= 1 + ROUNDING):
         raise UserError(f"{path}: values from {low:g} to {high:g} are no probabilities")
+    if beside is not None:
+        require_own(path, channels, beside, regions=scheme.has_regions)
     return {cls.name: np.clip(channels[cls.channel].reshape(shape), 0, 1) for cls in scheme.classes}
 
 

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from nnunet_covid.dataset_json import GUIDED_KEY, IMAGES, channel_names, read_dataset_json
 from nnunet_covid.errors import UserError
+from nnunet_covid.evaluation.probability_maps import require_own
 from nnunet_covid.files import environment_folders, replacing_folder, write_json
 from nnunet_covid.guided.maps import (
     Infection,
@@ -173,7 +174,7 @@ def _write(folder: Path, raw: RawDataset, maps: dict[str, Map], kind: MapKind, f
         elif kind == "label":
             infection = first.in_labels(raw.read_labels(maps[name][1])[0])
         else:
-            infection = first.probability(read_probabilities(maps[name][1]).astype(np.float32))
+            infection = first.probability(_probabilities(raw, name, maps[name][1], regions=first.has_regions))
         if infection.shape != labels.shape:
             raise UserError(
                 f"the map of case {name} has {infection.shape} voxels, its image in {raw.folder} {labels.shape}; "
@@ -181,6 +182,15 @@ def _write(folder: Path, raw: RawDataset, maps: dict[str, Map], kind: MapKind, f
             )
         for number, path in enumerate(case.files):
             copy_image(path, folder / "imagesTr" / f"{name}_{number:04d}{raw.ending}")
-        copy_image(case.label, folder / "labelsTr" / f"{name}{raw.ending}")
+        copy_image(case.label, folder / "labelsTr" / f"{name}{raw.ending}", image=False)
         target = folder / "imagesTr" / f"{name}_{raw.channels:04d}{raw.ending}"
-        write_channel(target, as_channel(infection, kind, raw.ending), properties, raw.reader)
+        write_channel(target, as_channel(infection, kind, raw.ending), properties, raw.reader, image=True)
+
+
+def _probabilities(raw: RawDataset, name: str, path: Path, *, regions: bool) -> NDArray[np.float32]:
+    """Those of a case by stage 1, which must be of the label map beside them."""
+    probabilities = read_probabilities(path).astype(np.float32)
+    beside = path.with_name(f"{name}{raw.ending}")
+    if beside.is_file():
+        require_own(path, probabilities, raw.read_labels(beside)[0], regions=regions)
+    return probabilities

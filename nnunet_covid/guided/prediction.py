@@ -73,7 +73,7 @@ def predict_guided(
             tell(f"{len(cases) - len(missing)} of {len(cases)} cases are there already")
         found = chain([first] if first else [], usable)
         for case, *image in tqdm(found, desc="predict-guided", unit="case", total=len(missing), disable=None):
-            inputs = described(case.files)
+            inputs = described(case.sources)
             made.write(case, inputs, image[1], *_both_stages(stage_one, stage_two, case, image, kind))
     unusable.raise_if_any(len(missing))
     return [made.labels(case) for case in cases]
@@ -101,7 +101,7 @@ class _Made:
 
     def has(self, case: CaseFiles) -> bool:
         there = not self.with_infection or self.infection(case).is_file()
-        return there and self.finished.has(case.name, case.files, self.endings)
+        return there and self.finished.has(case.name, case.sources, self.endings)
 
     def write(
         self,

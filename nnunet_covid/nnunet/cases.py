@@ -14,6 +14,8 @@ from nnunet_covid.errors import UserError
 from nnunet_covid.files import digest_of, files_in, sha256_of, some_of
 from nnunet_covid.volume_files import data_files
 
+TIFF_ENDINGS = (".tif", ".tiff")
+
 
 @dataclass(frozen=True)
 class CaseFiles:
@@ -28,9 +30,21 @@ class CaseFiles:
         """Of the image and the label map."""
         return [*self.files, *([self.label] if self.label else [])]
 
+    @property
+    def sources(self) -> list[Path]:
+        """All files that it is read from: those behind a header too, and the one that tells a 3D TIFF's spacing."""
+        beside = spacing_file(self.files[0], image=True)
+        spacing = [beside] if self.files[0].suffix.lower() in TIFF_ENDINGS and beside.is_file() else []
+        return [file for path in self.all_files for file in (path, *data_files(path))] + spacing
+
     def content(self) -> str:
-        """A digest of all its files, those behind a header included; their times say nothing of what they hold."""
-        return digest_of([sha256_of(file) for path in self.all_files for file in (path, *data_files(path))], 32)
+        """A digest of all that it is read from; the times of files say nothing of what they hold."""
+        return digest_of([sha256_of(file) for file in self.sources], 32)
+
+
+def spacing_file(path: Path, *, image: bool) -> Path:
+    """``CASE.json``, in which nnU-Net has the spacing of a 3D TIFF: of an image ``CASE_0000.tif``, or a label map."""
+    return path.with_name((re.sub(r"_\d{4}$", "", path.stem) if image else path.stem) + ".json")
 
 
 def list_cases(

@@ -11,6 +11,7 @@ import contextlib
 import io
 import threading
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,8 @@ from nnunet_covid.nnunet.cases import CaseFiles, list_cases
 from nnunet_covid.volume_files import NOT_FINITE, header_fault, known_refusal, loses_values
 
 NIFTI = ".nii.gz"
+LISTED = "dataset"
+"""Entry of dataset.json, in which the training cases may be listed, wherever their files are."""
 
 
 @dataclass(frozen=True)
@@ -162,20 +165,27 @@ def open_raw_dataset(text: str) -> RawDataset:
 
 def _training_cases(folder: Path, dataset_json: dict[str, Any]) -> list[CaseFiles]:
     """Every training case, in the order of names; dataset.json may list them itself."""
-    if "dataset" in dataset_json:
-        listed = dataset_json["dataset"]
-        if not isinstance(listed, dict) or not listed or not all(map(_is_entry, listed.values())):
-            what = '{CASE: {"images": [FILE, …], "label": FILE}}'
-            raise ValueError(f"'dataset' in dataset.json lists no cases; write {what}, or leave it out to take all")
-        if outside := [name for name in listed if not stays_below(name, one_name=True)]:
-            raise ValueError(
-                f"'dataset' in dataset.json has a case named {outside[0]!r}, which leads to another folder"
-            )
-        files = get_filenames_of_train_images_and_targets(str(folder), dataset_json)
-        return [CaseFiles(k, tuple(map(Path, v["images"])), Path(v["label"])) for k, v in sorted(files.items())]
+    if LISTED in dataset_json:
+        return listed_cases(folder, dataset_json)
     ending = dataset_json["file_ending"]
     found = list_cases(folder / "imagesTr", ending, len(channel_names(dataset_json)))
     return [replace(case, label=folder / "labelsTr" / f"{case.name}{ending}") for case in found]
+
+
+def listed_cases(folder: Path, dataset_json: dict[str, Any]) -> list[CaseFiles]:
+    """The training cases of a dataset.json with the entry ``dataset``, in the order of names; files may be missing.
+
+    Raises:
+        ValueError: If it lists none.
+    """
+    listed = dataset_json[LISTED]
+    if not isinstance(listed, dict) or not listed or not all(map(_is_entry, listed.values())):
+        what = '{CASE: {"images": [FILE, …], "label": FILE}}'
+        raise ValueError(f"'dataset' in dataset.json lists no cases; write {what}, or leave it out to take all")
+    if outside := [name for name in listed if not stays_below(name, one_name=True)]:
+        raise ValueError(f"'dataset' in dataset.json has a case named {outside[0]!r}, which leads to another folder")
+    files = get_filenames_of_train_images_and_targets(str(folder), {LISTED: deepcopy(listed)})  # which changes it
+    return [CaseFiles(k, tuple(map(Path, v["images"])), Path(v["label"])) for k, v in sorted(files.items())]
 
 
 def _is_entry(entry: Any) -> bool:

@@ -19,7 +19,7 @@ from nnunet_covid.dataset_json import channel_names
 from nnunet_covid.errors import Unusable, UserError
 from nnunet_covid.files import files_in, some_of
 from nnunet_covid.nnunet.cases import CaseFiles, list_cases
-from nnunet_covid.nnunet.dataset import read_images, read_splits
+from nnunet_covid.nnunet.dataset import LISTED, listed_cases, read_images, read_splits
 
 
 class Checksum(NamedTuple):
@@ -76,12 +76,23 @@ def checksums(
 def own_images(raw: Path | None, dataset_json: dict[str, Any]) -> dict[Path, list[CaseFiles]]:
     """The images of a raw data set in ``imagesTr`` and ``imagesTs``; a folder that holds none is left out.
 
+    Training images that dataset.json lists stand for those in ``imagesTr``, wherever they are.
+
     Raises:
-        UserError: If a folder holds some that would be passed over.
+        UserError: If a folder holds some that would be passed over, or dataset.json lists none.
     """
+    if raw is None:
+        return {}
     ending, channels = dataset_json["file_ending"], len(channel_names(dataset_json))
-    places = [raw / part for part in ("imagesTr", "imagesTs")] if raw is not None else []
-    return {place: list_cases(place, ending, channels) for place in places if files_in(place, ending)}
+    training, test = raw / "imagesTr", raw / "imagesTs"
+    places = [test] if LISTED in dataset_json else [training, test]
+    found = {place: list_cases(place, ending, channels) for place in places if files_in(place, ending)}
+    try:
+        listed = listed_cases(raw, dataset_json) if LISTED in dataset_json else []
+    except ValueError as e:
+        raise UserError(f"{raw}: {e}") from e
+    there = [case for case in listed if all(path.is_file() for path in case.files)]
+    return {training: there, **found} if there else found
 
 
 def not_compared(raw: Path | None, dataset_json: dict[str, Any], cases: Collection[str]) -> str:

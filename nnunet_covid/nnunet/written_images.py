@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from nnunet_covid.files import replacing
+from nnunet_covid.nnunet.cases import spacing_file
 from nnunet_covid.whole_files import require_written
 from nnunet_covid.whole_volumes import write_volume
 
@@ -20,27 +20,32 @@ SLICE_SPACING = 999
 """nnU-Net's mark of a picture without a third axis."""
 
 
-def copy_image(source: Path, target: Path) -> None:
-    """Copy an image or label map, with the file beside it in which a 3D TIFF has its spacing."""
+def copy_image(source: Path, target: Path, *, image: bool = True) -> None:
+    """Copy an image or a label map, with the file beside it in which a 3D TIFF has its spacing."""
     shutil.copyfile(source, target)
-    spacing = _spacing_file(source)
+    spacing = spacing_file(source, image=image)
     if spacing.is_file():
-        shutil.copyfile(spacing, _spacing_file(target))
+        shutil.copyfile(spacing, spacing_file(target, image=image))
 
 
-def _spacing_file(path: Path) -> Path:
-    """``CASE.json`` of ``CASE_0000.tif`` and of ``CASE.tif``."""
-    return path.with_name(re.sub(r"_\d{4}$", "", path.stem) + ".json")
+def write_labels(
+    path: Path, labels: NDArray[Any], properties: dict[str, Any], reader: Any, *, image: bool = False
+) -> None:
+    """Write whole numbers (z, y, x) with nnU-Net's writer, under a temporary name, then renamed.
 
-
-def write_labels(path: Path, labels: NDArray[Any], properties: dict[str, Any], reader: Any) -> None:
-    """Write whole numbers (z, y, x) with nnU-Net's writer, under a temporary name, then renamed."""
+    Args:
+        image: Whether the path is that of an image's channel, ``CASE_0001``.
+    """
     with replacing(path) as unfinished:
-        fill_labels(unfinished, path, labels, properties, reader)
+        fill_labels(unfinished, path, labels, properties, reader, image=image)
 
 
-def fill_labels(unfinished: Path, path: Path, labels: NDArray[Any], properties: dict[str, Any], reader: Any) -> None:
+def fill_labels(
+    unfinished: Path, path: Path, labels: NDArray[Any], properties: dict[str, Any], reader: Any, *, image: bool = False
+) -> None:
     """Write whole numbers (z, y, x) with nnU-Net's writer under the name that :func:`files.replacing` gave for a path.
+
+    The arguments are those of :func:`write_labels`.
 
     Raises:
         OSError: If it could not be written as a whole.
@@ -49,19 +54,22 @@ def fill_labels(unfinished: Path, path: Path, labels: NDArray[Any], properties: 
     require_written(unfinished, np.ascontiguousarray(labels), path)
     spacing = unfinished.with_suffix(".json")  # nnU-Net's writer of 3D TIFF leaves it
     if spacing.is_file():
-        spacing.replace(_spacing_file(path))
+        spacing.replace(spacing_file(path, image=image))
 
 
-def write_channel(path: Path, channel: NDArray[Any], properties: dict[str, Any], reader: Any) -> None:
+def write_channel(
+    path: Path, channel: NDArray[Any], properties: dict[str, Any], reader: Any, *, image: bool = False
+) -> None:
     """Write one channel (z, y, x) in the format and geometry of an image, under a temporary name, then renamed.
 
-    Whole numbers go into any format; fractions need one that ITK or nibabel reads.
+    The arguments are those of :func:`write_labels`. Whole numbers go into any format; fractions need one that ITK or
+    nibabel reads.
     """
     if channel.dtype == np.uint8 and path.suffix == ".png":
         with replacing(path) as unfinished:
             Image.fromarray(channel[0]).save(unfinished, format="PNG")  # nnU-Net's writer turns 255 into 16 bits
     elif channel.dtype.kind in "ui":
-        write_labels(path, channel, properties, reader)
+        write_labels(path, channel, properties, reader, image=image)
     else:
         write_map(path, channel, properties)
 

@@ -1,14 +1,16 @@
 """What is done in a folder of predictions: by name, the image's files and a digest of model and settings.
 
 A line per image is appended to a file of the folder just before the prediction takes its name, and an earlier
-prediction of that name is removed before that. So a line whose files are there, in the size that it tells, belongs to
-them, whenever the process was killed. Several processes may work on parts of one folder, each with its own file.
+prediction of that name is removed before that. So the newest line of an image, if its files are there in the size that
+it tells, belongs to them, whenever the process was killed. Several processes may work on parts of one folder, each with
+its own file; of their lines the time tells which is the newest.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from threading import Lock
@@ -19,6 +21,8 @@ from nnunet_covid.files import files_in, sha256_of
 
 NAME = "predicted"
 ENDING = ".jsonl"
+WITH_PROBABILITIES = (".npz", ".pkl")
+"""What nnU-Net writes beside a label map where probabilities are asked for."""
 DIGITS = 16
 """Of the digest of a file."""
 Files = dict[str, dict[str, int | str]]
@@ -77,20 +81,26 @@ class Finished:
                 self._read(path)
 
     def _read(self, path: Path) -> None:
+        newest: dict[str, dict[str, Any]] = {}
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
                 entry = json.loads(line)
-                self._known.setdefault(entry["case"], []).append(entry)
+                newest[entry["case"]] = {**entry, "time": float(entry.get("time", 0))}  # earlier versions wrote none
             except (ValueError, KeyError, TypeError):
                 continue  # cut short where the process was killed
+        for case, entry in newest.items():
+            self._known.setdefault(case, []).append(entry)
 
     def has(self, case: str, files: Sequence[Path], endings: tuple[str, ...]) -> bool:
         """Whether a case is done with this model from files of these names and contents, and its results are there."""
+        found = self._known.get(case, [])
+        newest = max((entry["time"] for entry in found), default=0)
         return any(
-            entry.get("model") == self._digest
+            entry["time"] == newest
+            and entry.get("model") == self._digest
             and all(_size(self._folder / f"{case}{end}") == entry.get("outputs", {}).get(end, -1) for end in endings)
             and _are_same(files, entry.get("inputs"))
-            for entry in self._known.get(case, [])
+            for entry in found
         )
 
     def record(self, case: str, inputs: Files, outputs: Mapping[str, int]) -> None:
@@ -101,10 +111,10 @@ class Finished:
             inputs: Its image files as they were before they were read.
             outputs: Ending to size of its results.
         """
-        for ending in outputs:
+        for ending in {*outputs, *WITH_PROBABILITIES}:
             (self._folder / f"{case}{ending}").unlink(missing_ok=True)
-        entry = {"case": case, "inputs": inputs, "model": self._digest, "outputs": dict(outputs)}
-        line = json.dumps(entry) + "\n"
+        made = {"model": self._digest, "outputs": dict(outputs), "time": time.time()}
+        line = json.dumps({"case": case, "inputs": inputs, **made}) + "\n"
         with self._lock, self._file.open("ab+") as stream:
             if stream.tell() and not self._ends_with_line():
                 line = "\n" + line

@@ -30,12 +30,10 @@ from nnunet_covid.nnunet.cases import CaseFiles
 from nnunet_covid.nnunet.predictor import PreparedCase, TrainedModel
 from nnunet_covid.nnunet.written_images import fill_labels
 from nnunet_covid.prediction.conveyor import Limits, Result, Steps, convey
-from nnunet_covid.prediction.finished import Files, Finished, described
+from nnunet_covid.prediction.finished import WITH_PROBABILITIES, Files, Finished, described
 from nnunet_covid.prediction.memory import bytes_of
 from nnunet_covid.prediction.progress import Progress
 
-WITH_PROBABILITIES = (".npz", ".pkl")
-"""What nnU-Net writes beside a label map where probabilities are asked for."""
 _LOCK = ".predicting_{}_of_{}.lock"
 
 
@@ -174,7 +172,7 @@ class _Job:
     def _files(self, case: CaseFiles) -> list[Path]:
         """What a case is predicted from."""
         labels = self.options.previous_stage_labels
-        return [*case.files, *([] if labels is None else [labels / f"{case.name}{self.model.ending}"])]
+        return replace(case, label=labels and labels / f"{case.name}{self.model.ending}").sources
 
     def _work(self, case: CaseFiles) -> int:
         return sum(path.stat().st_size for path in self._files(case) if path.is_file())

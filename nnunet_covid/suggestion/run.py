@@ -97,9 +97,11 @@ def suggest(model: TrainedModel, request: Request, tell: Callable[[str], None] =
         chosen, pictures = [Suggestion(case.name, patients[case]) for case in drawn], list(drawn.values())
     else:
         tell(observer.described())
+        features = _features_of(observer, labelled, tell)
         looks = _looks(observer, candidates, unusable)
         _require_enough(request, len(looks), unusable, images)
-        chosen = _compared(observer, request, looks, labelled, patients, tell)
+        known = Labelled([patients[case] for case in labelled], features)
+        chosen = _compared(observer, request, looks, known, patients, tell)
         pictures = [one.look.thumbnail for one in chosen if one.look is not None]
     write_csv(request.output / TABLE, COLUMNS, (_row(rank, one) for rank, one in enumerate(chosen, 1)))
     how = "by disagreement and distance; right: where the predictions disagree"
@@ -177,15 +179,13 @@ def _compared(
     observer: Observer,
     request: Request,
     looks: dict[CaseFiles, Look],
-    labelled: Sequence[CaseFiles],
+    known: Labelled,
     patients: dict[CaseFiles, str],
     tell: Callable[[str], None],
 ) -> list[Suggestion]:
-    cases = list(looks)
-    features, known = None, Labelled([patients[case] for case in labelled])
+    cases, features = list(looks), None
     if observer.has_encoder:
         features = np.stack([np.asarray(looks[case].features) for case in cases])
-        known = Labelled(known.patients, _features_of(observer, labelled))
     else:
         tell("the network has no part named encoder: images are spread over patients, not over looks")
     scores = [looks[case].score for case in cases]
@@ -217,10 +217,23 @@ def _looks(observer: Observer, candidates: Sequence[CaseFiles], unusable: Unusab
     return {case: looks[case] for case in candidates if case in looks}
 
 
-def _features_of(observer: Observer, labelled: Sequence[CaseFiles]) -> np.ndarray:
+def _features_of(observer: Observer, labelled: Sequence[CaseFiles], tell: Callable[[str], None]) -> np.ndarray:
+    """Of the labelled images that can be predicted; the others are told. Empty without an encoder."""
     bar = tqdm(labelled, desc="labelled images", unit="image", leave=False, disable=None if labelled else True)
-    rows = [observer.features(observer.model.prepare(case)) for case in bar]
-    return np.stack([np.asarray(row) for row in rows]) if rows else np.empty((0, 0))
+    rows, left_out = [], Unusable()
+    for case in bar:
+        with left_out.going_on():
+            prepared = observer.model.prepare(case)
+            found = together_or_alone(lambda some: [observer.features(one) for one in some], [prepared])
+            if isinstance(found[0], UserError):
+                raise found[0]
+            rows += [] if found[0] is None else [found[0]]
+        if not observer.has_encoder:
+            break
+    if left_out.reasons:
+        told = some_of(left_out.reasons)
+        tell(f"{len(left_out.reasons)} labelled image(s) cannot be predicted, suggestions may look like them ({told})")
+    return np.stack(rows) if rows else np.empty((0, 0))
 
 
 def _row(rank: int, one: Suggestion) -> list[object]:

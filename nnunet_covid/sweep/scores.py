@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -58,7 +58,7 @@ def labels_of(run: Run) -> Labels:
     return Labels(run.dataset, run.configuration, trainer, length, match["seed"] or "", run.fold)
 
 
-def scored_rows(sweep: Sweep, places: Places, file: Path | None) -> list[Row]:
+def scored_rows(sweep: Sweep, places: Places, file: Path | None, tell: Callable[[str], None] = print) -> list[Row]:
     """Rows of every run of the sweep that is finished, or that the file holds; but not of the fold ``all``.
 
     What that one is validated on it was trained on.
@@ -67,6 +67,7 @@ def scored_rows(sweep: Sweep, places: Places, file: Path | None) -> list[Row]:
         sweep: Whose runs.
         places: Where models and references lie.
         file: Read, and extended by what is new.
+        tell: Receives a line for each run whose probability maps are those of an earlier training.
 
     Raises:
         UserError: If the file is no table of scores, or a result is another run's of the same name.
@@ -85,14 +86,14 @@ def scored_rows(sweep: Sweep, places: Places, file: Path | None) -> list[Row]:
         made = sha256_of(summary)[:12]
         cases = (read_json(summary) or {}).get("metric_per_case", [])
         if known[labels, made] < max(1, sum(len(case["metrics"]) for case in cases)):  # lines may have been taken out
-            new = score(labels, summary.parent, places.preprocessed / run.dataset / "gt_segmentations")
+            new = score(labels, summary.parent, places.preprocessed / run.dataset / "gt_segmentations", tell)
             rows = [row for row in rows if _labels(row) != labels] + [{**row, MADE_FROM: made} for row in new]
             if file is not None:
                 write_scores(file, rows)
     return [row for row in rows if _labels(row) in trained]
 
 
-def score(labels: Labels, predictions: Path, references: Path) -> list[Row]:
+def score(labels: Labels, predictions: Path, references: Path, tell: Callable[[str], None] = print) -> list[Row]:
     """A row for every validation case and class of a run."""
     with tempfile.TemporaryDirectory() as folder:
         for file in references.iterdir():
@@ -104,6 +105,8 @@ def score(labels: Labels, predictions: Path, references: Path) -> list[Row]:
         evaluation = evaluate_folders(
             predictions, folder, dataset_json=predictions.parents[1] / "dataset.json", distances=False
         )
+    if evaluation.note:
+        tell(f"note: {evaluation.note}")
     rows = []
     for case in evaluation.scores:
         found = dict(case.values)

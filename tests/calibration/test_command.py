@@ -6,6 +6,7 @@ import json
 import shlex
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -229,16 +230,28 @@ def test_other_mistakes(
 
 def test_files_that_do_not_fit(made: ValidatedModel, capsys: pytest.CaptureFixture[str]) -> None:
     case = made.folder / "fold_0/validation/case_00.npz"
+    own = case.read_bytes()
     np.savez_compressed(case, probabilities=np.zeros((3, 1, 40, 44)))
     assert "has the shape (3, 1, 40, 44), labels and reference ask for (2, 1, 40, 44)" in refused(made, capsys)
     case.write_bytes(case.read_bytes()[:100])
     assert f"{case}: cannot be read" in refused(made, capsys)
-    shutil.copy(made.folder / "fold_1/validation/case_10.npz", case)
+    case.write_bytes(own)
     made.checkpoints()[1].write_bytes(b"half")
     assert "cannot be read" in refused(made, capsys)
     for reference in made.references.iterdir():
         write_picture(reference, np.zeros((40, 44), np.uint8))
     assert "no reference of the validation cases shows any class" in refused(made, capsys)
+
+
+@pytest.mark.parametrize("labels", [None, TWO_CLASSES, REGIONS], ids=["one class", "two classes", "regions"])
+def test_probabilities_of_an_earlier_training_are_refused(
+    labels: dict[str, Any] | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What ``--val --npz`` has left, beside the label map of a fold that was trained anew without ``--npz``."""
+    made = write_validated_model(tmp_path, labels=labels)
+    case = made.folder / "fold_0/validation/case_00.npz"
+    np.savez_compressed(case, probabilities=made.predict("case_00", [1])[1])
+    assert f"{case} does not belong to the label map beside it" in refused(made, capsys)
 
 
 def test_a_case_of_two_folds_is_refused(made: ValidatedModel, capsys: pytest.CaptureFixture[str]) -> None:

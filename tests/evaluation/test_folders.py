@@ -80,6 +80,26 @@ def test_saved_probabilities_beside_the_predictions_are_scored(png_folders):
     assert by_case(evaluation, "s_measure")["b", "infection"] == pytest.approx(1)
 
 
+@pytest.mark.parametrize("labels", [{"background": 0, "infection": 1}, {"background": 0, "a": [1, 2], "b": 2}])
+def test_probabilities_of_another_prediction_are_left_out_with_a_note(png_folders, labels, capsys):
+    """A rounding that turns a voxel is none."""
+    png_folders.describe(labels)
+    regions = "a" in labels
+    for case in "abc":
+        foreground = np.asarray(Image.open(png_folders.predictions / f"{case}.png"))[None] * 0.6 + 0.2
+        probabilities = np.stack([foreground if regions else 1 - foreground, foreground * (0.5 if regions else 1)])
+        probabilities[:, :, 5:15, 5:6] = 0.5
+        np.savez(png_folders.predictions / f"{case}.npz", probabilities=probabilities)
+    assert evaluate(png_folders).note == ""
+    assert "map_mae" in evaluate(png_folders).scores[0].values
+    np.savez(png_folders.predictions / "b.npz", probabilities=probabilities[..., ::-1, :])
+    found = evaluate(png_folders)
+    assert "b.npz does not belong to the label map beside it" in found.note
+    assert [s.values for s in found.scores] == [s.values for s in evaluate(png_folders, use_maps=False).scores]
+    assert main(["evaluate", str(png_folders.predictions), str(png_folders.references)]) == 0
+    assert "note: no probability map is scored: " in capsys.readouterr().err
+
+
 def test_labels_can_be_given_without_a_dataset_json(png_folders):
     (png_folders.root / "dataset.json").unlink()
     with pytest.raises(UserError, match=r"no dataset\.json"):

@@ -49,7 +49,9 @@ def slices(folders: Path) -> Path:
 
 
 def probabilities(case: str) -> NDArray[np.float32]:
-    infection = np.random.default_rng(ord(case)).random((1, 20, 30)).astype(np.float32)
+    """Above 0.5 where the label map of the first stage is."""
+    noise = np.random.default_rng(ord(case)).random((1, 20, 30))
+    infection = ((noise + blob((20, 30), 100 + ord(case))) / 2).astype(np.float32)
     return np.stack([1 - infection, infection])
 
 
@@ -101,6 +103,15 @@ def test_maps_left_over_from_other_splits_are_not_taken(folders: Path, slices: P
     assert report["fold_of_map"] == {"a": 1, "b": 0, "c": 0, "d": 0}
 
 
+def test_probabilities_of_an_earlier_first_stage_are_refused(
+    folders: Path, slices: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_picture(slices / "fold_1/validation/b.png", blob((20, 30), 7))
+    assert guide(2, "-m", slices, "--map", "probability") == 2
+    assert "fold_1/validation/b.npz does not belong to the label map beside it" in capsys.readouterr().err
+    assert not (folders / "raw" / GUIDED).exists()
+
+
 def test_probabilities_are_stored_in_255_steps_and_divided_by_nnunet(folders: Path, slices: Path) -> None:
     assert guide("Dataset002_Lesions", "-m", slices, "--map", "probability", "-d", 7, "--name", "Soft") == 0
     made = folders / "raw/Dataset007_Soft"
@@ -147,26 +158,27 @@ def test_volumes_keep_their_geometry_and_probabilities_their_digits(folders: Pat
     assert dataset_json["channel_names"] == {"0": "CT", "1": "nonorm"}
 
 
-def test_three_dimensional_tiff_keeps_its_spacing(folders: Path) -> None:
+@pytest.mark.parametrize("case", ["v", "v_0001"])
+def test_three_dimensional_tiff_keeps_its_spacing(folders: Path, case: str) -> None:
     from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
 
     raw, first = folders / "raw/Dataset002_Lesions", folders / "results" / STAGE_ONE
     for part in ("imagesTr", "labelsTr"):
         (raw / part).mkdir(parents=True)
-        Tiff3DIO().write_seg(blob((4, 5, 6), 1), str(raw / part / "v.tif"), {"spacing": [3.0, 0.5, 0.5]})
-    (raw / "imagesTr/v.tif").rename(raw / "imagesTr/v_0000.tif")
+        Tiff3DIO().write_seg(blob((4, 5, 6), 1), str(raw / part / f"{case}.tif"), {"spacing": [3.0, 0.5, 0.5]})
+    (raw / f"imagesTr/{case}.tif").rename(raw / f"imagesTr/{case}_0000.tif")
     dataset_json = planned.dataset_json({"background": 0, "lesion": 1}, file_ending=".tif")
     write_json(raw / "dataset.json", {**dataset_json, "overwrite_image_reader_writer": "Tiff3DIO"})
     write_json(first / "dataset.json", dataset_json)
     (first / "fold_0/validation").mkdir(parents=True)
-    np.savez(first / "fold_0/validation/v.npz", probabilities=np.full((2, 4, 5, 6), 0.5, np.float32))
+    np.savez(first / f"fold_0/validation/{case}.npz", probabilities=np.full((2, 4, 5, 6), 0.5, np.float32))
     assert guide(2, "-m", first, "--map", "probability") == 0
     made = folders / "raw" / GUIDED
-    image, properties = Tiff3DIO().read_images([str(made / f"imagesTr/v_000{c}.tif") for c in (0, 1)])
+    image, properties = Tiff3DIO().read_images([str(made / f"imagesTr/{case}_000{c}.tif") for c in (0, 1)])
     assert properties["spacing"] == [3.0, 0.5, 0.5]
     np.testing.assert_array_equal(image[0], blob((4, 5, 6), 1))
     assert (image[1] == 128).all()
-    assert Tiff3DIO().read_seg(str(made / "labelsTr/v.tif"))[1]["spacing"] == [3.0, 0.5, 0.5]
+    assert Tiff3DIO().read_seg(str(made / f"labelsTr/{case}.tif"))[1]["spacing"] == [3.0, 0.5, 0.5]
 
 
 HEADS = np.array([[0.5, 0.1], [0.2, 0.3], [0.3, 0.6]], np.float32)

@@ -23,6 +23,7 @@ from nnunet_covid.calibration.model_folder import write_calibration
 from nnunet_covid.cli import main
 from nnunet_covid.errors import UserError
 from nnunet_covid.nnunet.predictor import TrainedModel
+from nnunet_covid.suggestion.look import Observer
 
 SHAPE = (40, 50)
 
@@ -178,6 +179,34 @@ def test_labelled_images_count_as_chosen(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("nnUNet_raw", str(tmp_path / "raw"))
     assert suggest(model, images, tmp_path / "out", "-n", 2) == 0
     assert float(rows(tmp_path / "out")[0]["distance"]) > 0
+
+
+def test_a_labelled_image_that_cannot_be_predicted_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, images = slices_model(tmp_path), many(tmp_path / "in", 4)
+    for seed, name in enumerate(("bad", "good", "worse")):
+        write_picture(tmp_path / f"labelled/{name}_0000.png", grey(SHAPE, 70 + seed))
+    prepare, features = TrainedModel.prepare, Observer.features
+
+    def refusing(self: TrainedModel, case: Any, *rest: Any) -> Any:
+        if case.name == "bad":
+            raise UserError(f"case {case.name} is not to be used")
+        return prepare(self, case, *rest)
+
+    def failing(self: Observer, case: Any) -> Any:
+        if case.name == "worse":
+            raise RuntimeError("no memory")
+        return features(self, case)
+
+    monkeypatch.setattr(TrainedModel, "prepare", refusing)
+    monkeypatch.setattr(Observer, "features", failing)
+    assert suggest(model, images, tmp_path / "out", "-n", 2, "--leave-out", tmp_path / "labelled") == 0
+    told = capsys.readouterr().err
+    assert "2 labelled image(s) cannot be predicted" in told
+    assert "case bad is not to be used" in told
+    assert "case worse cannot be predicted (no memory)" in told
+    assert float(rows(tmp_path / "out")[0]["distance"]) > 0, "from the one that can"
 
 
 def test_a_random_draw_needs_no_look_and_comes_again_with_its_seed(tmp_path: Path) -> None:

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from image_files import write_picture
 
 from nnunet_covid.errors import UserError
 from nnunet_covid.sweep.plan import Sweep, make_sweep, read_sweep
 from nnunet_covid.sweep.runs import Run
-from nnunet_covid.sweep.scores import COLUMNS, Labels, Row, labels_of, read_scores, scored_rows, write_scores
+from nnunet_covid.sweep.scores import COLUMNS, Labels, Row, labels_of, read_scores, score, scored_rows, write_scores
 from nnunet_covid.sweep.status import Places
 from nnunet_covid.sweep.table import as_text, paired, summarised, terminal, write_table
 
@@ -245,6 +246,22 @@ def test_a_line_that_was_taken_out_is_scored_again(
     write_scores(file, read_scores(file, dataset="", configuration="")[1:])
     assert len(scored_rows(sweep, places, file)) == 3
     assert len(times) == 2
+
+
+def test_probabilities_of_an_earlier_training_are_not_scored(tmp_path: Path) -> None:
+    predictions, references, told = tmp_path / "model/fold_0/validation", tmp_path / "references", list[str]()
+    predictions.mkdir(parents=True)
+    dataset_json = json.dumps({"labels": {"background": 0, "c": 1}, "file_ending": ".png"})
+    (tmp_path / "model/dataset.json").write_text(dataset_json, encoding="utf-8")
+    blob = np.eye(20, dtype=np.uint8)
+    for folder in (predictions, references):
+        write_picture(folder / "case.png", blob)
+    for probability in (blob * 0.9, blob[::-1] * 0.9):
+        np.savez(predictions / "case.npz", probabilities=np.stack([1 - probability, probability])[:, None])
+        (row,) = score(Labels("D", "2d", "T", "", "", "0"), predictions, references, told.append)
+        assert row["dice"] == "1.000000"
+        assert bool(row["map_mae"]) == bool(row["s_measure"]) == (not told)
+    assert "case.npz does not belong to the label map beside it" in told[0]
 
 
 @pytest.mark.parametrize("seeds", [("0", "01"), ("01", "0")])
