@@ -56,6 +56,7 @@ FIRST_GROUPS = {(group).to_bytes(2, order) for group in (2, 8) for order in ("li
 TOLD_APART_BY = ("SeriesNumber", "AcquisitionNumber", "TemporalPositionIdentifier", "ConvolutionKernel")
 ELEMENTS = (
     *("SOPClassUID", "Modality", "ImageType", "SeriesInstanceUID", "DirectoryRecordSequence"),
+    *("PatientID", "IssuerOfPatientID"),
     *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation"),
     *("BitsAllocated", "BitsStored", "PixelRepresentation"),
     *("PixelSpacing", "SliceThickness", "SpacingBetweenSlices", "ImagePositionPatient", "ImageOrientationPatient"),
@@ -96,6 +97,7 @@ class DicomFile:
         sop_class: UID of the kind of object.
         kinds: The values of ImageType, such as ``LOCALIZER``.
         series: UID of the series.
+        patient: Identifier of the patient, with its issuer where that is given; empty where there is none.
         syntax: UID of the transfer syntax; empty without a meta header.
         size: Columns and rows.
         samples: Values per pixel.
@@ -113,6 +115,7 @@ class DicomFile:
     sop_class: str = ""
     kinds: tuple[str, ...] = ()
     series: str = ""
+    patient: str = ""
     syntax: str = ""
     size: tuple[int, int] = (0, 0)
     samples: int = 1
@@ -214,12 +217,14 @@ def _of_header(path: Path, header: Any, pixel_bytes: list[int]) -> DicomFile:
     if count > MOST_FRAMES:
         raise ValueError("more frames than any scanner makes")
     kinds = header.get("ImageType") or ()
+    patient, issuer = (str(header.get(name) or "").strip() for name in ("PatientID", "IssuerOfPatientID"))
     return DicomFile(
         path,
         modality=str(header.get("Modality") or "").strip(),
         sop_class=str(header.get("SOPClassUID") or meta.get("MediaStorageSOPClassUID") or ""),
         kinds=(kinds,) if isinstance(kinds, str) else tuple(map(str, kinds)),
         series=str(header.get("SeriesInstanceUID") or ""),
+        patient=" of ".join(filter(None, (patient, issuer))) if patient else "",
         syntax=syntax,
         size=(columns, rows),
         samples=samples,
