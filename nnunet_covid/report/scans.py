@@ -17,7 +17,7 @@ import SimpleITK as sitk
 
 from nnunet_covid.endings import VOLUME_ENDINGS, ending_of
 from nnunet_covid.errors import UserError
-from nnunet_covid.files import files_in, own_name, printable, sha256_of
+from nnunet_covid.files import files_in, own_name, printable, sha256_of, some_of
 from nnunet_covid.raw_dataset.case_folders import ARCHIVES
 from nnunet_covid.raw_dataset.dicom import header_of, is_dicom
 from nnunet_covid.raw_dataset.dicom_folder import Series, dicom_folder
@@ -153,6 +153,11 @@ def _chosen(folder: Path, wanted: str | None) -> tuple[Series, list[str]]:
     if not fit:
         listed = "; ".join(f"{_described(one, folder)}: {reasons[_uid(one)]}" for one in content.series)
         raise UserError(f"{folder} holds no axial CT series ({listed}); name a folder with one")
+    patients = {file.patient for one in fit for file in one.files} - {""}
+    if len(patients) > 1:
+        listed = some_of(f"{_uid(one)}: {_described(one, folder)}" for one in fit)
+        remedy = "choose one with --series UID, or give a folder for each patient"
+        raise UserError(f"{folder} holds CT series of {len(patients)} patients ({listed}); {remedy}")
     best = max(fit, key=lambda one: (_slices(one), _uid(one)))
     _require_whole(best, content.unusable)
     passed = [(one, reasons[_uid(one)] or "not more slices") for one in content.series if one is not best]
