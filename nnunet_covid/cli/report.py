@@ -29,8 +29,8 @@ from nnunet_covid.report.training_profile import profile_training_images
 REPORT = """\
 Report on a CT: millilitres, per cent of the lungs, severity, pictures, and the change since an earlier report.
 
-SCAN is a DICOM folder (the axial CT series with the most slices is taken), a NIfTI, NRRD or MetaImage volume in
-Hounsfield units, or a folder of several scans. MODEL is any nnU-Net model folder with one channel.
+SCAN is a DICOM folder (the axial CT series with the most slices is taken, original before derived), a NIfTI, NRRD or
+MetaImage volume in Hounsfield units, or a folder of several scans. MODEL is any nnU-Net model folder with one channel.
 
   nnunet-covid report scan/ -m nnUNet_results/Dataset505_COVID19CTSeg/InfNetTrainer__nnUNetPlans__2d -o report
   nnunet-covid report next/ -m ... -o report2 --previous report
@@ -56,7 +56,8 @@ def add_report_arguments(parser: argparse.ArgumentParser) -> None:
     add("scan", type=Path, metavar="SCAN", help="DICOM folder, volume, or folder of several of them")
     add("-m", "--model", type=Path, required=True, metavar="MODEL", help=MODEL)
     add("-o", "--output", type=Path, required=True, metavar="OUT", help="new folder for the report or reports")
-    add("--series", metavar="UID", help="Series Instance UID (default: the axial CT series with the most slices)")
+    text = "Series Instance UID (default: the axial CT series with the most slices, original before derived)"
+    add("--series", metavar="UID", help=text)
     text = "earlier report of the same patient, or an earlier scan, which is reported on first, into OUT/previous"
     add("--previous", type=Path, metavar="REPORT|SCAN", help=text)
     add("--lungs", type=Path, metavar="FILE", help="lung mask on the scan's grid (default: segment them)")

@@ -60,7 +60,8 @@ ELEMENTS = (
     *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation"),
     *("BitsAllocated", "BitsStored", "PixelRepresentation"),
     *("PixelSpacing", "SliceThickness", "SpacingBetweenSlices", "ImagePositionPatient", "ImageOrientationPatient"),
-    *("RescaleSlope", "RescaleIntercept", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
+    *("RescaleSlope", "RescaleIntercept", "RescaleType"),
+    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
     *TOLD_APART_BY,
 )
 TAGS: list[BaseTag | int] = [Tag(name) for name in ELEMENTS]
@@ -105,6 +106,7 @@ class DicomFile:
         frames: One or more.
         pixel_bytes: Length of the pixel data; ``None`` where there are none.
         bytes_needed: Length that the size asks for, uncompressed.
+        units: Of the rescaled values, such as ``HU``; empty where that is not given.
         stored: How many bits a value has, and whether it has a sign.
         marks: Values of ``TOLD_APART_BY``.
         damaged: Whether the header cannot be read.
@@ -123,6 +125,7 @@ class DicomFile:
     frames: tuple[Frame, ...] = ()
     pixel_bytes: int | None = None
     bytes_needed: int = 0
+    units: str = ""
     stored: tuple[str, str] = ("", "")
     marks: tuple[str, ...] = ()
     damaged: bool = False
@@ -232,9 +235,17 @@ def _of_header(path: Path, header: Any, pixel_bytes: list[int]) -> DicomFile:
         frames=tuple(_frames(header, count)),
         pixel_bytes=min(pixel_bytes) if pixel_bytes else None,
         bytes_needed=columns * rows * samples * count * bits // 8,
+        units=_units(header),
         stored=(str(header.get("BitsStored")), str(header.get("PixelRepresentation"))),
         marks=tuple(str(header.get(name) or "") for name in TOLD_APART_BY),
     )
+
+
+def _units(header: Dataset) -> str:
+    """RescaleType of the header itself, of the groups that all frames share, or of the first frame's."""
+    groups = [next(iter(header.get(f"{whose}FunctionalGroupsSequence") or ()), {}) for whose in ("Shared", "PerFrame")]
+    inner = (next(iter(group.get("PixelValueTransformationSequence") or ()), {}) for group in groups)
+    return next((str(found) for place in (header, *inner) if (found := place.get("RescaleType"))), "").strip()
 
 
 def _frames(header: Dataset, count: int) -> Iterator[Frame]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from box_chest import box_chest
@@ -62,3 +63,38 @@ def test_what_is_passed_over_is_told_on_the_terminal_and_counted_under_pseudonym
         assert passed == ["Passed over 1 of the series and damaged files in the folder."]
     else:
         assert "short Otto" in passed[0]
+
+
+def chosen(folder: Path, *series: tuple[int, dict[str, Any]]) -> tuple[int, tuple[str, ...]]:
+    """Slices of the series that is reported on, and what is said, of series with these slices and elements."""
+    for number, (count, elements) in enumerate(series):
+        write_series(folder / str(number), box_chest().image[:, :, :count], StudyInstanceUID="1.2.9", **elements)
+    scan = read_scan(folder)
+    return scan.image.GetSize()[2], scan.facts.notes
+
+
+ORIGINAL = {"ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"]}
+DERIVED = {"ImageType": ["DERIVED", "SECONDARY", "AXIAL", "CSA MPR"]}
+
+
+@pytest.mark.parametrize(
+    ("elements", "reason"),
+    [
+        ({"ImageType": ["DERIVED", "SECONDARY", "AXIAL", "CSA MIP"]}, "a projection (CSA MIP)"),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "AXIAL", "MIN_IP"]}, "a projection (MIN_IP)"),
+        ({"ImageType": ["DERIVED", "PRIMARY", "VOLUME", "MAXIMUM"]}, "a projection (MAXIMUM)"),
+        ({"RescaleType": "MGML"}, "its values are MGML"),
+        (DERIVED, "derived, not original"),
+    ],
+)
+def test_what_shows_no_tissue_or_is_derived_stands_behind_the_original(
+    tmp_path: Path, elements: dict[str, Any], reason: str
+) -> None:
+    size, notes = chosen(tmp_path / "scan", (24, {**ORIGINAL, "RescaleType": "HU"}), (40, {**ORIGINAL, **elements}))
+    assert size == 24
+    assert any(reason in note for note in notes)
+
+
+def test_a_derived_series_is_reported_on_where_no_original_shows_the_chest(tmp_path: Path) -> None:
+    assert chosen(tmp_path / "alone", (10, DERIVED))[0] == 10
+    assert chosen(tmp_path / "beside a few slices", (40, DERIVED), (4, ORIGINAL))[0] == 40
