@@ -243,9 +243,13 @@ def _of_header(path: Path, header: Any, pixel_bytes: list[int]) -> DicomFile:
 
 def _units(header: Dataset) -> str:
     """RescaleType of the header itself, of the groups that all frames share, or of the first frame's."""
-    groups = [next(iter(header.get(f"{whose}FunctionalGroupsSequence") or ()), {}) for whose in ("Shared", "PerFrame")]
-    inner = (next(iter(group.get("PixelValueTransformationSequence") or ()), {}) for group in groups)
-    return next((str(found) for place in (header, *inner) if (found := place.get("RescaleType"))), "").strip()
+
+    def first(place: Dataset, sequence: str) -> Dataset:
+        return next(iter(place.get(sequence) or ()), Dataset())
+
+    groups = (first(header, "SharedFunctionalGroupsSequence"), first(header, "PerFrameFunctionalGroupsSequence"))
+    places = (header, *(first(group, "PixelValueTransformationSequence") for group in groups))
+    return next((str(found) for place in places if (found := place.get("RescaleType"))), "").strip()
 
 
 def _frames(header: Dataset, count: int) -> Iterator[Frame]:

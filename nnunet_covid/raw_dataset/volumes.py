@@ -152,7 +152,6 @@ def read_volume_pair(
     *,
     is_hu: bool | None = True,
     resample: bool = False,
-    blank_masks: bool = False,
 ) -> Scan:
     """Read image, mask and lung mask of one case.
 
@@ -162,7 +161,6 @@ def read_volume_pair(
         is_hu: Whether the image holds Hounsfield units; ``None`` where its own values decide.
         resample: Whether masks on another grid are resampled to the image's in physical space; else they are
             refused.
-        blank_masks: Whether a mask of the image's size with a blank header is taken to lie on the image's grid.
 
     Raises:
         UnusableFile: If one of the files is not what it should be.
@@ -171,7 +169,7 @@ def read_volume_pair(
     array = array_of(image, case.image)
     is_hu = is_hounsfield(array) if is_hu is None else is_hu
     scan = Scan(image=array, geometry=Geometry.of_itk(image), is_hu=is_hu)
-    read = partial(_read_mask, image=image, resample=resample, blank_masks=blank_masks, notes=scan.notes)
+    read = partial(_read_mask, image=image, resample=resample, blank_masks=case.blank_masks, notes=scan.notes)
     if case.mask is not None:
         scan.label = map_values(read(case.mask), scheme.values, case.mask)
         if is_hu:
