@@ -378,6 +378,9 @@ def _report(folder: Path, records: Sequence[CaseRecord]) -> Iterator[str]:
             yield f"warning: none of the {len(nothing)} masks marks anything: are they the right files?"
         else:
             yield f"note: the masks of {some_of(nothing)} mark nothing"
+    if cut := {r.case: r.notes["cut_off"] for r in records if "cut_off" in r.notes}:
+        share = f"up to {max(cut.values()):.0%} of what they mark"
+        yield f"note: the masks of {some_of(cut)} were cut off: {share} lies outside their image"
     if blank := [r.case for r in records if "blank_header" in r.notes]:
         yield f"note: the masks of {some_of(blank)} have a blank header and were taken to lie on their image's grid"
 
