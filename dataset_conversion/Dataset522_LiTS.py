@@ -8,7 +8,6 @@ some hold no lung.
 from __future__ import annotations
 
 import re
-from functools import partial
 from pathlib import Path
 
 from nnunet_covid import raw_dataset as raw
@@ -43,11 +42,11 @@ def find_cases(source: Path, problems: raw.Problems) -> list[raw.SourceCase]:
     for path in volumes:
         number = _number(path)
         if path.name.startswith("test-"):
-            cases.append(raw.SourceCase(f"lits_test_{number}", path, part=raw.Part.TEST))
+            cases.append(raw.SourceCase(f"lits_test_{number}", path, part=raw.Part.TEST, shows_lungs=False))
         elif number not in masks:
             problems.add(path, f"has no mask; add segmentation-{int(number)}.nii or take the volume out")
         else:
-            cases.append(raw.SourceCase(f"lits_{number}", path, masks.pop(number)))
+            cases.append(raw.SourceCase(f"lits_{number}", path, masks.pop(number), shows_lungs=False, blank_masks=True))
     for number, path in masks.items():
         problems.add(path, f"is a mask without a volume; add volume-{int(number)}.nii or take the mask out")
     return cases
@@ -57,14 +56,7 @@ def _number(path: Path) -> str:
     return re.findall(r"-(\d+)\.", path.name)[0].zfill(3)
 
 
-RECIPE = raw.Recipe(
-    INFO,
-    find_cases,
-    partial(raw.read_volume_pair, blank_masks=True),
-    schemes=SCHEMES,
-    shows_lungs=False,
-    blank_masks=True,
-)
+RECIPE = raw.Recipe(INFO, find_cases, raw.read_volume_pair, schemes=SCHEMES)
 
 
 if __name__ == "__main__":

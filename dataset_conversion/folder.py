@@ -261,6 +261,9 @@ def convert_folder(
     layout = layout or FolderLayout()
     cases = layout.find_cases(source, problems)
     problems.raise_if_any()
+    note = None
+    if not (layout.patients or layout.patient_pattern):
+        cases, note = _with_patients_of_headers(cases)
     scheme = _scheme(labels) if labels else _recognised_scheme(cases, source)
 
     def found(_: Path, of_conversion: raw.Problems) -> list[raw.SourceCase]:
@@ -274,12 +277,27 @@ def convert_folder(
         read = partial(raw.read_volume_pair, is_hu=None, resample=layout.resample_masks)
         recipe = raw.Recipe(info, found, read, schemes, channel=None)
     folder = raw.convert_dataset(replace(recipe, check_headers=False), source, **arguments)
+    tell = arguments.get("tell", print)
+    if note:
+        tell(f"note: {note}")
     if guessed := raw.guessed_patients(case.name for case in cases if not case.patient):
-        arguments.get("tell", print)(
+        tell(
             f"note: {some_of(guessed)} are named like several images of a patient, yet each counts as a patient of its "
             "own; give a table of patients, or a patient pattern such as '^(.+)[_-]'"
         )
     return folder
+
+
+def _with_patients_of_headers(cases: Sequence[raw.SourceCase]) -> tuple[list[raw.SourceCase], str | None]:
+    """The cases, each with the first case of its patient as its patient where DICOM headers tell, and a note on it."""
+    first = raw.patients_in_headers({case.name: case.image for case in cases})
+    patients = set(first.values())
+    if len(patients) == 1 and len(first) == len(cases) > 1:
+        said = "all series have the same PatientID, as anonymised ones may, so that it tells no patient; where they are"
+        return list(cases), f"{said} of several visits, give a table of patients"
+    told = f"by their PatientID {len(first)} series are of {len(patients)} patients, each named by its first case"
+    found = [replace(case, patient=first.get(case.name, "")) for case in cases]
+    return found, told if len(patients) < len(first) else None
 
 
 def _scheme(labels: Mapping[str, int]) -> raw.ClassScheme:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,14 +23,14 @@ from nnunet_covid.report.batch import is_finished, report_batch, require_own_tab
 from nnunet_covid.report.confidence import FEWEST_CASES, Profile, read_profile
 from nnunet_covid.report.model import ReportModel
 from nnunet_covid.report.pseudonyms import Pseudonymiser
-from nnunet_covid.report.scans import read_scan, report_or_scan
+from nnunet_covid.report.scans import Scan, read_scan, report_or_scan
 from nnunet_covid.report.training_profile import profile_training_images
 
 REPORT = """\
 Report on a CT: millilitres, per cent of the lungs, severity, pictures, and the change since an earlier report.
 
-SCAN is a DICOM folder (the axial CT series with the most slices is taken), a NIfTI, NRRD or MetaImage volume in
-Hounsfield units, or a folder of several scans. MODEL is any nnU-Net model folder with one channel.
+SCAN is a DICOM folder (the axial CT series with the most slices is taken, original before derived), a NIfTI, NRRD or
+MetaImage volume in Hounsfield units, or a folder of several scans. MODEL is any nnU-Net model folder with one channel.
 
   nnunet-covid report scan/ -m nnUNet_results/Dataset505_COVID19CTSeg/InfNetTrainer__nnUNetPlans__2d -o report
   nnunet-covid report next/ -m ... -o report2 --previous report
@@ -55,7 +56,8 @@ def add_report_arguments(parser: argparse.ArgumentParser) -> None:
     add("scan", type=Path, metavar="SCAN", help="DICOM folder, volume, or folder of several of them")
     add("-m", "--model", type=Path, required=True, metavar="MODEL", help=MODEL)
     add("-o", "--output", type=Path, required=True, metavar="OUT", help="new folder for the report or reports")
-    add("--series", metavar="UID", help="Series Instance UID (default: the axial CT series with the most slices)")
+    text = "Series Instance UID (default: the axial CT series with the most slices, original before derived)"
+    add("--series", metavar="UID", help=text)
     text = "earlier report of the same patient, or an earlier scan, which is reported on first, into OUT/previous"
     add("--previous", type=Path, metavar="REPORT|SCAN", help=text)
     add("--lungs", type=Path, metavar="FILE", help="lung mask on the scan's grid (default: segment them)")
@@ -94,6 +96,10 @@ def report(args: argparse.Namespace) -> int:
     pseudonyms = Pseudonymiser.of_file(args.pseudonymise) if args.pseudonymise else None
     scan = read_scan(args.scan, args.series) if alone else None
     previous = report_or_scan(args.previous) if args.previous else None
+    tell = partial(tqdm.write, file=sys.stderr)
+    for read in (scan, previous):
+        if isinstance(read, Scan):
+            _tell_choice(read, tell)
     model, profile = open_model(args)
     extras = Extras(_volume(args.lungs), _volume(args.lobes), previous, profile, pseudonyms, args.identify)
     bar = partial(tqdm, desc="label", unit="group", leave=False, disable=None)
@@ -110,17 +116,25 @@ def report(args: argparse.Namespace) -> int:
     def one(source: Path, folder: Path) -> None:
         digest = made_of(source, model, extras)
         if not is_finished(folder, digest):
-            report_scan(read_scan(source), model, folder, extras=replace(extras, made_of=digest), progress=bar)
+            read = read_scan(source)
+            _tell_choice(read, tell)
+            report_scan(read, model, folder, extras=replace(extras, made_of=digest), progress=bar)
 
     shown = partial(tqdm, desc="reports", unit="scan", disable=None)
     name_of = (lambda source: pseudonyms.name(source.name)) if pseudonyms else None
-    rows = report_batch(scans, args.output, one, partial(tqdm.write, file=sys.stderr), name_of, shown)
+    rows = report_batch(scans, args.output, one, tell, name_of, shown)
     refused = [row for row in rows if row.status == "refused"]
     print(
         f"{args.output}: {counted(len(rows) - len(refused), 'report')}, {len(refused)} refused; "
         f"see {args.output / 'index.html'}"
     )
     return 1 if refused else 0
+
+
+def _tell_choice(scan: Scan, tell: Callable[[str], None]) -> None:
+    """Say which series of a folder is reported on, where there are others."""
+    for note in scan.facts.notes if len(scan.facts.notes) > 1 else ():
+        tell(f"note: {scan.facts.name}: {note}")
 
 
 def open_model(args: argparse.Namespace) -> tuple[ReportModel, Profile | None]:

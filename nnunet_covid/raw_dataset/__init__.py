@@ -13,7 +13,7 @@ from nnunet_covid.raw_dataset.dicom import is_dicom
 from nnunet_covid.raw_dataset.dicom_folder import dicom_folder
 from nnunet_covid.raw_dataset.images import check_headers, read_scan
 from nnunet_covid.raw_dataset.names import LUNG_WORDS, case_stems, composed, masks_among, padded, pairing
-from nnunet_covid.raw_dataset.patients import OWN_IMAGES, guessed_patients
+from nnunet_covid.raw_dataset.patients import OWN_IMAGES, guessed_patients, patients_in_headers
 from nnunet_covid.raw_dataset.pictures import picture_recipe, read_grey
 from nnunet_covid.raw_dataset.recipe import DatasetInfo, Options, Part, Recipe, SourceCase
 from nnunet_covid.raw_dataset.scan import PLANE, Scan, SliceSelection, from_8_bit

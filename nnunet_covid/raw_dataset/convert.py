@@ -112,7 +112,7 @@ def _checked_cases(recipe: Recipe, options: Options, source: Path, tell: Tell) -
     problems = Problems(source)
     cases = recipe.find_cases(source, problems)
     if recipe.check_headers:
-        check_headers(cases, problems, blank_masks=recipe.blank_masks)
+        check_headers(cases, problems)
     first: dict[str, SourceCase] = {}
     for case in cases:
         if fault := fault_of(case.name):
@@ -197,7 +197,7 @@ class _Conversion:
     def _convert_missing(self, staging: Staging, workers: int) -> None:
         scheme = self.recipe.scheme(self.options)
         recipe = self.recipe
-        how = (recipe.read, scheme, recipe.file_ending, recipe.shows_lungs)
+        how = (recipe.read, scheme, recipe.file_ending)
         work = CaseConversion(*how, self.options, self.source, staging.folder)
         missing = [case for case in self.cases if case.name not in staging.records]
         problems = Problems(self.source)
@@ -247,7 +247,6 @@ class CaseConversion:
     read: Callable[[SourceCase, ClassScheme], Scan]
     scheme: ClassScheme
     ending: str
-    shows_lungs: bool
     options: Options
     source: Path
     folder: Path
@@ -299,7 +298,7 @@ class CaseConversion:
     def _checked_lungs(self, scan: Scan, case: SourceCase) -> Scan:
         if scan.lungs is None or scan.lungs.any():
             return scan
-        if scan.image.ndim == 2 or not self.shows_lungs or case.lungs is not None:
+        if scan.image.ndim == 2 or not case.shows_lungs or case.lungs is not None:
             return replace(scan, notes={**scan.notes, "no_lungs": True})
         reason = f"no lungs are found in it, on which crop and lung mask channel depend; it holds {span_of(scan.image)}"
         raise UnusableFile(case.image, f"{reason}: export it in Hounsfield units, give its lung mask, or take it out")
@@ -379,6 +378,9 @@ def _report(folder: Path, records: Sequence[CaseRecord]) -> Iterator[str]:
             yield f"warning: none of the {len(nothing)} masks marks anything: are they the right files?"
         else:
             yield f"note: the masks of {some_of(nothing)} mark nothing"
+    if cut := {r.case: r.notes["cut_off"] for r in records if "cut_off" in r.notes}:
+        share = f"up to {max(cut.values()):.0%} of what they mark"
+        yield f"note: the masks of {some_of(cut)} were cut off: {share} lies outside their image"
     if blank := [r.case for r in records if "blank_header" in r.notes]:
         yield f"note: the masks of {some_of(blank)} have a blank header and were taken to lie on their image's grid"
 

@@ -56,10 +56,12 @@ FIRST_GROUPS = {(group).to_bytes(2, order) for group in (2, 8) for order in ("li
 TOLD_APART_BY = ("SeriesNumber", "AcquisitionNumber", "TemporalPositionIdentifier", "ConvolutionKernel")
 ELEMENTS = (
     *("SOPClassUID", "Modality", "ImageType", "SeriesInstanceUID", "DirectoryRecordSequence"),
+    *("PatientID", "IssuerOfPatientID"),
     *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation"),
     *("BitsAllocated", "BitsStored", "PixelRepresentation"),
     *("PixelSpacing", "SliceThickness", "SpacingBetweenSlices", "ImagePositionPatient", "ImageOrientationPatient"),
-    *("RescaleSlope", "RescaleIntercept", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
+    *("RescaleSlope", "RescaleIntercept", "RescaleType"),
+    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
     *TOLD_APART_BY,
 )
 TAGS: list[BaseTag | int] = [Tag(name) for name in ELEMENTS]
@@ -96,6 +98,7 @@ class DicomFile:
         sop_class: UID of the kind of object.
         kinds: The values of ImageType, such as ``LOCALIZER``.
         series: UID of the series.
+        patient: Identifier of the patient, with its issuer where that is given; empty where there is none.
         syntax: UID of the transfer syntax; empty without a meta header.
         size: Columns and rows.
         samples: Values per pixel.
@@ -103,6 +106,7 @@ class DicomFile:
         frames: One or more.
         pixel_bytes: Length of the pixel data; ``None`` where there are none.
         bytes_needed: Length that the size asks for, uncompressed.
+        units: Of the rescaled values, such as ``HU``; empty where that is not given.
         stored: How many bits a value has, and whether it has a sign.
         marks: Values of ``TOLD_APART_BY``.
         damaged: Whether the header cannot be read.
@@ -113,6 +117,7 @@ class DicomFile:
     sop_class: str = ""
     kinds: tuple[str, ...] = ()
     series: str = ""
+    patient: str = ""
     syntax: str = ""
     size: tuple[int, int] = (0, 0)
     samples: int = 1
@@ -120,6 +125,7 @@ class DicomFile:
     frames: tuple[Frame, ...] = ()
     pixel_bytes: int | None = None
     bytes_needed: int = 0
+    units: str = ""
     stored: tuple[str, str] = ("", "")
     marks: tuple[str, ...] = ()
     damaged: bool = False
@@ -214,12 +220,14 @@ def _of_header(path: Path, header: Any, pixel_bytes: list[int]) -> DicomFile:
     if count > MOST_FRAMES:
         raise ValueError("more frames than any scanner makes")
     kinds = header.get("ImageType") or ()
+    patient, issuer = (str(header.get(name) or "").strip() for name in ("PatientID", "IssuerOfPatientID"))
     return DicomFile(
         path,
         modality=str(header.get("Modality") or "").strip(),
         sop_class=str(header.get("SOPClassUID") or meta.get("MediaStorageSOPClassUID") or ""),
         kinds=(kinds,) if isinstance(kinds, str) else tuple(map(str, kinds)),
         series=str(header.get("SeriesInstanceUID") or ""),
+        patient=" of ".join(filter(None, (patient, issuer))) if patient else "",
         syntax=syntax,
         size=(columns, rows),
         samples=samples,
@@ -227,9 +235,21 @@ def _of_header(path: Path, header: Any, pixel_bytes: list[int]) -> DicomFile:
         frames=tuple(_frames(header, count)),
         pixel_bytes=min(pixel_bytes) if pixel_bytes else None,
         bytes_needed=columns * rows * samples * count * bits // 8,
+        units=_units(header),
         stored=(str(header.get("BitsStored")), str(header.get("PixelRepresentation"))),
         marks=tuple(str(header.get(name) or "") for name in TOLD_APART_BY),
     )
+
+
+def _units(header: Dataset) -> str:
+    """RescaleType of the header itself, of the groups that all frames share, or of the first frame's."""
+
+    def first(place: Dataset, sequence: str) -> Dataset:
+        return next(iter(place.get(sequence) or ()), Dataset())
+
+    groups = (first(header, "SharedFunctionalGroupsSequence"), first(header, "PerFrameFunctionalGroupsSequence"))
+    places = (header, *(first(group, "PixelValueTransformationSequence") for group in groups))
+    return next((str(found) for place in places if (found := place.get("RescaleType"))), "").strip()
 
 
 def _frames(header: Dataset, count: int) -> Iterator[Frame]:

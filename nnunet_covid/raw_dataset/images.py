@@ -48,7 +48,7 @@ def read_scan(path: Path) -> Scan:
     return Scan(image=array, geometry=Geometry.of_itk(image), is_hu=is_hounsfield(array))
 
 
-def check_headers(cases: Iterable[SourceCase], problems: Problems, *, blank_masks: bool = False) -> None:
+def check_headers(cases: Iterable[SourceCase], problems: Problems) -> None:
     """Compare sizes and geometry in the headers; masks and lung masks that differ from their image become problems.
 
     A DICOM series is checked by the headers of its slices, its grid when it is read. Passed over are the slices of a
@@ -57,7 +57,6 @@ def check_headers(cases: Iterable[SourceCase], problems: Problems, *, blank_mask
     Args:
         cases: What is to be converted.
         problems: Where to put what is wrong.
-        blank_masks: Whether a mask of its image's size may have a blank header.
     """
     for case in cases:
         for path in (case.image, case.mask, case.lungs):
@@ -66,7 +65,8 @@ def check_headers(cases: Iterable[SourceCase], problems: Problems, *, blank_mask
                     check_series(one_series(path), is_mask=path is not case.image)
         if case.image.is_dir() or case.index is not None:
             continue
-        differing = differing_sizes if is_picture(case.image) else partial(differing_grids, blank_masks=blank_masks)
+        of_volume = partial(differing_grids, blank_masks=case.blank_masks)
+        differing = differing_sizes if is_picture(case.image) else of_volume
         files = [mask for mask in (case.mask, case.lungs) if mask is not None and not mask.is_dir()]
         with problems.collecting():
             for mask, difference in differing(case.image, files):

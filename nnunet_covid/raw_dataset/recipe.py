@@ -75,6 +75,8 @@ class SourceCase:
         patient: Cases with the same patient never fall on both sides of a split.
         part: Training, test or unlabelled.
         index: For a file that stacks unrelated slices, which of them this case is.
+        shows_lungs: Whether its volume cannot be right without lungs.
+        blank_masks: Whether a mask of its image's size with a blank header lies on its image's grid.
     """
 
     name: str
@@ -84,6 +86,8 @@ class SourceCase:
     patient: str = ""
     part: Part = Part.TRAINING
     index: int | None = None
+    shows_lungs: bool = True
+    blank_masks: bool = False
 
     @property
     def group(self) -> str:
@@ -150,8 +154,6 @@ class Recipe:
         channel: nnU-Net channel name, which chooses the normalisation; ``None`` where the images' values decide.
         file_ending: Ending of the converted images.
         has_volumes: Whether the cases are volumes, from which slices can be taken.
-        shows_lungs: Whether a volume without lungs cannot be right.
-        blank_masks: Whether a mask of its image's size with a blank header lies on its image's grid.
         check_headers: Whether masks must lie on their image's grid and ``find_cases`` leaves this to the conversion.
         split: Which training cases are validated on in which fold.
         defaults: The options that apply if the user says nothing.
@@ -164,8 +166,6 @@ class Recipe:
     channel: str | None = "CT"
     file_ending: str = ".nii.gz"
     has_volumes: bool = True
-    shows_lungs: bool = True
-    blank_masks: bool = False
     check_headers: bool = True
     split: SplitRule = patient_folds
     defaults: Options = field(default_factory=Options)

@@ -26,6 +26,9 @@ from nnunet_covid.raw_dataset.source import UnusableFile
 from nnunet_covid.volume_files import NOT_FINITE, fault_of_kind
 from nnunet_covid.whole_volumes import believed_header, whole_volume
 
+CUT_OFF, FOREIGN = 0.05, 0.5
+"""Share of a mask's labelled voxels outside its image from which on it is noted, and refused."""
+
 sitk.ProcessObject.SetGlobalWarningDisplay(False)
 
 
@@ -152,7 +155,6 @@ def read_volume_pair(
     *,
     is_hu: bool | None = True,
     resample: bool = False,
-    blank_masks: bool = False,
 ) -> Scan:
     """Read image, mask and lung mask of one case.
 
@@ -162,7 +164,6 @@ def read_volume_pair(
         is_hu: Whether the image holds Hounsfield units; ``None`` where its own values decide.
         resample: Whether masks on another grid are resampled to the image's in physical space; else they are
             refused.
-        blank_masks: Whether a mask of the image's size with a blank header is taken to lie on the image's grid.
 
     Raises:
         UnusableFile: If one of the files is not what it should be.
@@ -171,7 +172,7 @@ def read_volume_pair(
     array = array_of(image, case.image)
     is_hu = is_hounsfield(array) if is_hu is None else is_hu
     scan = Scan(image=array, geometry=Geometry.of_itk(image), is_hu=is_hu)
-    read = partial(_read_mask, image=image, resample=resample, blank_masks=blank_masks, notes=scan.notes)
+    read = partial(_read_mask, image=image, resample=resample, blank_masks=case.blank_masks, notes=scan.notes)
     if case.mask is not None:
         scan.label = map_values(read(case.mask), scheme.values, case.mask)
         if is_hu:
@@ -200,8 +201,24 @@ def _read_mask(
     if difference and (unplaced or not resample):
         raise UnusableFile(path, difference)
     if difference:
-        voxels = int(np.count_nonzero(sitk.GetArrayViewFromImage(mask)))
+        outside = _share_outside(mask, image)
+        labelled = sitk.GetArrayViewFromImage(mask).any()
         mask = sitk.Resample(mask, image, sitk.Transform(), sitk.sitkNearestNeighbor, 0)
-        if voxels and not np.count_nonzero(sitk.GetArrayViewFromImage(mask)):
+        if labelled and not sitk.GetArrayViewFromImage(mask).any():
             raise UnusableFile(path, "does not overlap its image in space; check that both belong together")
+        if outside > FOREIGN:
+            reason = f"{outside:.0%} of what it marks lies outside its image; check that both belong together"
+            raise UnusableFile(path, reason)
+        if outside > CUT_OFF:
+            notes["cut_off"] = max(round(outside, 3), notes.get("cut_off", 0.0))
     return array_of(mask, path)
+
+
+def _share_outside(mask: sitk.Image, image: sitk.Image) -> float:
+    """Share of the labelled voxels of a mask whose middle lies outside the image."""
+    everywhere = sitk.Image(image.GetSize(), sitk.sitkUInt8) + 1
+    everywhere.CopyInformation(image)
+    inside = sitk.Resample(everywhere, mask, sitk.Transform(), sitk.sitkNearestNeighbor, 0, sitk.sitkUInt8)
+    labelled = sitk.GetArrayViewFromImage(mask) != 0
+    found = sitk.GetArrayViewFromImage(inside)[labelled]
+    return float(1 - found.mean()) if found.size else 0.0

@@ -53,7 +53,8 @@ def scans_of(folder: Path) -> list[Path]:
     """What of a folder are scans of their own; the folder alone where it holds one.
 
     Volume files are; so are the folders in it where their DICOM files belong to several studies. Folders without any
-    image among them, packed folders and series beside them are listed too: a batch refuses them by name.
+    image among them, packed folders and series beside them are listed too: a batch refuses them by name. A folder in
+    which nothing but another folder may hold a scan, as on a disc, counts as that one.
     """
     entries = [path for path in sorted(folder.iterdir()) if not is_hidden(path)]
     volumes = [path for path in entries if path.is_file() and ending_of(path, VOLUME_ENDINGS)]
@@ -61,6 +62,9 @@ def scans_of(folder: Path) -> list[Path]:
     others = _beside([path for path in entries if path.is_file() and path not in volumes])
     if volumes:
         return volumes + folders + others
+    if len(folders) == 1 and not others:
+        inside = scans_of(folders[0])
+        return [folder] if inside == folders else inside
     studies = {path: _studies(path) for path in folders}
     return folders + others if len(set().union(*studies.values())) > 1 and len(folders) > 1 else [folder]
 

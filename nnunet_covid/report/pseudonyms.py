@@ -88,7 +88,9 @@ class Pseudonymiser:
         """What a report says of a scan, without names: of files, folders and series neither."""
         patient = _patient(header) if header is not None else facts.name
         day = self.moved(facts.study_date, patient)
-        return replace(facts, name=self.name(patient), study_date=day, identifiers={}, notes=(), pseudonymous=True)
+        others = len(facts.notes) - 1  # the first names what was reported on
+        notes = (f"Passed over {others} of the series and damaged files in the folder.",) if others > 0 else ()
+        return replace(facts, name=self.name(patient), study_date=day, identifiers={}, notes=notes, pseudonymous=True)
 
     def header(self, header: Any) -> Any:
         """A header of the same slice with nothing of the person in it."""

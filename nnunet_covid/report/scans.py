@@ -1,13 +1,14 @@
 """Where a report's scan comes from: a volume file, or the one CT series of a DICOM folder that is worth reporting.
 
 A folder as a scanner or an archive leaves it holds several series: the axial CT series with the most slices is taken,
-and what was passed over is said. Which series there are and whether one is a whole volume stands in
-:mod:`nnunet_covid.raw_dataset`.
+an original one before those that are derived from it, and what was passed over is said. Which series there are and
+whether one is a whole volume stands in :mod:`nnunet_covid.raw_dataset`.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ import SimpleITK as sitk
 
 from nnunet_covid.endings import VOLUME_ENDINGS, ending_of
 from nnunet_covid.errors import UserError
-from nnunet_covid.files import files_in, own_name, printable, sha256_of
+from nnunet_covid.files import files_in, own_name, printable, sha256_of, some_of
 from nnunet_covid.raw_dataset.case_folders import ARCHIVES
 from nnunet_covid.raw_dataset.dicom import header_of, is_dicom
 from nnunet_covid.raw_dataset.dicom_folder import Series, dicom_folder
@@ -32,6 +33,10 @@ from nnunet_covid.volume_files import data_files
 AXIAL = 0.8
 """Cosine between the normal of a slice and the body's axis from which on a series counts as axial."""
 FEWEST_SLICES = 3
+PROJECTION = re.compile(r"MIP(?![A-Z])|M(AX|IN)[ _]?IP|\bM(AX|IN)IMUM\b|(VOLUME|SURFACE)_RENDER", re.IGNORECASE)
+"""In ImageType: each slice shows the extremes of a slab or a rendering, not the tissue."""
+HOUNSFIELD = ("", "HU", "US")
+"""RescaleType of Hounsfield units; US is not specified."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,7 @@ def read_scan(source: Path, series: str | None = None) -> Scan:
 
     Args:
         source: A NIfTI, NRRD or MetaImage file, or a folder of DICOM files at any depth.
-        series: Series Instance UID; the axial CT series with the most slices if not given.
+        series: Series Instance UID; the axial CT series with the most slices, an original one, if not given.
 
     Raises:
         UserError: In one sentence, if there is no such scan or it cannot be used.
@@ -153,9 +158,15 @@ def _chosen(folder: Path, wanted: str | None) -> tuple[Series, list[str]]:
     if not fit:
         listed = "; ".join(f"{_described(one, folder)}: {reasons[_uid(one)]}" for one in content.series)
         raise UserError(f"{folder} holds no axial CT series ({listed}); name a folder with one")
-    best = max(fit, key=lambda one: (_slices(one), _uid(one)))
+    patients = {file.patient for one in fit for file in one.files} - {""}
+    if len(patients) > 1:
+        listed = some_of(f"{_uid(one)}: {_described(one, folder)}" for one in fit)
+        remedy = "choose one with --series UID, or give a folder for each patient"
+        raise UserError(f"{folder} holds CT series of {len(patients)} patients ({listed}); {remedy}")
+    enough = max(map(_height, fit)) / 2
+    best = max(fit, key=lambda one: (_height(one) >= enough, not _is_derived(one), _slices(one), _uid(one)))
     _require_whole(best, content.unusable)
-    passed = [(one, reasons[_uid(one)] or "not more slices") for one in content.series if one is not best]
+    passed = [(one, reasons[_uid(one)] or _lesser(one, best)) for one in content.series if one is not best]
     notes = [f"Passed over {_described(one, folder)}: {reason}." for one, reason in passed]
     return best, notes + [f"Passed over {path.relative_to(folder)}: {reason}." for path, reason in content.unusable]
 
@@ -176,6 +187,23 @@ def _slices(one: Series) -> int:
     return sum(len(file.frames) for file in one.files)
 
 
+def _lesser(one: Series, best: Series) -> str:
+    """Why another series of the fit ones is reported on."""
+    if _is_derived(one) and not _is_derived(best):
+        return "derived, not original"
+    return "not more slices" if _slices(one) <= _slices(best) else "of a smaller part of the body"
+
+
+def _is_derived(one: Series) -> bool:
+    return "DERIVED" in one.files[0].kinds
+
+
+def _height(one: Series) -> float:
+    """Between the lowest and the highest slice, mm: a few slices that follow the contrast are no scan of the chest."""
+    places = [frame.position[2] for file in one.files for frame in file.frames if frame.position]
+    return max(places, default=0.0) - min(places, default=0.0)
+
+
 def _described(one: Series, folder: Path) -> str:
     """Where it lies, and what the scanner called it."""
     header = header_of(one.files[0].path, "SeriesDescription")
@@ -190,6 +218,10 @@ def _unfit(one: Series) -> str | None:
         return f"modality {first.modality or 'unknown'}, not CT"
     if "LOCALIZER" in first.kinds:
         return "a localizer"
+    if projections := [kind for kind in first.kinds if PROJECTION.search(kind)]:
+        return f"a projection ({projections[0]}), not the tissue itself"
+    if first.units.upper() not in HOUNSFIELD:
+        return f"its values are {first.units} (RescaleType), no Hounsfield units"
     if _slices(one) < FEWEST_SLICES:
         return f"only {_slices(one)} slice{'s' * (_slices(one) > 1)}"
     orientation = first.frames[0].orientation

@@ -116,6 +116,23 @@ def test_the_union_takes_whatever_is_there(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_array(all_three / "imagesTr/nsclc_LUNG1-005_0000.nii.gz"), image)
 
 
+@pytest.mark.parametrize("lungs", [False, True])
+def test_the_union_takes_of_each_member_what_the_member_takes(tmp_path: Path, lungs: bool) -> None:
+    """LiTS's masks with a blank header, and its volumes without lungs; not a lung tumour's."""
+    root = tmp_path / "source"
+    write_volume(root / "LiTS/volume-3.nii", np.where(hounsfield(SHAPE, 3) < 0, -900, 40).astype(np.int16))
+    write_volume(root / "LiTS/segmentation-3.nii", blob(SHAPE, 6, 2), spacing=(1, 1, 1), origin=(0, 0, 0))
+    options = Options(lung_mask_channel=lungs, lung_method="threshold")
+    said: list[str] = []
+    convert_dataset(Dataset530_NonCOVIDLesions.RECIPE, root, output=tmp_path / "raw", options=options, tell=said.append)
+    assert any("the masks of lits_003 have a blank header" in line for line in said)
+    assert any("no lungs were found in lits_003" in line for line in said) == lungs
+    write_volume(root / "Task06_Lung/imagesTr/lung_001.nii.gz", hounsfield(SHAPE, 1))
+    write_volume(root / "Task06_Lung/labelsTr/lung_001.nii.gz", blob(SHAPE, 1), spacing=(1, 1, 1), origin=(0, 0, 0))
+    with pytest.raises(UserError, match=r"lung_001\.nii\.gz: its header is blank"):
+        convert_dataset(Dataset530_NonCOVIDLesions.RECIPE, root, output=tmp_path / "other", options=options)
+
+
 def test_the_union_of_nothing_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "source").mkdir()
     with pytest.raises(UserError, match="holds none of"):

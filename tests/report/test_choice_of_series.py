@@ -1,0 +1,100 @@
+"""Which patients and series of a folder are reported on, and what is said of the others."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from box_chest import box_chest
+from reported import CPU, write_series
+
+from nnunet_covid.cli import main
+from nnunet_covid.errors import UserError
+from nnunet_covid.report.batch import scans_of
+from nnunet_covid.report.scans import read_scan
+
+
+def test_patients_inside_folders_that_hold_nothing_else_are_scans_of_their_own(tmp_path: Path) -> None:
+    inner = tmp_path / "disc/export/DICOM"
+    for name, count in (("p1", 10), ("p2", 12)):
+        write_series(inner / name / "study/series", box_chest().image[:, :, :count], PatientID=name)
+    (tmp_path / "disc/README.txt").write_text("a viewer", encoding="utf-8")
+    assert scans_of(tmp_path / "disc") == [inner / "p1", inner / "p2"]
+    assert scans_of(inner / "p1") == [inner / "p1"]
+
+
+def test_series_of_several_patients_in_one_folder_are_refused(tmp_path: Path) -> None:
+    for name, count in (("p1", 10), ("p2", 12)):
+        folder = write_series(tmp_path / name, box_chest().image[:, :, :count], PatientID=name)
+        for path in folder.iterdir():
+            (tmp_path / "flat").mkdir(exist_ok=True)
+            path.rename(tmp_path / f"flat/{name}_{path.name}")
+    with pytest.raises(UserError, match=r"holds CT series of 2 patients \(.*; choose one with --series UID, or give"):
+        read_scan(tmp_path / "flat")
+    uid = next(part for part in str(_refusal(tmp_path / "flat")).split() if part.startswith("(")).strip("(:")
+    assert read_scan(tmp_path / "flat", uid).image.GetSize()[2] in (10, 12)
+
+
+def _refusal(folder: Path) -> UserError:
+    with pytest.raises(UserError) as e:
+        read_scan(folder)
+    return e.value
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_what_is_passed_over_is_told_on_the_terminal_and_counted_under_pseudonyms(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], hidden: bool
+) -> None:
+    scan = tmp_path / "scan"
+    uids = {"StudyInstanceUID": "1.2.9"}
+    for name, count in (("short Otto", 10), ("long", 48)):
+        write_series(scan / name, box_chest().image[:, :, :count], SeriesDescription=name, **uids)
+    (tmp_path / "key").write_text("0123456789abcdef0123456789abcdef", encoding="utf-8")
+    options = ["--pseudonymise", str(tmp_path / "key")] if hidden else []
+    assert main(["report", str(scan), "-m", str(model), "-o", str(tmp_path / "out"), *options, *CPU]) == 0
+    told = capsys.readouterr().err
+    assert "Reported on long (48 files" in told
+    assert "Passed over short Otto (10 files" in told
+    notes = json.loads((tmp_path / "out/report.json").read_text(encoding="utf-8"))["scan"]["notes"]
+    passed = [note for note in notes if note.startswith("Passed over")]
+    if hidden:
+        assert passed == ["Passed over 1 of the series and damaged files in the folder."]
+    else:
+        assert "short Otto" in passed[0]
+
+
+def chosen(folder: Path, *series: tuple[int, dict[str, Any]]) -> tuple[int, tuple[str, ...]]:
+    """Slices of the series that is reported on, and what is said, of series with these slices and elements."""
+    for number, (count, elements) in enumerate(series):
+        write_series(folder / str(number), box_chest().image[:, :, :count], StudyInstanceUID="1.2.9", **elements)
+    scan = read_scan(folder)
+    return scan.image.GetSize()[2], scan.facts.notes
+
+
+ORIGINAL = {"ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"]}
+DERIVED = {"ImageType": ["DERIVED", "SECONDARY", "AXIAL", "CSA MPR"]}
+
+
+@pytest.mark.parametrize(
+    ("elements", "reason"),
+    [
+        ({"ImageType": ["DERIVED", "SECONDARY", "AXIAL", "CSA MIP"]}, "a projection (CSA MIP)"),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "AXIAL", "MIN_IP"]}, "a projection (MIN_IP)"),
+        ({"ImageType": ["DERIVED", "PRIMARY", "VOLUME", "MAXIMUM"]}, "a projection (MAXIMUM)"),
+        ({"RescaleType": "MGML"}, "its values are MGML"),
+        (DERIVED, "derived, not original"),
+    ],
+)
+def test_what_shows_no_tissue_or_is_derived_stands_behind_the_original(
+    tmp_path: Path, elements: dict[str, Any], reason: str
+) -> None:
+    size, notes = chosen(tmp_path / "scan", (24, {**ORIGINAL, "RescaleType": "HU"}), (40, {**ORIGINAL, **elements}))
+    assert size == 24
+    assert any(reason in note for note in notes)
+
+
+def test_a_derived_series_is_reported_on_where_no_original_shows_the_chest(tmp_path: Path) -> None:
+    assert chosen(tmp_path / "alone", (10, DERIVED))[0] == 10
+    assert chosen(tmp_path / "beside a few slices", (40, DERIVED), (4, ORIGINAL))[0] == 40
