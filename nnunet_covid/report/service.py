@@ -101,7 +101,7 @@ class Service:
         self.stopping = Event()
         self._later: dict[Path, tuple[float, float]] = {}  # series to when it is delivered again, and the wait
         self._has_room = True
-        self._open: dict[Any, dict[Path, set[str]]] = {}  # association to its series and their slices not taken
+        self._open: dict[Any, set[Path]] = {}  # association to its series
         self._lock = Lock()
 
     def start(self, host: str, port: int) -> Any:
@@ -144,11 +144,10 @@ class Service:
                 answer = SUCCESS if self._has_room else OUT_OF_RESOURCES
             except OSError:
                 place, answer = None, OUT_OF_RESOURCES
-            missing = self._open.setdefault(event.assoc, {})
             if answer != SUCCESS:
-                missing.setdefault(self.inbox.broken(series).folder, set()).add(instance)
-            elif place is not None:
-                missing.setdefault(place.folder, set()).discard(instance)
+                place = self.inbox.broken(series, instance)
+            if place is not None:
+                self._open.setdefault(event.assoc, set()).add(place.folder)
         return answer
 
     def _room(self) -> bool:
@@ -164,9 +163,8 @@ class Service:
         if type(event.pdu).__name__ != "A_RELEASE_RQ":
             return
         with self._lock:
-            for folder, missing in self._open.pop(event.assoc, {}).items():
-                if not missing:
-                    self.inbox.closed(Series(folder))
+            for folder in self._open.pop(event.assoc, ()):
+                self.inbox.closed(Series(folder))
 
     def _ended(self, event: Any) -> None:
         """The connection is gone; what was not released stays marked as broken off."""
