@@ -21,7 +21,7 @@ from nnunet_covid.files import digest_of, files_in, remove_abandoned, replacing,
 
 State = Literal["incoming", "queue", "sending", "done", "refused"]
 STATES: tuple[State, ...] = ("incoming", "queue", "sending", "done", "refused")
-SLICES, REPORT, INSTANCES, REASON, OPEN = "slices", "report", "instances.txt", "reason.txt", ".open"
+SLICES, REPORT, INSTANCES, REASON, OPEN, TRIES = "slices", "report", "instances.txt", "reason.txt", ".open", ".tries"
 NAME = re.compile(r"[0-9a-f]{16}(\.late)?")
 """Of a series' folder."""
 BROKEN_OFF = "the sender broke off before the series was complete; send it again"
@@ -48,6 +48,20 @@ class Series:
     def report(self) -> Path:
         """Folder of its report."""
         return self.folder / REPORT
+
+    @property
+    def tries(self) -> int:
+        """Reports on it that were begun and at which the service died."""
+        file = self.folder / TRIES
+        return int(file.read_text(encoding="utf-8")) if file.is_file() else 0
+
+    def begin(self) -> None:
+        """Count a report as begun."""
+        write_text(self.folder / TRIES, f"{self.tries + 1}\n", durable=True)
+
+    def ended(self) -> None:
+        """The report has ended, or is to be ended, in order, whatever became of it."""
+        (self.folder / TRIES).unlink(missing_ok=True)
 
 
 class Inbox:
@@ -129,11 +143,9 @@ class Inbox:
 
     def _is_late(self, name: str) -> bool:
         """Whether a series is in work or has been reported on, so that no slice can join it."""
-        waits = Series(self.folder / "queue" / name)
-        in_work = waits.folder == self.working or waits.report.is_dir()
-        return (in_work and waits.folder.is_dir()) or any(
-            (self.folder / state / name).is_dir() for state in STATES[2:4]
-        )
+        waiting, *reported = (Series(self.folder / state / name) for state in STATES[1:4])
+        in_work = waiting.folder.is_dir() and (waiting.folder == self.working or waiting.report.is_dir())
+        return in_work or any(series.folder.is_dir() for series in reported)
 
     def _place(self, name: str) -> Series:
         """Where slices of a series arrive; one that waits or was refused goes back there."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import multiprocessing
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -27,13 +29,13 @@ class Node:
         self.counted.append(len(files_in(slices)))
         output.mkdir()
 
-    def send(self, *numbers: int, room: bool = True) -> set[int]:
+    def send(self, *numbers: int, room: bool = True, series: str = "1.2.3") -> set[int]:
         """Slices over a connection of their own that ends in order; the answers to them."""
         self.inbox.has_room = lambda: room  # type: ignore[method-assign]
         contents = []
         for number in numbers:
             stream = io.BytesIO()
-            ct_slice(np.zeros((4, 4)), number).save_as(stream, enforce_file_format=True)
+            ct_slice(np.zeros((4, 4)), number, series).save_as(stream, enforce_file_format=True)
             contents.append(stream.getvalue())
         answers = {
             self.service._stored(SimpleNamespace(assoc=numbers, encoded_dataset=lambda content=content: content))
@@ -79,3 +81,47 @@ def test_a_series_that_waits_does_not_go_on_without_a_slice_that_is_refused_late
     node.send(3, room=False)
     assert node.work() == [3], "what has been reported on stays"
     assert [len(node.inbox.of(state)) for state in ("incoming", "queue", "done", "refused")] == [0, 0, 1, 0]
+
+
+def dies_of(folder: Path, slices: int, is_told: bool) -> None:
+    """A service whose process ends at a series of so many slices, as for want of memory; or is told to stop first."""
+    node = Node(folder)
+
+    def one(files: Path, output: Path) -> None:
+        if len(files_in(files)) == slices:
+            if is_told:
+                node.service.stop()
+            os._exit(137)
+        output.mkdir()
+
+    node.service.one = one
+    node.work()
+
+
+def start(folder: Path, slices: int, *, is_told: bool = False) -> int | None:
+    """The exit status of such a service."""
+    process = multiprocessing.get_context("spawn").Process(target=dies_of, args=(folder, slices, is_told))
+    process.start()
+    process.join()
+    return process.exitcode
+
+
+def test_a_series_of_which_the_service_dies_stops_it_twice_and_not_for_ever(tmp_path: Path) -> None:
+    node = Node(tmp_path)
+    node.send(0, 1, 2)
+    node.inbox.complete_quiet_ones()
+    node.send(0, 1, series="1.2.4")
+    assert [start(tmp_path, 3) for _ in range(3)] == [137, 137, 0]
+    assert [len(node.inbox.of(state)) for state in ("queue", "done", "refused")] == [0, 1, 1]
+    assert "ended twice" in next(tmp_path.glob("refused/*/reason.txt")).read_text(encoding="utf-8")
+    node = Node(tmp_path)
+    node.send(0)
+    assert node.work() == [3], "sent again, it is tried again"
+
+
+def test_a_service_that_was_told_to_stop_has_not_died_of_the_series_in_work(tmp_path: Path) -> None:
+    node = Node(tmp_path)
+    node.send(0, 1, 2)
+    node.inbox.complete_quiet_ones()
+    assert [start(tmp_path, 3, is_told=True) for _ in range(3)] == [137] * 3
+    assert Node(tmp_path).work() == [3]
