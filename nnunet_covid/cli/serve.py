@@ -83,7 +83,7 @@ def _serve(args: argparse.Namespace, model: ReportModel, to: Peer | None, extras
     service = Service(inbox, args.aet, args.accept, one, to, lambda line: print(line, flush=True))
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
-        service.stopping.set()
+        service.stop()
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)

@@ -217,8 +217,7 @@ def _document(
 ) -> Document:
     facts = scan.facts
     if extras.pseudonyms is not None:
-        header = header_of(scan.files[0]) if source is not None else None
-        facts = extras.pseudonyms.facts(facts, header)
+        facts = extras.pseudonyms.facts(facts, source.headers[0] if source is not None else None)
     elif extras.identify and source is not None:
         known = {keyword: str(source.headers[0].get(keyword, "")) for keyword in IDENTIFIERS}
         facts = replace(facts, identifiers={keyword: value for keyword, value in known.items() if value})

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +34,12 @@ MAY_BE_EMPTY = {
 """Attributes that objects inherit and that may be empty, and the form of their values."""
 NO_DAY, MIDNIGHT = "19000101", "000000"
 """Of pseudonymised objects, which must have a date, where the study has none; the time of all."""
+SHARED = ("ImageOrientationPatient", "PixelSpacing")
+"""Attributes that objects want the same of all slices, and which scanners round differently."""
 NOT_STATED = "not stated in the source series"
 SEGMENTATION, MEASUREMENTS, CAPTURES = "segmentation.dcm", "measurements.dcm", "capture_{:02d}.dcm"
 SERIES_NUMBERS = {"SEG": 9001, "SR": 9002, "SC": 9003}
+DESCRIPTIONS = {"SEG": "label map", "SR": "measurements", "SC": "key slices"}
 FINDINGS = {
     "ground glass": ("112120", "DCM", "Ground glass opacity"),
     "ggo": ("112120", "DCM", "Ground glass opacity"),
@@ -52,6 +56,7 @@ SITES = {
     "lower lobe": ("90572001", "SCT", "Lower lobe of lung"),
 }
 SIDES = {"left": ("7771000", "SCT", "Left"), "right": ("24028007", "SCT", "Right")}
+CT_OF_CHEST = ("169069000", "SCT", "CT of chest")
 VOLUME = ("118565006", "SCT", "Volume")
 SHARE = ("infection-percent", "99NNCOVID", "Infection as per cent of the region")
 AFFECTED = ("infection-volume", "99NNCOVID", "Infection volume inside the region")
@@ -78,9 +83,13 @@ class Source:
             raise _without_objects("Enhanced CT with a file for each frame")
         for header in headers:
             _complete(header, image.GetSpacing()[2])
+        _frame_of_reference(headers)
         normal = np.reshape(image.GetDirection(), (3, 3))[:, 2]
         if len(headers) > 1:
-            return cls(sorted(headers, key=lambda one: float(np.dot(one.ImagePositionPatient, normal))))
+            headers.sort(key=lambda one: float(np.dot(one.ImagePositionPatient, normal)))
+            for header, keyword in product(headers[1:], SHARED):
+                header[keyword] = headers[0][keyword]
+            return cls(headers)
         groups = headers[0].PerFrameFunctionalGroupsSequence
         heights = [float(np.dot(group.PlanePositionSequence[0].ImagePositionPatient, normal)) for group in groups]
         return cls(headers, list(np.argsort(heights)))
@@ -120,12 +129,18 @@ def _complete(header: Any, thickness: float) -> None:
         if keyword.endswith("Date"):
             value = value.replace(".", "")  # as ACR-NEMA wrote them
         setattr(header, keyword, value if re.fullmatch(form, value) and _is_date(keyword, value) else "")
-    if not header.get("FrameOfReferenceUID"):
-        header.FrameOfReferenceUID = pydicom.uid.generate_uid(entropy_srcs=[header.SeriesInstanceUID, "frame"])
     if header.get("SliceThickness") is None:
         header.SliceThickness = pydicom.valuerep.DSfloat(thickness, auto_format=True)
     if header.get("PatientIdentityRemoved") == "YES" and not _says_how(header):
         header.DeidentificationMethod = NOT_STATED  # of type 1C: objects that inherit the first need it
+
+
+def _frame_of_reference(headers: Sequence[Any]) -> None:
+    """Give slices without a frame of reference that of the others, or all one of their own."""
+    own = pydicom.uid.generate_uid(entropy_srcs=[headers[0].SeriesInstanceUID, "frame"])
+    found = next((one.FrameOfReferenceUID for one in headers if one.get("FrameOfReferenceUID")), own)
+    for header in headers:
+        header.FrameOfReferenceUID = header.get("FrameOfReferenceUID") or found
 
 
 def _is_date(keyword: str, value: str) -> bool:
@@ -215,6 +230,12 @@ def _code(code: tuple[str, str, str]) -> Any:
     return dicom_extra().sr.CodedConcept(*code)
 
 
+def _description(kind: str, source: Source) -> str:
+    """What a series of objects is called; the number of their source tells those of several reconstructions apart."""
+    number = source.headers[0].get("SeriesNumber")
+    return f"Lung infection, {DESCRIPTIONS[kind]}{'' if number in (None, '') else f', of series {number}'}"
+
+
 def _made_by(document: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "manufacturer": MANUFACTURER,
@@ -269,7 +290,7 @@ def segmentation(
         series_number=SERIES_NUMBERS["SEG"],
         sop_instance_uid=hd.UID(),
         instance_number=1,
-        series_description="Lung infection, label map",
+        series_description=_description("SEG", source),
         content_description="Lung infection",
         omit_empty_frames=True,
         **_made_by(document),
@@ -289,7 +310,7 @@ def measurements(source: Source, document: Mapping[str, Any], segments: Any, cla
                 ),
             )
         ),
-        procedure_reported=_code(("87858002", "SCT", "CT of chest")),
+        procedure_reported=_code(CT_OF_CHEST),
         imaging_measurements=[
             *(_class_group(number, name, numbers, segments) for number, name in enumerate(classes, start=1)
               if numbers["classes_ml"][name] > 0),
@@ -307,7 +328,7 @@ def measurements(source: Source, document: Mapping[str, Any], segments: Any, cla
         is_complete=True,
         is_final=False,
         is_verified=False,
-        series_description="Lung infection, measurements",
+        series_description=_description("SR", source),
         manufacturer=MANUFACTURER,
     )
 
@@ -368,7 +389,7 @@ def capture(source: Source, picture: NDArray[np.uint8], number: int, series: str
         study_time=first.get("StudyTime") or None,
         referring_physician_name=first.get("ReferringPhysicianName") or None,
         patient_orientation=("L", "P"),
-        series_description="Lung infection, key slices",
+        series_description=_description("SC", source),
     )
     image.Laterality = ""  # of type 2C: both lungs are shown
     return image

@@ -21,11 +21,14 @@ from nnunet_covid.files import digest_of, files_in, remove_abandoned, replacing,
 
 State = Literal["incoming", "queue", "sending", "done", "refused"]
 STATES: tuple[State, ...] = ("incoming", "queue", "sending", "done", "refused")
-SLICES, REPORT, INSTANCES, REASON, OPEN = "slices", "report", "instances.txt", "reason.txt", ".open"
+SLICES, REPORT, INSTANCES, REASON, OPEN, TRIES = "slices", "report", "instances.txt", "reason.txt", ".open", ".tries"
 NAME = re.compile(r"[0-9a-f]{16}(\.late)?")
 """Of a series' folder."""
 BROKEN_OFF = "the sender broke off before the series was complete; send it again"
+NO_ROOM = "there was no room for {} of its slices, which their sender was told; send it again"
 LATE = "these slices arrived after the series had been reported on; send all of it as a new series"
+NOT_TAKEN = ".refused"
+"""Ending of the hidden empty file that stands among the slices for one that could not be taken."""
 COUNT_AGAIN = 10.0
 """Seconds between two looks at the disk while there is no room: somebody may have emptied ``refused``."""
 
@@ -45,6 +48,20 @@ class Series:
     def report(self) -> Path:
         """Folder of its report."""
         return self.folder / REPORT
+
+    @property
+    def tries(self) -> int:
+        """Reports on it that were begun and at which the service died."""
+        file = self.folder / TRIES
+        return int(file.read_text(encoding="utf-8")) if file.is_file() else 0
+
+    def begin(self) -> None:
+        """Count a report as begun."""
+        write_text(self.folder / TRIES, f"{self.tries + 1}\n", durable=True)
+
+    def ended(self) -> None:
+        """The report has ended, or is to be ended, in order, whatever became of it."""
+        (self.folder / TRIES).unlink(missing_ok=True)
 
 
 class Inbox:
@@ -74,6 +91,11 @@ class Inbox:
         for series in self.of("done"):
             shutil.rmtree(series.slices, ignore_errors=True)  # of a service that was killed while it tidied up
         self._kept, self._counted = self._bytes(), time.monotonic()
+        self._missing = {  # name of a series to its slices that could not be taken
+            series.folder.name: {path.name[1 : -len(NOT_TAKEN)] for path in series.slices.glob(f".*{NOT_TAKEN}")}
+            for state in ("incoming", "refused")
+            for series in self.of(state)
+        }
 
     def _bytes(self) -> int:
         every = (path for state in STATES for series in self.of(state) for path in files_in(series.slices))
@@ -97,30 +119,43 @@ class Inbox:
             OSError: If it cannot be written, such as for a full disk; nothing of it is left.
         """
         name, instance = digest_of(series_uid, 16), digest_of(instance_uid, 24)
-        for state in STATES[1:4]:
-            earlier = Series(self.folder / state / name)
-            if not earlier.folder.is_dir():
-                continue
-            if instance in _instances(earlier.folder):
-                return None
-            if state == "queue" and earlier.folder != self.working and not earlier.report.is_dir():
-                self.move(earlier, "incoming")
-                continue
+        if self._holds(name, instance):
+            return None
+        if self._is_late(name):
             late = Series(self.folder / "refused" / f"{name}.late")
             late.slices.mkdir(parents=True, exist_ok=True)
             self._write(late.slices / f"{instance}.dcm", content)
             write_text(late.folder / REASON, LATE + "\n")
             return None
-        place, refused = (Series(self.folder / state / name) for state in ("incoming", "refused"))
-        if refused.slices.is_dir() and not place.folder.exists():
-            self.move(refused, "incoming")
-            (place.folder / REASON).unlink(missing_ok=True)
-        place.slices.mkdir(parents=True, exist_ok=True)
+        place = self._place(name)
         target = place.slices / f"{instance}.dcm"
         if not target.exists() or target.read_bytes() != content:
             (place.folder / OPEN).touch()  # until its sender says that all is sent, the series counts as broken off
             self._write(target, content)
+        (place.slices / f".{instance}{NOT_TAKEN}").unlink(missing_ok=True)
+        self._missing.get(name, set()).discard(instance)
         os.utime(place.slices)
+        return place
+
+    def _holds(self, name: str, instance: str) -> bool:
+        """Whether a slice belongs to a series that counts as complete."""
+        return any(instance in _instances(self.folder / state / name) for state in STATES[1:4])
+
+    def _is_late(self, name: str) -> bool:
+        """Whether a series is in work or has been reported on, so that no slice can join it."""
+        waiting, *reported = (Series(self.folder / state / name) for state in STATES[1:4])
+        in_work = waiting.folder.is_dir() and (waiting.folder == self.working or waiting.report.is_dir())
+        return in_work or any(series.folder.is_dir() for series in reported)
+
+    def _place(self, name: str) -> Series:
+        """Where slices of a series arrive; one that waits or was refused goes back there."""
+        place = Series(self.folder / "incoming" / name)
+        for state in ("queue", "refused"):
+            earlier = Series(self.folder / state / name)
+            if earlier.slices.is_dir() and not place.folder.exists():
+                self.move(earlier, "incoming")
+                (place.folder / REASON).unlink(missing_ok=True)
+        place.slices.mkdir(parents=True, exist_ok=True)
         return place
 
     def _write(self, target: Path, content: bytes) -> None:
@@ -131,17 +166,19 @@ class Inbox:
             os.fsync(stream.fileno())
         self._kept += len(content) - before
 
-    def broken(self, series_uid: str) -> Series:
-        """A slice of a series could not be taken: it counts as broken off until its sender has sent it again."""
-        place = Series(self.folder / "incoming" / digest_of(series_uid, 16))
-        if place.folder.is_dir():
-            with suppress(OSError):
-                (place.folder / OPEN).touch()
-        return place
+    def broken(self, series_uid: str, instance_uid: str) -> Series:
+        """A slice of a series could not be taken: it counts as broken off until that slice has been sent again."""
+        name, instance = digest_of(series_uid, 16), digest_of(instance_uid, 24)
+        if not self._holds(name, instance) and not self._is_late(name):
+            self._missing.setdefault(name, set()).add(instance)
+            with suppress(OSError):  # for a full disk: known as long as the service lives
+                (self._place(name).slices / f".{instance}{NOT_TAKEN}").touch()
+        return Series(self.folder / "incoming" / name)
 
     def closed(self, series: Series) -> None:
         """The sender has said that all is sent."""
-        (series.folder / OPEN).unlink(missing_ok=True)
+        if not self._missing.get(series.folder.name):
+            (series.folder / OPEN).unlink(missing_ok=True)
         if series.slices.is_dir():
             os.utime(series.slices)
 
@@ -156,12 +193,14 @@ class Inbox:
                 continue
             if time.time() - series.slices.stat().st_mtime < self.quiet:
                 continue
-            kept = files_in(series.slices)
-            if not kept:  # no slice could be written
+            kept, missing = files_in(series.slices), self._missing.get(series.folder.name)
+            if not kept and not missing:  # no slice could be written
                 shutil.rmtree(series.folder)
                 continue
             write_text(series.folder / INSTANCES, "".join(f"{path.stem}\n" for path in kept), durable=True)
-            if (series.folder / OPEN).exists():
+            if missing:
+                self.refuse(series, NO_ROOM.format(len(missing)))
+            elif (series.folder / OPEN).exists():
                 self.refuse(series, BROKEN_OFF)
             else:
                 self.move(series, "queue")

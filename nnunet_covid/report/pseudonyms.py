@@ -85,12 +85,20 @@ class Pseudonymiser:
         return earlier.replace("-", "") if day.isdigit() else earlier
 
     def facts(self, facts: ScanFacts, header: Any | None) -> ScanFacts:
-        """What a report says of a scan, without names: of files, folders and series neither."""
-        patient = _patient(header) if header is not None else facts.name
-        day = self.moved(facts.study_date, patient)
+        """What a report says of a scan, without names: of files, folders and series neither.
+
+        Args:
+            facts: Of the scan.
+            header: Of its series, as :meth:`header` gives it; None for a volume.
+        """
+        if header is None:
+            name, day = self.name(facts.name), self.moved(facts.study_date, facts.name)
+        else:
+            name, moved = str(header.PatientID), str(header.StudyDate)
+            day = f"{moved[:4]}-{moved[4:6]}-{moved[6:]}" if moved else ""
         others = len(facts.notes) - 1  # the first names what was reported on
         notes = (f"Passed over {others} of the series and damaged files in the folder.",) if others > 0 else ()
-        return replace(facts, name=self.name(patient), study_date=day, identifiers={}, notes=notes, pseudonymous=True)
+        return replace(facts, name=name, study_date=day, identifiers={}, notes=notes, pseudonymous=True)
 
     def header(self, header: Any) -> Any:
         """A header of the same slice with nothing of the person in it."""
@@ -121,8 +129,13 @@ class Pseudonymiser:
 
 
 def _patient(header: Any) -> str:
-    """What names a patient: the identifier, else the name."""
-    return str(header.get("PatientID") or header.get("PatientName") or header.get("StudyInstanceUID") or "")
+    """What names a patient: the identifier, else name and birth date, else the study.
+
+    A name alone does not: where the identifier was taken out, many patients are called the same.
+    """
+    name, birth = header.get("PatientName"), header.get("PatientBirthDate")
+    named = f"{name}\0{birth}" if name and birth else header.get("StudyInstanceUID")
+    return str(header.get("PatientID") or named or "")
 
 
 def _geometry_of(group: Any) -> Any:

@@ -55,8 +55,8 @@ def sides(lungs: Mask, image: NDArray[np.floating], spacing: tuple[float, float,
         spacing: Millimetres along x, y, z.
 
     Returns:
-        ``right lung`` and ``left lung``, either of which may be empty (a patient with one lung); an empty dictionary
-        where the lungs cannot be told apart.
+        ``right lung`` and ``left lung``, either of which may be empty (a patient with one lung, whatever stray voxels
+        lie on the other side); an empty dictionary where the lungs cannot be told apart.
     """
     if not lungs.any():
         return {}
@@ -91,7 +91,8 @@ def _split(lungs: Mask, middle: float, size: tuple[float, ...]) -> dict[str, Mas
         )
         left = left[tuple(nearest)] & lungs
         right = lungs & ~left
-    return {"right lung": right, "left lung": left}
+    least = SECOND_LUNG * max(int(right.sum()), int(left.sum()))
+    return {name: lung & (lung.sum() >= least) for name, lung in (("right lung", right), ("left lung", left))}
 
 
 def _parts(mask: Mask) -> tuple[NDArray[np.int32], NDArray[np.floating], NDArray[np.floating]]:

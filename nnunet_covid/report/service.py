@@ -34,6 +34,11 @@ WARNINGS = range(0xB000, 0xC000)
 FIRST_WAIT, LONGEST_WAIT = 1.0, 300.0  # seconds before another try to deliver
 FULL_WAIT = 10.0  # seconds before another try to write
 ERROR = "error.txt"
+MOST_TRIES = 2
+"""Deaths of the service while it reports on one series, such as for want of memory, after which that is refused."""
+DIED_OF = (
+    "the service ended twice while reporting on it; if the machine has memory enough, send it again for another try"
+)
 
 
 @dataclass(frozen=True)
@@ -101,7 +106,7 @@ class Service:
         self.stopping = Event()
         self._later: dict[Path, tuple[float, float]] = {}  # series to when it is delivered again, and the wait
         self._has_room = True
-        self._open: dict[Any, dict[Path, set[str]]] = {}  # association to its series and their slices not taken
+        self._open: dict[Any, set[Path]] = {}  # association to its series
         self._lock = Lock()
 
     def start(self, host: str, port: int) -> Any:
@@ -144,11 +149,10 @@ class Service:
                 answer = SUCCESS if self._has_room else OUT_OF_RESOURCES
             except OSError:
                 place, answer = None, OUT_OF_RESOURCES
-            missing = self._open.setdefault(event.assoc, {})
             if answer != SUCCESS:
-                missing.setdefault(self.inbox.broken(series).folder, set()).add(instance)
-            elif place is not None:
-                missing.setdefault(place.folder, set()).discard(instance)
+                place = self.inbox.broken(series, instance)
+            if place is not None:
+                self._open.setdefault(event.assoc, set()).add(place.folder)
         return answer
 
     def _room(self) -> bool:
@@ -164,9 +168,8 @@ class Service:
         if type(event.pdu).__name__ != "A_RELEASE_RQ":
             return
         with self._lock:
-            for folder, missing in self._open.pop(event.assoc, {}).items():
-                if not missing:
-                    self.inbox.closed(Series(folder))
+            for folder in self._open.pop(event.assoc, ()):
+                self.inbox.closed(Series(folder))
 
     def _ended(self, event: Any) -> None:
         """The connection is gone; what was not released stays marked as broken off."""
@@ -178,6 +181,12 @@ class Service:
         with self._lock:
             self.inbox.complete_quiet_ones(frozenset().union(*self._open.values()))
         return self._report_next() | self._deliver_next()
+
+    def stop(self) -> None:
+        """End after the series in work; what kills the service from now on is not put down to that series."""
+        self.stopping.set()
+        if self.inbox.working is not None:
+            Series(self.inbox.working).ended()
 
     def run(self, pause: float = 0.5) -> None:
         """Work until :attr:`stopping` is set."""
@@ -195,14 +204,13 @@ class Service:
 
     def _report_next(self) -> bool:
         with self._lock:
-            waiting = self.inbox.of("queue")
-            self.inbox.working = waiting[0].folder if waiting else None
-        if not waiting:
+            series = min(self.inbox.of("queue"), key=lambda one: one.tries, default=None)
+            self.inbox.working = series.folder if series else None
+        if series is None:
             return False
-        series = waiting[0]
         try:
             if not series.report.is_dir():
-                self.one(series.slices, series.report)
+                self._report(series)
         except Exception as e:  # one series must not end the service: its folder tells what happened
             if full_place(e.__cause__ or e, [self.inbox.folder]) is not None:
                 raise
@@ -216,6 +224,16 @@ class Service:
                 self.inbox.move(series, "sending")
             self.tell(f"reported {series.folder.name}")
         return True
+
+    def _report(self, series: Series) -> None:
+        """Report on a series, unless the service has died of it; it is counted on disk while that goes on."""
+        try:
+            if series.tries >= MOST_TRIES:
+                raise UserError(DIED_OF)
+            series.begin()
+            self.one(series.slices, series.report)
+        finally:
+            series.ended()
 
     def _refuse(self, series: Series, reason: str) -> None:
         with self._lock:

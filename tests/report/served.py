@@ -32,6 +32,7 @@ def one(slices: Path, output: Path) -> None:
 
 if __name__ == "__main__":
     service_module.FULL_WAIT = 0.5
+    service_module.MOST_TRIES = 99  # it is killed at random
     folder, port, to = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
     inbox = Inbox(folder, quiet=1.0, most_bytes=1 << 30, reserve_bytes=0)
     service = Service(inbox, "REPORTS", ["CT1", "CT2"], one, Peer.of(to), lambda line: print(line, flush=True))

@@ -141,9 +141,12 @@ def test_one_lung_alone_and_lungs_that_cannot_be_told_apart_are_said() -> None:
     array = sitk.GetArrayFromImage(chest.lungs)
     one = array.copy()
     one[..., 40:] = 0
+    stray = one.copy()
+    stray[20:23, 20, 60] = 1
     joined = array.copy()
     joined[6:42, 15:45, 35:45] = 1
-    for mask, missing, kept in ((one, "left lung", {"right lung"}), (joined, "sides", set())):
+    right = {"right lung"}
+    for mask, missing, kept in ((one, "left lung", right), (stray, "left lung", right), (joined, "sides", set())):
         lungs = sitk.GetImageFromArray(mask)
         lungs.CopyInformation(chest.lungs)
         found = quantify(chest.image, chest.labels, CLASSES, lungs=lungs)

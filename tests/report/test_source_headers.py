@@ -27,8 +27,8 @@ TEN = slice(10, 20)
 MODEL = ModelFacts("InfNetTrainer__nnUNetPlans__2d", "Dataset501", ("0",), tuple(CLASSES), "abc")
 
 
-def objects_of(folder: Path, change: Callable[[Any], None]) -> list[Any]:
-    """The objects of ten slices whose headers were changed."""
+def objects_of(folder: Path, change: Callable[[Any], None], *, lobes: bool = False) -> list[Any]:
+    """The objects of ten slices whose headers were changed, a class of no known name among theirs."""
     chest = box_chest()
     series = write_series(folder / "series", chest.image[:, :, TEN])
     for path in series.iterdir():
@@ -37,14 +37,16 @@ def objects_of(folder: Path, change: Callable[[Any], None]) -> list[Any]:
         header.save_as(path)
     scan = read_scan(series)
     labels, lungs = chest.labels[:, :, TEN], chest.lungs[:, :, TEN]
-    numbers = quantify(scan.image, labels, CLASSES, lungs=lungs)
+    classes: dict[str, tuple[int, ...]] = {**{name: (value,) for name, value in CLASSES.items()}, "lesion": (1, 2)}
+    parts = chest.lobes[:, :, TEN] if lobes else None
+    numbers = quantify(scan.image, labels, classes, lungs=lungs, lobes=parts)
     source = source_of(scan, None)
     assert source is not None
     values = sitk.GetArrayFromImage(labels)
     (folder / "out").mkdir()
     written = write_objects(
         folder / "out", source, Document.of(scan.facts, MODEL, numbers).as_json(),
-        {name: values == value for name, value in CLASSES.items()}, sitk.GetArrayFromImage(lungs) > 0,
+        {name: np.isin(values, of) for name, of in classes.items()}, sitk.GetArrayFromImage(lungs) > 0,
         [np.zeros((60, 80, 3), np.uint8)],
     )  # fmt: skip
     if shutil.which("dciodvfy"):
@@ -89,6 +91,93 @@ def test_a_value_of_another_form_is_left_out(tmp_path: Path, keyword: str, value
     pytest.importorskip("highdicom")
     for made in objects_of(tmp_path, lambda header: setattr(header, keyword, value)):
         assert str(made.get(keyword) or "") == becomes
+
+
+@pytest.mark.parametrize("keyword", ["ImageOrientationPatient", "PixelSpacing"])
+def test_what_scanners_round_differently_from_slice_to_slice_is_one_in_the_objects(
+    tmp_path: Path, keyword: str
+) -> None:
+    """The volume was accepted, so the objects are made."""
+    pytest.importorskip("highdicom")
+
+    def change(header: Any) -> None:
+        if header.InstanceNumber % 3 == 0:
+            header[keyword].value = [value + 1e-5 for value in header[keyword].value]
+
+    segmentation = objects_of(tmp_path, change)[0]
+    assert len(segmentation.PerFrameFunctionalGroupsSequence) > 0
+
+
+def test_a_slice_without_frame_of_reference_has_that_of_the_others(tmp_path: Path) -> None:
+    pytest.importorskip("highdicom")
+    said = []
+
+    def change(header: Any) -> None:
+        said.append(header.FrameOfReferenceUID)
+        if header.InstanceNumber in (1, 4):
+            del header.FrameOfReferenceUID
+
+    segmentation = objects_of(tmp_path, change)[0]
+    assert {segmentation.FrameOfReferenceUID} == set(said)
+
+
+@pytest.mark.parametrize(("number", "told"), [(4, ", of series 4"), (0, ", of series 0"), (None, "")])
+def test_the_objects_say_of_which_series_they_are(tmp_path: Path, number: int | None, told: str) -> None:
+    """Of several reconstructions of one study an archive lists them side by side."""
+    pytest.importorskip("highdicom")
+    made = objects_of(tmp_path, lambda header: setattr(header, "SeriesNumber", number))
+    assert [one.SeriesDescription for one in made] == [
+        f"Lung infection, {what}{told}" for what in ("label map", "measurements", "key slices")
+    ]
+
+
+CODES = {
+    ("112120", "DCM", "Ground glass opacity"): "PS3.16, annex D",
+    ("95436008", "SCT", "Lung consolidation"): "SNOMED CT: Lung consolidation (disorder)",
+    ("52988006", "SCT", "Lesion"): "PS3.16, CID 7159",
+    ("49755003", "SCT", "Morphologically Abnormal Structure"): "PS3.16, CID 7150",
+    ("123037004", "SCT", "Anatomical Structure"): "PS3.16, CID 7150",
+    ("39607008", "SCT", "Lung"): "PS3.16, CID 8134",
+    ("45653009", "SCT", "Upper lobe of lung"): "PS3.16, CID 8134",
+    ("72481006", "SCT", "Middle lobe of right lung"): "PS3.16, CID 8134",
+    ("90572001", "SCT", "Lower lobe of lung"): "PS3.16, CID 8134",
+    ("7771000", "SCT", "Left"): "PS3.16, CID 244",
+    ("24028007", "SCT", "Right"): "PS3.16, CID 244",
+    ("169069000", "SCT", "CT of chest"): "SNOMED CT: Computed tomography of chest (procedure)",
+    ("118565006", "SCT", "Volume"): "PS3.16, CID 7469",
+    ("infection-percent", "99NNCOVID", "Infection as per cent of the region"): "own",
+    ("infection-volume", "99NNCOVID", "Infection volume inside the region"): "own",
+    ("mL", "UCUM", "mL"): "UCUM",
+    ("%", "UCUM", "%"): "UCUM",
+    ("123110", "DCM", "Artificial Intelligence"): "PS3.16, annex D",
+    ("121007", "DCM", "Device"): "PS3.16, annex D",
+    ("126000", "DCM", "Imaging Measurement Report"): "PS3.16, annex D",
+}
+"""Those that the program chooses, and where they stand."""
+OF_TEMPLATES = {
+    ("109102", "DCM"), ("112039", "DCM"), ("112040", "DCM"), ("113076", "DCM"), ("121005", "DCM"), ("121012", "DCM"),
+    ("121013", "DCM"), ("121015", "DCM"), ("121049", "DCM"), ("121058", "DCM"), ("121071", "DCM"), ("121191", "DCM"),
+    ("121233", "DCM"), ("121322", "DCM"), ("125007", "DCM"), ("126010", "DCM"), ("272741003", "SCT"),
+    ("363698007", "SCT"), ("en-US", "RFC5646"),
+}  # fmt: skip
+"""Those that the templates of PS3.16 prescribe, which highdicom writes."""
+
+
+@pytest.mark.parametrize("lobes", [False, True])
+def test_every_code_of_the_objects_means_what_it_is_said_to_mean(tmp_path: Path, lobes: bool) -> None:
+    pytest.importorskip("highdicom")
+    made = objects_of(tmp_path, lambda header: None, lobes=lobes)
+    codes = {
+        (item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning)
+        for one in made
+        for element in one.iterall()
+        if element.VR == "SQ"
+        for item in element.value
+        if "CodeValue" in item
+    }
+    assert {code for code in codes if code[:2] not in OF_TEMPLATES} <= CODES.keys()
+    procedures = [item for item in made[1].ContentSequence if item.ConceptNameCodeSequence[0].CodeValue == "121058"]
+    assert [item.ConceptCodeSequence[0].CodeValue for item in procedures] == ["169069000"]
 
 
 @pytest.mark.parametrize(
