@@ -31,6 +31,8 @@ PATIENCE = 10.0
 """Seconds between two looks at a run that somebody else is at work on."""
 CANCELLED = "stopped by hand"
 PR_SET_PDEATHSIG = 1
+DIES_WITH_THE_JOB = sys.platform.startswith("linux")
+"""Whether the kernel ends a training when its job ends; its workers, which it leaves, must not hold the claim then."""
 MARK = "NNUNET_COVID_SWEEP_RUN"
 """Variable by which the processes of a run are known: workers of a training that was killed wait for work for ever."""
 _running: dict[str, tuple[subprocess.Popen[bytes], Claim, float]] = {}
@@ -107,7 +109,7 @@ class Job:
 
     def _work(self, held: Claim) -> str:
         began = time.time()
-        _end_left_behind(self.folder)
+        end_left_behind(self.folder)
         for path in put_damaged_aside(self.results / self.run.key):
             print(f"{path}: half a checkpoint, of a process that was killed while it wrote")
         self.run.note_what_makes_it(self.results)
@@ -151,7 +153,7 @@ class Job:
                 MARK: str(self.folder),
             },
             start_new_session=True,
-            pass_fds=(held.lock,),
+            pass_fds=() if DIES_WITH_THE_JOB else (held.lock,),
             preexec_fn=_prepared(os.getpid()),
         )
 
@@ -206,7 +208,7 @@ def _slurm_job() -> str:
     return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID", "")
 
 
-def _end_left_behind(folder: Path) -> None:
+def end_left_behind(folder: Path) -> None:
     """Kill what an earlier, killed process of a run has started on this machine."""
     mark = f"{MARK}={folder}\0".encode()
     for process in Path("/proc").glob("[0-9]*"):
@@ -217,7 +219,7 @@ def _end_left_behind(folder: Path) -> None:
 
 def _prepared(parent: int) -> Callable[[], None]:
     """Before the command begins: it ends with the job, and leaves the scheduler's signal to the job."""
-    library = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
+    library = ctypes.CDLL(None) if DIES_WITH_THE_JOB else None
 
     def prepare() -> None:
         signal.signal(signal.SIGUSR2, signal.SIG_IGN)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import multiprocessing
 import os
 import signal
 import sys
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 from sweeping import until
 
-from nnunet_covid.sweep.claims import Queue, attempts, claim, end_of
+from nnunet_covid.sweep.claims import Queue, alive, attempts, claim, end_of
 from nnunet_covid.sweep.job import Job, RunFailed
 from nnunet_covid.sweep.runs import Run
 
@@ -176,6 +177,29 @@ def test_workers_that_a_killed_training_has_left_are_ended(tmp_path: Path, monke
         job(tmp_path, monkeypatch, program)()
     worker = Path("/proc", pid.read_text(encoding="utf-8"), "cmdline")
     until(lambda: worker.read_text(encoding="utf-8").startswith("sleep"), 10)  # empty while the kernel loads it
+    assert job(tmp_path, monkeypatch, FINISH)() == "done"
+    until(lambda: not worker.exists() or not worker.read_text(encoding="utf-8"), 10)
+
+
+def test_a_killed_job_lets_go_of_its_run_though_workers_of_its_training_live_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """nnU-Net's workers are forked, and wait for work for ever when their training has ended with the job."""
+    pid = tmp_path / "pid"
+    program = (
+        "import os, pathlib, time\nworker = os.fork()\n"
+        f"if worker: pathlib.Path({str(pid)!r}).write_text(str(worker))\ntime.sleep(600)"
+    )
+    mine = job(tmp_path, monkeypatch, program)
+    process = multiprocessing.get_context("fork").Process(target=mine)
+    process.start()
+    worker = Path("/proc", until(lambda: pid.is_file() and pid.read_text(encoding="utf-8"), 20), "cmdline")
+    (attempt,) = attempts(mine.folder)
+    assert alive(attempt, Queue())
+    process.kill()
+    process.join()
+    assert not alive(attempt, Queue())
+    assert worker.read_text(encoding="utf-8")
     assert job(tmp_path, monkeypatch, FINISH)() == "done"
     until(lambda: not worker.exists() or not worker.read_text(encoding="utf-8"), 10)
 
