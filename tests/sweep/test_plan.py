@@ -170,6 +170,37 @@ def test_a_described_configuration_is_added_to_the_plans(tmp_path: Path) -> None
         Preparation("Dataset940_Tiny", "nnUNetPlans", ["other"])._describe(folder.parent)
 
 
+def test_a_described_configuration_may_inherit_from_another_whether_or_not_a_run_has_that(tmp_path: Path) -> None:
+    folder = tmp_path / "nnUNet_preprocessed/Dataset940_Tiny"
+    parent = {"data_identifier": "nnUNetPlans_2d", "patch_size": [64, 64]}
+    chain = {
+        "quarter": {"inherits_from": "half", "batch_size": 4},
+        "half": {"inherits_from": "2d", "patch_size": [32, 32]},
+    }
+    for configurations in ("quarter", ["quarter", "half"], ["half", "quarter"]):
+        (folder / "nnUNetPlans.json").write_text(json.dumps({"configurations": {"2d": parent}}))
+        content = {**HERE, "trainers": "A", "configurations": configurations, "new_configurations": chain}
+        preparation = make_sweep("test", content).runs[0].preparation
+        preparation.check_configurations(folder.parent)
+        preparation._describe(folder.parent)
+        written = preparation.read_plans(folder.parent)
+        assert (written["half"]["patch_size"], written["quarter"]["batch_size"]) == ([32, 32], 4)
+        assert written["quarter"]["inherits_from"] == "half"
+        assert not make_sweep("test", content).runs[0].finished(tmp_path, folder.parent), "added as described"
+
+
+@pytest.mark.parametrize("parent", ["3d", "itself"])
+def test_what_a_described_configuration_cannot_inherit_from_is_told_before_anything_is_begun(
+    parent: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "nnUNet_preprocessed/Dataset940_Tiny"
+    (folder / "nnUNetPlans.json").write_text(json.dumps({"configurations": {"2d": {"data_identifier": "d"}}}))
+    described = {"a": {"inherits_from": "b"}, "b": {"inherits_from": "a" if parent == "itself" else parent}}
+    content = {**HERE, "trainers": "A", "configurations": "a", "new_configurations": described}
+    with pytest.raises(UserError, match=r"configuration '\w' inherits from '\w+'; name one of 2d"):
+        make_sweep("test", content).runs[0].preparation.check_configurations(folder.parent)
+
+
 @pytest.mark.parametrize(
     ("planner", "says"),
     [
