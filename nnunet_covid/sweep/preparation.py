@@ -14,9 +14,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from nnunet_covid.dataset_json import other_folds
 from nnunet_covid.errors import UserError
-from nnunet_covid.files import environment_folder, files_in, read_json, write_json
+from nnunet_covid.files import environment_folder, files_in, lock_of, read_json, write_json
 from nnunet_covid.startup import cores
 
 STAGES = ("features_per_stage", "kernel_sizes", "strides", "n_conv_per_stage", "n_blocks_per_stage")
@@ -92,10 +94,17 @@ class Preparation:
     def run(self, preprocessed: Path) -> None:
         """Do what is missing; nnU-Net's own planning and pre-processing.
 
+        One process at a time works at a data set: several plans can share a folder of pre-processed data, which nnU-Net
+        empties when it begins.
+
         Raises:
             UserError: If the plans have no configuration of a name that the sweep file does not describe either, or
                 nnU-Net has no such planner, or one that writes other plans.
         """
+        with FileLock(lock_of(preprocessed / self.dataset)):
+            self._run(preprocessed)
+
+    def _run(self, preprocessed: Path) -> None:
         from nnunetv2.experiment_planning import plan_and_preprocess_api as nnunet
         from nnunetv2.utilities.dataset_name_id_conversion import convert_dataset_name_to_id
 
