@@ -103,6 +103,7 @@ class Controller:
     def job(self, run: Run, **environment: str) -> Job:
         """The callable for submitit."""
         variables = {name: value for name, value in os.environ.items() if name.startswith("nnUNet_")}
+        inherited = tuple(variables.items())
         offer_trainers(variables)
         if run.kind == "prepare" and variables.get("nnUNet_n_proc_DA") == "0":
             variables["nnUNet_n_proc_DA"] = "1"  # nnU-Net 2.8.1 cannot plan with 0
@@ -110,7 +111,7 @@ class Controller:
         start = start_of(run, self.sweep, self.places.results)
         places = (self.places.results, self.places.preprocessed)
         known = len(attempts(records(self.places.results, run)))
-        return Job(run, *places, {**variables, **environment}, start, awaited, known, self.cancelled)
+        return Job(run, *places, {**variables, **environment}, start, awaited, known, self.cancelled, inherited)
 
 
 @dataclass

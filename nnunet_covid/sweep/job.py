@@ -56,6 +56,8 @@ class Job:
         awaited: Whether other jobs wait for this one to end: then it ends only when the run is finished.
         known: Attempts when the job was handed over; a failure since then is not tried again.
         cancelled: The file that is there when the sweep is to end.
+        inherited: nnU-Net's variables as the sweep's own process had them: what has another value where the job runs
+            was set there, such as by ``setup`` of the sweep file, and is kept.
     """
 
     run: Run
@@ -66,6 +68,7 @@ class Job:
     awaited: bool = False
     known: int = 0
     cancelled: Path | None = None
+    inherited: tuple[tuple[str, str], ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -149,6 +152,7 @@ class Job:
             env={
                 **os.environ,
                 **self.environment,
+                **self._set_here(),
                 "nnUNet_results": str(self.results / self.run.results),
                 MARK: str(self.folder),
             },
@@ -156,6 +160,15 @@ class Job:
             pass_fds=() if DIES_WITH_THE_JOB else (held.lock,),
             preexec_fn=_prepared(os.getpid()),
         )
+
+    def _set_here(self) -> dict[str, str]:
+        """nnU-Net's variables as set here alone; what others than trainings pre-process or label is for all."""
+        own = {
+            name: value
+            for name, value in os.environ.items()
+            if name.startswith("nnUNet_") and (name, value) not in self.inherited
+        }
+        return own if self.run.kind == "train" else {**own, "nnUNet_preprocessed": str(self.preprocessed)}
 
     def _wait(self, child: subprocess.Popen[bytes], held: Claim) -> int:
         while True:
