@@ -113,7 +113,7 @@ def sweep(args: argparse.Namespace) -> int:
         if stopped or not told:
             print(f"stopped: {counted(len(stopped), 'run')}" if stopped else "nothing was at work")
         if told:
-            print(f"end by themselves within a minute, not begun or on another machine: {counted(len(told), 'run')}")
+            print(f"end within a minute, not begun or not within reach (see --status): {counted(len(told), 'run')}")
         return 0
     _check_runnable(described, places)
     if args.executor == "slurm":

@@ -5,7 +5,7 @@ succeeds or says that the name is taken, on NFS as well. The holder of the highe
 ``attempt_NNNN.end.json`` stands beside it or the process is gone. Whether it is gone:
 
 - on the same machine the kernel says: the file is locked (flock) before it has its name, and the lock ends with the
-  last process of the run, however that ends;
+  job, however that ends; where a training outlives its job (not on Linux), with the last process of the run;
 - of a SLURM job the scheduler says, through ``squeue``; submitit asks ``sacct``, which answers only where a site
   keeps accounts, and late;
 - of another machine without a scheduler the file's time says, which the holder renews every half minute; it is compared
@@ -72,7 +72,7 @@ class Claim:
 
     Attributes:
         path: ``attempt_NNNN.json``.
-        lock: The locked file, for the processes of the run to inherit.
+        lock: The locked file, for the processes of the run to inherit where they can outlive the job.
     """
 
     def __init__(self, path: Path, lock: int) -> None:
@@ -209,7 +209,7 @@ def waiting_job(folder: Path, queue: Queue) -> dict[str, Any] | None:
         return about if about["job"] in queue.jobs else None
     begun = len(attempts(folder)) > about["attempts"]
     if about["machine"] == this_machine():
-        return about if not begun and _is_job(int(about["job"])) else None
+        return about if not begun and is_job(int(about["job"])) else None
     return about if not begun and age(folder / SUBMISSION) < SILENCE else None
 
 
@@ -223,7 +223,7 @@ def gpu_of_job(folder: Path) -> str:
     return about["gpu"] if at_work or waiting_job(folder, Queue()) else ""
 
 
-def _is_job(pid: int) -> bool:
+def is_job(pid: int) -> bool:
     """Whether a process of submitit has this number."""
     if not Path("/proc/self").exists():
         try:

@@ -23,8 +23,8 @@ from nnunet_covid.disturbances import SAME_COMMAND
 from nnunet_covid.errors import UserError, reason_of
 from nnunet_covid.files import digest_of, read_json, writable_folder
 from nnunet_covid.startup import offer_trainers
-from nnunet_covid.sweep.claims import SUBMISSION, Queue, attempts, gpu_of_job, submitted, this_machine
-from nnunet_covid.sweep.job import RUNS, STATE, Job, records
+from nnunet_covid.sweep.claims import SUBMISSION, Queue, attempts, gpu_of_job, is_job, submitted, this_machine
+from nnunet_covid.sweep.job import RUNS, STATE, Job, end_left_behind, records
 from nnunet_covid.sweep.plan import INSTALL, Slurm, Sweep, start_of
 from nnunet_covid.sweep.runs import Run
 from nnunet_covid.sweep.status import Places, Standing, survey
@@ -103,6 +103,7 @@ class Controller:
     def job(self, run: Run, **environment: str) -> Job:
         """The callable for submitit."""
         variables = {name: value for name, value in os.environ.items() if name.startswith("nnUNet_")}
+        inherited = tuple(variables.items())
         offer_trainers(variables)
         if run.kind == "prepare" and variables.get("nnUNet_n_proc_DA") == "0":
             variables["nnUNet_n_proc_DA"] = "1"  # nnU-Net 2.8.1 cannot plan with 0
@@ -110,7 +111,7 @@ class Controller:
         start = start_of(run, self.sweep, self.places.results)
         places = (self.places.results, self.places.preprocessed)
         known = len(attempts(records(self.places.results, run)))
-        return Job(run, *places, {**variables, **environment}, start, awaited, known, self.cancelled)
+        return Job(run, *places, {**variables, **environment}, start, awaited, known, self.cancelled, inherited)
 
 
 @dataclass
@@ -163,7 +164,7 @@ class LocalController(Controller):
             if not self.is_ready(one) or not done.issuperset(run.needs) or self._begun[run.key] >= TRIES:
                 continue
             gpu = self._free_gpu()
-            with _deaf_to_ctrl_c():
+            with _deaf_to_the_terminal():
                 job = local.submit(self.job(run, CUDA_VISIBLE_DEVICES=gpu))  # submitit itself hides all GPUs
             submitted(records(self.places.results, run), "local", job.job_id, job.paths.stdout, gpu)
             self._mine[run.key] = job
@@ -191,17 +192,21 @@ class LocalController(Controller):
 
 
 @contextmanager
-def _deaf_to_ctrl_c() -> Iterator[None]:
-    """Processes that are started meanwhile do not end by Ctrl-C with a traceback of submitit; the job listens anew."""
+def _deaf_to_the_terminal() -> Iterator[None]:
+    """Processes that are started meanwhile do not end with the terminal, nor by Ctrl-C with a traceback of submitit.
+
+    To Ctrl-C the job listens anew.
+    """
     try:
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGHUP)}
     except ValueError:  # not the main thread
         yield
         return
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @dataclass
@@ -309,7 +314,7 @@ def cancel(controller: Controller) -> tuple[list[Run], list[Run]]:
 
     Returns:
         The runs that were stopped, by a signal or by SLURM, and those whose job sees for itself that it is to end: it
-        is on another machine, or has not begun.
+        is on another machine or in another container, or has not begun. What a job that is gone has left is killed.
     """
     writable_folder(controller.state)
     controller.cancelled.touch()
@@ -325,12 +330,15 @@ def cancel(controller: Controller) -> tuple[list[Run], list[Run]]:
         job = read_json(records(controller.places.results, one.run) / SUBMISSION) or {}
         number = (claim or {}).get("job") or (job["job"] if job.get("executor") == "slurm" else "")
         here = claim is not None and claim["machine"] == this_machine()
-        (stopped if number or here else told).append(one.run)
+        pid = claim["pid"] if claim is not None and here and is_job(claim["pid"]) else None
+        (stopped if number or pid else told).append(one.run)
         if number:
             jobs.append(number)
-        elif claim is not None and here:
+        elif pid:
             with suppress(ProcessLookupError):
-                os.kill(claim["pid"], signal.SIGINT)
+                os.kill(pid, signal.SIGINT)
+        elif here:
+            end_left_behind(records(controller.places.results, one.run))
     refused: Exception | None = None
     for first in range(0, len(jobs), ARRAY):
         try:

@@ -31,6 +31,8 @@ PATIENCE = 10.0
 """Seconds between two looks at a run that somebody else is at work on."""
 CANCELLED = "stopped by hand"
 PR_SET_PDEATHSIG = 1
+DIES_WITH_THE_JOB = sys.platform.startswith("linux")
+"""Whether the kernel ends a training when its job ends; its workers, which it leaves, must not hold the claim then."""
 MARK = "NNUNET_COVID_SWEEP_RUN"
 """Variable by which the processes of a run are known: workers of a training that was killed wait for work for ever."""
 _running: dict[str, tuple[subprocess.Popen[bytes], Claim, float]] = {}
@@ -54,6 +56,8 @@ class Job:
         awaited: Whether other jobs wait for this one to end: then it ends only when the run is finished.
         known: Attempts when the job was handed over; a failure since then is not tried again.
         cancelled: The file that is there when the sweep is to end.
+        inherited: nnU-Net's variables as the sweep's own process had them: what has another value where the job runs
+            was set there, such as by ``setup`` of the sweep file, and is kept.
     """
 
     run: Run
@@ -64,6 +68,7 @@ class Job:
     awaited: bool = False
     known: int = 0
     cancelled: Path | None = None
+    inherited: tuple[tuple[str, str], ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -107,7 +112,7 @@ class Job:
 
     def _work(self, held: Claim) -> str:
         began = time.time()
-        _end_left_behind(self.folder)
+        end_left_behind(self.folder)
         for path in put_damaged_aside(self.results / self.run.key):
             print(f"{path}: half a checkpoint, of a process that was killed while it wrote")
         self.run.note_what_makes_it(self.results)
@@ -147,13 +152,23 @@ class Job:
             env={
                 **os.environ,
                 **self.environment,
+                **self._set_here(),
                 "nnUNet_results": str(self.results / self.run.results),
                 MARK: str(self.folder),
             },
             start_new_session=True,
-            pass_fds=(held.lock,),
+            pass_fds=() if DIES_WITH_THE_JOB else (held.lock,),
             preexec_fn=_prepared(os.getpid()),
         )
+
+    def _set_here(self) -> dict[str, str]:
+        """nnU-Net's variables as set here alone; what others than trainings pre-process or label is for all."""
+        own = {
+            name: value
+            for name, value in os.environ.items()
+            if name.startswith("nnUNet_") and (name, value) not in self.inherited
+        }
+        return own if self.run.kind == "train" else {**own, "nnUNet_preprocessed": str(self.preprocessed)}
 
     def _wait(self, child: subprocess.Popen[bytes], held: Claim) -> int:
         while True:
@@ -206,7 +221,7 @@ def _slurm_job() -> str:
     return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID", "")
 
 
-def _end_left_behind(folder: Path) -> None:
+def end_left_behind(folder: Path) -> None:
     """Kill what an earlier, killed process of a run has started on this machine."""
     mark = f"{MARK}={folder}\0".encode()
     for process in Path("/proc").glob("[0-9]*"):
@@ -217,7 +232,7 @@ def _end_left_behind(folder: Path) -> None:
 
 def _prepared(parent: int) -> Callable[[], None]:
     """Before the command begins: it ends with the job, and leaves the scheduler's signal to the job."""
-    library = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
+    library = ctypes.CDLL(None) if DIES_WITH_THE_JOB else None
 
     def prepare() -> None:
         signal.signal(signal.SIGUSR2, signal.SIG_IGN)

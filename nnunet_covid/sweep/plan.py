@@ -217,8 +217,7 @@ def _with_needs(name: str, runs: list[Run], content: Mapping[str, Any]) -> list[
     planner = str(content.get("planner", Preparation.planner))
     prepared = []
     for (dataset, plans), configurations in wanted.items():
-        here = {c: described[c] for c in configurations if c in described}
-        preparation = Preparation(dataset, plans, configurations, here, planner)
+        preparation = Preparation(dataset, plans, configurations, _parents_first(configurations, described), planner)
         prepared.append(Run("prepare", dataset, plans=plans, options=(preparation.as_json(),)))
     keys = {(run.dataset, run.plans): run.key for run in prepared}
     linked = []
@@ -230,6 +229,18 @@ def _with_needs(name: str, runs: list[Run], content: Mapping[str, Any]) -> list[
             run = replace(run, pretraining=(before.images, *before.options))
         linked.append(replace(run, needs=tuple(needs)))
     return [*prepared, *linked]
+
+
+def _parents_first(configurations: Iterable[str], described: Mapping[str, Any]) -> dict[str, Any]:
+    """What the file says of configurations, and of those that they inherit from."""
+    found: dict[str, Any] = {}
+    for name in configurations:
+        line: list[str] = []
+        while name in described and name not in line:  # a circle is told where the plans are completed
+            line.insert(0, name)
+            name = described[name].get("inherits_from", "2d")
+        found |= {name: described[name] for name in line}
+    return found
 
 
 def _pretraining_of(name: str, run: Run, runs: Iterable[Run]) -> Run:

@@ -14,9 +14,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from nnunet_covid.dataset_json import other_folds
 from nnunet_covid.errors import UserError
-from nnunet_covid.files import environment_folder, files_in, read_json, write_json
+from nnunet_covid.files import environment_folder, files_in, lock_of, read_json, write_json
 from nnunet_covid.startup import cores
 
 STAGES = ("features_per_stage", "kernel_sizes", "strides", "n_conv_per_stage", "n_blocks_per_stage")
@@ -33,7 +35,8 @@ class Preparation:
         dataset: Full name.
         plans: Name of the plans.
         configurations: That runs need.
-        described: Those of them that the sweep file describes: what it says, by name.
+        described: What the sweep file says of those of them that it describes, and of what they inherit from, by name;
+            each behind what it inherits from.
         planner: nnU-Net's planner, where there are no plans yet.
     """
 
@@ -91,10 +94,17 @@ class Preparation:
     def run(self, preprocessed: Path) -> None:
         """Do what is missing; nnU-Net's own planning and pre-processing.
 
+        One process at a time works at a data set: several plans can share a folder of pre-processed data, which nnU-Net
+        empties when it begins.
+
         Raises:
             UserError: If the plans have no configuration of a name that the sweep file does not describe either, or
                 nnU-Net has no such planner, or one that writes other plans.
         """
+        with FileLock(lock_of(preprocessed / self.dataset)):
+            self._run(preprocessed)
+
+    def _run(self, preprocessed: Path) -> None:
         from nnunetv2.experiment_planning import plan_and_preprocess_api as nnunet
         from nnunetv2.utilities.dataset_name_id_conversion import convert_dataset_name_to_id
 
@@ -130,32 +140,34 @@ class Preparation:
         """Add the described configurations to the plans."""
         file = self.file(preprocessed)
         plans = read_json(file) or {}
-        known = plans["configurations"]
-        self.check_configurations(preprocessed)
-        for name in self.configurations:
-            if name not in known:
-                known[name] = self._entry(name, known)
+        self._complete(preprocessed, plans["configurations"])
         write_json(file, plans, indent=4)
 
     def check_configurations(self, preprocessed: Path) -> None:
-        """Where there are plans: does each configuration stand in them, or in the sweep file?
+        """Where there are plans: does each configuration stand in them, or can be made of them as the sweep file says?
 
         Raises:
             UserError: If one does not.
         """
-        known = self.read_plans(preprocessed)
-        for name in self.configurations if known else ():
+        if known := self.read_plans(preprocessed):
+            self._complete(preprocessed, known)
+
+    def _complete(self, preprocessed: Path, known: dict[str, Any]) -> None:
+        """Add the described configurations to those of the plans."""
+        for name in (*self.described, *self.configurations):
             if name not in known and name not in self.described:
                 raise UserError(
                     f"{self.file(preprocessed)} has no configuration '{name}', but {', '.join(known)}; "
                     f"take one of these, or describe it in the sweep file, [new_configurations.{name}]"
                 )
+            if name not in known:
+                known[name] = self._entry(name, known)
 
     def _entry(self, name: str, known: dict[str, Any]) -> dict[str, Any]:
         described = dict(self.described[name])
         parent = described.setdefault("inherits_from", "2d")
         if parent not in known:
-            raise UserError(f"configuration '{name}' inherits from '{parent}'; the plans have {', '.join(known)}")
+            raise UserError(f"configuration '{name}' inherits from '{parent}'; name one of {', '.join(known)}")
         if described.pop(SMALLER, False):
             described["architecture"] = smaller(_inherited(known, parent, "architecture"))
         entry = {"data_identifier": f"{self.plans}_{name}", **described}

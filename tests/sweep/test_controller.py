@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,13 +14,14 @@ from typing import Any
 
 import pytest
 import torch
+from sweeping import until
 
 from nnunet_covid.cli import main
 from nnunet_covid.errors import UserError
 from nnunet_covid.sweep import controller as module
 from nnunet_covid.sweep.claims import Queue, attempts, claim, submitted
 from nnunet_covid.sweep.controller import LocalController, SlurmController, cancel, visible_gpus
-from nnunet_covid.sweep.job import Job, _slurm_job, records
+from nnunet_covid.sweep.job import MARK, Job, _slurm_job, records
 from nnunet_covid.sweep.plan import Sweep, make_sweep
 from nnunet_covid.sweep.status import Places, survey
 
@@ -138,7 +141,7 @@ def test_settings_of_the_file_reach_slurm(executor: Executor, places: Places) ->
 
 
 def test_gpus_are_shared_out(executor: Executor, places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nnunet_covid.sweep.claims._is_job", lambda _: True)
+    monkeypatch.setattr("nnunet_covid.sweep.claims.is_job", lambda _: True)
     sweep = a_sweep(folds=[0, 1, 2, 3, 4])
     monkeypatch.setattr("nnunet_covid.sweep.preparation.Preparation.finished", lambda *_: True)
     local = LocalController(sweep, places, jobs=3, gpus=["0", "2"])
@@ -151,13 +154,13 @@ def test_another_sweep_takes_the_gpu_that_the_first_leaves_free(
     executor: Executor, places: Places, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whether the first one's run is handed over or has begun, and no longer when it has ended."""
-    monkeypatch.setattr("nnunet_covid.sweep.claims._is_job", lambda pid: pid == os.getpid())
+    monkeypatch.setattr("nnunet_covid.sweep.claims.is_job", lambda pid: pid == os.getpid())
     monkeypatch.setattr("nnunet_covid.sweep.preparation.Preparation.finished", lambda *_: True)
 
     def given(trainer: str) -> str:
         local = LocalController(a_sweep(trainers=trainer, folds=0), places, gpus=["0", "1"])
         (run,) = local._hand_over(local.open(retry_failed=False), executor)
-        monkeypatch.setattr("nnunet_covid.sweep.claims._is_job", lambda pid: False)  # begun, or ended
+        monkeypatch.setattr("nnunet_covid.sweep.claims.is_job", lambda pid: False)  # begun, or ended
         return json.loads((records(places.results, run) / "submission.json").read_text(encoding="utf-8"))["gpu"]
 
     assert given("A") == "0"
@@ -166,6 +169,30 @@ def test_another_sweep_takes_the_gpu_that_the_first_leaves_free(
     assert given("B") == "1"
     held.close(status="done", line="")
     assert given("C") == "0"
+
+
+def test_what_is_handed_over_outlives_the_terminal(
+    executor: Executor, places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection that breaks off ends the whole session with SIGHUP; submitit starts its jobs in the same one."""
+    begun: list[subprocess.Popen[bytes]] = []
+
+    def submit(job: Job) -> Any:
+        begun.append(subprocess.Popen(["sleep", "600"]))
+        return Executor.submit(executor, job)
+
+    monkeypatch.setattr(executor, "submit", submit)
+    local = LocalController(a_sweep(), places)
+    local._hand_over(local.open(retry_failed=False), executor)
+    (process,) = begun
+    try:
+        process.send_signal(signal.SIGHUP)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.5)
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_DFL, "the command itself ends"
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_visible_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -284,7 +311,8 @@ def test_cancel_leaves_what_another_sweep_has_made_under_the_same_name(places: P
 def test_cancel_names_what_it_has_stopped(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
     """One run is at work here, one on another machine that shares the disk, one has not begun."""
     monkeypatch.setattr("nnunet_covid.sweep.preparation.Preparation.finished", lambda *_: True)
-    monkeypatch.setattr("nnunet_covid.sweep.claims._is_job", lambda _: True)
+    monkeypatch.setattr("nnunet_covid.sweep.claims.is_job", lambda _: True)
+    monkeypatch.setattr(module, "is_job", lambda _: True)
     monkeypatch.setenv("SLURM_JOB_ID", "77")  # inside an allocation, which is not the sweep's to cancel
     monkeypatch.setenv("SUBMITIT_EXECUTOR", "local")
     monkeypatch.setattr(Queue, "jobs", frozenset({"77"}))
@@ -301,6 +329,30 @@ def test_cancel_names_what_it_has_stopped(places: Places, monkeypatch: pytest.Mo
     path.write_text(json.dumps({**json.loads(path.read_text()), "machine": "another", "host": "another"}))
     assert cancel(LocalController(sweep, places)) == ([here], [elsewhere, queued])
     assert killed == [os.getpid()]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks /proc")
+def test_cancel_says_of_no_run_that_it_was_stopped_whose_job_is_gone(
+    places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its number is another process's by now, or is meant in another container; what the job has left is ended."""
+    monkeypatch.setattr("nnunet_covid.sweep.preparation.Preparation.finished", lambda *_: True)
+    sweep = a_sweep(folds=0)
+    run = sweep.runs[1]
+    folder = records(places.results, run)
+    held = claim(folder, "", Queue())
+    assert held is not None
+    left = subprocess.Popen(["sleep", "600"], env={**os.environ, MARK: str(folder)}, pass_fds=(held.lock,))
+    os.close(held.lock)
+    killed: list[int] = []
+    until(lambda: MARK.encode() in Path(f"/proc/{left.pid}/environ").read_bytes(), 10)
+    with monkeypatch.context() as patch:
+        patch.setattr(module.os, "kill", lambda pid, _: killed.append(pid))
+        found = cancel(LocalController(sweep, places))
+    left.kill()
+    left.wait()
+    assert found == ([], [run])
+    assert killed == [left.pid]
 
 
 def test_cancel_stops_jobs_of_slurm_at_once(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import multiprocessing
 import os
 import signal
 import sys
@@ -15,9 +16,12 @@ from pathlib import Path
 import pytest
 from sweeping import until
 
-from nnunet_covid.sweep.claims import Queue, attempts, claim, end_of
+from nnunet_covid.sweep.claims import Queue, alive, attempts, claim, end_of
+from nnunet_covid.sweep.controller import Controller
 from nnunet_covid.sweep.job import Job, RunFailed
+from nnunet_covid.sweep.plan import make_sweep
 from nnunet_covid.sweep.runs import Run
+from nnunet_covid.sweep.status import Places
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="SIGKILL with the parent")
 FINISH = """
@@ -178,6 +182,55 @@ def test_workers_that_a_killed_training_has_left_are_ended(tmp_path: Path, monke
     until(lambda: worker.read_text(encoding="utf-8").startswith("sleep"), 10)  # empty while the kernel loads it
     assert job(tmp_path, monkeypatch, FINISH)() == "done"
     until(lambda: not worker.exists() or not worker.read_text(encoding="utf-8"), 10)
+
+
+def test_a_killed_job_lets_go_of_its_run_though_workers_of_its_training_live_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """nnU-Net's workers are forked, and wait for work for ever when their training has ended with the job."""
+    pid = tmp_path / "pid"
+    program = (
+        "import os, pathlib, time\nworker = os.fork()\n"
+        f"if worker: pathlib.Path({str(pid)!r}).write_text(str(worker))\ntime.sleep(600)"
+    )
+    mine = job(tmp_path, monkeypatch, program)
+    process = multiprocessing.get_context("fork").Process(target=mine)
+    process.start()
+    worker = Path("/proc", until(lambda: pid.is_file() and pid.read_text(encoding="utf-8"), 20), "cmdline")
+    (attempt,) = attempts(mine.folder)
+    assert alive(attempt, Queue())
+    process.kill()
+    process.join()
+    assert not alive(attempt, Queue())
+    assert worker.read_text(encoding="utf-8")
+    assert job(tmp_path, monkeypatch, FINISH)() == "done"
+    until(lambda: not worker.exists() or not worker.read_text(encoding="utf-8"), 10)
+
+
+@pytest.mark.parametrize(("kind", "reads_the_copy"), [("train", True), ("prepare", False), ("pseudo-label", False)])
+def test_what_setup_exports_on_a_node_is_kept_and_the_rest_is_the_commands(
+    kind: str, reads_the_copy: bool, tmp_path: Path, places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A training reads the copy on the node's fast disk; what others leave in the pre-processed data is for all."""
+    monkeypatch.setenv("nnUNet_n_proc_DA", "0")
+    monkeypatch.setenv("nnUNet_compile", "0")
+    top = {"datasets": 940, "configurations": "2d", "trainers": "A", "folds": 0, "device": "cpu"}
+    rounds = {"name": "R", "strategy": "random", "images": "."}
+    sweep = make_sweep("test", {**top, "pseudo_label": [rounds]})
+    handed = Controller(sweep, places).job(next(run for run in sweep.runs if run.kind == kind))
+    seen = tmp_path / "seen.json"
+    program = f"import json, os; json.dump(dict(os.environ), open({str(seen)!r}, 'w'))"
+    monkeypatch.setattr(Run, "command", lambda *_: ("python", "-c", program))
+    for name, value in {"nnUNet_preprocessed": "/fast", "nnUNet_results": "/fast", "nnUNet_compile": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("nnUNet_raw")
+    with pytest.raises(RunFailed, match="left no finished run"):
+        handed()
+    found = json.loads(seen.read_text(encoding="utf-8"))
+    assert found["nnUNet_preprocessed"] == ("/fast" if reads_the_copy else str(places.preprocessed))
+    assert (found["nnUNet_results"], found["nnUNet_compile"]) == (str(places.results), "1")
+    assert found["nnUNet_raw"] == str(tmp_path / "nnUNet_raw"), "though the scheduler hands nothing over"
+    assert found["nnUNet_n_proc_DA"] == ("1" if kind == "prepare" else "0"), "nnU-Net cannot plan with 0"
 
 
 def test_half_a_checkpoint_is_put_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

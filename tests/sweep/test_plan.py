@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import zipfile
 from pathlib import Path
@@ -13,7 +12,6 @@ import pytest
 
 from nnunet_covid.errors import UserError
 from nnunet_covid.sweep.plan import Slurm, make_sweep, read_sweep, start_of
-from nnunet_covid.sweep.preparation import Preparation
 from nnunet_covid.sweep.runs import Run, put_damaged_aside
 
 HERE = {"datasets": 940, "configurations": "2d", "device": "cpu"}
@@ -134,78 +132,6 @@ def test_a_run_goes_on_from_what_is_there(tmp_path: Path) -> None:
     assert run.finished(tmp_path, tmp_path)
 
 
-def test_a_described_configuration_is_added_to_the_plans(tmp_path: Path) -> None:
-    folder = tmp_path / "nnUNet_preprocessed/Dataset940_Tiny"
-    arguments = {
-        "n_stages": 3,
-        "features_per_stage": [32, 64, 128],
-        "strides": [1, 2, 2],
-        "n_conv_per_stage_decoder": [2, 2],
-    }
-    parent = {"data_identifier": "nnUNetPlans_2d", "architecture": {"arch_kwargs": arguments}}
-    (folder / "nnUNetPlans.json").write_text(json.dumps({"configurations": {"2d": parent}}))
-    small = {"spacing": [4, 4], "smaller": True}
-    preparation = Preparation("Dataset940_Tiny", "nnUNetPlans", ["2d", "small"], {"small": small})
-    assert preparation.missing(folder.parent) == ["2d", "small"], "no cases yet"
-    preparation._describe(folder.parent)
-    written = preparation.read_plans(folder.parent)["small"]
-    assert written["inherits_from"] == "2d"
-    assert written["data_identifier"] == "nnUNetPlans_small"
-    assert written["architecture"]["arch_kwargs"] == {
-        "n_stages": 2,
-        "features_per_stage": [16, 32],
-        "strides": [1, 2],
-        "n_conv_per_stage_decoder": [2],
-    }
-    for place in ("gt_segmentations/a.png", "nnUNetPlans_2d/a.pkl", "nnUNetPlans_small/a.pkl"):
-        (folder / place).parent.mkdir()
-        (folder / place).touch()
-    assert preparation.finished(folder.parent)
-    uneven = {"spacing": [4, 4], "patch_size": [32, 30]}
-    with pytest.raises(UserError, match=r"'uneven': 30 of its patch_size \[32, 30\] is no multiple of 4"):
-        Preparation("Dataset940_Tiny", "nnUNetPlans", ["uneven"], {"uneven": uneven})._describe(folder.parent)
-    even = {**uneven, "smaller": True}  # a stage less
-    Preparation("Dataset940_Tiny", "nnUNetPlans", ["even"], {"even": even})._describe(folder.parent)
-    with pytest.raises(UserError, match="no configuration 'other'"):
-        Preparation("Dataset940_Tiny", "nnUNetPlans", ["other"])._describe(folder.parent)
-
-
-@pytest.mark.parametrize(
-    ("planner", "says"),
-    [
-        ("nnUNetPlannerResEncM", 'writes the plans nnUNetResEncUNetMPlans: set plans = "nnUNetResEncUNetMPlans"'),
-        ("NoPlanner", "planner NoPlanner: nnU-Net has none of this name; leave planner out"),
-    ],
-)
-def test_a_planner_that_does_not_write_these_plans_is_refused(planner: str, says: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=says):
-        Preparation("Dataset940_Tiny", "nnUNetPlans", ["2d"], planner=planner).run(tmp_path / "nnUNet_preprocessed")
-
-
-def test_folds_that_nnunet_would_not_plan_with_are_told_before(tmp_path: Path) -> None:
-    for place, case in (("nnUNet_raw", "a"), ("nnUNet_preprocessed", "b")):
-        folder = tmp_path / place / "Dataset940_Tiny"
-        folder.mkdir(exist_ok=True)
-        (folder / "splits_final.json").write_text(json.dumps([{"train": [case], "val": ["c"]}]))
-    with pytest.raises(UserError, match=r"has other folds than .*nnUNet_raw.*, and nnU-Net will not plan"):
-        Preparation("Dataset940_Tiny", "nnUNetPlans", ["2d"]).run(tmp_path / "nnUNet_preprocessed")
-
-
-@pytest.mark.parametrize(("planner", "refused"), [("nnUNetPlannerResEncL", True), ("nnUNetPlannerResEncM", False)])
-def test_plans_of_another_planner_are_not_taken_for_those_of_the_named_one(
-    planner: str, refused: bool, tmp_path: Path
-) -> None:
-    folder = tmp_path / "nnUNet_preprocessed/Dataset940_Tiny"
-    (folder / "Mine.json").write_text(json.dumps({"experiment_planner_used": "nnUNetPlannerResEncM"}))
-    sweep = {"planner": planner, "plans": "Mine", "train": [{"trainers": "A", "folds": 0}]}
-    prepare = next(run for run in make_sweep("test", {**HERE, **sweep}).runs if run.kind == "prepare")
-    if refused:
-        with pytest.raises(UserError, match=r"written by nnUNetPlannerResEncM, not by .* nnUNetPlannerResEncL: give"):
-            prepare.finished(tmp_path, folder.parent)
-    else:
-        assert not prepare.finished(tmp_path, folder.parent)
-
-
 def finish(run: Run, results: Path) -> None:
     """As a job of a sweep does it."""
     run.note_what_makes_it(results)
@@ -295,27 +221,6 @@ def test_options_that_led_to_nothing_can_be_corrected(tmp_path: Path) -> None:
     assert not right.finished(tmp_path, tmp_path)
     finish(right, tmp_path)
     assert right.finished(tmp_path, tmp_path)
-
-
-def test_a_configuration_that_the_plans_have_with_other_values_is_refused(tmp_path: Path) -> None:
-    folder = tmp_path / "nnUNet_preprocessed/Dataset940_Tiny"
-    parent = {"data_identifier": "nnUNetPlans_2d", "batch_size": 2}
-    (folder / "nnUNetPlans.json").write_text(json.dumps({"configurations": {"2d": parent}}))
-    Preparation("Dataset940_Tiny", "nnUNetPlans", ["small"], {"small": {"spacing": [4, 4]}})._describe(folder.parent)
-
-    def run(described: dict[str, Any]) -> Run:
-        content = {**HERE, "trainers": "A", "configurations": "small", "new_configurations": {"small": described}}
-        return make_sweep("test", content).runs[0]
-
-    assert not run({"spacing": [4, 4]}).finished(tmp_path, folder.parent), "described so, not pre-processed"
-    itself = {**HERE, "trainers": "A", "configurations": "2d", "new_configurations": {"2d": {"batch_size": 3}}}
-    with pytest.raises(UserError, match=r"has another batch_size in '2d'"):
-        make_sweep("test", itself).runs[0].finished(tmp_path, folder.parent)
-    for other in ({"spacing": [2, 2]}, {"spacing": [4, 4], "batch_size": 3}, {}):
-        with pytest.raises(
-            UserError, match=r"nnUNetPlans.json has another \w+ in 'small' than the sweep file describes"
-        ):
-            run(other).finished(tmp_path, folder.parent)
 
 
 @pytest.mark.parametrize(
