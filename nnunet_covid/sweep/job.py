@@ -115,7 +115,7 @@ class Job:
         end_left_behind(self.folder)
         for path in put_damaged_aside(self.results / self.run.key):
             print(f"{path}: half a checkpoint, of a process that was killed while it wrote")
-        self.run.note_what_makes_it(self.results)
+        self.run.note_what_makes_it(self.results, self.preprocessed)
         words = self.run.command(self.results, self.start)
         try:
             command = [sys.executable, *words[1:]] if words[0] == "python" else console_command(*words)

@@ -17,7 +17,7 @@ from typing import Any
 from filelock import FileLock
 
 from nnunet_covid.dataset_json import other_folds
-from nnunet_covid.errors import UserError
+from nnunet_covid.errors import UserError, reason_of
 from nnunet_covid.files import environment_folder, files_in, lock_of, read_json, write_json
 from nnunet_covid.startup import cores
 
@@ -58,7 +58,7 @@ class Preparation:
         lacking = []
         for name in self.configurations:
             entry = plans.get(name)
-            identifier = _inherited(plans, name, "data_identifier") if entry else None
+            identifier = resolved(plans, name).get("data_identifier") if entry else None
             there = len(list((folder / identifier).glob("*.pkl"))) if identifier else 0
             if entry is None or not cases or there < cases:
                 lacking.append(name)
@@ -160,8 +160,14 @@ class Preparation:
                     f"{self.file(preprocessed)} has no configuration '{name}', but {', '.join(known)}; "
                     f"take one of these, or describe it in the sweep file, [new_configurations.{name}]"
                 )
-            if name not in known:
-                known[name] = self._entry(name, known)
+            try:
+                if name not in known:
+                    known[name] = self._entry(name, known)
+            except (KeyError, IndexError, TypeError) as e:  # such as a patch size that is one number
+                raise UserError(
+                    f"configuration '{name}' of the sweep file does not fit {self.file(preprocessed)} "
+                    f"({reason_of(e)}); give its keys what they hold there"
+                ) from e
 
     def _entry(self, name: str, known: dict[str, Any]) -> dict[str, Any]:
         described = dict(self.described[name])
@@ -169,11 +175,10 @@ class Preparation:
         if parent not in known:
             raise UserError(f"configuration '{name}' inherits from '{parent}'; name one of {', '.join(known)}")
         if described.pop(SMALLER, False):
-            described["architecture"] = smaller(_inherited(known, parent, "architecture"))
+            described["architecture"] = smaller(resolved(known, parent)["architecture"])
         entry = {"data_identifier": f"{self.plans}_{name}", **described}
-        patch, architecture = (
-            entry[key] if key in entry else _inherited(known, parent, key) for key in ("patch_size", "architecture")
-        )
+        whole_entry = {**resolved(known, parent), **entry}
+        patch, architecture = (whole_entry.get(key) for key in ("patch_size", "architecture"))
         strides = (architecture or {}).get("arch_kwargs", {}).get("strides", [])
         for axis, side in enumerate(patch or []):
             whole = math.prod(stride if isinstance(stride, int) else stride[axis] for stride in strides)
@@ -201,12 +206,10 @@ def smaller(architecture: dict[str, Any]) -> dict[str, Any]:
     return small
 
 
-def _inherited(configurations: dict[str, Any], name: str, key: str) -> Any:
-    """An entry of a configuration, or of the one that it inherits from."""
+def resolved(configurations: dict[str, Any], name: str) -> dict[str, Any]:
+    """A configuration with what it inherits, as nnU-Net puts it together."""
     entry = configurations[name]
-    if key in entry or "inherits_from" not in entry:
-        return entry.get(key)
-    return _inherited(configurations, entry["inherits_from"], key)
+    return {**resolved(configurations, entry["inherits_from"]), **entry} if "inherits_from" in entry else entry
 
 
 def _processes() -> int:

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nnunet_covid.errors import UserError
-from nnunet_covid.files import read_json, sha256_of, write_json
-from nnunet_covid.sweep.preparation import Preparation
+from nnunet_covid.files import digest_of, read_json, sha256_of, write_json
+from nnunet_covid.sweep.preparation import Preparation, resolved
 
 Kind = Literal["prepare", "pretrain", "train", "pseudo-label"]
 FINAL, LATEST, BEST = "checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth"
@@ -111,15 +111,19 @@ class Run:
         """Of a preparation: what there is to prepare."""
         return Preparation(**json.loads(self.options[0]))
 
-    def made_of(self) -> dict[str, Any]:
+    def made_of(self, preprocessed: Path) -> dict[str, Any]:
         """What decides the result and is not in its folder's name; ``weights`` says what the start holds."""
         weights = _contents(Path(self.start)) if self.starts_from_file else list(self.pretraining)
-        return {"images": self.images, "options": list(self.options), "pretrained": self.start, "weights": weights}
+        file = preprocessed / self.dataset / f"{self.plans}.json"
+        plans = _plans_digest(file, self.configuration, _contents(file))
+        given = {"images": self.images, "options": list(self.options), "pretrained": self.start}
+        return {**given, "weights": weights, "plans_digest": plans}
 
     def made_otherwise(self, results: Path, preprocessed: Path) -> str:
         """A line about what is there, finished or half-way, if this run would make it otherwise; else empty.
 
-        What no sweep has recorded counts as this run's, unless it had to start from a file of weights.
+        What no sweep has recorded counts as this run's, unless it had to start from a file of weights; so do plans that
+        are gone, or were not recorded.
         """
         if self.kind == "prepare":
             return self.preparation.described_otherwise(preprocessed)
@@ -127,12 +131,14 @@ class Run:
         found = read_json(folder / MADE)
         if not _is_begun(folder) or (found is None and not self.starts_from_file):
             return ""
-        own = self.made_of()
+        own = self.made_of(preprocessed)
         if found is None:
             said = f"if from these, write {json.dumps(own)} into {MADE} there"
             return f"{folder} does not say which weights it started from: move it away, or, {said}"
         if self.starts_from_file:  # which may have moved, or be gone
             own.pop("pretrained" if own["weights"] else "weights")
+        if not own["plans_digest"] or "plans_digest" not in found:
+            del own["plans_digest"]
         for key, value in own.items():
             if (before := found.get(key)) != value:
                 return (
@@ -141,12 +147,12 @@ class Run:
                 )
         return ""
 
-    def note_what_makes_it(self, results: Path) -> None:
+    def note_what_makes_it(self, results: Path, preprocessed: Path) -> None:
         """Beside the result to come."""
         folder = results / self.key
         if self.kind != "prepare" and not _is_begun(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            write_json(folder / MADE, self.made_of())
+            write_json(folder / MADE, self.made_of(preprocessed))
 
     def command(self, results: Path, start: Path | None = None) -> tuple[str, ...]:
         """The console command and its arguments, from where an earlier process of it stopped.
@@ -188,6 +194,17 @@ def _contents(file: Path) -> str:
 def _sha256(file: Path, *_: int) -> str:
     """Once for as long as time and size of a file are the same."""
     return sha256_of(file)
+
+
+@lru_cache
+def _plans_digest(file: Path, configuration: str, _: str) -> str:
+    """Eight digits that change with what the plans say of a configuration; empty where they say nothing of it."""
+    plans = read_json(file) or {}
+    known = plans.get("configurations", {})
+    if configuration not in known:
+        return ""
+    names = ("foreground_intensity_properties_per_channel", "transpose_forward", "image_reader_writer")
+    return digest_of([resolved(known, configuration), *(plans.get(name) for name in names)], 8)
 
 
 def _is_begun(folder: Path) -> bool:

@@ -301,7 +301,7 @@ def test_cancel_leaves_what_another_sweep_has_made_under_the_same_name(places: P
         a_sweep(pseudo_label=[{"name": "R", "strategy": "random", "images": ".", "options": o}]) for o in ("-a", "-b")
     )
     run = next(run for run in theirs.runs if run.kind == "pseudo-label")
-    run.note_what_makes_it(places.results)
+    run.note_what_makes_it(places.results, places.preprocessed)
     (places.results / run.key / "checkpoint_best.pth").touch()
     held = claim(records(places.results, run), "", Queue())
     assert held is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import zipfile
 from pathlib import Path
@@ -133,8 +134,8 @@ def test_a_run_goes_on_from_what_is_there(tmp_path: Path) -> None:
 
 
 def finish(run: Run, results: Path) -> None:
-    """As a job of a sweep does it."""
-    run.note_what_makes_it(results)
+    """As a job of a sweep does it; nnU-Net's folder of pre-processed data lies in that of the results."""
+    run.note_what_makes_it(results, results / "nnUNet_preprocessed")
     (results / run.key / "validation").mkdir()
     (results / run.key / "validation/summary.json").write_text("{}")
     zipfile.ZipFile(results / run.key / "checkpoint_final.pth", "w").close()
@@ -217,10 +218,55 @@ def test_results_of_before_there_was_a_record_count_but_from_files_of_weights(tm
 
 def test_options_that_led_to_nothing_can_be_corrected(tmp_path: Path) -> None:
     wrong, right = (trainings({"train": [{"trainers": "A", "options": o}]})[0] for o in ("--nmu_gpus", "--num_gpus"))
-    wrong.note_what_makes_it(tmp_path)
+    wrong.note_what_makes_it(tmp_path, tmp_path)
     assert not right.finished(tmp_path, tmp_path)
     finish(right, tmp_path)
     assert right.finished(tmp_path, tmp_path)
+
+
+def write_plans(preprocessed: Path, spacing: list[int], inherited: int = 2, other: int = 1) -> None:
+    file = preprocessed / "Dataset940_Tiny/nnUNetPlans.json"
+    configurations = {
+        "2d": {"spacing": spacing, "inherits_from": "base"},
+        "base": {"batch_size": inherited},
+        "3d": {"spacing": other},
+    }
+    file.write_text(json.dumps({"configurations": configurations, "transpose_forward": [0, 1, 2]}))
+
+
+def test_what_was_made_with_plans_that_were_made_anew_since_is_not_taken_for_ones_own(tmp_path: Path) -> None:
+    """Folds of two plans are no model, and none is continued on other plans; other configurations may change."""
+    preprocessed = tmp_path / "nnUNet_preprocessed"
+    pretrain = {"name": "own", "images": "."}
+    rounds = {"name": "R", "images": ".", "strategy": "random"}
+    content = {"trainers": "A", "folds": 0, "pretrain": [pretrain], "pseudo_label": [rounds]}
+    for run in trainings(content):
+        write_plans(preprocessed, [1, 1])
+        finish(run, tmp_path)
+        write_plans(preprocessed, [1, 1], other=2)
+        assert run.finished(tmp_path, preprocessed)
+        for changed in ({"spacing": [4, 4]}, {"spacing": [1, 1], "inherited": 3}):
+            write_plans(preprocessed, **changed)
+            with pytest.raises(UserError, match=r"was made with plans_digest = '\w{8}', not '\w{8}': move it away"):
+                run.finished(tmp_path, preprocessed)
+        folder = tmp_path / run.key
+        (folder / "checkpoint_final.pth").rename(folder / "checkpoint_latest.pth")
+        assert "plans_digest" in run.made_otherwise(tmp_path, preprocessed), "nor continued"
+        (preprocessed / "Dataset940_Tiny/nnUNetPlans.json").unlink()
+        assert not run.made_otherwise(tmp_path, preprocessed), "the plans are gone"
+
+
+def test_what_was_recorded_before_plans_were_counts_on_any(tmp_path: Path) -> None:
+    preprocessed = tmp_path / "nnUNet_preprocessed"
+    (run,) = trainings({"trainers": "A", "folds": 0})
+    write_plans(preprocessed, [1, 1])
+    finish(run, tmp_path)
+    record = tmp_path / run.key / "sweep.json"
+    made = json.loads(record.read_text(encoding="utf-8"))
+    del made["plans_digest"]
+    record.write_text(json.dumps(made))
+    write_plans(preprocessed, [4, 4])
+    assert run.finished(tmp_path, preprocessed)
 
 
 @pytest.mark.parametrize(

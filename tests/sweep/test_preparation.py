@@ -74,15 +74,22 @@ def test_a_described_configuration_may_inherit_from_another_whether_or_not_a_run
         assert not make_sweep("test", content).runs[0].finished(tmp_path, folder.parent), "added as described"
 
 
-@pytest.mark.parametrize("parent", ["3d", "itself"])
-def test_what_a_described_configuration_cannot_inherit_from_is_told_before_anything_is_begun(
-    parent: str, tmp_path: Path
+@pytest.mark.parametrize(
+    ("parent", "says"),
+    [
+        ({"inherits_from": "3d"}, "configuration 'b' inherits from '3d'; name one of 2d"),
+        ({"inherits_from": "a"}, r"configuration '\w' inherits from '\w'; name one of 2d"),
+        ({"patch_size": 32}, "configuration 'b' of the sweep file does not fit .*nnUNetPlans.json"),
+    ],
+)
+def test_what_cannot_be_described_so_is_told_before_anything_is_begun(
+    parent: dict[str, Any], says: str, tmp_path: Path
 ) -> None:
     folder = tmp_path / "nnUNet_preprocessed/Dataset940_Tiny"
     (folder / "nnUNetPlans.json").write_text(json.dumps({"configurations": {"2d": {"data_identifier": "d"}}}))
-    described = {"a": {"inherits_from": "b"}, "b": {"inherits_from": "a" if parent == "itself" else parent}}
+    described = {"a": {"inherits_from": "b"}, "b": parent}
     content = {**HERE, "trainers": "A", "configurations": "a", "new_configurations": described}
-    with pytest.raises(UserError, match=r"configuration '\w' inherits from '\w+'; name one of 2d"):
+    with pytest.raises(UserError, match=says):
         make_sweep("test", content).runs[0].preparation.check_configurations(folder.parent)
 
 
