@@ -50,16 +50,23 @@ def batch(rank: int, step: int, size: int = 16, maps: int = 2) -> dict[str, Any]
     return {"data": images[:, :1], "views": images[:, 1:], "target": targets}
 
 
-def work(rank: int, folder: Path) -> None:
-    """One of the processes."""
-    made = make_trainer(folder / str(rank))
-    distributed.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=2)
+def joined(rank: int, folder: Path, name: str = "nnUNetTrainer", size: int = 16) -> Any:
+    """The trainer of one of two processes, in its first epoch."""
+    made = make_trainer(folder / str(rank), name, size)
+    meeting = f"file://{folder / 'meeting'}"
+    distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2, timeout=timedelta(seconds=60))
     made.is_ddp, made.local_rank = True, rank
-    made.network = DistributedDataParallel(made.network)
+    made.network = DistributedDataParallel(nn.SyncBatchNorm.convert_sync_batchnorm(made.network))
     made.loss = made._build_loss()
     made.start_teacher()
     made.draws = np.random.default_rng(rank)
     made.on_train_epoch_start()
+    return made
+
+
+def work(rank: int, folder: Path) -> None:
+    """One of the processes."""
+    made = joined(rank, folder)
     outputs = [made.train_step(batch(rank, step)) for step in range(STEPS)]
     seen = made.sums.counts("seen")
     made.on_train_epoch_end(outputs)
@@ -94,15 +101,7 @@ def test_every_process_has_the_same_teacher_student_and_counts(tmp_path: Path, m
 def work_with_batch_norm(rank: int, folder: Path) -> None:
     """One of two processes that synchronise batch norm, of which the second trusts no voxel."""
     without_gpu()
-    made = make_trainer(folder / str(rank), "UNetPretrainedScratchTrainer", 64)
-    meeting = f"file://{folder / 'meeting'}"
-    distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2, timeout=timedelta(seconds=60))
-    made.is_ddp, made.local_rank = True, rank
-    made.network = DistributedDataParallel(nn.SyncBatchNorm.convert_sync_batchnorm(made.network))
-    made.loss = made._build_loss()
-    made.start_teacher()
-    made.draws = np.random.default_rng(0)
-    made.on_train_epoch_start()
+    made = joined(rank, folder, "UNetPretrainedScratchTrainer", 64)
     made.etas = [float(rank)] * 2
     made.train_step(batch(rank, 0, 64, len(made._get_deep_supervision_scales())))
     found = {"trusted": made.sums.trusted(), "network": made.network.module.state_dict()}
