@@ -36,11 +36,11 @@ Line = dict[str, Any]
 def summarised(sweep: Sweep, places: Places, rows: Sequence[Row], baseline: str) -> list[Line]:
     """A line per data set, configuration, length and trainer, in the order of the sweep.
 
-    ``dice`` and ``dice_sd`` are mean and sample standard deviation over cases of all folds and seeds, classes averaged
-    in each; ``difference``, ``low`` and ``high`` are of that, over cases, of which folds and seeds are averaged, with
-    the 95 % bootstrap interval; ``step_seconds`` is nnU-Net's median time of an epoch,
-    validation included, by its training iterations; ``memory_mib`` the largest of the processes that a sweep has
-    started.
+    ``dice`` and ``dice_sd`` are mean and sample standard deviation over cases, of each of which classes, folds and seeds
+    are averaged first, and so are the other metrics' means; ``difference``, ``low`` and ``high`` are over the same
+    cases, with the 95 % bootstrap interval, of folds and seeds that both have; ``step_seconds`` is nnU-Net's median
+    time of an epoch, validation included, by its training iterations; ``memory_mib`` the largest of the processes that
+    a sweep has started.
 
     Raises:
         UserError: If there is no row of the baseline.
@@ -89,14 +89,14 @@ def _group(labels: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def _scores(rows: Sequence[Row]) -> Line:
-    dice = np.array(list(_dice(rows).values()))
+    dice = _of_cases(_values(rows))
     found: Line = {name: _joined(row[name[:-1]] for row in rows) for name in ("folds", "seeds")}
-    found |= {"cases": len({row["case"] for row in rows}), "dice": float(np.nanmean(dice))}
+    found |= {"cases": len(dice), "dice": float(np.nanmean(dice))}
     if len(dice) > 1:
         found["dice_sd"] = float(np.nanstd(dice, ddof=1))
     for metric in METRICS[1:]:
-        if values := [float(row[metric]) for row in rows if row.get(metric)]:
-            found[metric] = float(np.mean(values))
+        if values := _values(rows, metric):
+            found[metric] = float(np.mean(_of_cases(values)))
     return found
 
 
@@ -112,7 +112,7 @@ def _costs(runs: Iterable[Run], places: Places) -> Line:
 
 
 def _difference(rows: Sequence[Row], compared: Sequence[Row], baseline: str) -> Line:
-    here, there = _dice(rows), _dice(compared)
+    here, there = _values(rows), _values(compared)
     found = paired(here, there)
     if len(found) < 2:
         return {}
@@ -125,21 +125,24 @@ def _difference(rows: Sequence[Row], compared: Sequence[Row], baseline: str) -> 
 
 
 def paired(a: Mapping[tuple[str, ...], float], b: Mapping[tuple[str, ...], float]) -> NDArray[np.float64]:
-    """Mean difference per case over the folds and seeds that both have; keys are (fold, case, seed).
+    """Mean difference per case over the folds and seeds that both have; keys are (fold, case, seed)."""
+    return _of_cases({key: a[key] - b[key] for key in sorted(set(a) & set(b))})
 
-    A case that several folds validate on is one: its differences are not independent.
-    """
+
+def _of_cases(values: Mapping[tuple[str, ...], float]) -> NDArray[np.float64]:
+    """Mean per case over folds and seeds: what several folds or seeds say of a case is not independent."""
     cases: dict[str, list[float]] = {}
-    for key in sorted(set(a) & set(b)):
-        cases.setdefault(key[1], []).append(a[key] - b[key])
-    return np.array([np.nanmean(differences) for differences in cases.values()])
+    for (_, case, _), value in values.items():
+        cases.setdefault(case, []).append(value)
+    return np.array([np.nanmean(found) for found in cases.values()])
 
 
-def _dice(rows: Sequence[Row]) -> dict[tuple[str, ...], float]:
-    """Mean over classes, by fold, case and seed: the classes of a case are not independent."""
+def _values(rows: Sequence[Row], metric: str = "dice") -> dict[tuple[str, ...], float]:
+    """Mean over classes, by fold, case and seed, where there is one: the classes of a case are not independent."""
     found: dict[tuple[str, ...], list[float]] = {}
     for row in rows:
-        found.setdefault((row["fold"], row["case"], row["seed"]), []).append(float(row["dice"]))
+        if row.get(metric):
+            found.setdefault((row["fold"], row["case"], row["seed"]), []).append(float(row[metric]))
     return {key: float(np.mean(values)) for key, values in found.items()}
 
 

@@ -53,6 +53,7 @@ def test_it_is_the_table_of_the_docs(name: str, scores: str, page: str, places: 
     for line in lines:
         (shown,) = [row for row in text.splitlines() if row.startswith(f"| `{line[0]}`") and line[dice] in row]
         assert line[interval].replace("-", "−") in shown.replace("-", "−")
+        assert all(line[i] in shown for i, name in enumerate(head) if name in ("MAE", "sens.", "prec."))
 
 
 def _name(row: dict[str, str]) -> str:
@@ -65,6 +66,16 @@ def test_differences_are_of_the_same_cases_seeds_averaged() -> None:
     assert np.allclose(sorted(paired(a, b)), [-0.2, 0.2])
     a["5", "x", "0"], b["5", "x", "0"] = 0.9, 0.4  # another fold that validates on it too
     assert np.allclose(sorted(paired(a, b)), [-0.2, 0.3])
+
+
+def test_every_case_counts_once_however_many_seeds_its_fold_has(places: Places, tmp_path: Path) -> None:
+    rows = read_scores(_scores(tmp_path / "scores.csv", {"A": 0.0}, cases=2), dataset="", configuration="")
+    easy, hard = ({**rows[0], "case": case, "fold": fold} for case, fold in (("c0", "0"), ("c1", "1")))
+    given = [(easy, "0", 0.8, 0.1), (easy, "1", 1.0, 0.3), (hard, "0", 0.4, 0.5)]
+    rows = [{**row, "seed": seed, "dice": str(dice), "map_mae": str(mae)} for row, seed, dice, mae in given]
+    (line,) = summarised(_on("nnUNetPlans"), places, rows, "A")
+    assert line["cases"] == 2
+    assert np.allclose([line["dice"], line["dice_sd"], line["map_mae"]], [0.65, 0.5 / np.sqrt(2), 0.35])
 
 
 def test_it_is_written_as_csv_markdown_and_picture(places: Places, tmp_path: Path) -> None:
