@@ -59,6 +59,11 @@ def splits_of(text: str) -> list[Split]:
     return [{side: [str(name) for name in fold[side]] for side in sides} for fold in folds]
 
 
+def fold_of(splits: Sequence[Split], number: str) -> Split | None:
+    """A fold by its number, as behind ``fold_``; none of ``all``, nor of a number that is not listed."""
+    return splits[int(number)] if number.isdecimal() and int(number) < len(splits) else None
+
+
 def other_folds(preprocessed: Path, raw: Path) -> str:
     """A line where nnU-Net will not plan, because the split below ``nnUNet_preprocessed`` does not go on with the raw
     data set's, or one of the files is no split; empty where it does, or one is not there.

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from nnunet_covid.calibration.fit import Calibration
 from nnunet_covid.checkpoint import read_checkpoint
-from nnunet_covid.dataset_json import Split, read_dataset_json
+from nnunet_covid.dataset_json import Split, fold_of, read_dataset_json
 from nnunet_covid.errors import UserError
 from nnunet_covid.evaluation.labels import LabelScheme, scheme_of_labels
 from nnunet_covid.evaluation.probability_maps import require_own
@@ -189,11 +189,8 @@ def _place_of_each(names: dict[Path, list[str]]) -> dict[str, Path]:
 
 
 def _refuse_trained_on(fold: Path, names: list[str], splits: list[Split]) -> None:
-    number = fold.name.removeprefix("fold_")
-    if not number.isdecimal() or int(number) >= len(splits):
-        return
-    leaked = set(names) & set(splits[int(number)]["train"])
-    if leaked:
+    listed = fold_of(splits, fold.name.removeprefix("fold_"))
+    if listed and (leaked := set(names) & set(listed["train"])):
         raise UserError(
             f"{fold / 'validation'} holds {some_of(leaked)}, training cases of this fold in splits_final.json: "
             "files of another split; delete the folder and validate again"

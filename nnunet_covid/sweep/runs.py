@@ -15,6 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
+from nnunet_covid.dataset_json import fold_of, splits_of
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import digest_of, read_json, sha256_of, write_json
 from nnunet_covid.sweep.preparation import Preparation, resolved
@@ -116,14 +117,16 @@ class Run:
         weights = _contents(Path(self.start)) if self.starts_from_file else list(self.pretraining)
         file = preprocessed / self.dataset / f"{self.plans}.json"
         plans = _plans_digest(file, self.configuration, _contents(file))
+        splits = preprocessed / self.dataset / "splits_final.json"
+        fold = _fold_digest(splits, self.fold, _contents(splits))
         given = {"images": self.images, "options": list(self.options), "pretrained": self.start}
-        return {**given, "weights": weights, "plans_digest": plans}
+        return {**given, "weights": weights, "plans_digest": plans, "fold_digest": fold}
 
     def made_otherwise(self, results: Path, preprocessed: Path) -> str:
         """A line about what is there, finished or half-way, if this run would make it otherwise; else empty.
 
-        What no sweep has recorded counts as this run's, unless it had to start from a file of weights; so do plans that
-        are gone, or were not recorded.
+        What no sweep has recorded counts as this run's, unless it had to start from a file of weights; so do plans and
+        folds that are gone, or were not recorded.
         """
         if self.kind == "prepare":
             return self.preparation.described_otherwise(preprocessed)
@@ -137,8 +140,9 @@ class Run:
             return f"{folder} does not say which weights it started from: move it away, or, {said}"
         if self.starts_from_file:  # which may have moved, or be gone
             own.pop("pretrained" if own["weights"] else "weights")
-        if not own["plans_digest"] or "plans_digest" not in found:
-            del own["plans_digest"]
+        for name in ("plans_digest", "fold_digest"):
+            if not (own[name] and found.get(name)):
+                del own[name]
         for key, value in own.items():
             if (before := found.get(key)) != value:
                 return (
@@ -205,6 +209,16 @@ def _plans_digest(file: Path, configuration: str, _: str) -> str:
         return ""
     names = ("foreground_intensity_properties_per_channel", "transpose_forward", "image_reader_writer")
     return digest_of([resolved(known, configuration), *(plans.get(name) for name in names)], 8)
+
+
+@lru_cache
+def _fold_digest(file: Path, fold: str, _: str) -> str:
+    """Eight digits that change with the training and validation cases of a fold; empty where none are listed."""
+    try:
+        listed = fold_of(splits_of(file.read_text(encoding="utf-8")), fold)
+    except (OSError, ValueError):  # nnU-Net makes the folds, or says what is wrong with them
+        return ""
+    return digest_of({side: sorted(names) for side, names in listed.items()}, 8) if listed else ""
 
 
 def _is_begun(folder: Path) -> bool:

@@ -269,6 +269,43 @@ def test_what_was_recorded_before_plans_were_counts_on_any(tmp_path: Path) -> No
     assert run.finished(tmp_path, preprocessed)
 
 
+def write_folds(preprocessed: Path, *folds: tuple[str, str]) -> None:
+    content = [{"train": train.split(), "val": val.split()} for train, val in folds]
+    (preprocessed / "Dataset940_Tiny/splits_final.json").write_text(json.dumps(content))
+
+
+def test_what_was_made_on_other_folds_is_not_taken_for_ones_own(tmp_path: Path) -> None:
+    """Nor continued: the checkpoint knows what is validated on now. Other folds may change, or be added."""
+    preprocessed = tmp_path / "nnUNet_preprocessed"
+    rounds = {"name": "R", "images": ".", "strategy": "random"}
+    for run in trainings({"trainers": "A", "folds": 1, "pseudo_label": [rounds]}):
+        write_folds(preprocessed, ("a b", "c"), ("b c", "a"))
+        finish(run, tmp_path)
+        write_folds(preprocessed, ("a", "b"), ("c b", "a"), ("a", "c"))
+        assert run.finished(tmp_path, preprocessed)
+        for fold in (("a c", "b"), ("c", "a"), ("b c", "a d")):
+            write_folds(preprocessed, ("a b", "c"), fold)
+            with pytest.raises(UserError, match=r"was made with fold_digest = '\w{8}', not '\w{8}': move it away"):
+                run.finished(tmp_path, preprocessed)
+        folder = tmp_path / run.key
+        (folder / "checkpoint_final.pth").rename(folder / "checkpoint_latest.pth")
+        assert "fold_digest" in run.made_otherwise(tmp_path, preprocessed)
+        (preprocessed / "Dataset940_Tiny/splits_final.json").unlink()
+        assert not run.made_otherwise(tmp_path, preprocessed), "the folds are gone"
+
+
+def test_what_began_before_folds_were_recorded_or_made_counts_on_any(tmp_path: Path) -> None:
+    """nnU-Net makes them as it begins the first training; the fold of all cases has none."""
+    preprocessed = tmp_path / "nnUNet_preprocessed"
+    before, every = trainings({"trainers": "A", "folds": [0, "all"]})
+    finish(before, tmp_path)
+    write_folds(preprocessed, ("a b", "c"))
+    finish(every, tmp_path)
+    assert before.finished(tmp_path, preprocessed)
+    write_folds(preprocessed, ("b c", "a"))
+    assert every.finished(tmp_path, preprocessed)
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [
