@@ -8,8 +8,9 @@ succeeds or says that the name is taken, on NFS as well. The holder of the highe
   job, however that ends; where a training outlives its job (not on Linux), with the last process of the run;
 - of a SLURM job the scheduler says, through ``squeue``; submitit asks ``sacct``, which answers only where a site
   keeps accounts, and late;
-- of another machine without a scheduler the file's time says, which the holder renews every half minute; it is compared
-  with the file system's own clock.
+- of another machine without a scheduler, and of a job that the scheduler may hide (another user's, or any where a job's
+  container has no ``squeue``), the file's time says, which the holder renews every half minute; it is compared with the
+  file system's own clock.
 
 A lock alone would not do: many shared file systems keep ``flock`` to one machine. A number that is never given twice
 would not do without the rest: it does not say whether its holder lives.
@@ -20,6 +21,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import socket
 import subprocess
 import time
@@ -52,12 +54,14 @@ class Queue:
 
     @cached_property
     def jobs(self) -> frozenset[str]:
-        """Ids of this user's jobs that are pending or running, each task of an array by itself: ``12``, ``13_0``.
+        """Ids of the jobs that are pending or running, each task of an array by itself: ``12``, ``13_0``.
+
+        Of other users' as well, who may share the results, where the site shows them.
 
         Raises:
             UserError: If SLURM does not answer.
         """
-        command = ["squeue", "--noheader", "--array", "--format=%i", f"--user={os.getuid()}"]
+        command = ["squeue", "--noheader", "--array", "--format=%i"]
         try:
             done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", timeout=60)
         except (OSError, subprocess.SubprocessError) as e:
@@ -108,7 +112,8 @@ def claim(folder: Path, job: str, queue: Queue) -> Claim | None:
         return None
     number = number_of(last[0]) + 1 if last else 1
     unfinished = folder / f"{UNFINISHED}{this_machine()}-{os.getpid()}.attempt"
-    about = {"machine": this_machine(), "host": socket.gethostname(), "pid": os.getpid(), "job": job, "at": time.time()}
+    here = {"machine": this_machine(), "host": socket.gethostname(), "pid": os.getpid(), "uid": os.getuid()}
+    about = {**here, "job": job, "at": time.time()}
     unfinished.write_text(json.dumps(about), encoding="utf-8")
     lock = os.open(unfinished, os.O_RDWR)
     try:
@@ -156,7 +161,12 @@ def alive(attempt: Path, queue: Queue, own_job: str = "") -> bool:
     if about["machine"] == this_machine():
         return _locked(attempt)
     if about["job"]:
-        return about["job"] != own_job and about["job"] in queue.jobs
+        if about["job"] == own_job:
+            return False
+        blind = bool(own_job) and shutil.which("squeue") is None  # a job in a container
+        if not blind and about["job"] in queue.jobs:
+            return True
+        return (blind or about.get("uid", os.getuid()) != os.getuid()) and age(attempt) < SILENCE
     restarted = about["host"] == socket.gethostname() and about["machine"] != about["host"]
     return not restarted and age(attempt) < SILENCE
 

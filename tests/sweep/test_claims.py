@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from nnunet_covid.errors import UserError
 from nnunet_covid.sweep.claims import SILENCE, Queue, alive, attempts, claim, submitted, this_machine, waiting_job
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks /proc")
@@ -86,6 +87,14 @@ def test_a_claim_that_was_closed_is_over(tmp_path: Path) -> None:
     assert json.loads(held.path.with_suffix(".end.json").read_text(encoding="utf-8"))["status"] == "done"
 
 
+def _program(folder: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``squeue``, and nothing else on the path but the system's programs."""
+    folder.mkdir()
+    (folder / "squeue").write_text(f"#!/bin/sh\n{text}\n")
+    (folder / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:/bin")
+
+
 def _elsewhere(folder: Path, **about: object) -> Path:
     path = folder / "attempt_0001.json"
     path.write_text(json.dumps({"machine": "another", "host": "node7", "pid": 1, "job": "", **about}))
@@ -101,11 +110,48 @@ def test_of_another_machine_the_scheduler_is_asked(tmp_path: Path) -> None:
     assert claim(tmp_path, "", Jobs()) is not None
 
 
+def test_jobs_of_all_users_are_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _program(tmp_path / "bin", 'case "$*" in *--user*|*-u*|*--me*) ;; *) echo 12_3;; esac', monkeypatch)
+    assert alive(_elsewhere(tmp_path, job="12_3", uid=os.getuid() + 1), Queue())
+
+
+def test_where_the_jobs_of_others_are_hidden_their_signs_of_life_count(tmp_path: Path) -> None:
+    theirs = _elsewhere(tmp_path, job="12_3", uid=os.getuid() + 1)
+    assert alive(theirs, Jobs())
+    assert claim(tmp_path, "", Jobs()) is None
+    _long_silent(theirs)
+    assert not alive(theirs, Jobs())
+    assert not alive(_elsewhere(tmp_path, job="12_3", uid=os.getuid()), Jobs()), "one's own job is gone"
+
+
+def test_a_job_whose_container_has_no_squeue_goes_by_signs_of_life(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    before = _elsewhere(tmp_path, job="12_3")
+    assert alive(before, Queue(), own_job="13")
+    assert not alive(before, Queue(), own_job="12_3")
+    _long_silent(before)
+    assert claim(tmp_path, "13", Queue()) is not None
+    with pytest.raises(UserError, match="go to a machine of SLURM"):  # where the command is given
+        alive(before, Queue())
+
+
+def test_a_claim_says_whose_it_is(tmp_path: Path) -> None:
+    held = claim(tmp_path, "", Queue())
+    assert held is not None
+    assert json.loads(held.path.read_text(encoding="utf-8"))["uid"] == os.getuid()
+
+
+def _long_silent(claim: Path) -> None:
+    long_ago = time.time() - SILENCE - 5
+    os.utime(claim, (long_ago, long_ago))
+
+
 def test_without_a_scheduler_signs_of_life_count(tmp_path: Path) -> None:
     path = _elsewhere(tmp_path)
     assert alive(path, Queue())
-    long_ago = time.time() - SILENCE - 5
-    os.utime(path, (long_ago, long_ago))
+    _long_silent(path)
     assert not alive(path, Queue())
 
 
