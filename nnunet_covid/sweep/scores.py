@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from nnunet_covid.csv_files import read_csv, write_csv
+from nnunet_covid.dataset_json import fold_of, read_dataset_json
 from nnunet_covid.errors import UserError
 from nnunet_covid.evaluation import evaluate_folders
-from nnunet_covid.files import read_json, sha256_of
+from nnunet_covid.files import files_in, read_json, sha256_of, some_of
+from nnunet_covid.nnunet.dataset import read_splits
 from nnunet_covid.nnunet.trainer_names import SUFFIXES
 from nnunet_covid.sweep.plan import Sweep
 from nnunet_covid.sweep.runs import SUMMARY, Run
@@ -67,7 +69,8 @@ def scored_rows(sweep: Sweep, places: Places, file: Path | None, tell: Callable[
         sweep: Whose runs.
         places: Where models and references lie.
         file: Read, and extended by what is new.
-        tell: Receives a line for each run whose probability maps are those of an earlier training.
+        tell: Receives a line for each run whose probability maps, or some of whose predictions, are of an earlier
+            training.
 
     Raises:
         UserError: If the file is no table of scores, or a result is another run's of the same name.
@@ -84,8 +87,11 @@ def scored_rows(sweep: Sweep, places: Places, file: Path | None, tell: Callable[
             continue
         summary = places.results / run.key / SUMMARY
         made = sha256_of(summary)[:12]
+        others = _of_another_split(labels, summary.parent)
         cases = (read_json(summary) or {}).get("metric_per_case", [])
-        if known[labels, made] < max(1, sum(len(case["metrics"]) for case in cases)):  # lines may have been taken out
+        own = [case for case in cases if Path(case.get("prediction_file", "")).name not in others]
+        stale = others and any(_labels(row) == labels and row["case"] in others.values() for row in rows)
+        if stale or known[labels, made] < max(1, sum(len(case["metrics"]) for case in own)):  # or lines were taken out
             new = score(labels, summary.parent, places.preprocessed / run.dataset / "gt_segmentations", tell)
             rows = [row for row in rows if _labels(row) != labels] + [{**row, MADE_FROM: made} for row in new]
             if file is not None:
@@ -94,17 +100,19 @@ def scored_rows(sweep: Sweep, places: Places, file: Path | None, tell: Callable[
 
 
 def score(labels: Labels, predictions: Path, references: Path, tell: Callable[[str], None] = print) -> list[Row]:
-    """A row for every validation case and class of a run."""
+    """A row for every validation case and class of a run; predictions of an earlier training's folds are left out."""
+    dataset_json = predictions.parents[1] / "dataset.json"
     with tempfile.TemporaryDirectory() as folder:
-        for file in references.iterdir():
-            if (predictions / file.name).exists():
-                (Path(folder) / file.name).symlink_to(file)
-            beside = (predictions / file.name).with_suffix(".json")  # the spacing, where a TIFF has none
-            if beside.is_file():
-                (Path(folder) / beside.name).symlink_to(beside)
-        evaluation = evaluate_folders(
-            predictions, folder, dataset_json=predictions.parents[1] / "dataset.json", distances=False
-        )
+        if others := _of_another_split(labels, predictions):
+            tell(f"note: {predictions} holds {some_of(others.values())}, no validation cases of this fold: left out")
+            kept = (file for file in files_in(predictions) if file.name not in others)
+            predictions = _linked(kept, Path(folder, "predictions"))
+        given = [file for file in references.iterdir() if (predictions / file.name).exists()]
+        if others and not given:
+            return []
+        beside = [(predictions / file.name).with_suffix(".json") for file in given]  # spacing, where a TIFF has none
+        expected = _linked([*given, *filter(Path.is_file, beside)], Path(folder, "references"))
+        evaluation = evaluate_folders(predictions, expected, dataset_json=dataset_json, distances=False)
     if evaluation.note:
         tell(f"note: {evaluation.note}")
     rows = []
@@ -115,6 +123,24 @@ def score(labels: Labels, predictions: Path, references: Path, tell: Callable[[s
         values = {name: f"{found[name]:.6f}" if name in found else "" for name in METRICS}
         rows.append({**labels._asdict(), "case": case.case, "class": case.class_name, **values})
     return rows
+
+
+def _of_another_split(labels: Labels, predictions: Path) -> dict[str, str]:
+    """Files and names of the cases in a folder that the fold is not validated on, and may be trained on."""
+    fold = fold_of(read_splits(labels.dataset) or [], labels.fold)
+    if fold is None:
+        return {}
+    ending = read_dataset_json(predictions.parents[1] / "dataset.json")["file_ending"]
+    names = {file.name: file.name.removesuffix(ending) for file in files_in(predictions, ending)}
+    return {file: name for file, name in names.items() if name not in fold["val"]}
+
+
+def _linked(files: Iterable[Path], folder: Path) -> Path:
+    """A new folder of links."""
+    folder.mkdir()
+    for file in files:
+        (folder / file.name).symlink_to(file.absolute())
+    return folder
 
 
 def read_scores(file: Path, *, dataset: str, configuration: str) -> list[Row]:

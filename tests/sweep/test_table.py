@@ -275,6 +275,32 @@ def test_probabilities_of_an_earlier_training_are_not_scored(tmp_path: Path) -> 
     assert "case.npz does not belong to the label map beside it" in told[0]
 
 
+def test_predictions_of_an_earlier_split_are_not_scored(places: Places, tmp_path: Path) -> None:
+    """They may be of training cases; nnU-Net's own summary counts them, and so may lines of an earlier version."""
+    run, data = _on("nnUNetPlans").runs[1], places.preprocessed / "Dataset501_COVIDSemiSeg"
+    validation = places.results / run.key / "validation"
+    cases = [{"prediction_file": str(validation / f"{name}.png"), "metrics": {"1": {}}} for name in ("a", "b.1", "c")]
+    _finished(places, run, json.dumps({"metric_per_case": cases}))
+    dataset_json = json.dumps({"labels": {"background": 0, "c": 1}, "file_ending": ".png"})
+    (validation.parents[1] / "dataset.json").write_text(dataset_json, encoding="utf-8")
+    for name in ("a", "b.1", "c"):
+        write_picture(validation / f"{name}.png", np.eye(20, dtype=np.uint8))
+        write_picture(data / f"gt_segmentations/{name}.png", np.eye(20, dtype=np.uint8))
+    file = tmp_path / "scores.csv"
+
+    def scored() -> tuple[list[str], list[str]]:
+        told = list[str]()
+        return [row["case"] for row in scored_rows(_on("nnUNetPlans"), places, file, told.append)], told
+
+    assert scored() == (["a", "b.1", "c"], [])
+    for names, left, out in (("b.1 c", ["b.1", "c"], "a"), ("d", [], "a, b.1, c")):
+        (data / "splits_final.json").write_text(json.dumps([{"train": ["x"], "val": names.split()}]), encoding="utf-8")
+        found, (note,) = scored()
+        assert found == left == [row["case"] for row in read_scores(file, dataset="", configuration="")]
+        assert note == f"note: {validation} holds {out}, no validation cases of this fold: left out"
+        assert not left or scored() == (left, []), "once"
+
+
 @pytest.mark.parametrize("seeds", [("0", "01"), ("01", "0")])
 def test_one_seed_is_one_that_both_have(seeds: tuple[str, str], places: Places, tmp_path: Path) -> None:
     rows = read_scores(_scores(tmp_path / "scores.csv", {"A": 0.0, "B": 0.1}), dataset="", configuration="")
