@@ -9,6 +9,7 @@ import copy
 import inspect
 import json
 import math
+import shutil
 import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -109,7 +110,7 @@ class Preparation:
         from nnunetv2.utilities.dataset_name_id_conversion import convert_dataset_name_to_id
 
         number, processes = convert_dataset_name_to_id(self.dataset), _processes()
-        if not self.read_plans(preprocessed):
+        if planned := not self.read_plans(preprocessed):
             name = None if self.plans == USUAL_PLANS else self.plans
             self._check_planner(name)
             raw = environment_folder("nnUNet_raw") or Path()
@@ -118,8 +119,17 @@ class Preparation:
             nnunet.extract_fingerprints([number], num_processes=processes)
             nnunet.plan_experiments([number], self.planner, overwrite_plans_name=name)
         self._describe(preprocessed)
+        if planned:
+            self._discard_earlier(preprocessed)
         for name in self.missing(preprocessed):
             nnunet.preprocess_dataset(number, self.plans, configurations=(name,), num_processes=(processes,))
+
+    def _discard_earlier(self, preprocessed: Path) -> None:
+        """Remove what earlier plans of this name have left pre-processed, but what other plans have part in."""
+        own = self.file(preprocessed)
+        others = [_data_of(path) for path in own.parent.glob("*.json") if path != own]
+        for name in _data_of(own).difference(*others):
+            shutil.rmtree(own.parent / name, ignore_errors=True)
 
     def _check_planner(self, name: str | None) -> None:
         """Before anything is computed: does it exist, and write the plans that are wanted?"""
@@ -192,6 +202,12 @@ class Preparation:
     def as_json(self) -> str:
         """For the command line of this module."""
         return json.dumps(asdict(self))
+
+
+def _data_of(file: Path) -> set[str]:
+    """The folders of pre-processed data that plans name; none of a file that holds no plans."""
+    configurations = (read_json(file) or {}).get("configurations", {})
+    return {entry["data_identifier"] for entry in configurations.values() if "data_identifier" in entry}
 
 
 def smaller(architecture: dict[str, Any]) -> dict[str, Any]:

@@ -121,6 +121,44 @@ def test_plans_that_share_pre_processed_data_are_not_prepared_at_once_nor_twice(
     assert all(one.finished(folder.parent) for one in preparations)
 
 
+def test_where_plans_are_made_anew_the_data_of_earlier_ones_are_too_but_not_those_of_other_plans(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even if it is killed between two configurations; a training on the other plans may be reading theirs."""
+    from nnunetv2.experiment_planning import plan_and_preprocess_api as nnunet
+
+    folder = tmp_path / "nnUNet_preprocessed/Dataset940_Tiny"
+
+    def plan(*_: Any, **__: Any) -> None:
+        entries = {name: {"data_identifier": f"nnUNetPlans_{name}"} for name in ("2d", "3d_lowres", "3d_fullres")}
+        (folder / "nnUNetPlans.json").write_text(json.dumps({"configurations": entries}))
+
+    def preprocess_dataset(*_: Any, configurations: tuple[str], **__: Any) -> None:
+        if configurations[0] in made:
+            raise KeyboardInterrupt
+        made.append(configurations[0])
+        (folder / f"nnUNetPlans_{configurations[0]}").mkdir()
+        (folder / f"nnUNetPlans_{configurations[0]}/a.pkl").touch()
+
+    made: list[str] = ["3d_lowres"]
+    other = {"configurations": {"2d": {"data_identifier": "nnUNetPlans_2d"}}}
+    (folder / "nnUNetResEncUNetMPlans.json").write_text(json.dumps(other))
+    data = (f"nnUNetPlans_{name}/a.pkl" for name in ("2d", "3d_lowres", "3d_fullres"))
+    for place in ("gt_segmentations/a.png", *data):
+        (folder / place).parent.mkdir()
+        (folder / place).touch()
+    monkeypatch.setattr(nnunet, "extract_fingerprints", lambda *_, **__: None)
+    monkeypatch.setattr(nnunet, "plan_experiments", plan)
+    monkeypatch.setattr(nnunet, "preprocess_dataset", preprocess_dataset)
+    preparation = Preparation("Dataset940_Tiny", "nnUNetPlans", ["2d", "3d_fullres", "3d_lowres"])
+    with pytest.raises(KeyboardInterrupt):
+        preparation.run(folder.parent)
+    assert preparation.missing(folder.parent) == ["3d_lowres"]
+    made.clear()
+    preparation.run(folder.parent)
+    assert made == ["3d_lowres"]
+
+
 @pytest.mark.parametrize(
     ("planner", "says"),
     [
