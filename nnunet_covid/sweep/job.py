@@ -21,7 +21,7 @@ from typing import Any
 from nnunet_covid.errors import UserError
 from nnunet_covid.startup import console_command
 from nnunet_covid.sweep.claims import HEARTBEAT, OUTPUT, Claim, Queue, attempts, claim, end_of, last_line
-from nnunet_covid.sweep.runs import Run, put_damaged_aside
+from nnunet_covid.sweep.runs import FINAL, SUMMARY, Run, put_damaged_aside
 
 STATE, RUNS = ".sweep", "runs"
 """Folder of all records, below ``nnUNet_results``, and that of runs in it: every sweep over these results shares it."""
@@ -113,8 +113,11 @@ class Job:
     def _work(self, held: Claim) -> str:
         began = time.time()
         end_left_behind(self.folder)
-        for path in put_damaged_aside(self.results / self.run.key):
+        result = self.results / self.run.key
+        for path in put_damaged_aside(result):
             print(f"{path}: half a checkpoint, of a process that was killed while it wrote")
+        if not (result / FINAL).is_file():  # what is validated there is an earlier training
+            (result / SUMMARY).unlink(missing_ok=True)
         self.run.note_what_makes_it(self.results, self.preprocessed)
         words = self.run.command(self.results, self.start)
         try:

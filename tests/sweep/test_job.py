@@ -233,6 +233,22 @@ def test_what_setup_exports_on_a_node_is_kept_and_the_rest_is_the_commands(
     assert found["nnUNet_n_proc_DA"] == ("1" if kind == "prepare" else "0"), "nnU-Net cannot plan with 0"
 
 
+def test_a_summary_of_an_earlier_training_does_not_validate_a_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between its last epoch and the end of its validation it is validated next time."""
+    trained = FINISH.partition("(folder /")[0] + 'zipfile.ZipFile(folder / "checkpoint_final.pth", "w").close()'
+    mine = job(tmp_path, monkeypatch, f"{trained}\nos.kill(os.getpid(), 9)")
+    summary = tmp_path / mine.run.key / "validation/summary.json"
+    summary.parent.mkdir(parents=True)
+    summary.write_text("{}")
+    with pytest.raises(RunFailed, match="SIGKILL"):
+        mine()
+    assert not mine.finished()
+    summary.write_text("{}")
+    assert mine() == "done"
+
+
 def test_half_a_checkpoint_is_put_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mine = job(tmp_path, monkeypatch, "raise SystemExit(1)")
     folder = tmp_path / mine.run.key
