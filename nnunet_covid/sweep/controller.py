@@ -42,7 +42,7 @@ CANCEL = "cancel"
 
 
 def executor(cluster: str, folder: Path, **settings: Any) -> Any:
-    """One of submitit's.
+    """One of submitit's; for SLURM the one whose settings go back to the default by ``None``.
 
     Raises:
         UserError: If submitit or the cluster is not there.
@@ -52,6 +52,8 @@ def executor(cluster: str, folder: Path, **settings: Any) -> Any:
     except ImportError as e:
         raise UserError(f"sweeps need submitit: {INSTALL}") from e
     try:
+        if cluster == "slurm":
+            return submitit.SlurmExecutor(folder / "%j", **settings)
         return submitit.AutoExecutor(folder / "%j", cluster=cluster, **settings)
     except RuntimeError as e:
         raise UserError("there is no SLURM on this machine (no srun on PATH); go to its login node") from e
@@ -247,8 +249,7 @@ class SlurmController(Controller):
         return at_work or self.is_ready(one)
 
     def _command(self) -> dict[str, Any]:
-        settings: dict[str, Any] = {"slurm_max_num_timeout": REQUEUES}
-        return settings | ({"slurm_python": self.sweep.slurm.python} if self.sweep.slurm.python else {})
+        return {"max_num_timeout": REQUEUES, "python": self.sweep.slurm.python or None}
 
     def _submit(self, slurm: Any, runs: list[Run], needed: Sequence[str]) -> None:
         asked = self.sweep.slurm
@@ -290,23 +291,23 @@ def parameters(asked: Slurm, run: Run, dependency: str) -> dict[str, Any]:
     gpus = (1 if run.device == "cuda" else 0) if asked.gpus is None else asked.gpus
     gpus = 0 if run.kind == "prepare" else gpus
     extra = {**asked.extra, **({"kill-on-invalid-dep": "yes"} if dependency else {})}
-    given = {
-        "name": f"nnunet_{run.kind}",
-        "timeout_min": asked.minutes,
-        "mem_gb": asked.memory_gb,
+    return {
+        "job_name": f"nnunet_{run.kind}",
+        "time": asked.minutes,
+        "mem": f"{round(asked.memory_gb * 1024)}M",
         "cpus_per_task": asked.cpus,
+        "gpus_per_node": gpus or None,
         "stderr_to_stdout": True,
-        "slurm_array_parallelism": asked.parallel,
-        "slurm_signal_delay_s": asked.warning,
-        "slurm_wckey": None,
-        "slurm_partition": asked.partition or None,
-        "slurm_account": asked.account or None,
-        "slurm_qos": asked.qos or None,
-        "slurm_setup": list(asked.setup) or None,
-        "slurm_dependency": dependency or None,
-        "slurm_additional_parameters": extra or None,
+        "array_parallelism": asked.parallel,
+        "signal_delay_s": asked.warning,
+        "wckey": None,
+        "partition": asked.partition or None,
+        "account": asked.account or None,
+        "qos": asked.qos or None,
+        "setup": list(asked.setup) or None,
+        "dependency": dependency or None,
+        "additional_parameters": extra or None,
     }
-    return {**given, **({"gpus_per_node": gpus} if gpus else {})}
 
 
 def cancel(controller: Controller) -> tuple[list[Run], list[Run]]:

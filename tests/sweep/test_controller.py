@@ -90,8 +90,8 @@ def test_slurm_is_told_what_waits_for_what(executor: Executor, places: Places) -
     for run in sweep.runs:
         settings, _ = by_run[run.key]
         wanted = ":".join(by_run[key][1] for key in run.needs)
-        assert settings["slurm_dependency"] == (f"afterok:{wanted}" if wanted else None)
-        assert ("gpus_per_node" in settings) == (run.kind != "prepare")
+        assert settings["dependency"] == (f"afterok:{wanted}" if wanted else None)
+        assert settings["gpus_per_node"] == (None if run.kind == "prepare" else 1)
     job = next(job for job, _, _ in executor.handed if job.run.start)
     assert job.start == places.results / job.run.needs[1] / "checkpoint_final.pth"
     assert job.environment["nnUNet_n_proc_DA"] == "7"
@@ -129,15 +129,15 @@ def test_settings_of_the_file_reach_slurm(executor: Executor, places: Places) ->
     SlurmController(a_sweep(slurm={**slurm, "gpus": 2, "memory_gb": 3}), places, tell=lambda _: None).run()
     settings = executor.handed[-1][1]
     for name, value in {
-        "timeout_min": 5,
-        "mem_gb": 3,
+        "time": 5,
+        "mem": "3072M",
         "gpus_per_node": 2,
-        "slurm_partition": "p",
-        "slurm_account": "a",
-        "slurm_setup": ["module load x"],
+        "partition": "p",
+        "account": "a",
+        "setup": ["module load x"],
     }.items():
         assert settings[name] == value
-    assert settings["slurm_additional_parameters"] == {"constraint": "a100", "kill-on-invalid-dep": "yes"}
+    assert settings["additional_parameters"] == {"constraint": "a100", "kill-on-invalid-dep": "yes"}
 
 
 def test_gpus_are_shared_out(executor: Executor, places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
