@@ -23,14 +23,19 @@ def mean_dice(values: str) -> float | None:
 
 
 def training_progress(folder: Path) -> dict[str, Any]:
-    """Of the newest log of a fold's folder: ``epoch``, ``dice`` (of the last epoch), ``seconds`` (median per epoch).
+    """Of the newest log of a fold's folder that has an epoch, which one of a validation alone has not: ``epoch``,
+    ``dice`` (of the last epoch), ``seconds`` (median per epoch).
 
     What the log does not say is left out.
     """
-    logs = sorted(folder.glob("training_log_*.txt"), key=lambda path: path.stat().st_mtime)
+    logs = sorted(folder.glob("training_log_*.txt"), key=lambda path: path.stat().st_mtime, reverse=True)
+    return next((found for log in logs if "epoch" in (found := _progress(log))), {})
+
+
+def _progress(log: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     times: list[float] = []
-    for line in last_lines(logs[-1], END) if logs else []:
+    for line in last_lines(log, END):
         match = LINE.search(line)
         if match is None:
             continue

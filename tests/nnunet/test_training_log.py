@@ -33,6 +33,14 @@ def test_of_the_newest_log_the_last_epoch_and_the_median_time_count(tmp_path: Pa
     assert found == {"epoch": 3, "dice": pytest.approx(0.3), "seconds": 2.0}
 
 
+def test_a_log_of_a_validation_alone_says_nothing_of_the_training(tmp_path: Path) -> None:
+    trained, validated = tmp_path / "training_log_1.txt", tmp_path / "training_log_2.txt"
+    trained.write_text(EPOCH.format(number=7, dice="[0.9]", seconds=100))
+    os.utime(trained, (1, 1))
+    validated.write_text("2026-01-02 00:00:00.0: predicting case_1\n2026-01-02 00:00:01.0: Validation complete\n")
+    assert training_progress(tmp_path) == {"epoch": 7, "dice": 0.9, "seconds": 100}
+
+
 def test_a_class_without_a_value_does_not_count() -> None:
     assert mean_dice("np.float32(nan)") is None
     assert mean_dice("0.5, np.float32(1.5e-01)") == pytest.approx((0.5 + 0.15) / 2)
