@@ -36,11 +36,11 @@ Line = dict[str, Any]
 def summarised(sweep: Sweep, places: Places, rows: Sequence[Row], baseline: str) -> list[Line]:
     """A line per data set, configuration, length and trainer, in the order of the sweep.
 
-    ``dice`` and ``dice_sd`` are mean and sample standard deviation over cases, of each of which classes, folds and seeds
-    are averaged first, and so are the other metrics' means; ``difference``, ``low`` and ``high`` are over the same
-    cases, with the 95 % bootstrap interval, of folds and seeds that both have; ``step_seconds`` is nnU-Net's median
-    time of an epoch, validation included, by its training iterations; ``memory_mib`` the largest of the processes that
-    a sweep has started.
+    ``dice`` and ``dice_sd`` are mean and sample standard deviation over cases, of each of which classes, folds and
+    seeds are averaged first; the other metrics' means are of the same kind. ``difference``, ``low`` and ``high`` are
+    over cases too, of folds and seeds that both have, with the 95 % bootstrap interval; ``step_seconds`` is nnU-Net's
+    median time of an epoch, validation included, by its training iterations; ``memory_mib`` the largest of the
+    processes that a sweep has started.
 
     Raises:
         UserError: If there is no row of the baseline.
