@@ -391,5 +391,7 @@ def capture(source: Source, picture: NDArray[np.uint8], number: int, series: str
         patient_orientation=("L", "P"),
         series_description=_description("SC", source),
     )
+    if first.get("IssuerOfPatientID"):
+        image.IssuerOfPatientID = first.IssuerOfPatientID
     image.Laterality = ""  # of type 2C: both lungs are shown
     return image

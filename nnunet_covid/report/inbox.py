@@ -3,7 +3,7 @@
 ``incoming`` (slices arrive) → ``queue`` (complete, waits) → ``sending`` (reported, not yet delivered) → ``done``, or
 ``refused`` with the reason in a file. A killed service finds every series where it was. No slice that was taken is
 dropped: those that come late join a series that waits or was refused, and are put aside where it has been reported on.
-Names are digests of UIDs: nothing that a sender writes into a header becomes a path.
+Names are digests of UIDs, under the service's key if it has one: nothing that a sender writes becomes a path.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,10 +73,21 @@ class Inbox:
         quiet: Seconds without a new slice after which a series counts as complete.
         most_bytes: Of all slices that are kept, refused ones too; more are not taken.
         reserve_bytes: Free space of the disk below which nothing is taken.
+        digest: Hexadecimal digits, as many as asked for, in place of a UID. Series that lie here under the digest
+            without a key keep it.
     """
 
-    def __init__(self, folder: Path, *, quiet: float, most_bytes: int, reserve_bytes: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        quiet: float,
+        most_bytes: int,
+        reserve_bytes: int,
+        digest: Callable[[str, int], str] = digest_of,
+    ) -> None:
         self.folder = folder
+        self.digest = digest
         self.quiet = quiet
         self.most_bytes = most_bytes
         self.reserve_bytes = reserve_bytes
@@ -118,7 +130,7 @@ class Inbox:
         Raises:
             OSError: If it cannot be written, such as for a full disk; nothing of it is left.
         """
-        name, instance = digest_of(series_uid, 16), digest_of(instance_uid, 24)
+        name, instance = self._names(series_uid, instance_uid)
         if self._holds(name, instance):
             return None
         if self._is_late(name):
@@ -136,6 +148,13 @@ class Inbox:
         self._missing.get(name, set()).discard(instance)
         os.utime(place.slices)
         return place
+
+    def _names(self, series_uid: str, instance_uid: str) -> tuple[str, str]:
+        """What a series and a slice of it are called here."""
+        plain = digest_of(series_uid, 16)
+        known = any((self.folder / state / plain).is_dir() for state in STATES)
+        digest = digest_of if known else self.digest
+        return digest(series_uid, 16), digest(instance_uid, 24)
 
     def _holds(self, name: str, instance: str) -> bool:
         """Whether a slice belongs to a series that counts as complete."""
@@ -168,7 +187,7 @@ class Inbox:
 
     def broken(self, series_uid: str, instance_uid: str) -> Series:
         """A slice of a series could not be taken: it counts as broken off until that slice has been sent again."""
-        name, instance = digest_of(series_uid, 16), digest_of(instance_uid, 24)
+        name, instance = self._names(series_uid, instance_uid)
         if not self._holds(name, instance) and not self._is_late(name):
             self._missing.setdefault(name, set()).add(instance)
             with suppress(OSError):  # for a full disk: known as long as the service lives
