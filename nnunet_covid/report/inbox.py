@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from nnunet_covid.files import digest_of, files_in, remove_abandoned, replacing, write_text
+from nnunet_covid.files import digest_of, files_in, remove_abandoned, replacing, unfinished_folder, write_text
 
 State = Literal["incoming", "queue", "sending", "done", "refused"]
 STATES: tuple[State, ...] = ("incoming", "queue", "sending", "done", "refused")
@@ -162,9 +162,8 @@ class Inbox:
 
     def _is_late(self, name: str) -> bool:
         """Whether a series is in work or has been reported on, so that no slice can join it."""
-        waiting, *reported = (Series(self.folder / state / name) for state in STATES[1:4])
-        in_work = waiting.folder.is_dir() and (waiting.folder == self.working or waiting.report.is_dir())
-        return in_work or any(series.folder.is_dir() for series in reported)
+        waiting, *reported = (self.folder / state / name for state in STATES[1:4])
+        return (waiting == self.working and waiting.is_dir()) or any(folder.is_dir() for folder in reported)
 
     def _place(self, name: str) -> Series:
         """Where slices of a series arrive; one that waits or was refused goes back there."""
@@ -201,6 +200,12 @@ class Inbox:
         if series.slices.is_dir():
             os.utime(series.slices)
 
+    def broke_off(self, series: Series, reason: str) -> None:
+        """The connection ended before the sender had said that all is sent; the reason stands where it is refused."""
+        if (series.folder / OPEN).exists():
+            with suppress(OSError):  # for a full disk: refused all the same
+                write_text(series.folder / OPEN, reason)
+
     def complete_quiet_ones(self, busy: frozenset[Path] = frozenset()) -> None:
         """Move series without a new slice for the quiet time on: to the queue, or to ``refused`` where broken off.
 
@@ -220,7 +225,7 @@ class Inbox:
             if missing:
                 self.refuse(series, NO_ROOM.format(len(missing)))
             elif (series.folder / OPEN).exists():
-                self.refuse(series, BROKEN_OFF)
+                self.refuse(series, (series.folder / OPEN).read_text(encoding="utf-8") or BROKEN_OFF)
             else:
                 self.move(series, "queue")
 
@@ -236,6 +241,14 @@ class Inbox:
         """Put a series aside with a sentence; slices that are sent again join it, and it is tried again."""
         write_text(series.folder / REASON, reason + "\n")
         return self.move(series, "refused")
+
+    def drop_report(self, series: Series) -> None:
+        """Delete a report that is to be made anew; it goes by one rename, so that no part of it is ever delivered."""
+        gone = unfinished_folder(series.report)
+        shutil.rmtree(gone, ignore_errors=True)
+        if series.report.exists():
+            os.replace(series.report, gone)
+            shutil.rmtree(gone, ignore_errors=True)
 
     def finish(self, series: Series) -> Series:
         """Keep the report and the names of the slices, not the slices."""
