@@ -257,7 +257,7 @@ def segmentation(
     masks: Mapping[str, NDArray[np.bool_]],
     lungs: NDArray[np.bool_],
 ) -> Any:
-    """A binary segmentation with one segment for each class that is not empty, and one for the lungs."""
+    """A binary segmentation with one segment for each class, empty ones too, and one for the lungs."""
     hd = dicom_extra()
     algorithm = hd.AlgorithmIdentificationSequence(
         name=document["model"]["name"][:64],
