@@ -138,6 +138,13 @@ def write_text(path: Path, text: str, *, durable: bool = False) -> None:
             os.fsync(stream.fileno())
 
 
+def to_disk(folder: Path) -> None:
+    """Force the files of a folder and its folders to the disk, whoever wrote them."""
+    for path in files_in(folder, below=True):
+        with path.open("r+b") as stream:
+            os.fsync(stream.fileno())
+
+
 def write_json(path: Path, content: Any, *, indent: int | None = 2, durable: bool = False) -> None:
     """Write a JSON document and a line end as :func:`write_text` does."""
     write_text(path, json.dumps(content, indent=indent) + "\n", durable=durable)

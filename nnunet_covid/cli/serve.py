@@ -22,7 +22,7 @@ from nnunet_covid.cli.arguments import add_model_use
 from nnunet_covid.cli.report import MODEL, add_classes, open_model
 from nnunet_covid.disturbances import alone
 from nnunet_covid.errors import UserError
-from nnunet_covid.files import writable_folder
+from nnunet_covid.files import digest_of, writable_folder
 from nnunet_covid.report.assemble import Extras, report_scan
 from nnunet_covid.report.inbox import Inbox
 from nnunet_covid.report.model import ReportModel
@@ -79,7 +79,13 @@ def _serve(args: argparse.Namespace, model: ReportModel, to: Peer | None, extras
         named = replace(scan, facts=replace(scan.facts, name=slices.parent.name))  # a digest, nothing of the sender
         report_scan(named, model, output, extras=extras)
 
-    inbox = Inbox(args.folder, quiet=args.quiet, most_bytes=int(args.most * GIB), reserve_bytes=int(args.reserve * GIB))
+    inbox = Inbox(
+        args.folder,
+        quiet=args.quiet,
+        most_bytes=int(args.most * GIB),
+        reserve_bytes=int(args.reserve * GIB),
+        digest=extras.pseudonyms.digest if extras.pseudonyms else digest_of,
+    )
     service = Service(inbox, args.aet, args.accept, one, to, lambda line: print(line, flush=True))
 
     def stop(_signal: int, _frame: FrameType | None) -> None:

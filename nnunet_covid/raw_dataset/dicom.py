@@ -54,9 +54,10 @@ MOST_FRAMES = 1 << 16
 FIRST_GROUPS = {(group).to_bytes(2, order) for group in (2, 8) for order in ("little", "big")}
 """With which a file without preamble begins."""
 TOLD_APART_BY = ("SeriesNumber", "AcquisitionNumber", "TemporalPositionIdentifier", "ConvolutionKernel")
+PATIENT = ("PatientID", "IssuerOfPatientID")
 ELEMENTS = (
     *("SOPClassUID", "Modality", "ImageType", "SeriesInstanceUID", "DirectoryRecordSequence"),
-    *("PatientID", "IssuerOfPatientID"),
+    *PATIENT,
     *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation"),
     *("BitsAllocated", "BitsStored", "PixelRepresentation"),
     *("PixelSpacing", "SliceThickness", "SpacingBetweenSlices", "ImagePositionPatient", "ImageOrientationPatient"),
@@ -176,6 +177,12 @@ def header_of(path: Path, *keywords: str) -> Any:
     return header
 
 
+def patient_of(header: Any) -> str:
+    """Who a header is about: identifier of the patient, with its issuer where given; empty where there is none."""
+    patient, issuer = (str(header.get(name) or "").strip() for name in PATIENT)
+    return " of ".join(filter(None, (patient, issuer))) if patient else ""
+
+
 def is_dicom(path: Path) -> bool:
     """Whether a file is DICOM by its content; the ending says nothing."""
     return path.is_file() and read_dicom(path) is not None
@@ -220,14 +227,13 @@ def _of_header(path: Path, header: Any, pixel_bytes: list[int]) -> DicomFile:
     if count > MOST_FRAMES:
         raise ValueError("more frames than any scanner makes")
     kinds = header.get("ImageType") or ()
-    patient, issuer = (str(header.get(name) or "").strip() for name in ("PatientID", "IssuerOfPatientID"))
     return DicomFile(
         path,
         modality=str(header.get("Modality") or "").strip(),
         sop_class=str(header.get("SOPClassUID") or meta.get("MediaStorageSOPClassUID") or ""),
         kinds=(kinds,) if isinstance(kinds, str) else tuple(map(str, kinds)),
         series=str(header.get("SeriesInstanceUID") or ""),
-        patient=" of ".join(filter(None, (patient, issuer))) if patient else "",
+        patient=patient_of(header),
         syntax=syntax,
         size=(columns, rows),
         samples=samples,

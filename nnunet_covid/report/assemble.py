@@ -16,12 +16,12 @@ import SimpleITK as sitk
 
 from nnunet_covid.disturbances import full_disk_told
 from nnunet_covid.errors import UserError
-from nnunet_covid.files import digest_of, files_in, is_hidden, read_json, replacing_folder, some_of, write_text
-from nnunet_covid.raw_dataset.dicom import header_of
+from nnunet_covid.files import digest_of, is_hidden, read_json, replacing_folder, some_of, write_text
+from nnunet_covid.raw_dataset.dicom import PATIENT, header_of, patient_of
 from nnunet_covid.report.anatomy import Anatomy, Classes
 from nnunet_covid.report.change import changes, require_same_kind
 from nnunet_covid.report.confidence import Profile, flags
-from nnunet_covid.report.dicom_objects import Source, dicom_extra, headers_told, write_objects
+from nnunet_covid.report.dicom_objects import SEGMENTATION, Source, dicom_extra, headers_told, write_objects
 from nnunet_covid.report.document import FILE, SCHEMA, Document, read_document
 from nnunet_covid.report.drawing import LABELS, LUNGS, PREVIEW, axial, key_slices, pictures, preview
 from nnunet_covid.report.model import Group, Labelled, ReportModel
@@ -166,10 +166,10 @@ def _change(previous: Path, document: Document, source: Source | None) -> dict[s
     """The change since an earlier report, and whether it names another patient."""
     change = changes(read_document(previous), document.as_json())
     folder = previous if previous.is_dir() else previous.parent
-    earlier = next(iter(files_in(folder / DICOM, ".dcm")), None)
-    if earlier is not None and source is not None:
-        then = header_of(earlier, "PatientID").get("PatientID")
-        if then and source.headers[0].get("PatientID") and then != source.headers[0].PatientID:
+    earlier = folder / DICOM / SEGMENTATION
+    if earlier.is_file() and source is not None:
+        then, now = patient_of(header_of(earlier, *PATIENT)), patient_of(source.headers[0])
+        if then and now and then != now:
             change["notes"].append("The earlier report has another patient identifier: check that it is one patient.")
     return change
 

@@ -257,7 +257,7 @@ def segmentation(
     masks: Mapping[str, NDArray[np.bool_]],
     lungs: NDArray[np.bool_],
 ) -> Any:
-    """A binary segmentation with one segment for each class that is not empty, and one for the lungs."""
+    """A binary segmentation with one segment for each class, empty ones too, and one for the lungs."""
     hd = dicom_extra()
     algorithm = hd.AlgorithmIdentificationSequence(
         name=document["model"]["name"][:64],
@@ -391,5 +391,7 @@ def capture(source: Source, picture: NDArray[np.uint8], number: int, series: str
         patient_orientation=("L", "P"),
         series_description=_description("SC", source),
     )
+    if first.get("IssuerOfPatientID"):
+        image.IssuerOfPatientID = first.IssuerOfPatientID
     image.Laterality = ""  # of type 2C: both lungs are shown
     return image

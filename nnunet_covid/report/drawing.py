@@ -59,7 +59,7 @@ def pictures(anatomy: Anatomy, previous: Path | None, model: ModelFacts) -> Pict
 
 
 def _beside(anatomy: Anatomy, previous: Path, model: ModelFacts) -> tuple[str, str]:
-    """The slice with most infection of this scan and the same place in the earlier one, and a caption."""
+    """The middle one of this scan's key slices and the same place in the earlier one, and a caption."""
     folder = previous if previous.is_dir() else previous.parent
     try:
         before, labels, mask = (sitk.ReadImage(str(folder / name)) for name in (PREVIEW, LABELS, LUNGS))

@@ -3,7 +3,7 @@
 ``incoming`` (slices arrive) → ``queue`` (complete, waits) → ``sending`` (reported, not yet delivered) → ``done``, or
 ``refused`` with the reason in a file. A killed service finds every series where it was. No slice that was taken is
 dropped: those that come late join a series that waits or was refused, and are put aside where it has been reported on.
-Names are digests of UIDs: nothing that a sender writes into a header becomes a path.
+Names are digests of UIDs, under the service's key if it has one: nothing that a sender writes becomes a path.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ import os
 import re
 import shutil
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from nnunet_covid.files import digest_of, files_in, remove_abandoned, replacing, write_text
+from nnunet_covid.files import digest_of, files_in, remove_abandoned, replacing, unfinished_folder, write_text
 
 State = Literal["incoming", "queue", "sending", "done", "refused"]
 STATES: tuple[State, ...] = ("incoming", "queue", "sending", "done", "refused")
@@ -72,10 +73,21 @@ class Inbox:
         quiet: Seconds without a new slice after which a series counts as complete.
         most_bytes: Of all slices that are kept, refused ones too; more are not taken.
         reserve_bytes: Free space of the disk below which nothing is taken.
+        digest: Hexadecimal digits, as many as asked for, in place of a UID. Series that lie here under the digest
+            without a key keep it.
     """
 
-    def __init__(self, folder: Path, *, quiet: float, most_bytes: int, reserve_bytes: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        quiet: float,
+        most_bytes: int,
+        reserve_bytes: int,
+        digest: Callable[[str, int], str] = digest_of,
+    ) -> None:
         self.folder = folder
+        self.digest = digest
         self.quiet = quiet
         self.most_bytes = most_bytes
         self.reserve_bytes = reserve_bytes
@@ -118,7 +130,7 @@ class Inbox:
         Raises:
             OSError: If it cannot be written, such as for a full disk; nothing of it is left.
         """
-        name, instance = digest_of(series_uid, 16), digest_of(instance_uid, 24)
+        name, instance = self._names(series_uid, instance_uid)
         if self._holds(name, instance):
             return None
         if self._is_late(name):
@@ -137,15 +149,21 @@ class Inbox:
         os.utime(place.slices)
         return place
 
+    def _names(self, series_uid: str, instance_uid: str) -> tuple[str, str]:
+        """What a series and a slice of it are called here."""
+        plain = digest_of(series_uid, 16)
+        known = any((self.folder / state / plain).is_dir() for state in STATES)
+        digest = digest_of if known else self.digest
+        return digest(series_uid, 16), digest(instance_uid, 24)
+
     def _holds(self, name: str, instance: str) -> bool:
         """Whether a slice belongs to a series that counts as complete."""
         return any(instance in _instances(self.folder / state / name) for state in STATES[1:4])
 
     def _is_late(self, name: str) -> bool:
         """Whether a series is in work or has been reported on, so that no slice can join it."""
-        waiting, *reported = (Series(self.folder / state / name) for state in STATES[1:4])
-        in_work = waiting.folder.is_dir() and (waiting.folder == self.working or waiting.report.is_dir())
-        return in_work or any(series.folder.is_dir() for series in reported)
+        waiting, *reported = (self.folder / state / name for state in STATES[1:4])
+        return (waiting == self.working and waiting.is_dir()) or any(folder.is_dir() for folder in reported)
 
     def _place(self, name: str) -> Series:
         """Where slices of a series arrive; one that waits or was refused goes back there."""
@@ -168,7 +186,7 @@ class Inbox:
 
     def broken(self, series_uid: str, instance_uid: str) -> Series:
         """A slice of a series could not be taken: it counts as broken off until that slice has been sent again."""
-        name, instance = digest_of(series_uid, 16), digest_of(instance_uid, 24)
+        name, instance = self._names(series_uid, instance_uid)
         if not self._holds(name, instance) and not self._is_late(name):
             self._missing.setdefault(name, set()).add(instance)
             with suppress(OSError):  # for a full disk: known as long as the service lives
@@ -181,6 +199,12 @@ class Inbox:
             (series.folder / OPEN).unlink(missing_ok=True)
         if series.slices.is_dir():
             os.utime(series.slices)
+
+    def broke_off(self, series: Series, reason: str) -> None:
+        """The connection ended before the sender had said that all is sent; the reason stands where it is refused."""
+        if (series.folder / OPEN).exists():
+            with suppress(OSError):  # for a full disk: refused all the same
+                write_text(series.folder / OPEN, reason)
 
     def complete_quiet_ones(self, busy: frozenset[Path] = frozenset()) -> None:
         """Move series without a new slice for the quiet time on: to the queue, or to ``refused`` where broken off.
@@ -201,7 +225,7 @@ class Inbox:
             if missing:
                 self.refuse(series, NO_ROOM.format(len(missing)))
             elif (series.folder / OPEN).exists():
-                self.refuse(series, BROKEN_OFF)
+                self.refuse(series, (series.folder / OPEN).read_text(encoding="utf-8") or BROKEN_OFF)
             else:
                 self.move(series, "queue")
 
@@ -217,6 +241,14 @@ class Inbox:
         """Put a series aside with a sentence; slices that are sent again join it, and it is tried again."""
         write_text(series.folder / REASON, reason + "\n")
         return self.move(series, "refused")
+
+    def drop_report(self, series: Series) -> None:
+        """Delete a report that is to be made anew; it goes by one rename, so that no part of it is ever delivered."""
+        gone = unfinished_folder(series.report)
+        shutil.rmtree(gone, ignore_errors=True)
+        if series.report.exists():
+            os.replace(series.report, gone)
+            shutil.rmtree(gone, ignore_errors=True)
 
     def finish(self, series: Series) -> Series:
         """Keep the report and the names of the slices, not the slices."""

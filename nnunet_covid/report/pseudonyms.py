@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_covid.errors import UserError
+from nnunet_covid.raw_dataset.dicom import patient_of
 from nnunet_covid.report.document import ScanFacts
 
 SHORTEST_KEY = 16  # bytes
@@ -74,6 +75,10 @@ class Pseudonymiser:
         """A UID in its stead, of the root for UUIDs (PS3.5, B.2)."""
         return f"2.25.{int.from_bytes(self._digest('uid', str(uid))[:16], 'big')}"
 
+    def digest(self, uid: str, digits: int) -> str:
+        """Hexadecimal digits in place of a UID, for names of folders and files."""
+        return self._digest("digest", uid).hex()[:digits]
+
     def moved(self, day: str, patient: str) -> str:
         """A date, ``YYYYMMDD`` or ISO 8601, earlier by the patient's own number of days; empty if there is none."""
         days = 1 + int.from_bytes(self._digest("days", patient)[:4], "big") % MOST_DAYS
@@ -129,13 +134,13 @@ class Pseudonymiser:
 
 
 def _patient(header: Any) -> str:
-    """What names a patient: the identifier, else name and birth date, else the study.
+    """What names a patient: the identifier with its issuer, else name and birth date, else the study.
 
     A name alone does not: where the identifier was taken out, many patients are called the same.
     """
     name, birth = header.get("PatientName"), header.get("PatientBirthDate")
     named = f"{name}\0{birth}" if name and birth else header.get("StudyInstanceUID")
-    return str(header.get("PatientID") or named or "")
+    return patient_of(header) or str(named or "")
 
 
 def _geometry_of(group: Any) -> Any:

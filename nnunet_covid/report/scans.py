@@ -244,6 +244,7 @@ def _require_ct(image: sitk.Image, path: Path) -> None:
 
 
 def _iso_date(text: str) -> str:
+    text = text.replace(".", "")  # as ACR-NEMA wrote them
     return f"{text[:4]}-{text[4:6]}-{text[6:8]}" if len(text) == 8 and text.isdecimal() else ""
 
 

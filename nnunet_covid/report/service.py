@@ -20,8 +20,8 @@ import pydicom
 
 from nnunet_covid.disturbances import full_place
 from nnunet_covid.errors import UserError, reason_of
-from nnunet_covid.files import files_in, write_text
-from nnunet_covid.report.inbox import Inbox, Series
+from nnunet_covid.files import files_in, to_disk, write_text
+from nnunet_covid.report.inbox import BROKEN_OFF, Inbox, Series
 
 CT_CLASSES = ("1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.2.1")
 """CT and Enhanced CT Image Storage."""
@@ -33,12 +33,16 @@ WARNINGS = range(0xB000, 0xC000)
 """Answers to an object that was stored with a remark (PS3.4, table B.2-1)."""
 FIRST_WAIT, LONGEST_WAIT = 1.0, 300.0  # seconds before another try to deliver
 FULL_WAIT = 10.0  # seconds before another try to write
+MOST_IDLE = 600.0
+"""Seconds without a word from a connected sender after which the service ends the connection."""
+IDLE = "its sender was silent for {:g} s without having said that the series was complete; send it again"
 ERROR = "error.txt"
 MOST_TRIES = 2
 """Deaths of the service while it reports on one series, such as for want of memory, after which that is refused."""
 DIED_OF = (
     "the service ended twice while reporting on it; if the machine has memory enough, send it again for another try"
 )
+DAMAGED = "the objects of its report cannot be read ({}), nor could those that were made anew; send it again"
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,8 @@ class Service:
         self.stopping = Event()
         self._later: dict[Path, tuple[float, float]] = {}  # series to when it is delivered again, and the wait
         self._has_room = True
-        self._open: dict[Any, set[Path]] = {}  # association to its series
+        self._remade: set[str] = set()  # names of series whose objects could not be read
+        self._open: dict[Any, dict[Path, bool]] = {}  # association to its series, and whether none beside it broke off
         self._lock = Lock()
 
     def start(self, host: str, port: int) -> Any:
@@ -119,12 +124,14 @@ class Service:
         entity = library.AE(ae_title=self.title)
         entity.require_called_aet = True
         entity.require_calling_aet = self.accepted
+        entity.network_timeout = MOST_IDLE
         entity.add_supported_context(VERIFICATION)
         for uid in CT_CLASSES:
             entity.add_supported_context(uid, library.ALL_TRANSFER_SYNTAXES)
         handlers = [
             (library.evt.EVT_C_STORE, self._stored),
             (library.evt.EVT_PDU_RECV, self._heard),
+            (library.evt.EVT_PDU_SENT, self._said),
             (library.evt.EVT_CONN_CLOSE, self._ended),
         ]
         try:
@@ -152,7 +159,7 @@ class Service:
             if answer != SUCCESS:
                 place = self.inbox.broken(series, instance)
             if place is not None:
-                self._open.setdefault(event.assoc, set()).add(place.folder)
+                self._open.setdefault(event.assoc, {}).setdefault(place.folder, True)
         return answer
 
     def _room(self) -> bool:
@@ -164,17 +171,34 @@ class Service:
         return room
 
     def _heard(self, event: Any) -> None:
-        """A sender ends in order: its series are complete as far as it goes. Noted before the sender is answered."""
+        """A sender ends in order: its series are complete as far as it goes. Noted before the sender is answered.
+
+        Where other associations have the same series, the last of them decides; one that breaks off spoils those
+        beside it until a later one, which sends again, ends in order.
+        """
         if type(event.pdu).__name__ != "A_RELEASE_RQ":
             return
         with self._lock:
-            for folder in self._open.pop(event.assoc, ()):
-                self.inbox.closed(Series(folder))
+            for folder, whole in self._open.pop(event.assoc, {}).items():
+                others = [held for held in self._open.values() if folder in held]
+                for held in others:
+                    held[folder] |= whole
+                if whole and not others:
+                    self.inbox.closed(Series(folder))
 
-    def _ended(self, event: Any) -> None:
-        """The connection is gone; what was not released stays marked as broken off."""
+    def _said(self, event: Any) -> None:
+        """The service itself ends a connection whose sender has been silent for too long."""
+        if type(event.pdu).__name__ == "A_ABORT_RQ" and event.assoc.dul.idle_timer_expired():
+            self._ended(event, IDLE.format(MOST_IDLE))
+
+    def _ended(self, event: Any, reason: str = BROKEN_OFF) -> None:
+        """The connection is gone; what was not released is marked as broken off."""
         with self._lock:
-            self._open.pop(event.assoc, None)
+            for folder in self._open.pop(event.assoc, ()):
+                for held in self._open.values():
+                    if folder in held:
+                        held[folder] = False
+                self.inbox.broke_off(Series(folder), reason)
 
     def work(self) -> bool:
         """One round: complete series, report on one, deliver one; whether there was anything to do."""
@@ -209,8 +233,7 @@ class Service:
         if series is None:
             return False
         try:
-            if not series.report.is_dir():
-                self._report(series)
+            self._report(series)
         except Exception as e:  # one series must not end the service: its folder tells what happened
             if full_place(e.__cause__ or e, [self.inbox.folder]) is not None:
                 raise
@@ -226,12 +249,17 @@ class Service:
         return True
 
     def _report(self, series: Series) -> None:
-        """Report on a series, unless the service has died of it; it is counted on disk while that goes on."""
+        """Report on a series, unless the service has died of it; it is counted on disk while that goes on.
+
+        A report that is there already was never sent, and not all of it may have reached the disk: it is made anew.
+        """
         try:
             if series.tries >= MOST_TRIES:
                 raise UserError(DIED_OF)
             series.begin()
+            self.inbox.drop_report(series)
             self.one(series.slices, series.report)
+            to_disk(series.report)
         finally:
             series.ended()
 
@@ -247,21 +275,44 @@ class Service:
         series = next(due, None)
         if series is None:
             return False
-        if self.to is not None and (problem := self._send(files_in(series.report, ".dcm", below=True))):
+        problem = None
+        if self.to is not None:
+            try:
+                objects = _objects(series)
+            except Exception as e:  # whatever a power cut or a failing disk makes of a file
+                self._report_anew(series, reason_of(e))
+                return True
+            try:
+                problem = self._send(objects)
+            except Exception as e:  # of an object that cannot be encoded, among others
+                problem = reason_of(e)
+        if problem:
             wait = min(2 * self._later.get(series.folder, (0.0, FIRST_WAIT / 2))[1], LONGEST_WAIT)
             self._later[series.folder] = time.monotonic() + wait, wait
             self.tell(f"cannot deliver {series.folder.name} ({problem}); trying again in {wait:g} s")
             return True
         self._later.pop(series.folder, None)
+        self._remade.discard(series.folder.name)
         with self._lock:
             self.inbox.finish(series)
         return True
 
-    def _send(self, files: Sequence[Path]) -> str | None:
+    def _report_anew(self, series: Series, reason: str) -> None:
+        """Make objects that cannot be read once more, of the slices; a second time in a row the series is refused."""
+        again = series.folder.name not in self._remade
+        self._remade ^= {series.folder.name}
+        with self._lock:
+            self.inbox.drop_report(series)
+            queued = self.inbox.move(series, "queue")
+        if again:
+            self.tell(f"reports on {series.folder.name} again: its objects cannot be read ({reason})")
+        else:
+            self._refuse(queued, DAMAGED.format(reason))
+
+    def _send(self, objects: Sequence[Any]) -> str | None:
         """Deliver objects; what went wrong, if anything did."""
         assert self.to is not None
         library = network_library()
-        objects = [pydicom.dcmread(path) for path in files]
         entity = library.AE(ae_title=self.title)
         for uid in sorted({one.SOPClassUID for one in objects}):
             entity.add_requested_context(uid)
@@ -275,8 +326,18 @@ class Service:
                 if not taken:
                     code = f"status {status.Status:04x}" if status else "no answer"
                     return f"{self.to.title} did not take {one.SOPClassUID.name}: {code}"
-        except (ValueError, RuntimeError) as e:
-            return str(e)
         finally:
             association.release()
         return None
+
+
+def _objects(series: Series) -> list[Any]:
+    """The objects of a report.
+
+    Raises:
+        ValueError: If there are none, or one does not say what it is; pydicom raises others if one cannot be read.
+    """
+    objects = [pydicom.dcmread(path) for path in files_in(series.report, ".dcm", below=True)]
+    if not objects or not all(one.get("SOPClassUID") and one.get("SOPInstanceUID") for one in objects):
+        raise ValueError("it has no objects, or one does not say what it is")
+    return objects

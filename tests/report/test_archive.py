@@ -63,8 +63,9 @@ def _get(url: str) -> Any:
 def test_all_objects_come_back_from_the_archive_as_they_were_sent(reported: Path, orthanc: SimpleNamespace) -> None:
     files = sorted((reported / "dicom").iterdir())
     service = Service(None, "REPORTS", [], lambda s, o: None, orthanc.peer, lambda line: None)  # type: ignore[arg-type]
-    assert service._send(files) is None
-    assert service._send(files) is None  # again, as after a kill: nothing is double
+    objects = [pydicom.dcmread(path) for path in files]
+    assert service._send(objects) is None
+    assert service._send(objects) is None  # again, as after a kill: nothing is double
     instances = json.loads(_get(f"{orthanc.url}/instances"))
     assert len(instances) == len(files)
     stored = {}

@@ -8,9 +8,15 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import SimpleITK as sitk
+from box_chest import CLASSES, box_chest
+
+from nnunet_covid.report import quantify
+from nnunet_covid.report.document import Document, ModelFacts, ScanFacts
+from nnunet_covid.report.page import Pictures, page
 
 CHROMIUM = shutil.which("chromium")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Debian's chromium is not installed")
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="Debian's chromium is not installed")
 QUIET = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
     "--disable-background-networking", "--disable-component-update",
@@ -39,6 +45,7 @@ def browse(profile: Path, *arguments: str) -> str:
     ).stdout
 
 
+@needs_chromium
 def test_slider_keys_and_switch_work_and_nothing_is_loaded(reported: Path, tmp_path: Path) -> None:
     probed = tmp_path / "probed.html"
     probed.write_text(
@@ -56,6 +63,18 @@ def test_slider_keys_and_switch_work_and_nothing_is_loaded(reported: Path, tmp_p
     assert title.group(1).endswith(",0,true]")
 
 
+@pytest.mark.parametrize(("without", "parts"), [((), "lobes"), ((4,), "lobes"), (None, "zones")])
+def test_the_coronal_view_is_headed_by_the_parts_that_are_drawn(without: tuple[int, ...] | None, parts: str) -> None:
+    """After a lobectomy, too, which leaves no score of five lobes."""
+    chest = box_chest()
+    lobes = None if without is None else sitk.ChangeLabel(chest.lobes, dict.fromkeys(without, 0))
+    numbers = quantify(chest.image, chest.labels, CLASSES, lungs=chest.lungs, lobes=lobes)
+    model = ModelFacts("InfNetTrainer__nnUNetPlans__2d", "Dataset501", ("0",), tuple(CLASSES), "abc")
+    document = Document.of(ScanFacts("chest", (80, 60, 48), (1.5, 2.0, 2.5)), model, numbers).as_json()
+    assert f"Coronal view with {parts}<" in page(document, Pictures([], "", {}))
+
+
+@needs_chromium
 def test_it_prints_to_two_pages(reported: Path, tmp_path: Path) -> None:
     browse(
         tmp_path / "p",

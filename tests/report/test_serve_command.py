@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 from dcmtk import STORESCU
-from reported import CPU
+from reported import CPU, headers_of
 
 from nnunet_covid.cli import main
+from nnunet_covid.files import digest_of
 
 pynetdicom = pytest.importorskip("pynetdicom")
 
@@ -27,7 +28,8 @@ def free_port() -> int:
 
 
 @pytest.mark.skipif(STORESCU is None, reason="storescu of Debian's dcmtk is not installed")
-def test_a_series_comes_in_and_its_objects_go_out(model: Path, series: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("has_key", [False, True])
+def test_a_series_comes_in_and_its_objects_go_out(model: Path, series: Path, tmp_path: Path, has_key: bool) -> None:
     received: list[str] = []
 
     def stored(event: pynetdicom.evt.Event) -> int:
@@ -41,6 +43,9 @@ def test_a_series_comes_in_and_its_objects_go_out(model: Path, series: Path, tmp
     command = [sys.executable, "-m", "nnunet_covid.cli", "serve", str(model), "--folder", str(tmp_path / "inbox"),
                "--accept", "CT1", "--to", f"127.0.0.1:{to}:ARCHIVE", "--port", str(port), "--quiet", "1",
                "--reserve", "0", *CPU]  # fmt: skip
+    if has_key:
+        (tmp_path / "key").write_text("0123456789abcdef0123456789abcdef", encoding="utf-8")
+        command += ["--pseudonymise", str(tmp_path / "key")]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, encoding="utf-8", env=dict(os.environ))
     try:
         assert process.stdout is not None
@@ -62,7 +67,9 @@ def test_a_series_comes_in_and_its_objects_go_out(model: Path, series: Path, tmp
     (report,) = done.glob("*/report/report.html")
     assert report.stat().st_size > 10_000
     document = json.loads((report.parent / "report.json").read_text(encoding="utf-8"))
-    assert document["scan"]["name"] == report.parents[1].name, "the digest that the folder is called by"
+    unkeyed = digest_of(headers_of(series)[0].SeriesInstanceUID, 16)
+    assert (report.parents[1].name == unkeyed) is not has_key
+    assert (document["scan"]["name"] == unkeyed) is not has_key
     assert sorted(set(received)) == ["OT", "SEG", "SR"]
 
 

@@ -17,9 +17,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from box_chest import box_chest
 from dcmtk import STORESCU
+from dicom_files import ct_slice
 from reported import write_series
 
 pynetdicom = pytest.importorskip("pynetdicom")
@@ -29,6 +31,7 @@ from pydicom import dcmread  # noqa: E402
 from nnunet_covid.errors import UserError  # noqa: E402
 from nnunet_covid.files import digest_of, files_in  # noqa: E402
 from nnunet_covid.report import inbox as inbox_module  # noqa: E402
+from nnunet_covid.report import service as service_module  # noqa: E402
 from nnunet_covid.report.inbox import Inbox  # noqa: E402
 from nnunet_covid.report.service import OUT_OF_RESOURCES, SUCCESS, Peer, Service  # noqa: E402
 
@@ -177,6 +180,28 @@ def test_a_sender_that_breaks_off_is_told_apart_and_may_send_again(tmp_path: Pat
     server.shutdown()
 
 
+def test_a_silent_sender_has_minutes_and_is_told_apart_from_one_that_breaks_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert service_module.MOST_IDLE >= 180
+    monkeypatch.setattr(service_module, "MOST_IDLE", 1.0)
+    (path, *_) = files_in(write_series(tmp_path / "ct", box_chest().image[:40, :30, 20:26]))
+    inbox = quick_inbox(tmp_path / "inbox")
+    service = Service(inbox, "REPORTS", ["CT1"], lambda slices, output: output.mkdir(), None, lambda line: None)
+    port = free_port()
+    server = service.start("127.0.0.1", port)
+    entity = pynetdicom.AE(ae_title="CT1")
+    entity.add_requested_context("1.2.840.10008.5.1.4.1.1.2")
+    association = entity.associate("127.0.0.1", port, ae_title="REPORTS")
+    assert association.send_c_store(dcmread(path)).Status == SUCCESS
+    wait_for(lambda: not service.work() and kinds(tmp_path / "inbox")["refused"], seconds=20)
+    assert not association.is_established
+    reason = (inbox.of("refused")[0].folder / "reason.txt").read_text(encoding="utf-8")
+    assert "silent for 1 s" in reason
+    assert "broke off" not in reason
+    server.shutdown()
+
+
 def test_a_full_disk_refuses_new_slices_and_loses_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_series(tmp_path / "ct", box_chest().image[:40, :30, 20:26])
     inbox = Inbox(tmp_path / "inbox", quiet=0.0, most_bytes=1 << 30, reserve_bytes=0)
@@ -321,11 +346,14 @@ def test_a_report_that_cannot_be_delivered_does_not_keep_back_the_others(tmp_pat
     inbox = quick_inbox(tmp_path)
     for number in range(3):
         complete(inbox, f"1.{number}", f"1.{number}.1")
-    service = Service(
-        inbox, "REPORTS", ["CT1"], lambda slices, output: output.mkdir(), Peer("h", 1, "A"), lambda line: None
-    )
+
+    def one(slices: Path, output: Path) -> None:
+        output.mkdir()
+        ct_slice(np.zeros((4, 4)), 0, "1.2").save_as(output / "object.dcm", enforce_file_format=True)
+
+    service = Service(inbox, "REPORTS", ["CT1"], one, Peer("h", 1, "A"), lambda line: None)
     answers = iter(["the first is not wanted", None, None, None])
-    service._send = lambda files: next(answers)  # type: ignore[method-assign]
+    service._send = lambda objects: next(answers)  # type: ignore[method-assign]
     for _ in range(6):
         service.work()
     assert kinds(tmp_path)["done"] == 2

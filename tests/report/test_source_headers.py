@@ -240,3 +240,13 @@ def test_headers_that_cannot_be_pseudonymised_are_told(tmp_path: Path) -> None:
     header.save_as(scan.files[0])
     with pytest.raises(UserError, match=r"no DICOM objects can be made .*SOPInstanceUID is missing"):
         source_of(scan, Pseudonymiser(b"0123456789abcdef"))
+
+
+def test_objects_name_the_issuer_of_the_identifier(tmp_path: Path) -> None:
+    made = objects_of(tmp_path, lambda header: setattr(header, "IssuerOfPatientID", "North"))
+    assert {one.IssuerOfPatientID for one in made} == {"North"}
+
+
+@pytest.mark.parametrize(("day", "told"), [("20200328", "2020-03-28"), ("2020.03.28", "2020-03-28"), ("March", "")])
+def test_a_report_has_the_study_date_of_its_series(tmp_path: Path, day: str, told: str) -> None:
+    assert read_scan(write_series(tmp_path / "ct", box_chest().image[:, :, :3], day)).facts.study_date == told

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,9 @@ import pytest
 import SimpleITK as sitk
 from box_chest import box_chest
 from PIL import Image
+from reported import CPU, write_series
 
+from nnunet_covid.cli import main
 from nnunet_covid.report import quantify
 from nnunet_covid.report.anatomy import Anatomy
 from nnunet_covid.report.document import Document, ModelFacts, ScanFacts
@@ -83,3 +86,13 @@ def test_key_slices_and_comparison_are_drawn_round_as_the_slider_is(tmp_path: Pa
         for uri in (shown.slices[0].picture, key, shown.comparison)
     ]
     assert sizes == [(27, 80), (27, 80), (2 * 27 + 8, 80)]
+
+
+def test_one_identifier_of_two_issuers_is_told_as_two_patients(model: Path, tmp_path: Path) -> None:
+    image = box_chest().image[:, :, 10:20]
+    for name, issuer in (("earlier", "North"), ("same", "North"), ("other", "South")):
+        folder, output = write_series(tmp_path / name, image, IssuerOfPatientID=issuer), tmp_path / f"{name}_out"
+        previous = [] if name == "earlier" else ["--previous", str(tmp_path / "earlier_out")]
+        assert main(["report", str(folder), "-m", str(model), "-o", str(output), *previous, *CPU]) == 0
+        change = json.loads((output / "report.json").read_text(encoding="utf-8"))["change"] or {"notes": []}
+        assert ("another patient identifier" in " ".join(change["notes"])) is (name == "other")
