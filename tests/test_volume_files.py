@@ -99,6 +99,14 @@ def test_usual_nifti_headers_are_believed(tmp_path: Path, fields: dict) -> None:
     assert header_fault(tmp_path / "a.nii") is None
 
 
+@pytest.mark.parametrize("unit", ["mm", "", "?", "millimeter"])
+def test_millimetres_and_no_unit_at_all_are_believed(tmp_path: Path, unit: str) -> None:
+    odd_volumes.meta_image(tmp_path / "a.mha", IMAGE, DistanceUnits=unit)
+    odd_volumes.nrrd(tmp_path / "a.nrrd", IMAGE, space_units=" ".join([f'"{unit}"'] * 3))
+    assert header_fault(tmp_path / "a.mha") is None
+    assert header_fault(tmp_path / "a.nrrd") is None
+
+
 def test_a_header_in_the_other_byte_order(tmp_path: Path) -> None:
     odd_volumes.nifti(tmp_path / "a.nii", IMAGE)
     content = bytearray((tmp_path / "a.nii").read_bytes())
