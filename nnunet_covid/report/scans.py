@@ -28,7 +28,7 @@ from nnunet_covid.raw_dataset.source import stem_of
 from nnunet_covid.raw_dataset.volumes import read_volume
 from nnunet_covid.report.clock import Clock
 from nnunet_covid.report.document import FILE, ScanFacts
-from nnunet_covid.volume_files import data_files
+from nnunet_covid.volume_files import data_files, without_sides
 
 AXIAL = 0.8
 """Cosine between the normal of a slice and the body's axis from which on a series counts as axial."""
@@ -105,6 +105,8 @@ def _read(source: Path, series: str | None) -> Scan:
         return _from_folder(source.parent, _series_of(source))
     if ending_of(source, VOLUME_ENDINGS) is None and ending_of(source, ARCHIVES):
         raise UserError(f"{source} is packed; unpack it, and name the folder or the volume that was in it")
+    if ending_of(source, VOLUME_ENDINGS) is None:
+        raise UserError(f"{source} is no NIfTI, NRRD or MetaImage volume, and no DICOM file; save it as one of these")
     return _from_file(source)
 
 
@@ -119,6 +121,8 @@ def _series_of(source: Path) -> str:
 
 def _from_file(path: Path) -> Scan:
     image = read_volume(path)
+    if fault := without_sides(path):
+        raise UserError(f"{path} {fault}; write its orientation into the header, or save it again from its source")
     _require_ct(image, path)
     return Scan(image, ScanFacts(stem_of(path), image.GetSize(), _rounded(image.GetSpacing())))
 
