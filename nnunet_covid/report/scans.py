@@ -1,7 +1,8 @@
 """Where a report's scan comes from: a volume file, or the one CT series of a DICOM folder that is worth reporting.
 
 A folder as a scanner or an archive leaves it holds several series: the axial CT series with the most slices is taken,
-an original one before those that are derived from it, and what was passed over is said. Which series there are and
+an original one before those that are derived from it, and what was passed over is said. A folder without DICOM stands
+for the one volume file in it. Which series there are and
 whether one is a whole volume stands in :mod:`nnunet_covid.raw_dataset`.
 """
 
@@ -21,7 +22,7 @@ import SimpleITK as sitk
 
 from nnunet_covid.endings import VOLUME_ENDINGS, ending_of
 from nnunet_covid.errors import UserError
-from nnunet_covid.files import files_in, own_name, printable, sha256_of, some_of
+from nnunet_covid.files import files_in, is_hidden, own_name, printable, sha256_of, some_of
 from nnunet_covid.raw_dataset.case_folders import ARCHIVES
 from nnunet_covid.raw_dataset.dicom import DicomFile, header_of, is_dicom
 from nnunet_covid.raw_dataset.dicom_folder import DicomFolder, Series, dicom_folder
@@ -63,7 +64,7 @@ def read_scan(source: Path, series: str | None = None) -> Scan:
     """The scan that a file or folder holds.
 
     Args:
-        source: A NIfTI, NRRD or MetaImage file, or a folder of DICOM files at any depth.
+        source: A NIfTI, NRRD or MetaImage file, or a folder of DICOM files, or of one such file, at any depth.
         series: Series Instance UID; the axial CT series with the most slices, an original one, if not given.
 
     Raises:
@@ -130,8 +131,18 @@ def _from_file(path: Path) -> Scan:
     return Scan(image, ScanFacts(stem_of(path), image.GetSize(), _rounded(image.GetSpacing())))
 
 
+def volumes_below(folder: Path) -> list[Path]:
+    """The volume files of a folder, at any depth."""
+    return [path for path in files_in(folder, below=True) if ending_of(path, VOLUME_ENDINGS)]
+
+
 def _from_folder(folder: Path, wanted: str | None) -> Scan:
-    chosen, notes = _chosen(folder, wanted)
+    content = dicom_folder(folder)
+    if wanted is None and not content.series and len(volumes := volumes_below(folder)) == 1:
+        scan = _from_file(volumes[0])
+        notes = [f"Reported on {volumes[0].relative_to(folder)}.", *_notes_on_others(folder, content, volumes[0])]
+        return replace(scan, facts=replace(scan.facts, name=own_name(folder), notes=tuple(map(printable, notes))))
+    chosen, notes = _chosen(folder, content, wanted)
     image = read_series(chosen)
     _require_ct(image, folder)
     header = header_of(chosen.files[0].path, "StudyDate")
@@ -145,10 +156,13 @@ def _from_folder(folder: Path, wanted: str | None) -> Scan:
     return Scan(image, facts, tuple(file.path for file in chosen.files))
 
 
-def _chosen(folder: Path, wanted: str | None) -> tuple[Series, list[str]]:
+def _chosen(folder: Path, content: DicomFolder, wanted: str | None) -> tuple[Series, list[str]]:
     """The series to report on, and a sentence for each that was passed over."""
-    content = dicom_folder(folder)
     if not content.series:
+        if volumes := volumes_below(folder):
+            listed = some_of(path.relative_to(folder).as_posix() for path in volumes)
+            remedy = "name one of them, or the folder that they lie in for a report on each"
+            raise UserError(f"{folder} holds no DICOM image, but {len(volumes)} volumes ({listed}); {remedy}")
         raise UserError(
             f"{folder} holds no DICOM image{content.other_than_series()}; name a CT series' folder or a volume file"
         )
@@ -176,8 +190,19 @@ def _chosen(folder: Path, wanted: str | None) -> tuple[Series, list[str]]:
     _require_whole(best, content.unusable)
     passed = [(one, reasons[_uid(one)] or _lesser(one, best)) for one in whole if one is not best]
     notes = [f"Passed over {_described(one, folder)}: {reason}." for one, reason in passed]
-    notes += _notes_on_localizers(best, content, folder)
-    return best, notes + [f"Passed over {path.relative_to(folder)}: {reason}." for path, reason in content.unusable]
+    return best, [*notes, *_notes_on_localizers(best, content, folder), *_notes_on_others(folder, content)]
+
+
+def _notes_on_others(folder: Path, content: DicomFolder, used: Path | None = None) -> list[str]:
+    """A sentence for each damaged file, one for all volumes and archives, and one for empty folders, beside a scan."""
+    files = [path for path, _ in content.left_out if path != used and ending_of(path, (*VOLUME_ENDINGS, *ARCHIVES))]
+    entries = (path for path in folder.iterdir() if path.is_dir() and not is_hidden(path))
+    empty = [path for path in entries if not files_in(path, below=True)]
+    notes = [f"Passed over {path.relative_to(folder)}: {reason}." for path, reason in content.unusable]
+    for paths, what in ((files, "no DICOM"), (empty, "empty")):
+        if paths:
+            notes.append(f"Passed over {some_of(path.relative_to(folder).as_posix() for path in paths)}: {what}.")
+    return notes
 
 
 def _without_localizers(one: Series) -> Series:

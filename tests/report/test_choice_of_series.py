@@ -9,7 +9,7 @@ from typing import Any
 import pydicom
 import pytest
 from box_chest import box_chest
-from reported import CPU, write_series
+from reported import CPU, saved, write_series
 
 from nnunet_covid.cli import main
 from nnunet_covid.errors import UserError
@@ -24,6 +24,40 @@ def test_patients_inside_folders_that_hold_nothing_else_are_scans_of_their_own(t
     (tmp_path / "disc/README.txt").write_text("a viewer", encoding="utf-8")
     assert scans_of(tmp_path / "disc") == [inner / "p1", inner / "p2"]
     assert scans_of(inner / "p1") == [inner / "p1"]
+
+
+@pytest.mark.parametrize("others", [1, 2])
+def test_a_folder_with_a_volume_is_a_case_beside_dicom_and_alone(tmp_path: Path, others: int) -> None:
+    if others == 1:
+        write_series(tmp_path / "p1", box_chest().image[:, :, :10])
+    else:
+        saved(tmp_path / "p1/ct", box_chest())
+    saved(tmp_path / "p2", box_chest())
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes/notes.txt").write_text("none", encoding="utf-8")
+    assert scans_of(tmp_path) == [tmp_path / "notes", tmp_path / "p1", tmp_path / "p2"]
+    scan = read_scan(tmp_path / "p2")
+    assert (scan.facts.name, scan.image.GetSize()) == ("p2", box_chest().image.GetSize())
+    assert scan.facts.notes == ("Reported on chest.nii.gz.",)
+
+
+def test_of_a_folder_with_several_volumes_none_is_chosen(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        saved(tmp_path / name, box_chest())
+    with pytest.raises(UserError, match=r"but 2 volumes \(a/chest.nii.gz, b/chest.nii.gz\); name one"):
+        read_scan(tmp_path)
+
+
+def test_what_may_be_a_case_beside_a_series_is_told(tmp_path: Path) -> None:
+    write_series(tmp_path / "p1", box_chest().image[:, :, :10])
+    saved(tmp_path / "p1/masks", box_chest())
+    (tmp_path / "p2").mkdir()
+    (tmp_path / "p3").mkdir()
+    (tmp_path / "p3/ct.zip").write_bytes(b"PK")
+    assert scans_of(tmp_path) == [tmp_path]
+    notes = read_scan(tmp_path).facts.notes
+    assert "Passed over p1/masks/chest.nii.gz, p3/ct.zip: no DICOM." in notes
+    assert "Passed over p2: empty." in notes
 
 
 def test_series_of_several_patients_in_one_folder_are_refused(tmp_path: Path) -> None:
