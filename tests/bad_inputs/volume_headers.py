@@ -268,15 +268,6 @@ BAD_INPUTS = [
         REMEDY,
     ),
     converted(
-        "nrrd_metres",
-        Kind.UNITS,
-        "a NRRD of spacings in metres",
-        "a.nrrd",
-        nrrd(space=None, space_directions=None, space_origin=None, spacings="6 6 6", units='"m" "m" "m"'),
-        "its header gives the voxel size in m (field spacings)",
-        REMEDY,
-    ),
-    converted(
         "nrrd_sheared",
         Kind.UNITS,
         "a sheared NRRD",

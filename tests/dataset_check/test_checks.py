@@ -23,8 +23,7 @@ from nnunet_covid.dataset_check.images import (
 )
 from nnunet_covid.dataset_conversion import Dataset501_COVIDSemiSeg, Dataset521_NSCLCEffusion
 from nnunet_covid.dataset_conversion.folder import FolderLayout, convert_folder
-from nnunet_covid.errors import UserError
-from nnunet_covid.raw_dataset import Options, Part, Scan, SliceSelection, convert_dataset
+from nnunet_covid.raw_dataset import Options, Scan, SliceSelection, convert_dataset
 from nnunet_covid.raw_dataset.scan import to_8_bit
 
 
@@ -81,25 +80,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_nothing_is_found_where_nothing_is_wrong(folder: Path) -> None:
     assert found(folder) == []
-
-
-def test_cases_that_dataset_json_lists_are_checked_wherever_they_lie(folder: Path) -> None:
-    description = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
-    names = [path.name.removesuffix("_0000.png") for path in sorted((folder / "imagesTr").iterdir())]
-    (folder / "imagesTr").rename(folder / "images")
-    (folder / "labelsTr").rename(folder / "labels")
-    listed = {name: {"images": [f"images/{name}_0000.png"], "label": f"labels/{name}.png"} for name in names}
-    (folder / "dataset.json").write_text(json.dumps({**description, "dataset": listed}), encoding="utf-8")
-    assert found(folder) == []
-    assert [case.name for case in open_dataset(str(folder)).cases if case.part is Part.TRAINING] == names
-    write_picture(folder / f"labels/{names[0]}.png", np.full((96, 96), 7, np.uint8))
-    assert ("labels", (names[0],)) in found(folder)
-    (folder / f"labels/{names[0]}.png").unlink()
-    with pytest.raises(UserError, match=rf"labels/{names[0]}.png is missing; dataset.json lists it"):
-        open_dataset(str(folder))
-    (folder / "dataset.json").write_text(json.dumps({**description, "dataset": {}}), encoding="utf-8")
-    with pytest.raises(UserError, match="'dataset' in dataset.json lists no cases; write"):
-        open_dataset(str(folder))
 
 
 def test_a_patient_on_both_sides(folder: Path) -> None:
