@@ -18,13 +18,10 @@ import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nnunet_covid.disturbances import alone
 from nnunet_covid.errors import UserError
-
-if TYPE_CHECKING:
-    pass
 
 MACHINE = f"{zlib.crc32(socket.gethostname().encode()):08x}"
 """In the names of unfinished files: numbers of processes mean something on their machine only."""

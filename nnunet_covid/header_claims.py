@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nnunet_covid.errors import UserError, reason_of
-from nnunet_covid.volume_files import data_files, fault_of_number_of_axes
+from nnunet_covid.volume_files import data_files
+from nnunet_covid.volume_headers import fault_of_number_of_axes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

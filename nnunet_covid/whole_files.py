@@ -10,13 +10,16 @@ import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nnunet_covid.volume_files import data_files
+from nnunet_covid.volume_headers import opened
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-NIFTI_ENDINGS = (".gz", ".nii")
+NIFTI_ENDINGS = (".gz", ".nii", ".hdr")
 GZIP_MAGIC = b"\x1f\x8b"
 HEADER_BYTES = 352  # of NIfTI-1, with the four bytes that announce extensions
-SINGLE_FILE = b"n+1\0"
+MAGIC = (b"n+1\0", b"ni1\0")  # one file, or a pair
 SIZE_MODULUS = 1 << 32  # gzip keeps 32 bits of the size (RFC 1952, §2.3.1)
 BLOCK = 1 << 20
 
@@ -26,7 +29,8 @@ def is_whole(path: Path, voxels: NDArray[Any]) -> bool:
 
     ITK reads what is missing or damaged in a NIfTI file as zeros, without an error. A good file is known by the
     checksum at its end, at a small part of the time that reading it takes. A file that neither is compressed by gzip
-    nor has a header of NIfTI-1 counts as whole: ITK itself refuses NRRD and MetaImage files that are cut short.
+    nor has a header of NIfTI-1 counts as whole: ITK itself refuses NRRD and MetaImage files that are cut short, and
+    of a pair whose voxels are not compressed the header tells (:mod:`nnunet_covid.volume_files`).
 
     Args:
         path: the file.
@@ -38,12 +42,14 @@ def is_whole(path: Path, voxels: NDArray[Any]) -> bool:
     """
     if not path.name.lower().endswith(NIFTI_ENDINGS):
         return True
-    with path.open("rb") as stream:
+    beside = data_files(path)
+    file = beside[0] if beside else path
+    with file.open("rb") as stream:
         start = stream.read(HEADER_BYTES)
     if not start.startswith(GZIP_MAGIC):
-        return path.stat().st_size >= max(HEADER_BYTES, _announced_bytes(start))
+        return bool(beside) or path.stat().st_size >= max(HEADER_BYTES, _announced_bytes(start))
     try:
-        return _has_checksum_of(path, voxels) or _unpacked_to_its_end(path)
+        return _has_checksum_of(file, voxels) or _unpacked_to_its_end(file, path)
     except (EOFError, gzip.BadGzipFile, zlib.error):
         return False
 
@@ -71,19 +77,20 @@ def _has_checksum_of(path: Path, voxels: NDArray[Any]) -> bool:
     return bool(zlib.crc32(voxels.data, zlib.crc32(header)) == checksum)
 
 
-def _unpacked_to_its_end(path: Path) -> bool:
-    """Whether all members of the file can be unpacked and hold as much as the header announces."""
+def _unpacked_to_its_end(path: Path, header: Path) -> bool:
+    """Whether all members of the file can be unpacked and hold as much as the header, in it or beside it, announces."""
+    with opened(header) as content:
+        announced = _announced_bytes(content.read(HEADER_BYTES))
+    size = 0
     with gzip.open(path) as content:
-        header = content.read(HEADER_BYTES)
-        size = len(header)
         while chunk := content.read(BLOCK):
             size += len(chunk)
-    return size >= _announced_bytes(header)
+    return size >= announced
 
 
 def _announced_bytes(header: bytes) -> int:
-    """Size of the unpacked file by its header; 0 if that is not one of NIfTI-1 with the voxels in the same file."""
-    if len(header) < HEADER_BYTES or header[344:348] != SINGLE_FILE:
+    """Size of the unpacked file of the voxels by their header; 0 if that is not one of NIfTI-1."""
+    if header[344:348] not in MAGIC:
         return 0
     order = "<" if struct.unpack_from("<i", header) == (348,) else ">"
     axes, *lengths = struct.unpack_from(f"{order}8h", header, 40)

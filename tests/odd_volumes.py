@@ -66,9 +66,8 @@ def meta_image(path: Path, array: NDArray[Any], **lines: str | None) -> None:
         "ElementSpacing": " ".join("6" * array.ndim),
         "DimSize": " ".join(map(str, array.shape[::-1])),
         "ElementType": TYPES[array.dtype.str[1:]][0],
-        "ElementDataFile": data,
     }
-    _written(path, "", " = ", header | lines, "", array)
+    _written(path, "", " = ", {**header, **lines, "ElementDataFile": lines.get("ElementDataFile", data)}, "", array)
 
 
 def nrrd(path: Path, array: NDArray[Any], **lines: str | None) -> None:

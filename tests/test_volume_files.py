@@ -99,6 +99,20 @@ def test_usual_nifti_headers_are_believed(tmp_path: Path, fields: dict) -> None:
     assert header_fault(tmp_path / "a.nii") is None
 
 
+@pytest.mark.parametrize("unit", ["mm", "", "?", "millimeter"])
+def test_millimetres_and_no_unit_at_all_are_believed(tmp_path: Path, unit: str) -> None:
+    odd_volumes.meta_image(tmp_path / "a.mha", IMAGE, DistanceUnits=unit)
+    odd_volumes.nrrd(tmp_path / "a.nrrd", IMAGE, space_units=" ".join([f'"{unit}"'] * 3))
+    assert header_fault(tmp_path / "a.mha") is None
+    assert header_fault(tmp_path / "a.nrrd") is None
+
+
+def test_spacings_in_another_unit_are_told(tmp_path: Path) -> None:
+    plain = {"space": None, "space_directions": None, "space_origin": None, "spacings": "6 6 6"}
+    odd_volumes.nrrd(tmp_path / "a.nrrd", IMAGE, **plain, units='"m" "m" "m"')
+    assert "gives the voxel size in m (field spacings)" in str(header_fault(tmp_path / "a.nrrd"))
+
+
 def test_a_header_in_the_other_byte_order(tmp_path: Path) -> None:
     odd_volumes.nifti(tmp_path / "a.nii", IMAGE)
     content = bytearray((tmp_path / "a.nii").read_bytes())

@@ -15,7 +15,7 @@ from nnunet_covid.errors import UserError
 from nnunet_covid.files import files_in
 from nnunet_covid.geometry import Turn
 from nnunet_covid.nnunet.cases import CaseFiles, list_cases
-from nnunet_covid.nnunet.dataset import raw_dataset_folder, read_splits
+from nnunet_covid.nnunet.dataset import LISTED, listed_cases, raw_dataset_folder, read_splits
 from nnunet_covid.raw_dataset import Part, Scan, read_scan
 from nnunet_covid.raw_dataset.patients import guessed_patients, recorded_patients
 
@@ -54,7 +54,7 @@ class CheckedDataset:
         cases: All cases, unlabelled ones included.
         splits: The folds nnU-Net would use, or an empty list.
         guessed_patients: Those that were derived from the case names.
-        unpaired: What else lies in labelsTr: names of files.
+        unpaired: What else lies in labelsTr: names of files; none where dataset.json lists the cases.
     """
 
     folder: Path
@@ -77,10 +77,10 @@ def open_dataset(number_or_name: str) -> CheckedDataset:
     """
     folder = raw_dataset_folder(number_or_name)
     description = read_dataset_json(folder / "dataset.json", needed=IMAGES)
-    ending, names = description["file_ending"], channel_names(description)
-    found = [(part, case) for part in Part for case in _cases(folder, part, ending, len(names))]
+    names, lists = channel_names(description), LISTED in description
+    found = [(part, case) for part in Part for case in _cases(folder, part, description)]
     if not found:
-        raise UserError(f"{folder} holds no images named CASE_0000{ending}")
+        raise UserError(f"{folder} holds no images named CASE_0000{description['file_ending']}")
     ignore = ignore_label(description["labels"])
     recorded = recorded_patients(folder)
     guessed = guessed_patients(case.name for _, case in found)
@@ -94,12 +94,21 @@ def open_dataset(number_or_name: str) -> CheckedDataset:
     splits = read_splits(folder.name, folder) or []
     used = {case.label.name for case in cases if case.part is Part.TRAINING and case.label is not None}
     unpaired = [path.name for path in files_in(folder / Part.TRAINING.label_folder) if ending_of(path)]
-    others = tuple(name for name in unpaired if name not in used)
+    others = () if lists else tuple(name for name in unpaired if name not in used)
     return CheckedDataset(folder, names[0], labels, cases, splits, frozenset(guessed.values()), others)
 
 
-def _cases(folder: Path, part: Part, ending: str, channels: int) -> list[CaseFiles]:
-    """The cases of one part with their label maps, where there are any."""
+def _cases(folder: Path, part: Part, description: dict[str, Any]) -> list[CaseFiles]:
+    """The cases of one part with their label maps, where there are any; dataset.json may list those of training."""
+    if part is Part.TRAINING and LISTED in description:
+        try:
+            listed = listed_cases(folder, description)
+        except ValueError as e:
+            raise UserError(f"{folder}: {e}") from e
+        if missing := [path for case in listed for path in case.all_files if not path.is_file()]:
+            raise UserError(f"{missing[0]} is missing; dataset.json lists it: copy it there, or take its case out")
+        return listed
+    ending, channels = description["file_ending"], len(channel_names(description))
     if not files_in(folder / part.value, ending):
         return []
     labels = {path.name: path for path in files_in(folder / part.label_folder, ending)}

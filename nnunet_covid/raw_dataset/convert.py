@@ -32,7 +32,7 @@ from nnunet_covid.raw_dataset.destination import (
     refuse_number_in_use,
 )
 from nnunet_covid.raw_dataset.grey_scale import GreyScale, grey_scale_of, odd_ones, span_of
-from nnunet_covid.raw_dataset.images import check_headers, with_lungs, write_image
+from nnunet_covid.raw_dataset.images import check_headers, notes_on_sides, with_lungs, write_image
 from nnunet_covid.raw_dataset.names import fault_of
 from nnunet_covid.raw_dataset.recipe import Options, Part, Recipe, SourceCase
 from nnunet_covid.raw_dataset.scan import Scan, crop_around_lungs, extract_slices, plane_of, to_8_bit
@@ -125,7 +125,7 @@ def _checked_cases(recipe: Recipe, options: Options, source: Path, tell: Tell) -
             )
     problems.raise_if_any()
     leave_out_unused(cases, problems)
-    for note in problems.notes():
+    for note in (*problems.notes(), *notes_on_sides(cases, source)):
         tell(note)
     if not options.unlabelled:
         cases = [case for case in cases if case.part is not Part.UNLABELLED]

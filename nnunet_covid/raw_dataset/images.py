@@ -30,8 +30,9 @@ from nnunet_covid.raw_dataset.grey_scale import is_hounsfield, is_inverted
 from nnunet_covid.raw_dataset.pictures import differing_sizes, read_grey
 from nnunet_covid.raw_dataset.recipe import SourceCase
 from nnunet_covid.raw_dataset.scan import Scan, plane_of
-from nnunet_covid.raw_dataset.source import Problems, UnusableFile, is_picture, stem_of
+from nnunet_covid.raw_dataset.source import Problems, UnusableFile, is_picture, relative_name, stem_of
 from nnunet_covid.raw_dataset.volumes import array_of, differing_grids, read_volume
+from nnunet_covid.volume_files import without_sides
 from nnunet_covid.whole_volumes import write_volume
 
 
@@ -71,6 +72,13 @@ def check_headers(cases: Iterable[SourceCase], problems: Problems) -> None:
         with problems.collecting():
             for mask, difference in differing(case.image, files):
                 problems.add(mask, difference)
+
+
+def notes_on_sides(cases: Iterable[SourceCase], source: Path) -> list[str]:
+    """A line for the user that names the volumes of which ITK can only guess where left and right are."""
+    open_ones = {relative_name(case.image, source) for case in cases if without_sides(case.image)}
+    guess = "their axes are taken to lead to the left, the back and the head"
+    return [f"note: left and right are not told by {some_of(open_ones, 3)}: {guess}"] if open_ones else []
 
 
 def write_image(path: Path, array: NDArray[Any], geometry: Geometry | None) -> None:

@@ -17,6 +17,7 @@ import SimpleITK as sitk
 from nnunet_covid.disturbances import full_disk_told
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import digest_of, is_hidden, read_json, replacing_folder, some_of, write_text
+from nnunet_covid.lung_mask import MODELS, automatic_method
 from nnunet_covid.raw_dataset.dicom import PATIENT, header_of, patient_of
 from nnunet_covid.report.anatomy import Anatomy, Classes
 from nnunet_covid.report.change import changes, require_same_kind
@@ -66,11 +67,12 @@ class Extras:
 
 
 def made_of(source: Path, model: ReportModel, extras: Extras) -> str:
-    """Sixteen digits of what decides a report in a batch: the scan's files, the model, the extras of all scans."""
+    """Sixteen digits of what decides a report in a batch: files, model, what finds lungs, the extras of all scans."""
     return digest_of(
         {
             "files": content_of(source),
             "model": model.facts.digest,
+            "lungs": automatic_method(MODELS[0], None),
             "seen": [model.orientation, *model.notes],
             "profile": extras.profile and asdict(extras.profile),
             "key": extras.pseudonyms and extras.pseudonyms.name(""),

@@ -21,6 +21,7 @@ from nnunet_covid.raw_dataset.dicom import header_of, read_dicom
 from nnunet_covid.raw_dataset.dicom_folder import dicom_folder
 from nnunet_covid.report.confidence import urgency
 from nnunet_covid.report.document import FILE, NOTICE, read_document
+from nnunet_covid.report.scans import volumes_below
 
 TABLE, INDEX = "reports.csv", "index.html"
 
@@ -52,9 +53,10 @@ class Row:
 def scans_of(folder: Path) -> list[Path]:
     """What of a folder are scans of their own; the folder alone where it holds one.
 
-    Volume files are; so are the folders in it where their DICOM files belong to several studies. Folders without any
-    image among them, packed folders and series beside them are listed too: a batch refuses them by name. A folder in
-    which nothing but another folder may hold a scan, as on a disc, counts as that one.
+    Volume files are; so are the folders in it where their DICOM files belong to several studies, or one holds volumes
+    and no DICOM. Folders without any image among them, packed folders and series beside them are listed too: a batch
+    refuses them by name. A folder in which nothing but another folder may hold a scan, as on a disc, counts as that
+    one.
     """
     entries = [path for path in sorted(folder.iterdir()) if not is_hidden(path)]
     volumes = [path for path in entries if path.is_file() and ending_of(path, VOLUME_ENDINGS)]
@@ -78,12 +80,12 @@ def _beside(files: Sequence[Path]) -> list[Path]:
 
 
 def _studies(folder: Path) -> set[str]:
-    """Study Instance UIDs below a folder, by the first file of every series."""
+    """Study Instance UIDs below a folder, by the first file of every series; volumes without DICOM are one study."""
     found = set()
     for series in dicom_folder(folder).series:
         header = header_of(series.files[0].path, "StudyInstanceUID")
         found.add(str(header.get("StudyInstanceUID", series.folder)))
-    return found
+    return found or ({str(folder)} if volumes_below(folder) else set())
 
 
 def report_batch(

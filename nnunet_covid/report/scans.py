@@ -1,7 +1,8 @@
 """Where a report's scan comes from: a volume file, or the one CT series of a DICOM folder that is worth reporting.
 
 A folder as a scanner or an archive leaves it holds several series: the axial CT series with the most slices is taken,
-an original one before those that are derived from it, and what was passed over is said. Which series there are and
+an original one before those that are derived from it, and what was passed over is said. A folder without DICOM stands
+for the one volume file in it. Which series there are and
 whether one is a whole volume stands in :mod:`nnunet_covid.raw_dataset`.
 """
 
@@ -9,26 +10,29 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
 
 from nnunet_covid.endings import VOLUME_ENDINGS, ending_of
 from nnunet_covid.errors import UserError
-from nnunet_covid.files import files_in, own_name, printable, sha256_of, some_of
+from nnunet_covid.files import files_in, is_hidden, own_name, printable, sha256_of, some_of
 from nnunet_covid.raw_dataset.case_folders import ARCHIVES
-from nnunet_covid.raw_dataset.dicom import header_of, is_dicom
-from nnunet_covid.raw_dataset.dicom_folder import Series, dicom_folder
+from nnunet_covid.raw_dataset.dicom import DicomFile, header_of, is_dicom
+from nnunet_covid.raw_dataset.dicom_folder import DicomFolder, Series, dicom_folder
 from nnunet_covid.raw_dataset.dicom_series import read_series
 from nnunet_covid.raw_dataset.grey_scale import AIR_BELOW
 from nnunet_covid.raw_dataset.source import stem_of
 from nnunet_covid.raw_dataset.volumes import read_volume
 from nnunet_covid.report.clock import Clock
 from nnunet_covid.report.document import FILE, ScanFacts
-from nnunet_covid.volume_files import data_files
+from nnunet_covid.volume_files import data_files, without_sides
 
 AXIAL = 0.8
 """Cosine between the normal of a slice and the body's axis from which on a series counts as axial."""
@@ -60,7 +64,7 @@ def read_scan(source: Path, series: str | None = None) -> Scan:
     """The scan that a file or folder holds.
 
     Args:
-        source: A NIfTI, NRRD or MetaImage file, or a folder of DICOM files at any depth.
+        source: A NIfTI, NRRD or MetaImage file, or a folder of DICOM files, or of one such file, at any depth.
         series: Series Instance UID; the axial CT series with the most slices, an original one, if not given.
 
     Raises:
@@ -105,6 +109,8 @@ def _read(source: Path, series: str | None) -> Scan:
         return _from_folder(source.parent, _series_of(source))
     if ending_of(source, VOLUME_ENDINGS) is None and ending_of(source, ARCHIVES):
         raise UserError(f"{source} is packed; unpack it, and name the folder or the volume that was in it")
+    if ending_of(source, VOLUME_ENDINGS) is None:
+        raise UserError(f"{source} is no NIfTI, NRRD or MetaImage volume, and no DICOM file; save it as one of these")
     return _from_file(source)
 
 
@@ -119,12 +125,24 @@ def _series_of(source: Path) -> str:
 
 def _from_file(path: Path) -> Scan:
     image = read_volume(path)
+    if fault := without_sides(path):
+        raise UserError(f"{path} {fault}; write its orientation into the header, or save it again from its source")
     _require_ct(image, path)
     return Scan(image, ScanFacts(stem_of(path), image.GetSize(), _rounded(image.GetSpacing())))
 
 
+def volumes_below(folder: Path) -> list[Path]:
+    """The volume files of a folder, at any depth."""
+    return [path for path in files_in(folder, below=True) if ending_of(path, VOLUME_ENDINGS)]
+
+
 def _from_folder(folder: Path, wanted: str | None) -> Scan:
-    chosen, notes = _chosen(folder, wanted)
+    content = dicom_folder(folder)
+    if wanted is None and not content.series and len(volumes := volumes_below(folder)) == 1:
+        scan = _from_file(volumes[0])
+        notes = [f"Reported on {volumes[0].relative_to(folder)}.", *_notes_on_others(folder, content, volumes[0])]
+        return replace(scan, facts=replace(scan.facts, name=own_name(folder), notes=tuple(map(printable, notes))))
+    chosen, notes = _chosen(folder, content, wanted)
     image = read_series(chosen)
     _require_ct(image, folder)
     header = header_of(chosen.files[0].path, "StudyDate")
@@ -138,25 +156,29 @@ def _from_folder(folder: Path, wanted: str | None) -> Scan:
     return Scan(image, facts, tuple(file.path for file in chosen.files))
 
 
-def _chosen(folder: Path, wanted: str | None) -> tuple[Series, list[str]]:
+def _chosen(folder: Path, content: DicomFolder, wanted: str | None) -> tuple[Series, list[str]]:
     """The series to report on, and a sentence for each that was passed over."""
-    content = dicom_folder(folder)
     if not content.series:
+        if volumes := volumes_below(folder):
+            listed = some_of(path.relative_to(folder).as_posix() for path in volumes)
+            remedy = "name one of them, or the folder that they lie in for a report on each"
+            raise UserError(f"{folder} holds no DICOM image, but {len(volumes)} volumes ({listed}); {remedy}")
         raise UserError(
             f"{folder} holds no DICOM image{content.other_than_series()}; name a CT series' folder or a volume file"
         )
-    reasons = {_uid(one): _unfit(one) for one in content.series}
+    whole = [_without_localizers(one) for one in content.series]
+    reasons = {_uid(one): _unfit(one) for one in whole}
     if wanted is not None:
-        found = next((one for one in content.series if _uid(one) == wanted), None)
+        found = next((one for one in whole if _uid(one) == wanted), None)
         if found is None:
             raise UserError(f"{folder} holds no series {wanted}; it holds {', '.join(sorted(reasons))}")
         if reasons[wanted]:
             raise UserError(f"{folder}: {_described(found, folder)} cannot be reported on: {reasons[wanted]}")
         _require_whole(found, content.unusable)
-        return found, []
-    fit = [one for one in content.series if reasons[_uid(one)] is None]
+        return found, _notes_on_localizers(found, content, folder)
+    fit = [one for one in whole if reasons[_uid(one)] is None]
     if not fit:
-        listed = "; ".join(f"{_described(one, folder)}: {reasons[_uid(one)]}" for one in content.series)
+        listed = "; ".join(f"{_described(one, folder)}: {reasons[_uid(one)]}" for one in whole)
         raise UserError(f"{folder} holds no axial CT series ({listed}); name a folder with one")
     patients = {file.patient for one in fit for file in one.files} - {""}
     if len(patients) > 1:
@@ -166,13 +188,42 @@ def _chosen(folder: Path, wanted: str | None) -> tuple[Series, list[str]]:
     enough = max(map(_height, fit)) / 2
     best = max(fit, key=lambda one: (_height(one) >= enough, not _is_derived(one), _slices(one), _uid(one)))
     _require_whole(best, content.unusable)
-    passed = [(one, reasons[_uid(one)] or _lesser(one, best)) for one in content.series if one is not best]
+    passed = [(one, reasons[_uid(one)] or _lesser(one, best)) for one in whole if one is not best]
     notes = [f"Passed over {_described(one, folder)}: {reason}." for one, reason in passed]
-    return best, notes + [f"Passed over {path.relative_to(folder)}: {reason}." for path, reason in content.unusable]
+    return best, [*notes, *_notes_on_localizers(best, content, folder), *_notes_on_others(folder, content)]
+
+
+def _notes_on_others(folder: Path, content: DicomFolder, used: Path | None = None) -> list[str]:
+    """A sentence for each damaged file, one for all volumes and archives, and one for empty folders, beside a scan."""
+    files = [path for path, _ in content.left_out if path != used and ending_of(path, (*VOLUME_ENDINGS, *ARCHIVES))]
+    entries = (path for path in folder.iterdir() if path.is_dir() and not is_hidden(path))
+    empty = [path for path in entries if not files_in(path, below=True)]
+    notes = [f"Passed over {path.relative_to(folder)}: {reason}." for path, reason in content.unusable]
+    for paths, what in ((files, "no DICOM"), (empty, "empty")):
+        if paths:
+            notes.append(f"Passed over {some_of(path.relative_to(folder).as_posix() for path in paths)}: {what}.")
+    return notes
+
+
+def _without_localizers(one: Series) -> Series:
+    """A series without the localizers that some scanners give its UID; localizers alone stay a series."""
+    slices = tuple(file for file in one.files if "LOCALIZER" not in file.kinds)
+    return replace(one, files=slices or one.files)
+
+
+def _notes_on_localizers(chosen: Series, content: DicomFolder, folder: Path) -> list[str]:
+    files = (file for one in content.series if _uid(one) == _uid(chosen) for file in one.files)
+    return [f"Passed over {file.path.relative_to(folder)}: a localizer." for file in files if "LOCALIZER" in file.kinds]
 
 
 def _require_whole(one: Series, unusable: Iterable[tuple[Path, str]]) -> None:
-    """Tell a file beside the slices that cannot be read: it may be the last of them, which no gap shows."""
+    """Tell a file beside the slices that cannot be read: it may be the last of them, which no gap shows.
+
+    Told is a slice in other units than most, too.
+    """
+    if odd := [file for file in one.files if file.units.upper() not in HOUNSFIELD]:
+        reason = f"its values are {odd[0].units} (RescaleType), those of most slices Hounsfield units; take it out"
+        raise UserError(f"{odd[0].path}: {reason}")
     folders = {file.path.parent for file in one.files}
     for path, reason in unusable:
         if path.parent in folders:
@@ -195,7 +246,7 @@ def _lesser(one: Series, best: Series) -> str:
 
 
 def _is_derived(one: Series) -> bool:
-    return "DERIVED" in one.files[0].kinds
+    return "DERIVED" in _usual(one, attrgetter("kinds"))
 
 
 def _height(one: Series) -> float:
@@ -211,23 +262,29 @@ def _described(one: Series, folder: Path) -> str:
     return f"{one.described(folder)}{f' {named!r}' if named else ''}"
 
 
+def _usual(one: Series, value: Callable[[DicomFile], Any]) -> Any:
+    """What most files of a series say: a screenshot among them must not speak for all."""
+    return Counter(map(value, one.files)).most_common(1)[0][0]
+
+
 def _unfit(one: Series) -> str | None:
     """Why a series is not reported on; None if it can be."""
-    first = one.files[0]
-    if first.modality != "CT":
-        return f"modality {first.modality or 'unknown'}, not CT"
-    if "LOCALIZER" in first.kinds:
+    modality, kinds, units = (_usual(one, attrgetter(name)) for name in ("modality", "kinds", "units"))
+    if modality != "CT":
+        return f"modality {modality or 'unknown'}, not CT"
+    if "LOCALIZER" in kinds:
         return "a localizer"
-    if projections := [kind for kind in first.kinds if PROJECTION.search(kind)]:
+    if projections := [kind for kind in kinds if PROJECTION.search(kind)]:
         return f"a projection ({projections[0]}), not the tissue itself"
-    if first.units.upper() not in HOUNSFIELD:
-        return f"its values are {first.units} (RescaleType), no Hounsfield units"
+    if units.upper() not in HOUNSFIELD:
+        return f"its values are {units} (RescaleType), no Hounsfield units"
     if _slices(one) < FEWEST_SLICES:
         return f"only {_slices(one)} slice{'s' * (_slices(one) > 1)}"
-    orientation = first.frames[0].orientation
+    orientation = _usual(one, lambda file: file.frames[0].orientation)
     if orientation is not None and abs(np.cross(orientation[:3], orientation[3:])[2]) < AXIAL:
         return "not axial"
-    if len(one.files) == 1 and any(frame.position is None or frame.orientation is None for frame in first.frames):
+    frames = one.files[0].frames if len(one.files) == 1 else ()
+    if any(frame.position is None or frame.orientation is None for frame in frames):
         return "its frames do not say where they lie, so right and left would be guesses; export one file per slice"
     return None
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import odd_volumes
 import planned
 from dicom_files import CORONAL, at, ct_slice, enhanced, multi_frame, structure_set, write, write_series
 from image_files import blob, hounsfield, write_volume
@@ -126,6 +127,11 @@ def cut_volume(folder: Path) -> None:
     volume(VOLUME)(folder)
     path = folder / "scan.nii.gz"
     path.write_bytes(path.read_bytes()[:-500])
+
+
+def no_sides(folder: Path) -> None:
+    odd_volumes.nifti(folder / "scan.nii", VOLUME, qform_code=0, sform_code=0)
+    (folder / "scan.nii").rename(folder / "scan.nii.gz")
 
 
 def not_finite() -> Any:
@@ -267,6 +273,14 @@ SCANS = [
     file("grey", Kind.UNITS, "grey values, not Hounsfield units", volume(np.abs(VOLUME) % 255), "no Hounsfield units"),
     file("not_finite", Kind.DAMAGED, "a voxel that is no number", volume(not_finite()), "finite", "replace them"),
     file("flat", Kind.UNITS, "a single slice as a volume file", volume(VOLUME[:1]), "is flat", "needs a volume"),
+    file(
+        "sides",
+        Kind.UNITS,
+        "a volume file whose header gives no orientation",
+        no_sides,
+        "does not say where left and right are (qform_code and sform_code are 0)",
+        "write its orientation into the header, or save it again from its source",
+    ),
     file("cut", Kind.DAMAGED, "a volume file cut short", cut_volume, "cut short or damaged; copy it again"),
 ]
 

@@ -215,6 +215,15 @@ BAD_INPUTS = [
         REMEDY,
     ),
     converted(
+        "meta_micrometres",
+        Kind.UNITS,
+        "a MetaImage in micrometres",
+        "a.mha",
+        meta_image(DistanceUnits="um"),
+        "its header gives the voxel size in um (field ElementSpacing)",
+        REMEDY,
+    ),
+    converted(
         "meta_sheared",
         Kind.UNITS,
         "a sheared MetaImage",
@@ -247,6 +256,15 @@ BAD_INPUTS = [
         "a.nrrd",
         nrrd(space_directions="(6,0,0) (0,6,0) (0,0,nan)"),
         "nan (field space directions, axis 3)",
+        REMEDY,
+    ),
+    converted(
+        "nrrd_centimetres",
+        Kind.UNITS,
+        "a NRRD in centimetres",
+        "a.nrrd",
+        nrrd(space_units='"cm" "cm" "cm"'),
+        "its header gives the voxel size in cm (field space directions)",
         REMEDY,
     ),
     converted(

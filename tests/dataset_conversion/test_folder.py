@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import odd_volumes
 import pytest
 from image_files import blob, grey, hounsfield, read_array, write_dicom_series, write_picture, write_volume
 
@@ -47,6 +48,16 @@ def test_volumes_of_every_format(tmp_path: Path) -> None:
     description = json.loads((converted / "dataset.json").read_text())
     assert description["channel_names"] == {"0": "CT"}
     assert description["labels"] == {"background": 0, "infection": 1}
+
+
+def test_volumes_that_do_not_say_where_left_is_are_named(tmp_path: Path) -> None:
+    (tmp_path / "source").mkdir()
+    odd_volumes.nifti(tmp_path / "source/a.nii", hounsfield(SHAPE, 0), qform_code=0, sform_code=0)
+    odd_volumes.nifti(tmp_path / "source/b.nii", hounsfield(SHAPE, 1), sform_code=0)
+    odd_volumes.meta_image(tmp_path / "source/c.mha", hounsfield(SHAPE, 2), TransformMatrix=None)
+    said: list[str] = []
+    convert_folder(tmp_path / "source", output=tmp_path / "raw", tell=said.append)
+    assert any("left and right are not told by a.nii, c.mha: their axes are taken" in line for line in said)
 
 
 def test_masks_beside_their_pictures(tmp_path: Path) -> None:

@@ -77,6 +77,21 @@ def test_a_plain_file_that_is_cut_short_is_refused(tmp_path: Path, packed: bytes
         read_volume(path)
 
 
+@pytest.mark.parametrize("damage", [cut_in_half, without_trailer, with_another_checksum, packed_after_it_was_cut])
+def test_a_pair_whose_packed_voxels_are_damaged_is_refused(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+    write_volume(tmp_path / "v.hdr", VOXELS)
+    voxels = gzip.compress((tmp_path / "v.img").read_bytes())
+    (tmp_path / "v.img").unlink()
+    (tmp_path / "v.img.gz").write_bytes(voxels)
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(read_volume(tmp_path / "v.hdr")), VOXELS)
+    (tmp_path / "v.img.gz").write_bytes(in_two_members(voxels))
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(read_volume(tmp_path / "v.hdr")), VOXELS)
+    (tmp_path / "v.img.gz").write_bytes(damage(voxels))
+    sitk.ReadImage(str(tmp_path / "v.hdr"))  # no error: the reason for the check
+    with pytest.raises(UnusableFile, match=r"is cut short or damaged; copy it again"):
+        read_volume(tmp_path / "v.hdr")
+
+
 def as_it_is(packed: bytes) -> bytes:
     return packed
 
@@ -142,7 +157,7 @@ def test_a_usual_file_is_not_unpacked_a_second_time(
 ) -> None:
     path = tmp_path / "v.nii.gz"
     path.write_bytes(packed)
-    monkeypatch.setattr(whole_files, "_unpacked_to_its_end", lambda _: pytest.fail("unpacked again"))
+    monkeypatch.setattr(whole_files, "_unpacked_to_its_end", lambda *_: pytest.fail("unpacked again"))
     read_volume(path)
 
 

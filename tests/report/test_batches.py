@@ -18,6 +18,7 @@ from box_chest import CLASSES, box_chest
 from reported import CPU, IDENTIFIERS, write_series
 
 from nnunet_covid.cli import main
+from nnunet_covid.lung_mask import pretrained
 from nnunet_covid.report import batch, quantify
 from nnunet_covid.report.confidence import Profile, flags
 from nnunet_covid.report.model import Observed
@@ -106,6 +107,26 @@ def test_a_report_is_made_anew_where_other_things_are_asked_for(
     assert main(["profile", str(own), "-device", "cpu"]) == 0
     assert "The model has no profile" in mirrored
     assert "The model has no profile" not in made()
+
+
+def test_a_report_is_made_anew_where_a_network_finds_the_lungs_now(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scans, report = two_patients(tmp_path / "scans"), tmp_path / "out/anna/report.json"
+    command = ["report", str(scans), "-m", str(model), "-o", str(tmp_path / "out"), *CPU]
+
+    def lungs_by() -> str:
+        assert main(command) == 0
+        return json.loads(report.read_text(encoding="utf-8"))["quantities"]["lungs_by"]
+
+    monkeypatch.setattr(pretrained, "is_ready", lambda *_: False)
+    assert lungs_by() == "threshold (Hounsfield units)"
+    monkeypatch.setattr(pretrained, "is_ready", lambda *_: True)
+    monkeypatch.setattr(pretrained, "lungs_by_network", lambda image, **_: (image > -900) & (image < -800))
+    assert lungs_by() == "lungmask R231"
+    before = report.stat().st_mtime_ns
+    assert lungs_by() == "lungmask R231"
+    assert report.stat().st_mtime_ns == before
 
 
 def all_older(folder: Path) -> None:

@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pydicom
 import pytest
 from box_chest import box_chest
-from reported import CPU, write_series
+from reported import CPU, saved, write_series
 
 from nnunet_covid.cli import main
 from nnunet_covid.errors import UserError
@@ -23,6 +24,40 @@ def test_patients_inside_folders_that_hold_nothing_else_are_scans_of_their_own(t
     (tmp_path / "disc/README.txt").write_text("a viewer", encoding="utf-8")
     assert scans_of(tmp_path / "disc") == [inner / "p1", inner / "p2"]
     assert scans_of(inner / "p1") == [inner / "p1"]
+
+
+@pytest.mark.parametrize("others", [1, 2])
+def test_a_folder_with_a_volume_is_a_case_beside_dicom_and_alone(tmp_path: Path, others: int) -> None:
+    if others == 1:
+        write_series(tmp_path / "p1", box_chest().image[:, :, :10])
+    else:
+        saved(tmp_path / "p1/ct", box_chest())
+    saved(tmp_path / "p2", box_chest())
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes/notes.txt").write_text("none", encoding="utf-8")
+    assert scans_of(tmp_path) == [tmp_path / "notes", tmp_path / "p1", tmp_path / "p2"]
+    scan = read_scan(tmp_path / "p2")
+    assert (scan.facts.name, scan.image.GetSize()) == ("p2", box_chest().image.GetSize())
+    assert scan.facts.notes == ("Reported on chest.nii.gz.",)
+
+
+def test_of_a_folder_with_several_volumes_none_is_chosen(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        saved(tmp_path / name, box_chest())
+    with pytest.raises(UserError, match=r"but 2 volumes \(a/chest.nii.gz, b/chest.nii.gz\); name one"):
+        read_scan(tmp_path)
+
+
+def test_what_may_be_a_case_beside_a_series_is_told(tmp_path: Path) -> None:
+    write_series(tmp_path / "p1", box_chest().image[:, :, :10])
+    saved(tmp_path / "p1/masks", box_chest())
+    (tmp_path / "p2").mkdir()
+    (tmp_path / "p3").mkdir()
+    (tmp_path / "p3/ct.zip").write_bytes(b"PK")
+    assert scans_of(tmp_path) == [tmp_path]
+    notes = read_scan(tmp_path).facts.notes
+    assert "Passed over p1/masks/chest.nii.gz, p3/ct.zip: no DICOM." in notes
+    assert "Passed over p2: empty." in notes
 
 
 def test_series_of_several_patients_in_one_folder_are_refused(tmp_path: Path) -> None:
@@ -93,6 +128,45 @@ def test_what_shows_no_tissue_or_is_derived_stands_behind_the_original(
     size, notes = chosen(tmp_path / "scan", (24, {**ORIGINAL, "RescaleType": "HU"}), (40, {**ORIGINAL, **elements}))
     assert size == 24
     assert any(reason in note for note in notes)
+
+
+def under_one_uid(folder: Path, *files: tuple[str, dict[str, Any]]) -> Path:
+    """``scan``: a whole series, files beside it under its UID, and a shorter series; these sort as they are named."""
+    scan = write_series(folder / "scan/long", box_chest().image[:, :, :24], StudyInstanceUID="1.2.9", **ORIGINAL)
+    write_series(folder / "scan/short", box_chest().image[:, :, :12], StudyInstanceUID="1.2.9", **ORIGINAL)
+    uid = pydicom.dcmread(scan / "IM0000").SeriesInstanceUID
+    for number, (name, elements) in enumerate(files):
+        other = write_series(folder / str(number), box_chest().image[:, :, 30:31], SeriesInstanceUID=uid, **elements)
+        (other / "IM0000").rename(scan / name)
+    return folder / "scan"
+
+
+SCOUT = {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"], "ImageOrientationPatient": [1, 0, 0, 0, 0, -1]}
+
+
+@pytest.mark.parametrize("name", ["AA", "ZZ"])
+@pytest.mark.parametrize("by_uid", [False, True])
+def test_a_localizer_with_the_uid_of_the_series_is_passed_over_wherever_it_lies(
+    tmp_path: Path, name: str, by_uid: bool
+) -> None:
+    folder = under_one_uid(tmp_path, (name, SCOUT))
+    scan = read_scan(folder, pydicom.dcmread(folder / "long/IM0000").SeriesInstanceUID if by_uid else None)
+    assert scan.image.GetSize()[2] == len(scan.files) == 24
+    assert f"Passed over long/{name}: a localizer." in scan.facts.notes
+
+
+@pytest.mark.parametrize(
+    ("elements", "reason"),
+    [
+        ({"Modality": "OT"}, "is OT, not CT; take it out"),
+        ({"RescaleType": "MGML"}, "its values are MGML .*, those of most slices Hounsfield units; take it out"),
+    ],
+)
+def test_a_series_is_known_by_most_of_its_files_and_the_odd_one_is_told(
+    tmp_path: Path, elements: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(UserError, match=f"long/AA: {reason}"):
+        read_scan(under_one_uid(tmp_path, ("AA", {**ORIGINAL, **elements})))
 
 
 def test_a_derived_series_is_reported_on_where_no_original_shows_the_chest(tmp_path: Path) -> None:

@@ -6,12 +6,16 @@ import csv
 import os
 from pathlib import Path
 
+import odd_volumes
 import pytest
-from bad_inputs.reported_scans import MODEL, SCANS, model
+import SimpleITK as sitk
+from bad_inputs.reported_scans import MODEL, SCANS, VOLUME, model
 from box_chest import box_chest
 from reported import CPU, saved
 
 from nnunet_covid.cli import main
+from nnunet_covid.errors import UserError
+from nnunet_covid.report.scans import read_scan
 
 
 def test_each_is_listed_with_its_reason_and_the_good_one_is_reported(
@@ -44,3 +48,35 @@ def test_each_is_listed_with_its_reason_and_the_good_one_is_reported(
             assert position >= 0, f"{name}: {part!r} is not in {rows[name]['reason']!r}"
         assert f"refused {name}: {rows[name]['reason']}" in told
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["good", "index.html", "reports.csv"]
+
+
+NO_DIRECTIONS = {"space": None, "space_directions": None, "space_origin": None, "spacings": "6 6 6"}
+
+
+@pytest.mark.parametrize(
+    ("name", "lines", "lacking"),
+    [
+        ("a.mha", {"TransformMatrix": None}, "no TransformMatrix"),
+        ("a.nrrd", NO_DIRECTIONS, "no space directions"),
+        ("a.nrrd", {"space": "scanner-xyz"}, "its space is no patient's"),
+    ],
+)
+def test_a_volume_that_leaves_left_and_right_open_is_refused(
+    tmp_path: Path, name: str, lines: dict[str, str | None], lacking: str
+) -> None:
+    write = odd_volumes.meta_image if name.endswith(".mha") else odd_volumes.nrrd
+    write(tmp_path / name, VOLUME, **lines)
+    with pytest.raises(UserError, match=rf"does not say where left and right are \({lacking}\); write its orientation"):
+        read_scan(tmp_path / name)
+
+
+@pytest.mark.parametrize("space", ["left-posterior-superior", "RAS", "right-anterior-superior"])
+def test_a_volume_that_names_its_space_is_read(tmp_path: Path, space: str) -> None:
+    odd_volumes.nrrd(tmp_path / "a.nrrd", VOLUME, space=space)
+    assert read_scan(tmp_path / "a.nrrd").facts.spacing == odd_volumes.SPACING
+
+
+def test_a_file_of_another_format_is_refused_for_what_it_is(tmp_path: Path) -> None:
+    sitk.WriteImage(box_chest().image, str(tmp_path / "chest.vtk"))
+    with pytest.raises(UserError, match="is no NIfTI, NRRD or MetaImage volume"):
+        read_scan(tmp_path / "chest.vtk")
