@@ -110,28 +110,36 @@ def check(job: Job, device: str) -> list[dict[str, Any]]:
 
 
 def cost(job: Job, device: str) -> list[dict[str, Any]]:
-    """Median time and peak memory of a training step on random data; the measured steps alone on the card."""
+    """Median time and peak memory of a training step on random data; the measured steps alone on the card.
+
+    Of pretrain:TRAINER it is a step of pre-training.
+    """
     import torch
     from graphs import use_graph
-    from step_cost import make_trainer, peak_memory, random_batch
+    from step_cost import PRETRAIN, make_trainer, peak_memory, pretraining_step, random_batch
 
     os.environ["nnUNet_compile"] = "t" if job.settings["compile"] else "f"
     torch.backends.cudnn.benchmark = True
-    trainer = make_trainer(job.trainer, PLANS, job.settings["configuration"], device)
+    trainer = make_trainer(job.trainer.removeprefix(PRETRAIN), PLANS, job.settings["configuration"], device)
     batch = random_batch(trainer)
     trainer.network.train()
+    pretraining = pretraining_step(trainer) if job.trainer.startswith(PRETRAIN) else None
+
+    def step(prepared: dict[str, Any]) -> None:
+        pretraining() if pretraining else trainer.train_step(prepared)
+
     start = time.perf_counter()
     for _ in range(WARM_UP):
-        trainer.train_step(batch())
+        step(batch())
     _wait(device)
     warm_up = time.perf_counter() - start
     with turn_taken():
-        median = _median_step(trainer, batch, device)
+        median = _median_step(step, batch, device)
         memory = peak_memory(trainer.device)
         graph, with_graph = "", ""
-        if job.settings.get("graph"):
+        if job.settings.get("graph") and not pretraining:
             graph = use_graph(trainer)
-            with_graph = f"{1000 * _median_step(trainer, batch, device):.2f}"
+            with_graph = f"{1000 * _median_step(step, batch, device):.2f}"
     return [
         {
             "trainer": job.trainer,
@@ -147,12 +155,12 @@ def cost(job: Job, device: str) -> list[dict[str, Any]]:
     ]
 
 
-def _median_step(trainer: Any, batch: Callable[[], dict[str, Any]], device: str) -> float:
+def _median_step(step: Callable[[Any], Any], batch: Callable[[], dict[str, Any]], device: str) -> float:
     seconds = []
     for _ in range(2 + MEASURED):
         prepared = batch()
         start = time.perf_counter()
-        trainer.train_step(prepared)
+        step(prepared)
         _wait(device)
         seconds.append(time.perf_counter() - start)
     return statistics.median(seconds[2:])

@@ -9,8 +9,10 @@
 #   nnunet-covid sweep benchmarks/sweeps/gpu_2d_half.toml --only-prepare                 # adds 2d_half
 #   nnunet-covid convert nsclc-effusion SRC --slices lesion --window -1250 250 && nnunet-covid link -d 501 -a 521 -c 2d_half
 #
-# CONFIGURATIONS="2d_half 2d"  pre-processed data to carry; "2d_small 2d_small_unlabelled" for trainings with _consistency, after
-#                              nnunet-covid link -d 501 -c 2d_small --unlabelled IMAGES --at-most 800 (1600 take 62 MiB)
+# CONFIGURATIONS="2d_half 2d"  pre-processed data to carry; what run.sh does without options depends on it: with "2d" it ends with 4000 steps there
+#                              (of CollaborativeTrainer too, after link with -c 2d), with unlabelled images it trains with consistency:
+#                              "2d_small 2d_small_unlabelled", after nnunet-covid link -d 501 -c 2d_small --unlabelled IMAGES --at-most 800
+#                              (1600 take 62 MiB), for which it needs --configuration, --check- and --cost-configuration 2d_small
 # TARGET=3.12                  Python of that machine
 # EXTRA="name==version ..."    further wheels
 # WITH_ITK=1                   carry SimpleITK itself and not a stand-in (stand_ins/): 30 MiB that PNG slices do not need

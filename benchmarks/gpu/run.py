@@ -2,8 +2,11 @@
 
 - ``check``: a training step and a prediction of every trainer, in mixed precision, against the CPU
 - ``cost``: time and memory of a step against stock nnU-Net, and the spatial convolution against a loop
-- ``train``: cross-validation
+- ``train``: cross-validation; without ``--trainers`` and ``--then`` also with 4000 steps at the planned ``2d``, and of
+  consistency beside stock, each where the pack holds its data
 - ``compile``: checks and costs of the trainings' networks, compiled
+
+Costs of the families come first, those of all other trainers at the very end: ``--parts cost`` takes them alone.
 
 Checks and trainings run side by side, as many as there are cores; what measures time runs alone. Results lie in OUT as
 soon as they are there, those of earlier calls with the same ``--work`` too: ``check.csv``, ``cost.csv``,
@@ -14,6 +17,8 @@ soon as they are there, those of earlier calls with the same ``--work`` too: ``c
     python run.py 8 --out results --parts train --configuration 2d_half --length 20epochs_50its \\
         --trainers nnUNetTrainer UNetPretrainedTrainer --folds 0 1 2 3 4 --seeds 0 1
     python run.py 8 --out results --parts train --graph --then nnUNetTrainer,UNetPretrainedTrainer:80epochs_50its:1
+    python run.py 8 --out results --parts train --trainers nnUNetTrainer --then InfNetTrainer:80epochs_50its:0:2d
+    python run.py 8 --out results --parts cost --timed nnUNetTrainer pretrain:nnUNetTrainer nnUNetTrainer_consistency
 
 With ``--graph`` every training's forward and backward pass is one CUDA graph (``graphs.py``), which with NVIDIA's MPS
 (``MPS=1 run.sh``) makes sixteen trainings side by side nearly twice as fast.
@@ -39,9 +44,10 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from jobs import PLANS, Job, work
+from step_cost import BASELINE, PRETRAIN
 
 from nnunet_covid.csv_files import read_csv, write_csv
-from nnunet_covid.files import files_in, write_json
+from nnunet_covid.files import files_in, read_json, write_json
 from nnunet_covid.nnunet.trainer_names import SUFFIXES, TRAINERS
 
 FAMILIES = (
@@ -53,6 +59,11 @@ FAMILIES = (
     "SSANetTrainer",
     "CollaborativeTrainer",
 )
+CONSISTENCY = "_consistency"
+UNLABELLED = [f"{BASELINE}{CONSISTENCY}", f"{PRETRAIN}{BASELINE}"]
+"""Whose steps are timed beside the families'."""
+Trainings = tuple[list[str], str, list[int], str]
+"""Trainers, length, seeds and configuration."""
 PRELOADED = (
     "torch",
     "nnunetv2.run.run_training",
@@ -69,35 +80,44 @@ SLOW_TO_COMPILE = "InfNetRes2NetTrainer"
 
 def schedule(args: argparse.Namespace) -> list[Job]:
     """All jobs, most valuable first, each once."""
-    everything = args.checked or ["nnUNetTrainer", *TRAINERS]
+    everything = args.checked or [BASELINE, *TRAINERS, f"{BASELINE}{CONSISTENCY}"]
+    trained = args.trainers or list(FAMILIES)
+    timed = args.timed or args.trainers or [*FAMILIES, *UNLABELLED]
+    others = [] if args.timed or args.trainers else [name for name in TRAINERS if name not in FAMILIES]
     large, small = {"configuration": args.cost_configuration}, {"configuration": args.check_configuration}
+    settings = {**large, "compile": False, "graph": args.graph}
+    further = args.then or ([] if args.trainers else _further_trainings(args))
     # a compilation takes minutes: what is compiled for a check is not compiled again for its costs, and comes last
-    compiled = [name for name in args.trainers if name != SLOW_TO_COMPILE]
-    parts = {
-        "check": [Job("check", name, settings={**small, "compile": False}) for name in everything],
-        "cost": [
-            Job("cost", name, cores=0, settings={**large, "compile": False, "graph": args.graph})
-            for name in args.trainers
-        ]
-        + [Job("operator", "SpatialConvolution", cores=0)],
-        "train": [
-            job
-            for trainers, length, seeds in [(args.trainers, args.length, args.seeds), *args.then]
-            for job in _trainings(args, trainers, length, seeds)
-        ],
-        "compile": [Job("check", name, settings={**large, "compile": True}) for name in compiled]
-        + [Job("cost", name, settings={**large, "compile": True}) for name in compiled],
-    }
-    return list({job.name: job for part in PARTS if part in args.parts for job in parts[part]}.values())
-
-
-def _trainings(args: argparse.Namespace, trainers: list[str], length: str, seeds: list[int]) -> list[Job]:
-    """Of some trainers: every fold of a seed before the next seed."""
-    settings = {"configuration": args.configuration, "length": length}
-    return [
-        Job("train", name, settings={**settings, "fold": fold, "seed": seed, **({"graph": True} if args.graph else {})})
-        for seed, fold, name in itertools.product(seeds, args.folds, trainers)
+    compiled = [name for name in trained if name != SLOW_TO_COMPILE]
+    parts = [
+        ("check", [Job("check", name, settings={**small, "compile": False}) for name in everything]),
+        ("cost", [Job("cost", name, cores=0, settings=settings) for name in timed]),
+        ("cost", [Job("operator", "SpatialConvolution", cores=0)]),
+        ("train", _trainings(args, [(trained, args.length, args.seeds, ""), *further])),
+        ("compile", [Job("check", name, settings={**large, "compile": True}) for name in compiled]),
+        ("compile", [Job("cost", name, settings={**large, "compile": True}) for name in compiled]),
+        ("cost", [Job("cost", name, cores=0, settings=settings) for name in others]),
     ]
+    return list({job.name: job for part, jobs in parts if part in args.parts for job in jobs}.values())
+
+
+def _trainings(args: argparse.Namespace, blocks: list[Trainings]) -> list[Job]:
+    """Block after block, and of each every fold of a seed before the next seed."""
+    graph = {"graph": True} if args.graph else {}
+    return [
+        Job("train", name, settings={"configuration": plan, "length": of_length, "fold": fold, "seed": seed, **graph})
+        for names, of_length, seeds, configuration in blocks
+        for plan in [configuration or args.configuration]
+        for seed, fold, name in itertools.product(seeds, args.folds, names)
+    ]
+
+
+def _further_trainings(args: argparse.Namespace) -> list[Trainings]:
+    """Four times the steps at the planned ``2d``, and consistency beside stock; only what the pack holds data for."""
+    at_2d = [name for name in FAMILIES if not missing("2d", name)]
+    pair = [BASELINE, f"{BASELINE}{CONSISTENCY}"]
+    linked = [name for name in configurations() if not missing(name, pair[1])]
+    return [(at_2d, "80epochs_50its", args.seeds, "2d"), *((pair, args.length, args.seeds, name) for name in linked)]
 
 
 def steps(length: str) -> int:
@@ -108,14 +128,35 @@ def steps(length: str) -> int:
     return int(match["epochs"] or 1000) * int(match["its"] or 250)
 
 
+def configurations() -> dict[str, dict[str, Any]]:
+    """Of the plans in the pack."""
+    return json.loads(PLANS.read_text(encoding="utf-8"))["configurations"] if PLANS.is_file() else {}
+
+
+def missing(configuration: str, of: str = "") -> str:
+    """What the pack lacks for a configuration, and for a trainer to be trained with it; nothing if all is there."""
+    known = configurations()
+    if configuration not in known:
+        return f"{configuration} in {PLANS}"
+    identifier = known[configuration].get("data_identifier", "")
+    if not of or not (PLANS.parent / identifier).is_dir():
+        return str(PLANS.parent / identifier) if of else ""
+    links = read_json(PLANS.with_name(f"{PLANS.stem}_link.json")) or {"links": {}}
+    link = links["links"].get(identifier) or {}
+    if of.endswith(CONSISTENCY):
+        images = link.get("unlabelled") and PLANS.parents[1] / link["unlabelled"]["folder"]
+        return "" if images and images.is_dir() else f"a folder of unlabelled images linked to {configuration}"
+    if of.startswith("Collaborative") and not link.get("others"):
+        return f"a data set of another disease linked to {configuration}"
+    return ""
+
+
 def lacking(jobs: list[Job]) -> str:
     """What of the plans or of the pre-processed data the jobs ask for in vain; nothing if all is there."""
-    known = json.loads(PLANS.read_text(encoding="utf-8"))["configurations"] if PLANS.is_file() else {}
     for job in jobs:
-        name = job.settings.get("configuration")
-        data = PLANS.parent / known.get(name, {}).get("data_identifier", "")
-        if name and (name not in known or (job.part == "train" and not data.is_dir())):
-            return f"{data if name in known else f'{name} in {PLANS}'} is missing, for {job.name}"
+        name, trained = job.settings.get("configuration"), job.trainer if job.part == "train" else ""
+        if name and (what := missing(name, trained)):
+            return f"{what} is missing, for {job.name}"
     return ""
 
 
@@ -252,9 +293,15 @@ def _version(name: str) -> str:
 
 def trainer(name: str) -> str:
     """One of ours or of nnU-Net's."""
-    base = name.removesuffix("_consistency")
-    if base not in TRAINERS and not base.startswith("nnUNetTrainer"):
+    base = name.removesuffix(CONSISTENCY)
+    if base not in TRAINERS and not base.startswith(BASELINE):
         raise argparse.ArgumentTypeError(f"there is no trainer {name}")
+    return name
+
+
+def timed_step(name: str) -> str:
+    """A trainer, or pretrain:TRAINER."""
+    trainer(name.removeprefix(PRETRAIN))
     return name
 
 
@@ -265,13 +312,15 @@ def length(text: str) -> str:
     return text
 
 
-def further(text: str) -> tuple[list[str], str, list[int]]:
-    """TRAINERS:LENGTH:SEEDS."""
+def further(text: str) -> Trainings:
+    """TRAINERS:LENGTH:SEEDS[:CONFIGURATION]."""
     try:
-        names, of_length, seeds = text.split(":")
-        return [trainer(name) for name in names.split(",")], length(of_length), [int(s) for s in seeds.split(",")]
+        names, of_length, seeds, *rest = text.split(":")
+        (configuration,) = rest or [""]
+        trainers = [trainer(name) for name in names.split(",")]
+        return trainers, length(of_length), [int(s) for s in seeds.split(",")], configuration
     except ValueError as e:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected such as nnUNetTrainer:80epochs_50its:0,1") from e
+        raise argparse.ArgumentTypeError(f"{text!r}: expected such as nnUNetTrainer:80epochs_50its:0,1:2d") from e
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -281,15 +330,16 @@ def make_parser() -> argparse.ArgumentParser:
     add("--out", type=Path, required=True, help="folder for the tables")
     add("--work", type=Path, help="folder for what is needed to resume (default: OUT/jobs)")
     add("--parts", nargs="+", choices=PARTS, default=list(PARTS))
-    text = "to compile, to time and to train"
-    add("--trainers", nargs="+", type=trainer, default=list(FAMILIES), help=text)
+    text = "to compile, to time and to train (default: one of each family, and all others to time at the end)"
+    add("--trainers", nargs="+", type=trainer, help=text)
     add("--checked", nargs="+", type=trainer, help="to check without compilation (default: all)")
+    add("--timed", nargs="+", type=timed_step, help="to time instead; a step of pre-training as pretrain:TRAINER")
     add("--check-configuration", default="2d_half", help="plan of the checks of all trainers")
     add("--cost-configuration", default="2d", help="plan of costs, and of the checks with compilation")
     add("--configuration", default="2d_half", help="plan of the trainings")
     add("--length", type=length, default="20epochs_50its", help="such as 30epochs, or %(default)s (default)")
-    text = "further trainings after those, such as nnUNetTrainer,InfNetTrainer:80epochs_50its:0,1; may be repeated"
-    add("--then", action="append", type=further, default=[], metavar="TRAINERS:LENGTH:SEEDS", help=text)
+    text = "further trainings after those, such as nnUNetTrainer,InfNetTrainer:80epochs_50its:0,1:2d; may be repeated"
+    add("--then", action="append", type=further, metavar="TRAINERS:LENGTH:SEEDS[:CONFIGURATION]", help=text)
     add("--graph", action="store_true", help="forward and backward pass of trainings as a CUDA graph")
     add("--folds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
     add("--seeds", nargs="+", type=int, default=[0, 1])
@@ -303,8 +353,8 @@ def main() -> int:
     parser = make_parser()
     args = parser.parse_args()
     jobs = schedule(args)
-    if missing := lacking(jobs):
-        parser.error(f"{missing}: pack it with prepare.sh, or name another configuration")
+    if what := lacking(jobs):
+        parser.error(f"{what}: pack it with prepare.sh, or name another configuration")
     folder = args.work or args.out / "jobs"
     folder.mkdir(parents=True, exist_ok=True)
     args.out.mkdir(parents=True, exist_ok=True)

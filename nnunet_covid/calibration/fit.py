@@ -44,11 +44,11 @@ from scipy.optimize import minimize_scalar
 from nnunet_covid.evaluation.labels import LabelScheme
 
 LARGEST_LOG_ODDS = 20.0
-"""Beyond it, probabilities in 32-bit floats are 0 or 1."""
+"""Where the histograms end, and where a sigmoid in 32-bit floats has long been 1."""
 BIN_WIDTH = 0.02
 BINS = round(2 * LARGEST_LOG_ODDS / BIN_WIDTH)
 EDGES = (np.arange(BINS + 1) - BINS // 2) * BIN_WIDTH
-"""Bin i holds log-odds in (EDGES[i], EDGES[i + 1]]."""
+"""Bin i holds log-odds in (EDGES[i], EDGES[i + 1]], the first and the last also what lies beyond."""
 CENTRES = (EDGES[:-1] + EDGES[1:]) / 2
 THRESHOLDS = (0.01, 0.99)
 """Range of the fitted thresholds."""
@@ -66,13 +66,14 @@ def logit(probability: float) -> float:
 def log_odds(probabilities: NDArray[np.floating], *, softmax: bool) -> NDArray[np.float32]:
     """Log-odds of every foreground class, (classes, *spatial), from probabilities (heads, *spatial).
 
-    Clipped to ±:data:`LARGEST_LOG_ODDS`. A softmax has the background as its first head, a sigmoid has none.
+    Finite, and as far apart as the probabilities: classes of a softmax stay in their order where none is background. Of
+    a sigmoid :data:`LARGEST_LOG_ODDS` at most. A softmax has the background as its first head, a sigmoid has none.
     """
     tiny = np.finfo(np.float32).tiny
     p = np.asarray(probabilities, np.float32)
     positive = np.log(np.maximum(p[1:] if softmax else p, tiny))
-    negative = np.log(np.maximum(p[:1] if softmax else 1 - p, tiny))
-    return np.clip(positive - negative, -LARGEST_LOG_ODDS, LARGEST_LOG_ODDS)
+    negative = np.log(np.maximum(p[:1], tiny) if softmax else np.maximum(1 - p, np.exp(-LARGEST_LOG_ODDS)))
+    return positive - negative
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from nnunet_covid.errors import UserError
 from nnunet_covid.evaluation.metrics import METRICS, Metric, Units, column_name
 from nnunet_covid.evaluation.paired_statistics import CONFIDENCE, PairedStatistics, holm, paired_statistics
 from nnunet_covid.evaluation.tables import CSV_NAME, JSON_NAME, aligned
-from nnunet_covid.files import some_of, write_json
+from nnunet_covid.files import counted, some_of, write_json
 
 SIGNIFICANCE = 0.05
 DEFAULT_METRICS = ("dice", "nsd", "hd95")
@@ -150,9 +150,11 @@ def comparison_table(compared: Sequence[PairComparison]) -> str:
         "Holm: Wilcoxon's p adjusted for all pairs and classes of a metric.",
         f"'better' is named where the adjusted p is below {SIGNIFICANCE} and the interval does not hold 0.",
     ]
-    smallest = min(c.statistics.n for c in compared)
-    if smallest < 6:
-        notes.append(f"With {smallest} cases Wilcoxon's p cannot fall below {2 ** (1 - smallest):g}.")
+    numbers = {c.statistics.n for c in compared}
+    if 0 in numbers:
+        notes.append("Where n is 0, no case has a value of both: there is nothing to compare.")
+    if 0 < (smallest := min(numbers - {0}, default=0)) < 6:
+        notes.append(f"With {counted(smallest, 'case')} Wilcoxon's p cannot fall below {2 ** (1 - smallest):g}.")
     return "\n".join([*lines, *notes])
 
 

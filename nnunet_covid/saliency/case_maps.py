@@ -136,8 +136,9 @@ def _evidence(
             if not any(weight.any() for weight in inside):
                 continue
             asked += 1
-            # through the image, so that every layer takes part in the graph
-            logits = model.network(tiles.cut(position).to(model.device).requires_grad_())
+            # through the image, so that every layer takes part in the graph; without the calibration, which hooks into
+            # the call and would make every score one of a class against background
+            logits = model.network.forward(tiles.cut(position).to(model.device).requires_grad_())
             stages = [features[stage] for stage in request.stages] * len(masks)
             gradients: list[torch.Tensor] = []
             for one, weight in zip(request.classes, inside, strict=True):

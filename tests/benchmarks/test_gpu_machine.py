@@ -61,6 +61,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
         (tmp_path / f"preprocessed/nnUNetPlans_{name}").mkdir(parents=True)
     file = tmp_path / "preprocessed/nnUNetPlans.json"
     file.write_text(json.dumps({"configurations": plans}), encoding="utf-8")
+    links = {"nnUNetPlans_2d_half": {"others": ["some"], "unlabelled": None}}
+    file.with_name("nnUNetPlans_link.json").write_text(json.dumps({"version": 1, "links": links}), encoding="utf-8")
     monkeypatch.setattr(module, "PLANS", file)
     return module
 
@@ -118,6 +120,55 @@ def test_what_is_asked_for_twice_is_done_once(run: ModuleType) -> None:
     assert len(names) == len(set(names)) == 4
 
 
+def test_without_options_what_the_pack_holds_is_done_and_what_costs_most_comes_last(run: ModuleType) -> None:
+    jobs = scheduled(run, "--folds 0 --seeds 0")
+    costs = [job.trainer for job in jobs if job.part == "cost" and not job.settings["compile"]]
+    first = [*run.FAMILIES, "nnUNetTrainer_consistency", "pretrain:nnUNetTrainer"]
+    assert costs[: len(first)] == first
+    assert sorted(costs) == sorted({"nnUNetTrainer", *run.TRAINERS, *first})
+    settings = [(job.trainer, job.settings) for job in jobs if job.part == "train"]
+    trained = [(name, each["configuration"], each["length"]) for name, each in settings]
+    linked = "CollaborativeTrainer"  # at 2d_half alone
+    at_2d = [(name, "2d", "80epochs_50its") for name in run.FAMILIES if name != linked]
+    assert trained == [*((name, "2d_half", "20epochs_50its") for name in run.FAMILIES), *at_2d]
+    assert jobs[-1].part == "cost"
+
+
+def test_consistency_is_trained_beside_stock_where_unlabelled_images_are_packed(run: ModuleType) -> None:
+    asked = "--parts train --folds 0 --seeds 0"
+    before = [job.name for job in scheduled(run, asked)]
+    link_unlabelled(run, "2d_half")
+    added = [job for job in scheduled(run, asked) if job.name not in before]
+    assert [(job.trainer, job.settings["configuration"]) for job in added] == [("nnUNetTrainer_consistency", "2d_half")]
+    named = scheduled(run, f"{asked} --trainers nnUNetTrainer")
+    assert [job.trainer for job in named] == ["nnUNetTrainer"]
+
+
+def link_unlabelled(run: ModuleType, configuration: str) -> None:
+    folder = f"Dataset501_COVIDSemiSeg/nnUNetPlans_{configuration}_unlabelled"
+    (run.PLANS.parents[1] / folder).mkdir(parents=True)
+    links = {f"nnUNetPlans_{configuration}": {"others": ["some"], "unlabelled": {"folder": folder}}}
+    run.PLANS.with_name("nnUNetPlans_link.json").write_text(json.dumps({"links": links}), encoding="utf-8")
+
+
+def test_further_trainings_may_have_another_plan(run: ModuleType) -> None:
+    further = "--then nnUNetTrainer:80epochs_50its:1:2d --then nnUNetTrainer:80epochs_50its:1"
+    jobs = scheduled(run, f"--parts train --trainers InfNetTrainer --folds 0 --seeds 0 {further}")
+    assert [(job.trainer, job.settings["configuration"]) for job in jobs] == [
+        ("InfNetTrainer", "2d_half"),
+        ("nnUNetTrainer", "2d"),
+        ("nnUNetTrainer", "2d_half"),
+    ]
+
+
+def test_what_is_timed_can_be_named(run: ModuleType) -> None:
+    jobs = scheduled(run, "--parts cost --timed pretrain:UNetPretrainedTrainer SSANetTrainer_consistency")
+    assert [job.trainer for job in jobs if job.part == "cost"] == [
+        "pretrain:UNetPretrainedTrainer",
+        "SSANetTrainer_consistency",
+    ]
+
+
 @pytest.mark.parametrize(
     ("length", "steps"),
     [("30epochs", 7500), ("20epochs_50its", 1000), ("7its", 7000), ("0epochs", 0), ("50its_20epochs", 0), ("", 0)],
@@ -133,7 +184,16 @@ def test_lengths_are_those_of_trainers_names(length: str, steps: int, run: Modul
         ("--length 20epochs_seed1", "'20epochs_seed1': expected a length"),
         ("--then nnUNetTrainer:20epochs", "expected such as nnUNetTrainer:80epochs_50its:0,1"),
         ("--then nnUNetTrainer:20epoch:0", "'20epoch': expected a length"),
+        ("--then nnUNetTrainer:20epochs:0:2d:1", "expected such as nnUNetTrainer:80epochs_50its:0,1:2d"),
+        ("--then nnUNetTrainer:20epochs:0:2d_small", "2d_small in "),
         ("--trainers InfNetTrianer", "there is no trainer InfNetTrianer"),
+        ("--timed pretrain:InfNetTrianer", "there is no trainer InfNetTrianer"),
+        ("--trainers pretrain:nnUNetTrainer", "there is no trainer pretrain:nnUNetTrainer"),
+        (
+            "--trainers SSANetTrainer_consistency",
+            "a folder of unlabelled images linked to 2d_half is missing",
+        ),
+        ("--parts train --configuration 2d", "another disease linked to 2d is missing, for train_CollaborativeTrainer"),
         ("--parts check --check-configuration 2d_small", "2d_small in "),
         ("--configuration 2d_unpacked", "nnUNetPlans_2d_unpacked is missing, for train_nnUNetTrainer"),
     ],

@@ -101,6 +101,14 @@ def test_classes_stand_in_the_order_of_the_heads_and_compete() -> None:
     np.testing.assert_array_equal(counts.outside.sum(axis=1), [1, 1])
 
 
+def test_a_voxel_that_is_surely_no_background_counts_for_the_class_that_gets_it() -> None:
+    logits = np.array([[0, 0], [23, 25], [25, 23.0]])
+    p = np.exp(logits) / np.exp(logits).sum(axis=0)
+    counts = CaseCounts.of_case(p, np.array([2, 2], np.uint8), TWO)
+    np.testing.assert_array_equal(counts.hits.sum(axis=1), [0, 1])
+    np.testing.assert_array_equal(counts.false_alarms.sum(axis=1), [1, 0])
+
+
 def test_ignored_voxels_do_not_count() -> None:
     p = np.full((2, 4), 0.7, np.float32)
     counts = CaseCounts.of_case(p, np.array([3, 1, 2, 0], np.uint8), REGIONS)

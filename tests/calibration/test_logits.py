@@ -78,7 +78,17 @@ def test_the_identity_changes_no_probability(softmax: bool) -> None:
 def test_certain_probabilities_have_finite_log_odds(softmax: bool) -> None:
     certain = np.array([[0.0, 1.0], [1.0, 0.0]], np.float32)
     odds = log_odds(certain, softmax=softmax)
-    np.testing.assert_array_equal(odds, [[20, -20]] if softmax else [[-20, 20], [20, -20]])
+    assert np.isfinite(odds).all()
+    np.testing.assert_array_equal(np.sign(odds), [[1, -1]] if softmax else [[-1, 1], [1, -1]])
+
+
+@pytest.mark.parametrize("calibration", [SOFTMAX, Calibration.identity(2, softmax=True)])
+def test_classes_that_are_surely_no_background_keep_their_order(calibration: Calibration) -> None:
+    logits = torch.tensor([[0.0, 0, 0], [23, 45, 20.5], [25, 44, 33]])[None]
+    expected = calibration.of_logits(logits)[0]
+    saved = calibrated_probabilities(logits.softmax(dim=1)[0].numpy(), calibration)
+    np.testing.assert_array_equal(saved.argmax(axis=0), expected.argmax(dim=0))
+    np.testing.assert_allclose(saved, expected.softmax(dim=0), atol=1e-4)
 
 
 def test_a_calibration_survives_json() -> None:

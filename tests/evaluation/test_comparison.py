@@ -205,6 +205,17 @@ def test_few_cases_come_with_a_warning(tmp_path):
     assert "With 4 cases Wilcoxon's p cannot fall below 0.125." in comparison_table(compare_evaluations(folders))
 
 
+@pytest.mark.parametrize(("common", "few"), [(0, ""), (1, "With 1 case Wilcoxon's p cannot fall below 1.")])
+def test_that_no_case_has_a_value_is_said(common, few, tmp_path):
+    dice = np.linspace(0.1, 0.5, CASES)
+    nothing, some = np.full(CASES, np.nan), np.where(np.arange(CASES) < common, 1, np.nan)
+    folders = [write_scores(tmp_path / n, d) for n, d in (("a", dice), ("b", nothing), ("c", some))]
+    text = comparison_table(compare_evaluations(folders, metrics=["dice"]))
+    assert "Where n is 0, no case has a value of both: there is nothing to compare." in text
+    assert few in text
+    assert "With 0" not in text
+
+
 def test_what_evaluate_writes_can_be_compared(png_folders, tmp_path):
     evaluation = evaluate_folders(png_folders.predictions, png_folders.references)
     for name in ("first", "second"):

@@ -16,6 +16,8 @@ from image_files import grey, write_picture, write_volume
 from model_folders import complete_plans, write_model
 from numpy.typing import NDArray
 
+from nnunet_covid.calibration.fit import Calibration
+from nnunet_covid.calibration.model_folder import write_calibration
 from nnunet_covid.cli import main
 from nnunet_covid.nnunet.export import to_image_grid
 from nnunet_covid.nnunet.predictor import TrainedModel
@@ -120,6 +122,18 @@ def test_every_family_of_trainers_has_an_encoder_to_look_into(trainer: str, tmp_
     for stage in range(1, len(sizes) + 1):
         assert read(tmp_path / f"out/a_attention_stage{stage}.nii.gz").sum() == pytest.approx(1, rel=1e-4)
     assert read(tmp_path / f"out/a_hirescam_infection_stage{len(sizes)}.nii.gz").max() == pytest.approx(1)
+
+
+def test_calibration_changes_no_map(slices_model: Path, tmp_path: Path) -> None:
+    calibrated = shutil.copytree(slices_model, tmp_path / slices_model.name)
+    write_calibration(list(calibrated.glob("fold_*/*.pth")), Calibration(True, (2.0, 2.0), (0.3, 0.6)))
+    write_picture(tmp_path / "in/a_0000.png", grey((40, 50), 0))
+    for model, name in ((slices_model, "before"), (calibrated, "after")):
+        assert saliency(model, tmp_path / "in", tmp_path / name, "--score-over", "image", *QUICK) == 0
+    files = [path.name for path in (tmp_path / "before").glob("*.nii.gz")]
+    assert files
+    for file in files:
+        np.testing.assert_allclose(read(tmp_path / "after" / file), read(tmp_path / "before" / file), atol=1e-4)
 
 
 def test_several_folds_are_averaged(slices_model: Path, tmp_path: Path) -> None:
