@@ -70,5 +70,6 @@ def _number(unit: str, digits: int) -> Any:
 def _change(value: float | None, unit: str = "") -> str:
     if value is None:
         return NOT_AVAILABLE
+    value = round(value, 1)
     sign = "+" if value > 0 else "\N{MINUS SIGN}" if value < 0 else "±"
     return f"{sign}{abs(value):.1f}{unit}"

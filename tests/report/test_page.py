@@ -13,7 +13,7 @@ from box_chest import CLASSES, box_chest
 
 from nnunet_covid.report import quantify
 from nnunet_covid.report.document import Document, ModelFacts, ScanFacts
-from nnunet_covid.report.page import Pictures, page
+from nnunet_covid.report.page import Pictures, _change, page
 
 CHROMIUM = shutil.which("chromium")
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="Debian's chromium is not installed")
@@ -75,6 +75,13 @@ def test_the_coronal_view_is_headed_by_the_parts_that_are_drawn(without: tuple[i
 
 
 @needs_chromium
+@pytest.mark.parametrize(
+    "value, shown", [(-0.04, "±0.0 ml"), (0.04, "±0.0 ml"), (-0.06, "\N{MINUS SIGN}0.1 ml"), (2, "+2.0 ml")]
+)
+def test_a_change_that_rounds_to_nothing_has_no_direction(value: float, shown: str) -> None:
+    assert _change(value, " ml") == shown
+
+
 def test_it_prints_to_two_pages(reported: Path, tmp_path: Path) -> None:
     browse(
         tmp_path / "p",
