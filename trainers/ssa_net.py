@@ -49,8 +49,8 @@ class SSANetTrainer(LungInfectionTrainer):
             released code).
         deepest_stride: In-plane stride at which the network ends, 32 in the paper; ``None`` keeps every planned stage.
             Where the plan goes deeper the spatial convolution otherwise works on a few positions.
-        segmentation_loss: ``"dice"``, eq. (6); ``"reweighted_ce"``, eq. (8); ``"dice_ce"``, nnU-Net's own, which is
-            better than Dice alone (-0.018 Dice, 50 cases).
+        segmentation_loss: ``"dice"``, eq. (6); ``"reweighted_ce"``, eq. (8); ``"dice_ce"``, nnU-Net's own, with which
+            the Dice is 0.017 higher than with Dice alone (50 cases, seed 0).
     """
 
     spatial_convolution: bool = True
@@ -308,7 +308,8 @@ class SSANetTrainerSC(SSANetDiceTrainer):
 class SSANetResNet34Trainer(TimmWeightsTrainer, SSANetTrainer):
     """The paper's network and recipe: ResNet34 from scratch, the paper's decoder, 150 epochs; 2D.
 
-    The paper names no optimiser; Adam with 1e-4 is what its sibling methods use. Patches keep the planned size instead
+    The paper names no optimiser; Adam with 1e-4 is what its sibling methods use, the released code has 1e-3 divided by
+    ten every 100 epochs and a weight decay of 1e-8. Patches keep the planned size instead
     of 512×512, and the planned batch size holds.
     """
 

@@ -39,6 +39,8 @@ TRAINERS: dict[str, str] = {
     "InfNetPretrainedTrainer": "inf_net_timm",
     "InfNetPretrainedEnlargedTrainer": "inf_net_timm",
     "InfNetPretrainedStride8Trainer": "inf_net_timm",
+    "InfNetPretrainedLabelFreeTrainer": "inf_net_timm",
+    "InfNetPretrainedPlainLogitsTrainer": "inf_net_timm",
     "InfNetPretrainedBalancedTrainer": "inf_net_timm",
     "InfNetPretrainedDiceCETrainer": "inf_net_timm",
     "InfNetPretrainedScratchTrainer": "inf_net_timm",

@@ -28,10 +28,11 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from nnunet_covid.checkpoint import read_checkpoint, restricted
-from nnunet_covid.errors import UserError, reason_of
+from nnunet_covid.errors import UserError
 from nnunet_covid.files import remove_abandoned, replacing
 from nnunet_covid.losses.reweighted_cross_entropy import class_weights
 from nnunet_covid.nnunet.known_images import require_unseen
+from nnunet_covid.nnunet.pretrained_weights import why_not_taken
 from nnunet_covid.nnunet.sliding_window import BatchPredictor
 from nnunet_covid.nnunet.training import seed_everything, unwrapped
 from nnunet_covid.semi_supervised.experiment import Experiment, quiet
@@ -343,8 +344,8 @@ def load_pretrained(path: Path, trainer: nnUNetTrainer, name: str) -> None:
         with restricted(), quiet():
             load_pretrained_weights(trainer.network, str(path))
     except AssertionError as e:
-        reason = reason_of(e).partition(". ")[0]
-        raise UserError(f"`pretrained_weights` {path}: not of the network of {name} ({reason}); pre-train it") from e
+        why = f"not of the network of {name} ({why_not_taken(e)})"
+        raise UserError(f"`pretrained_weights` {path}: {why}; pre-train it") from e
 
 
 def weights_checksum(trainer: nnUNetTrainer) -> str:

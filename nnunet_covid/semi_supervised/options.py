@@ -147,9 +147,10 @@ def _check_ranges(options: RoundOptions) -> None:
         value = getattr(options, name)
         if value is not None and value < 1:
             raise UserError(f"{shown(name)} {value}: must be 1 or more")
-    for name, value in {"η": options.threshold, **options.class_thresholds}.items():
+    of_classes = {f"η of {name}": eta for name, eta in options.class_thresholds.items()}
+    for name, value in {"η": options.threshold, **of_classes}.items():
         if not 0 <= value <= 1:
-            raise UserError(f"`threshold`: η of {name} is {value}, but must lie between 0 and 1")
+            raise UserError(f"`threshold`: {name} is {value}, but must lie between 0 and 1")
     if options.seed < 0:
         raise UserError(f"`seed` {options.seed}: must be 0 or more")
     if options.learning_rate is not None and not 0 < options.learning_rate < math.inf:

@@ -13,7 +13,7 @@ from image_files import grey, write_picture
 
 from bad_inputs.ingredients import Make, several, spoilt
 from bad_inputs.registry import BadInput, Kind
-from bad_inputs.trainers import slices
+from bad_inputs.trainers import slices, weights_of_other_plans
 from nnunet_covid.pretraining.options import PretrainingOptions
 
 COMMAND = "nnunet-covid pretrain 940 2d -i unlabelled -p testPlans -device cpu"
@@ -109,6 +109,14 @@ BAD_INPUTS = [
         f"{ROUNDS} --pretrained-weights fold1.pth",
         spoilt(slices, weights_of_fold_one),
         ("--pretrained-weights fold1.pth: made with the training images of fold 1, validation images of fold 0 among",),
+    ),
+    BadInput(
+        "rounds_from_weights_of_other_plans",
+        Kind.STALE,
+        "rounds from pre-trained weights of other plans",
+        f"{ROUNDS} --pretrained-weights other.pth",
+        spoilt(slices, weights_of_other_plans),
+        ("--pretrained-weights other.pth: not of the network of nnUNetTrainer (The shape of the parameters of key",),
     ),
     BadInput(
         "rounds_from_a_model_of_another_fold",

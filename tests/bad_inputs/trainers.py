@@ -8,13 +8,18 @@ import shutil
 from pathlib import Path
 from unittest import mock
 
+import planned
+import torch
 from image_files import hounsfield, write_volume
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from tiny_data_set import DATASET, make_tiny_data_set
 
 from bad_inputs.ingredients import spoilt
 from bad_inputs.registry import BadInput, Kind
 from nnunet_covid.cli import main
 from nnunet_covid.files import NNUNET_FOLDERS
+from nnunet_covid.nnunet.architecture import build_planned_unet
+from nnunet_covid.startup import TRAINERS_FOLDER, VARIABLE
 
 CONSISTENCY = "940 2d 0 -tr nnUNetTrainer_consistency -p testPlans -device cpu"
 
@@ -82,6 +87,24 @@ def in_hounsfield_units(folder: Path) -> None:
 
 def as_it_is(folder: Path) -> None:
     pass
+
+
+def weights_of_other_plans(folder: Path) -> None:
+    """A model of stock nnU-Net with twice the features."""
+    network = build_planned_unet(PlansManager(planned.plans(stages=4, features=8)).get_configuration("2d"), 1, 2)
+    torch.save({"network_weights": network.state_dict()}, folder / "other.pth")
+
+
+def no_weights_of_nnunet(folder: Path) -> None:
+    torch.save({"state_dict": {}}, folder / "other.pth")
+
+
+def trusting_more_than_all(folder: Path) -> None:
+    """A trainer of the user's own."""
+    (folder / "own").mkdir()
+    parent = "from nnunet_covid.trainers import nnUNetTrainer_consistency"
+    content = f"{parent}\n\n\nclass SurestTrainer(nnUNetTrainer_consistency):\n    eta = 1.5\n"
+    (folder / "own/surest_trainer.py").write_text(content, encoding="utf-8")
 
 
 BAD_INPUTS = [
@@ -173,6 +196,63 @@ BAD_INPUTS = [
         f"nnUNetv2_train {CONSISTENCY}",
         spoilt(linked, as_it_is),
         ("1 unlabelled image(s) are validation or test images (copy = imagesTr/case_4)", "nnunet-covid link"),
+    ),
+    BadInput(
+        "weights_of_other_plans",
+        Kind.STALE,
+        "pre-trained weights of other plans",
+        "nnUNetv2_train 940 2d 0 -tr UNetWarmUpTrainer -p testPlans -device cpu -pretrained_weights other.pth",
+        spoilt(slices, weights_of_other_plans),
+        (
+            "other.pth: not of the network of UNetWarmUpTrainer by ",
+            f"{DATASET}/testPlans.json (The shape of the parameters of key encoder.stages.0.0.convs.0.conv.",
+            "; take weights of this trainer and these plans",
+        ),
+        leaves=("nnUNet_results/*/fold_0/training_log_*.txt",),
+    ),
+    BadInput(
+        "weights_of_another_trainer",
+        Kind.STALE,
+        "pre-trained weights of another trainer",
+        "nnUNetv2_train 940 2d 0 -tr InfNetTrainer -p testPlans -device cpu -pretrained_weights other.pth",
+        spoilt(slices, weights_of_other_plans),
+        ("other.pth: not of the network of InfNetTrainer by ", "(The shape of the parameters of key encoder.stages.0."),
+        leaves=("nnUNet_results/*/fold_0/training_log_*.txt",),
+    ),
+    BadInput(
+        "consistency_from_weights_of_other_plans",
+        Kind.STALE,
+        "pre-trained weights of other plans, and unlabelled images",
+        f"nnUNetv2_train {CONSISTENCY} -pretrained_weights other.pth",
+        spoilt(linked_to_three, weights_of_other_plans),
+        ("other.pth: not of the network of nnUNetTrainer_consistency by ", "encoder.stages.0.0.convs.0.conv.weight"),
+        leaves=("nnUNet_results/*/fold_0/training_log_*.txt",),
+    ),
+    BadInput(
+        "weights_of_something_else",
+        Kind.DAMAGED,
+        "pre-trained weights that are none of nnU-Net's",
+        "nnUNetv2_train 940 2d 0 -tr InfNetTrainer -p testPlans -device cpu -pretrained_weights other.pth",
+        spoilt(slices, no_weights_of_nnunet),
+        ("other.pth: not of the network of InfNetTrainer by ", "(it holds no 'network_weights')"),
+        leaves=("nnUNet_results/*/fold_0/training_log_*.txt",),
+    ),
+    BadInput(
+        "consistency_with_a_trust_above_one",
+        Kind.OPTIONS,
+        "a trainer of one's own with unlabelled images and a trust threshold above 1",
+        f"nnUNetv2_train {CONSISTENCY.replace('nnUNetTrainer_consistency', 'SurestTrainer')}",
+        spoilt(linked_to_three, trusting_more_than_all),
+        ("SurestTrainer: eta = 1.5, but it must lie between 0 and 1",),
+        environment=((VARIABLE, f"own{os.pathsep}{TRAINERS_FOLDER}"),),
+    ),
+    BadInput(
+        "rounds_with_a_trust_above_one",
+        Kind.OPTIONS,
+        "rounds with a trust threshold above 1",
+        "nnunet-covid pseudo-label 940 2d 0 -i unlabelled -p testPlans --strategy iterative --threshold 1.5",
+        spoilt(slices, as_it_is),
+        ("--threshold: η is 1.5, but must lie between 0 and 1",),
     ),
     BadInput(
         "unlabelled_with_more_channels",

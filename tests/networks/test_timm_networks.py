@@ -5,19 +5,27 @@ from __future__ import annotations
 import pytest
 import timm
 import torch
-from timm.layers import BatchNormAct2d
+from timm.layers import GELU, BatchNormAct2d
 from torch import nn
 
 from nnunet_covid.networks.timm_encoder import TimmEncoder, load_encoder_weights
 from nnunet_covid.networks.timm_unet import TimmUNet
 
-FAMILIES = ("tf_efficientnet_lite0", "res2net50d", "resnet34", "mobilenetv3_small_100", "regnety_002", "densenet121")
+FAMILIES = (
+    "tf_efficientnet_lite0",
+    "res2net50d",
+    "resnet34",
+    "mobilenetv3_small_100",
+    "regnety_002",
+    "densenet121",
+    "convnext_tiny",
+)
 """One of each kind that the documentation names or that puts an activation into its norm."""
 
 
 def activations(module: nn.Module) -> int:
     """Activations that really run: modules that change a negative number."""
-    kinds = (nn.ReLU, nn.ReLU6, nn.SiLU, nn.Hardswish, nn.Hardsigmoid, nn.LeakyReLU)
+    kinds = (nn.ReLU, nn.ReLU6, nn.SiLU, nn.Hardswish, nn.Hardsigmoid, nn.LeakyReLU, GELU)
     return sum(isinstance(m, kinds) for m in module.modules())
 
 
@@ -28,11 +36,12 @@ def test_conversion_for_several_gpus_keeps_every_activation(name: str) -> None:
     x = torch.randn(1, 1, 64, 64)
     with torch.no_grad():
         expected = encoder(x)
-        number = activations(encoder)
+        number, norms = activations(encoder), sum(isinstance(m, nn.BatchNorm2d) for m in encoder.modules())
         converted = nn.SyncBatchNorm.convert_sync_batchnorm(encoder)
         actual = converted(x)  # in evaluation SyncBatchNorm works without a process group
-    assert any(isinstance(m, nn.SyncBatchNorm) for m in converted.modules())
-    assert activations(converted) == number
+    assert sum(isinstance(m, nn.SyncBatchNorm) for m in converted.modules()) == norms
+    assert (norms == 0) == name.startswith("convnext")  # which has layer norm
+    assert activations(converted) == number > 0
     for a, b in zip(actual, expected, strict=True):
         torch.testing.assert_close(a, b)
 

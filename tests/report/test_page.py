@@ -74,14 +74,14 @@ def test_the_coronal_view_is_headed_by_the_parts_that_are_drawn(without: tuple[i
     assert f"Coronal view with {parts}<" in page(document, Pictures([], "", {}))
 
 
-@needs_chromium
 @pytest.mark.parametrize(
-    "value, shown", [(-0.04, "±0.0 ml"), (0.04, "±0.0 ml"), (-0.06, "\N{MINUS SIGN}0.1 ml"), (2, "+2.0 ml")]
+    ("value", "shown"), [(-0.04, "±0.0 ml"), (0.04, "±0.0 ml"), (-0.06, "\N{MINUS SIGN}0.1 ml"), (2, "+2.0 ml")]
 )
 def test_a_change_that_rounds_to_nothing_has_no_direction(value: float, shown: str) -> None:
     assert _change(value, " ml") == shown
 
 
+@needs_chromium
 def test_it_prints_to_two_pages(reported: Path, tmp_path: Path) -> None:
     browse(
         tmp_path / "p",
