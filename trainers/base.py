@@ -6,6 +6,7 @@ Not here: networks, losses, and anything that computes.
 from __future__ import annotations
 
 import errno
+import functools
 import math
 import os
 import sys
@@ -38,6 +39,8 @@ WEIGHTS_VARIABLE = "NNUNET_COVID_ENCODER_WEIGHTS"
 UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
 OPTIMIZERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("poly", "step")
+LEFT_BEHIND = (*(f"checkpoint_{name}.pth" for name in ("final", "latest", "best")), "validation/summary.json")
+"""By which nnU-Net and sweeps know how far a training in a folder is."""
 DECAY = ("weight_decay", "decoupled_weight_decay")
 """Of a group of an optimiser; the second tells torch's AdamW from its Adam."""
 
@@ -79,7 +82,13 @@ def training_finished(trainer: str, plans: dict[str, Any], configuration: str, f
 
 
 class UndisturbedTrainer(nnUNetTrainer):
-    """nnU-Net's trainer, whose trainings no second process, full disk or damaged checkpoint spoils or ends unsaid."""
+    """nnU-Net's trainer, whose trainings no second process, full disk or foreign checkpoint spoils or ends unsaid."""
+
+    @functools.wraps(nnUNetTrainer.__init__)  # nnU-Net looks at the names of its parameters
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        restrict_process()  # -pretrained_weights and --c read files of whatever origin
+        with unwritable_told():
+            super().__init__(*args, **kwargs)
 
     def run_training(self) -> None:
         """nnU-Net's, by one process at a time; a full disk, or another optimiser than before, ends it with one line."""
@@ -97,6 +106,16 @@ class UndisturbedTrainer(nnUNetTrainer):
                 super().run_training()
         except UserError as e:
             stop_training(str(e))
+
+    def on_train_start(self) -> None:
+        """nnU-Net's; then what an earlier training left here is named so that nobody takes it for this one's."""
+        release_process()  # what the training starts from has been read by now
+        super().on_train_start()
+        begins = self.local_rank == 0 and self.current_epoch == 0 and not self.disable_checkpointing
+        for name in LEFT_BEHIND if begins else ():
+            if (path := Path(self.output_folder, name)).is_file():
+                path.replace(f"{path}.before")
+                self.print_to_log_file(f"{name} of an earlier training is called {path.name}.before from now on")
 
     def save_checkpoint(self, filename: str) -> None:
         """nnU-Net's, under another name first: a process that is killed here leaves the checkpoint before it."""
@@ -119,8 +138,7 @@ class UndisturbedTrainer(nnUNetTrainer):
         except Exception as e:  # torch's unpickler raises whatever the bytes lead it into
             if "parameter group" in str(e) or not self._optimizer_is_its_own():
                 self._stop_with_another_optimizer()
-            other = "state_dict" in str(e)
-            why = "it is of another network than these plans make" if other else refusal_of(e)
+            why = "it is of another network than these plans make" if "state_dict" in str(e) else refusal_of(e)
             remedy = "remove it, and --c goes on from the one before it or from the beginning"
             stop_training(f"{filename_or_checkpoint} cannot be gone on from ({why}): {remedy}")
         for group, own in zip(self.optimizer.param_groups, decays, strict=True):
@@ -175,10 +193,8 @@ class LungInfectionTrainer(UndisturbedTrainer):
         dataset_json: dict[str, Any],
         device: torch.device = torch.device("cuda"),
     ) -> None:
-        restrict_process()  # -pretrained_weights and --c read files of whatever origin
         self._refuse_unsupported(plans, configuration, fold, dataset_json)
-        with unwritable_told():
-            super().__init__(plans, configuration, fold, dataset_json, device)
+        super().__init__(plans, configuration, fold, dataset_json, device)
         record_label_kind(self.plans_manager.plans, self.label_manager)
         self._spare_masks()
         if self.learning_rate is not None:
@@ -262,11 +278,6 @@ class LungInfectionTrainer(UndisturbedTrainer):
         Raises:
             ValueError: With what is wrong and what to do.
         """
-
-    def on_train_start(self) -> None:
-        """nnU-Net's; what the training starts from has been read by now."""
-        release_process()
-        super().on_train_start()
 
     def initialize(self) -> None:
         """nnU-Net's, with compilation for the few sizes that a training has, each by itself.

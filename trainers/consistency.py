@@ -22,7 +22,7 @@ from torch import autocast, distributed, nn
 from nnunet_covid.auxiliary_data.batches import LinkedDataset, OwnRandomness, TwoViews, loader_of_images, put_beside
 from nnunet_covid.auxiliary_data.links import LinkedCases, preprocessed_folder
 from nnunet_covid.auxiliary_data.unlabelled import linked_unlabelled, validation_cases
-from nnunet_covid.checkpoint import read_checkpoint, release_process, restrict_process
+from nnunet_covid.checkpoint import read_checkpoint
 from nnunet_covid.errors import UserError
 from nnunet_covid.figures.consistency import append_to_progress
 from nnunet_covid.figures.progress import FILE
@@ -128,7 +128,6 @@ class Consistency(UndisturbedTrainer):
                     self.unlabelled_images = found.unseen(manager, dataset_json, kept_out, refuse=refuse)
         except (ValueError, UserError) as e:
             stop_training(f"{type(self).__name__}: {e}")
-        restrict_process()  # --c and -pretrained_weights read files of whatever origin
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.running_counts = RunningCounts()
         for key in LOGGED:
@@ -220,7 +219,6 @@ class Consistency(UndisturbedTrainer):
             self._network_is_teacher = teacher
 
     def on_train_start(self) -> None:
-        release_process()
         if not self.was_initialized:
             self.initialize()
         if self._aside is None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunet_covid.nnunet.training import EpochSchedule, poly, warmed_up
+from nnunet_covid.trainers.base import UndisturbedTrainer
 
 
-class UNetWarmUpTrainer(nnUNetTrainer):
+class UNetWarmUpTrainer(UndisturbedTrainer):
     """``nnUNetTrainer`` whose learning rate rises over the first epochs, as its own would undo what was learnt before.
 
     Attributes:
