@@ -8,7 +8,6 @@ in :mod:`nnunet_covid.semi_supervised.training`, what becomes of a prediction in
 from __future__ import annotations
 
 import hashlib
-import itertools
 import shutil
 import time
 from collections import Counter
@@ -32,7 +31,7 @@ from nnunet_covid.errors import UserError, reason_of
 from nnunet_covid.files import remove_abandoned, replacing
 from nnunet_covid.losses.reweighted_cross_entropy import class_weights
 from nnunet_covid.nnunet.known_images import require_unseen
-from nnunet_covid.nnunet.sliding_window import BatchPredictor
+from nnunet_covid.nnunet.sliding_window import BatchPredictor, mirrorings
 from nnunet_covid.nnunet.training import seed_everything, unwrapped
 from nnunet_covid.semi_supervised.experiment import Experiment, quiet
 from nnunet_covid.semi_supervised.labelling import (
@@ -292,11 +291,8 @@ class CasePredictor:
             )
         trainer.set_deep_supervision_enabled(False)
         trainer.network.eval()
-        self._mirrored: list[tuple[int, ...]] = [()]
-        if self._compare and axes:
-            # the image has a channel axis in front, and in 2D a slice axis
-            axes = [a + 4 - len(trainer.configuration_manager.patch_size) for a in axes]
-            self._mirrored = [c for n in range(len(axes) + 1) for c in itertools.combinations(axes, n)]
+        before = 4 - len(trainer.configuration_manager.patch_size)  # the channel axis, and in 2D a slice axis
+        self._mirrored = mirrorings((self._compare and axes) or (), before)
 
     def predict(self, image: NDArray[np.float32]) -> Prediction:
         """Predict an image (C, *spatial) as nnU-Net does."""
