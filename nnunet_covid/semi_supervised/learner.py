@@ -84,7 +84,6 @@ class Learner:
     def train(self, training: Training) -> dict[str, Any]:
         """Train and keep the model under the name of the training; returns its checksum and the seconds of steps."""
         start = time.perf_counter()
-        network = self._trainer.network if self._model is not None and self._model == training.start else None
         self._trainer = self._model = None  # so that no second network waits in memory
         given = self.start_from if training.name == "base" else None
         trainer = self._new_trainer(replace(training, start=str(given)) if given else training)
@@ -97,14 +96,10 @@ class Learner:
                 raise UserError(f"`start_from` {given}: not a checkpoint of {name} ({reason})") from e
             trainer.current_epoch = 1
         else:
-            if network is not None:  # compiled as it is
-                trainer.network = network
-            elif training.start is not None:
+            if training.start is not None:
                 load_weights(self.experiment.checkpoint(training.start), trainer)
             elif self.pretrained is not None:
                 load_pretrained(self.pretrained, trainer, self.experiment.trainer)
-            if training.start is not None:
-                trainer.optimizer, trainer.lr_scheduler = trainer.configure_optimizers()
             seed_everything(seed_for(self.options.seed, training.round_number, f"train {training.name}"))
             with quiet(self.experiment.log):
                 trainer.run_training()

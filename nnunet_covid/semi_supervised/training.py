@@ -199,11 +199,11 @@ class TrainingMixin(InAnotherFolder):
             made.transforms = [strong(t) if changes_intensity(t) else t for t in made.transforms]
         return made
 
-    def configure_optimizers(self) -> tuple[Any, Any]:
-        """Adam at a constant rate where the training asks for it, else the trainer's own."""
+    def configure_optimizers(self, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        """Adam at a constant rate where the training asks for it, else the trainer's own, which may ask for a stage."""
         rate = self.training.learning_rate
         if rate is None:
-            return super().configure_optimizers()
+            return super().configure_optimizers(*args, **kwargs)
         self.initial_lr = rate
         optimizer = torch.optim.Adam(self.network.parameters(), lr=rate)
         return optimizer, EpochSchedule(optimizer, lambda _: 1.0)
