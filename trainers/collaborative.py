@@ -22,7 +22,7 @@ from nnunet_covid.auxiliary_data.batches import (
     loader_of_images,
 )
 from nnunet_covid.auxiliary_data.links import Link, LinkedCases, find_link, link_again, preprocessed_folder
-from nnunet_covid.auxiliary_data.relation_snapshots import KEPT, SnapshotMean, write_snapshot
+from nnunet_covid.auxiliary_data.relation_snapshots import KEPT, SnapshotMean, remove_snapshots, write_snapshot
 from nnunet_covid.auxiliary_data.unlabelled import UnlabelledCases, validation_cases
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import evenly_spread
@@ -40,7 +40,8 @@ from nnunet_covid.networks.collaborative import BottleneckFeatures, Collaborativ
 from nnunet_covid.nnunet.architecture import build_planned_unet, load_encoder_checkpoint
 from nnunet_covid.nnunet.known_images import require_unseen
 from nnunet_covid.nnunet.training import GRADIENT_NORM
-from nnunet_covid.trainers.base import LungInfectionTrainer, one_of, stop_training, training_finished
+from nnunet_covid.trainers.base import LungInfectionTrainer, one_of, training_finished
+from nnunet_covid.trainers.undisturbed import stop_training
 
 WEIGHTS_VARIABLE = "NNUNET_COVID_GENERAL_WEIGHTS"
 
@@ -220,6 +221,11 @@ class CollaborativeTrainer(LungInfectionTrainer):
         share = 0.0 if key == "unlabelled" else self.oversample_foreground_percent
         loader = loader_of_images(self, LinkedDataset(preprocessed_folder(), cases), ImageTransforms, size, share)
         return linked_batches(loader, device=self.device, loaders=loaders)
+
+    def on_train_start(self) -> None:
+        super().on_train_start()
+        if self.local_rank == 0 and self.current_epoch == 0:
+            remove_snapshots(Path(self.output_folder))
 
     def on_train_end(self) -> None:
         super().on_train_end()

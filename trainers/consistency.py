@@ -22,14 +22,14 @@ from torch import autocast, distributed, nn
 from nnunet_covid.auxiliary_data.batches import LinkedDataset, OwnRandomness, TwoViews, loader_of_images, put_beside
 from nnunet_covid.auxiliary_data.links import LinkedCases, preprocessed_folder
 from nnunet_covid.auxiliary_data.unlabelled import linked_unlabelled, validation_cases
-from nnunet_covid.checkpoint import read_checkpoint, release_process, restrict_process
+from nnunet_covid.checkpoint import read_checkpoint
 from nnunet_covid.errors import UserError
 from nnunet_covid.figures.consistency import append_to_progress
 from nnunet_covid.figures.progress import FILE
 from nnunet_covid.files import replacing
 from nnunet_covid.losses.relation import ramp_up
 from nnunet_covid.networks.conv import resize_like
-from nnunet_covid.nnunet.training import unwrapped
+from nnunet_covid.nnunet.training import mask_channels, unwrapped
 from nnunet_covid.semi_supervised.consistency import (
     ENTRY,
     EpochSums,
@@ -47,14 +47,9 @@ from nnunet_covid.semi_supervised.training import (
     leave_out_overlap,
     make_nothing_of_no_voxel,
 )
-from nnunet_covid.trainers.base import (
-    UndisturbedTrainer,
-    require_configuration,
-    stop_training,
-    training_finished,
-    unwritable_told,
-)
+from nnunet_covid.trainers.base import require_configuration, training_finished
 from nnunet_covid.trainers.on_demand import predicted_by
+from nnunet_covid.trainers.undisturbed import UndisturbedTrainer, stop_training, unwritable_told
 
 KEY = "views"
 """Of the unlabelled images in a batch: weak and strong view beside each other, (B, 2·C, *spatial)."""
@@ -128,7 +123,6 @@ class Consistency(UndisturbedTrainer):
                     self.unlabelled_images = found.unseen(manager, dataset_json, kept_out, refuse=refuse)
         except (ValueError, UserError) as e:
             stop_training(f"{type(self).__name__}: {e}")
-        restrict_process()  # --c and -pretrained_weights read files of whatever origin
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.running_counts = RunningCounts()
         for key in LOGGED:
@@ -196,7 +190,8 @@ class Consistency(UndisturbedTrainer):
         images = self.unlabelled_images
         assert images is not None
         size = max(1, round(self.unlabelled_ratio * self.batch_size))
-        views = functools.partial(TwoViews, probability=self.strong_probability)
+        masks = mask_channels(self.configuration_manager, self.dataset_json)
+        views = functools.partial(TwoViews, probability=self.strong_probability, spared=masks)
         loader = loader_of_images(self, LinkedDataset(preprocessed_folder(), [images]), views, size)
         put_beside(training, loader, KEY, (torch.initial_seed(), self.local_rank))
         self.print_to_log_file(f"Unlabelled images: {len(images.cases)} of {images.name}, {size} per step")
@@ -220,7 +215,6 @@ class Consistency(UndisturbedTrainer):
             self._network_is_teacher = teacher
 
     def on_train_start(self) -> None:
-        release_process()
         if not self.was_initialized:
             self.initialize()
         if self._aside is None:

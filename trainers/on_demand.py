@@ -140,7 +140,7 @@ def _repeatable(base: type, seed: int) -> dict[str, Any]:
 
 def _refuse_to_train(self: Any) -> None:
     """Trained by ``nnUNetv2_train`` it would hold no pseudo label, under a name that says it does."""
-    from nnunet_covid.trainers.base import stop_training
+    from nnunet_covid.trainers.undisturbed import stop_training
 
     stop_training(f"{type(self).__name__} is trained by 'nnunet-covid pseudo-label'; with nnUNetv2_train use --val")
 

@@ -25,8 +25,8 @@ from nnunet_covid.trainers.base import (
     TimmWeightsTrainer,
     check_kernels,
     one_of,
-    stop_training,
 )
+from nnunet_covid.trainers.undisturbed import stop_training
 
 SegmentationLoss = Literal["dice", "reweighted_ce", "dice_ce"]
 SEGMENTATION_LOSSES = ("dice", "reweighted_ce", "dice_ce")

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from nnunet_covid.nnunet.training import EpochSchedule, poly, warmed_up
-from nnunet_covid.trainers.base import UndisturbedTrainer
+from nnunet_covid.trainers.undisturbed import UndisturbedTrainer
 
 
 class UNetWarmUpTrainer(UndisturbedTrainer):

@@ -23,7 +23,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_covid.auxiliary_data.links import LinkedCases
 from nnunet_covid.nnunet.preprocess import LESION_LABELS
-from nnunet_covid.nnunet.training import changes_intensity, innermost, with_probability
+from nnunet_covid.nnunet.training import ChannelsSpared, changes_intensity, innermost, with_probability
 
 
 class LinkedDataset:
@@ -79,11 +79,12 @@ class TwoViews(ImageTransforms):
             ``probability``.
         masked: As for :class:`ImageTransforms`.
         probability: Of each change of intensity.
+        spared: Channels that no change of intensity touches.
     """
 
-    def __init__(self, transforms: Any, *, masked: bool, probability: float) -> None:
+    def __init__(self, transforms: Any, *, masked: bool, probability: float, spared: Sequence[int] = ()) -> None:
         everything = copy.deepcopy(getattr(transforms, "transforms", [transforms]))
-        self.intensity = [t for t in everything if changes_intensity(t)]
+        self.intensity = [ChannelsSpared(t, spared) for t in everything if changes_intensity(t)]
         others = [t for t in everything if not changes_intensity(t)]
         moving = [t for t in others if not all(isinstance(one, SegOnlyTransform) for one in innermost(t))]
         super().__init__(ComposeTransforms(moving), masked=masked)

@@ -32,7 +32,7 @@ from nnunet_covid.disturbances import alone, full_disk_told
 from nnunet_covid.errors import UserError
 from nnunet_covid.files import read_json, remove_abandoned, writable_folder, write_json
 from nnunet_covid.nnunet.cases import CaseFiles, list_cases
-from nnunet_covid.nnunet.dataset import RawDataset, check_header, open_raw_dataset, read_images
+from nnunet_covid.nnunet.dataset import RawDataset, check_header, open_raw_dataset, read_images, refuse_slices_in_3d
 from nnunet_covid.nnunet.preprocess import VOXELS, Preprocessing, is_current, preprocess_cases
 
 SEED = 12345
@@ -177,7 +177,15 @@ def make_link(
     sources: Sequence[Source],
     processes: int = 1,
 ) -> None:
-    """Pre-process what is to be linked and record it; what is there already is kept."""
+    """Pre-process what is to be linked and record it; what is there already is kept.
+
+    Raises:
+        UserError: If unlabelled slices are to be linked to a configuration that works in 3D.
+    """
+    for configuration in configurations:
+        for source in sources:
+            if not source.lesions:
+                refuse_slices_in_3d(source.cases[0], covid.plans, configuration)
     writable_folder(covid.folder)
     with full_disk_told(covid.folder), _alone(covid):
         for configuration in configurations:

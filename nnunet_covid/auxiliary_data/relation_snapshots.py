@@ -79,6 +79,12 @@ def write_snapshot(fold_folder: Path, snapshot: RelationSnapshot) -> Path:
     return path
 
 
+def remove_snapshots(fold_folder: Path) -> None:
+    """Delete those that an earlier training left in the folder of a fold: a new one may keep other epochs."""
+    for path in files_in(fold_folder / FOLDER, ".npz"):
+        path.unlink()
+
+
 def read_snapshots(fold_folder: Path) -> list[RelationSnapshot]:
     """All snapshots of a fold, in the order of epochs.
 

@@ -58,6 +58,8 @@ def predict_guided(
         PartlyDoneError: If some images could not be used, at the end.
     """
     kind = _checked_kind(stage_one, stage_two)
+    # stage 2 has learnt from the maps of validations, in which no calibration takes part
+    stage_one.network.uncalibrated = stage_two.dataset_json[GUIDED_KEY].get("maps_from") != "reference"
     finished = Finished(output, digest_of([digest_of_model(stage_one), digest_of_model(stage_two)], DIGITS))
     made = _Made(output, stage_two, save_probabilities, save_infection, finished)
     cases = list_cases(images, stage_two.ending, stage_two.channels - 1)

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 from numpy.typing import NDArray
 
@@ -223,6 +224,18 @@ def read_images(reader: Any, files: Sequence[Path]) -> tuple[NDArray[Any], dict[
     if not np.isfinite(image).all() or any(map(loses_values, files, image)):
         raise UserError(f"{files[0]} {NOT_FINITE}")
     return image, properties
+
+
+def refuse_slices_in_3d(case: CaseFiles, plans: PlansManager, configuration: str) -> None:
+    """Look at one image of a folder: a slice alone has no neighbours for a network that works in 3D.
+
+    Raises:
+        UserError: If it is one, or cannot be read.
+    """
+    if len(plans.get_configuration(configuration).patch_size) < 3:
+        return
+    if read_images(plans.image_reader_writer_class(), case.files)[0].shape[1] == 1:
+        raise UserError(f"{case.files[0]} is a slice, but {configuration} works in 3D: give volumes, or take 2d")
 
 
 def read_labels(reader: Any, path: Path) -> tuple[NDArray[Any], dict[str, Any]]:

@@ -39,6 +39,11 @@ TOLERANCE = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 a network that looks at its whole batch far above."""
 
 
+def mirrorings(axes: Sequence[int], before: int) -> list[tuple[int, ...]]:
+    """Every combination of axes that is mirrored along, none first, where so many other axes stand before them."""
+    return [tuple(a + before for a in some) for n in range(len(axes) + 1) for some in itertools.combinations(axes, n)]
+
+
 class BatchPredictor(nnUNetPredictor):
     """nnU-Net's predictor, whose forward passes take patches of several images.
 
@@ -179,8 +184,7 @@ class BatchPredictor(nnUNetPredictor):
         small = len(x) == 1 and x[0, 0].numel() <= VOXELS_MIRRORED_TOGETHER
         if not (axes and small and x.device.type == "cpu" and self.network is self.bare_network):
             return super()._internal_maybe_mirror_and_predict(x)
-        sizes = range(1, len(axes) + 1)
-        flips = [tuple(a + 2 for a in some) for n in sizes for some in itertools.combinations(axes, n)]
+        _, *flips = mirrorings(axes, 2)
         if self._patches_seen == PATCHES_BEFORE:
             self._mirrored = ExactBatches(self.network, (len(flips) + 1, *x.shape[1:]))
         self._patches_seen += 1

@@ -18,11 +18,14 @@ from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 from nnunetv2.utilities.helpers import softmax_helper_dim1
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import nn
 from torch._dynamo import OptimizedModule
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+
+from nnunet_covid.dataset_json import GUIDED_KEY
 
 SMOOTHING = 1e-5
 """Added to numerator and denominator, as nnU-Net does: it only matters where a class is absent."""
@@ -182,6 +185,17 @@ class ChannelsSpared(BasicTransform):
         data = self.transform(**data)
         data["image"][self.channels] = kept
         return data
+
+
+def mask_channels(configuration: ConfigurationManager, dataset_json: dict[str, Any]) -> list[int]:
+    """Channels that nnU-Net does not normalise beside some that it does: masks, whose values shall stay 0 and 1.
+
+    So shall those of the infection map of a guided data set, its last channel, which pictures hold as 0 to 255.
+    """
+    schemes = configuration.normalization_schemes
+    guided = len(schemes) - 1 if GUIDED_KEY in dataset_json else None
+    masks = [i for i, scheme in enumerate(schemes) if scheme == "NoNormalization" or i == guided]
+    return masks if len(masks) < len(schemes) else []
 
 
 def spare_channels(transform: Any, channels: Sequence[int]) -> Any:

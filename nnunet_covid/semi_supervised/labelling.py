@@ -191,6 +191,9 @@ class Classes:
         manager: nnU-Net's reading of it.
         names: Name of each foreground class (or region) to its label values.
         heads: What the network's output channels stand for.
+
+    Raises:
+        UserError: If the regions cannot be kept in one label map.
     """
 
     def __init__(self, dataset_json: dict[str, Any], plans: PlansManager, *, ignore: bool = False) -> None:
@@ -199,6 +202,21 @@ class Classes:
         self.names = foreground_values(self.dataset_json["labels"])
         values = self.manager.regions_class_order if self.manager.has_regions else self.manager.all_labels
         self.heads = Heads(tuple(int(v) for v in values or ()), self.manager.has_regions)
+        if self.manager.has_regions:
+            self._refuse_crossing_regions()
+
+    def _refuse_crossing_regions(self) -> None:
+        """A voxel in several regions gets the value of the last; read again, that must lie in the same regions."""
+        for value in self.manager.all_labels:
+            inside = [name for name, values in self.names.items() if value in values]
+            kept = self.heads.values[list(self.names).index(inside[-1])] if inside else 0
+            found = [name for name, values in self.names.items() if kept in values]
+            if found != inside:
+                was, became = (" and ".join(names) or BACKGROUND for names in (inside, found))
+                raise UserError(
+                    f"regions_class_order: label {value} lies in {was}, but a label map keeps it as {kept}, which lies "
+                    f"in {became}: let regions that overlap lie within one another, the larger first"
+                )
 
     def thresholds(self, eta: float, single: Mapping[str, float]) -> list[float]:
         """η of each head.

@@ -8,7 +8,6 @@ in :mod:`nnunet_covid.semi_supervised.training`, what becomes of a prediction in
 from __future__ import annotations
 
 import hashlib
-import itertools
 import shutil
 import time
 from collections import Counter
@@ -33,7 +32,7 @@ from nnunet_covid.files import remove_abandoned, replacing
 from nnunet_covid.losses.reweighted_cross_entropy import class_weights
 from nnunet_covid.nnunet.known_images import require_unseen
 from nnunet_covid.nnunet.pretrained_weights import why_not_taken
-from nnunet_covid.nnunet.sliding_window import BatchPredictor
+from nnunet_covid.nnunet.sliding_window import BatchPredictor, mirrorings
 from nnunet_covid.nnunet.training import seed_everything, unwrapped
 from nnunet_covid.semi_supervised.experiment import Experiment, quiet
 from nnunet_covid.semi_supervised.labelling import (
@@ -86,7 +85,6 @@ class Learner:
     def train(self, training: Training) -> dict[str, Any]:
         """Train and keep the model under the name of the training; returns its checksum and the seconds of steps."""
         start = time.perf_counter()
-        network = self._trainer.network if self._model is not None and self._model == training.start else None
         self._trainer = self._model = None  # so that no second network waits in memory
         given = self.start_from if training.name == "base" else None
         trainer = self._new_trainer(replace(training, start=str(given)) if given else training)
@@ -99,14 +97,10 @@ class Learner:
                 raise UserError(f"`start_from` {given}: not a checkpoint of {name} ({reason})") from e
             trainer.current_epoch = 1
         else:
-            if network is not None:  # compiled as it is
-                trainer.network = network
-            elif training.start is not None:
+            if training.start is not None:
                 load_weights(self.experiment.checkpoint(training.start), trainer)
             elif self.pretrained is not None:
                 load_pretrained(self.pretrained, trainer, self.experiment.trainer)
-            if training.start is not None:
-                trainer.optimizer, trainer.lr_scheduler = trainer.configure_optimizers()
             seed_everything(seed_for(self.options.seed, training.round_number, f"train {training.name}"))
             with quiet(self.experiment.log):
                 trainer.run_training()
@@ -293,11 +287,8 @@ class CasePredictor:
             )
         trainer.set_deep_supervision_enabled(False)
         trainer.network.eval()
-        self._mirrored: list[tuple[int, ...]] = [()]
-        if self._compare and axes:
-            # the image has a channel axis in front, and in 2D a slice axis
-            axes = [a + 4 - len(trainer.configuration_manager.patch_size) for a in axes]
-            self._mirrored = [c for n in range(len(axes) + 1) for c in itertools.combinations(axes, n)]
+        before = 4 - len(trainer.configuration_manager.patch_size)  # the channel axis, and in 2D a slice axis
+        self._mirrored = mirrorings((self._compare and axes) or (), before)
 
     def predict(self, image: NDArray[np.float32]) -> Prediction:
         """Predict an image (C, *spatial) as nnU-Net does."""

@@ -21,7 +21,7 @@ from nnunet_covid.errors import UserError
 from nnunet_covid.figures.progress import draw_progress
 from nnunet_covid.files import files_in, remove_abandoned, sha256_of, some_of, writable_folder
 from nnunet_covid.nnunet.cases import CaseFiles, list_cases
-from nnunet_covid.nnunet.dataset import read_images
+from nnunet_covid.nnunet.dataset import read_images, refuse_slices_in_3d
 from nnunet_covid.nnunet.known_images import Checksum, checksum, checksums, known_among, known_voxels, not_compared
 from nnunet_covid.nnunet.preprocess import Preprocessing, preprocess_image, properties_of
 from nnunet_covid.semi_supervised.experiment import Experiment
@@ -78,8 +78,9 @@ class UnlabelledImages:
             leave_out_known: Go on without images that are known already.
 
         Raises:
-            UserError: If an image cannot be read or is known already, or none is left.
+            UserError: If an image cannot be read, is known already or is a slice for a 3D network, or none is left.
         """
+        refuse_slices_in_3d(self.cases[0], self.experiment.plans_manager, self.experiment.configuration)
         digests = self.checksums()
         known = self._known({case: digest.voxels for case, digest in digests.items()})
         if known and not leave_out_known:

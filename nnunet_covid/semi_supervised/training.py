@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -23,8 +24,10 @@ from tqdm import tqdm
 
 from nnunet_covid.losses.reweighted_cross_entropy import ReweightedCrossEntropy
 from nnunet_covid.nnunet.training import (
+    ChannelsSpared,
     EpochSchedule,
     changes_intensity,
+    mask_channels,
     seed_everything,
     with_probability,
     without_timing,
@@ -61,11 +64,12 @@ class StrongOnPseudo(BasicTransform):
     Args:
         transform: The change.
         current: Says which of both the case is.
+        spared: Channels that it leaves alone where it is made always.
     """
 
-    def __init__(self, transform: BasicTransform, current: CurrentCase) -> None:
+    def __init__(self, transform: BasicTransform, current: CurrentCase, spared: Sequence[int]) -> None:
         super().__init__()
-        self.always = with_probability(copy.deepcopy(transform), 1.0)
+        self.always = ChannelsSpared(with_probability(copy.deepcopy(transform), 1.0), spared)
         self.transform = transform
         self.current = current
 
@@ -151,6 +155,7 @@ class TrainingMixin(InAnotherFolder):
         pseudo: The pseudo-labelled cases that take part.
         soft: What soft labels are drawn from, if they are.
         current: What the loader has in its hands, where pseudo-labelled cases are changed more than others.
+        spared: Channels, of masks, that are left alone then.
         step_seconds: Time spent in training and validation steps.
         steps: Number of training steps.
     """
@@ -159,6 +164,7 @@ class TrainingMixin(InAnotherFolder):
     pseudo: ClassVar[PseudoCases]
     soft: ClassVar[Heads | None]
     current: ClassVar[CurrentCase | None]
+    spared: ClassVar[Sequence[int]]
 
     step_seconds = 0.0
     steps = 0
@@ -189,15 +195,15 @@ class TrainingMixin(InAnotherFolder):
         """The trainer's augmentation, less the one step whose result depends on how fast the machine is just now."""
         made = without_timing(super().get_training_transforms(*args, **kwargs))
         if cls.current is not None:
-            strong = [StrongOnPseudo(t, cls.current) if changes_intensity(t) else t for t in made.transforms]
-            made.transforms = strong
+            strong = functools.partial(StrongOnPseudo, current=cls.current, spared=cls.spared)
+            made.transforms = [strong(t) if changes_intensity(t) else t for t in made.transforms]
         return made
 
-    def configure_optimizers(self) -> tuple[Any, Any]:
-        """Adam at a constant rate where the training asks for it, else the trainer's own."""
+    def configure_optimizers(self, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        """Adam at a constant rate where the training asks for it, else the trainer's own, which may ask for a stage."""
         rate = self.training.learning_rate
         if rate is None:
-            return super().configure_optimizers()
+            return super().configure_optimizers(*args, **kwargs)
         self.initial_lr = rate
         optimizer = torch.optim.Adam(self.network.parameters(), lr=rate)
         return optimizer, EpochSchedule(optimizer, lambda _: 1.0)
@@ -255,6 +261,7 @@ def make_trainer(
         "pseudo": pseudo or {},
         "soft": classes.heads if options.soft else None,
         "current": CurrentCase() if options.strong else None,
+        "spared": mask_channels(experiment.configuration_manager, classes.dataset_json),
         "trained_before": training.start is not None,
     }
     seed = seed_for(options.seed, training.round_number, f"initialise {training.name}")

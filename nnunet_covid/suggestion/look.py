@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, combinations
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from nnunet_covid.figures.suggestions import Thumbnail, thumbnail
 from nnunet_covid.nnunet.encoder import deepest_features, mean_over_positions
 from nnunet_covid.nnunet.export import to_image_grid
 from nnunet_covid.nnunet.predictor import PreparedCase, TrainedModel
-from nnunet_covid.nnunet.sliding_window import VOXELS_OF_A_FORWARD
+from nnunet_covid.nnunet.sliding_window import VOXELS_OF_A_FORWARD, mirrorings
 from nnunet_covid.semi_supervised.consistency import ENTRY
 from nnunet_covid.suggestion.disagreement import PARTS, Disagreement
 
@@ -61,7 +61,7 @@ class Observer:
     def __init__(self, model: TrainedModel, *, mirroring: bool) -> None:
         self.model = model
         axes = tuple(model.predictor.allowed_mirroring_axes or ()) if mirroring else ()
-        self.mirrorings = [some for count in range(len(axes) + 1) for some in combinations(axes, count)]
+        self.mirrorings = mirrorings(axes, 4 - len(model.patch_size))  # behind channels, and in 2D a slice axis
         self.networks = [[teacher, *students] for teacher, students in zip(*self._weights(), strict=True)]
         if self.predictions == 1:
             raise UserError(
@@ -121,10 +121,8 @@ class Observer:
 
     def _mirrored(self, case: PreparedCase, mirrorings: Sequence[tuple[int, ...]]) -> Iterator[torch.Tensor]:
         """Probabilities (heads, *spatial) of mirrored images, turned back."""
-        offset = case.data.ndim - len(self.model.patch_size)
-        axes = [[axis + offset for axis in some] for some in mirrorings]
         small = case.data[0].numel() <= VOXELS_OF_A_FORWARD
-        for group in [axes] * bool(axes) if small else [[some] for some in axes]:
+        for group in [mirrorings] * bool(mirrorings) if small else [[some] for some in mirrorings]:
             logits = self.model.predictor.predict_logits_of([torch.flip(case.data, some) for some in group])
             for some, each in zip(group, logits, strict=True):
                 yield self.model.predictor.label_manager.apply_inference_nonlin(torch.flip(each.float(), some))

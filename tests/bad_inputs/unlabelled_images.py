@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import SimpleITK as sitk
 from dicom_files import ct_slice, write, write_series
 from image_files import hounsfield
 from tiny_data_set import make_tiny_data_set
@@ -46,11 +47,47 @@ def training_image_of_other_ending(folder: Path) -> None:
     shutil.copy(first, first.with_name("extra_0000.nrrd"))
 
 
+def slices_for_3d(folder: Path) -> None:
+    """A planned data set 940 of volumes, and slices in ``unlabelled``."""
+    made = make_tiny_data_set(folder, dims=3, size=20)
+    for path in made.unlabelled.iterdir():
+        sitk.WriteImage(sitk.ReadImage(str(path))[:, :, :1], str(path))
+
+
+def crossing_regions(folder: Path) -> None:
+    labels = {"background": 0, "infection": [1, 3], "effusion": [2, 3]}
+    make_tiny_data_set(folder, labels=labels, regions_class_order=[1, 2])
+
+
 def entry(name: str, situation: str, spoil: Make, command: str, *says: str) -> BadInput:
     return BadInput(f"unlabelled_{name}", Kind.UNUSED, situation, command, spoilt(slices, spoil), says)
 
 
+IN_3D = {
+    "link": LINK.replace("2d", "3d_fullres"),
+    "rounds": ROUNDS.replace("2d", "3d_fullres").replace("InfNetTrainer", "nnUNetTrainer"),
+    "pretrain": "nnunet-covid pretrain 940 3d_fullres -i unlabelled -p testPlans -device cpu --steps 1",
+}
 BAD_INPUTS = [
+    *(
+        BadInput(
+            f"unlabelled_slices_in_3d_{name}",
+            Kind.UNITS,
+            "unlabelled slices for a network that works in 3D",
+            command,
+            slices_for_3d,
+            ("_0000.nii.gz is a slice, but 3d_fullres works in 3D: give volumes, or take 2d",),
+        )
+        for name, command in IN_3D.items()
+    ),
+    BadInput(
+        "unlabelled_crossing_regions",
+        Kind.LABELS,
+        "regions that overlap without one lying in the other, which no label map keeps",
+        ROUNDS,
+        crossing_regions,
+        ("label 3 lies in infection and effusion, but a label map keeps it as 2", "lie within one another"),
+    ),
     entry(
         "series",
         "a DICOM series among the unlabelled images",

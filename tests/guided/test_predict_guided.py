@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ import pytest
 from image_files import checksums, grey, read_array, write_picture
 from model_folders import complete_plans, write_model
 
+from nnunet_covid.calibration.fit import Calibration
+from nnunet_covid.calibration.model_folder import write_calibration
 from nnunet_covid.cli import main
 from nnunet_covid.dataset_json import GUIDED_KEY
 from nnunet_covid.files import UNFINISHED
@@ -82,6 +86,23 @@ def test_both_stages_equal_the_stages_one_by_one(
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         *("a.png", "b.png", "a.npz", "b.npz", "infection", "dataset.json", "plans.json", "predicted.jsonl")
     }
+
+
+@pytest.mark.parametrize("source", ["folds", "reference"])
+def test_stage_two_sees_maps_as_it_was_trained_on_though_stage_one_is_calibrated(
+    stages: dict[str, Path], images: Path, tmp_path: Path, source: str
+) -> None:
+    """Those of validations are uncalibrated; references know nothing of that, and calibrated maps come nearest them."""
+    copies = {name: shutil.copytree(stages[name], tmp_path / name) for name in ("first", "probability")}
+    described = json.loads((copies["probability"] / "dataset.json").read_text())
+    described[GUIDED_KEY]["maps_from"] = source
+    (copies["probability"] / "dataset.json").write_text(json.dumps(described))
+    assert predict(copies, "probability", images, tmp_path / "plain", "--save-infection") == 0
+    write_calibration([copies["first"] / "fold_0/checkpoint_final.pth"], Calibration(True, (1.7,), (0.3,)))
+    assert predict(copies, "probability", images, tmp_path / "calibrated", "--save-infection") == 0
+    for name in ("a", "b"):
+        plain, calibrated = (read_array(tmp_path / f"{made}/infection/{name}.png") for made in ("plain", "calibrated"))
+        assert np.array_equal(plain, calibrated) == (source == "folds")
 
 
 def test_a_stopped_run_goes_on(

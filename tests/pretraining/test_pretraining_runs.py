@@ -207,6 +207,26 @@ def test_a_run_begun_on_a_cpu_goes_on_with_the_scaler_of_a_gpu(made, environment
     assert all(weight.isfinite().all() for weight in checkpoint(folder(made, "moved"))["network_weights"].values())
 
 
+def test_a_compiled_run_learns_the_same_without_a_graph_break(made, environment, monkeypatch) -> None:
+    environment(made)
+    assert cli.main(command(made, "--steps", "2", "--name", "plain")) == 0
+    monkeypatch.setattr(nnUNetTrainer, "_do_i_compile", lambda self: True)
+    compile_, compiled = torch.compile, []
+
+    def eagerly(network: torch.nn.Module) -> Any:
+        compiled.append(network)
+        return compile_(network, backend="eager", fullgraph=True)
+
+    monkeypatch.setattr(torch, "compile", eagerly)
+    torch._dynamo.reset()
+    assert cli.main(command(made, "--steps", "2", "--name", "compiled")) == 0
+    assert any(isinstance(network, steps.Autoencoder) for network in compiled)
+    plain, other = (checkpoint(folder(made, name))["network_weights"] for name in ("plain", "compiled"))
+    assert plain.keys() == other.keys()
+    for name, value in plain.items():
+        torch.testing.assert_close(other[name], value)
+
+
 def test_what_cannot_be_gone_on_from_is_told(made, environment, capsys) -> None:
     environment(made)
     asked = command(made, "--steps", "2", "--name", "damaged")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch.nn import functional
 
+from nnunet_covid.errors import UserError
 from nnunet_covid.losses.reweighted_cross_entropy import ReweightedCrossEntropy, class_weights
 from nnunet_covid.semi_supervised.consistency import (
     EpochSums,
@@ -33,6 +35,21 @@ def classes(labels: dict[str, Any], **more: Any) -> Classes:
 
 
 CASES = [classes(LABELS), classes(REGIONS, regions_class_order=[1, 2])]
+
+
+@pytest.mark.parametrize(
+    ("regions", "order", "said"),
+    [
+        ({"a": [1, 3], "b": [2, 3]}, [1, 2], "label 3 lies in a and b, but a label map keeps it as 2, which lies in b"),
+        ({"a": [1, 2], "b": 2}, [2, 1], "label 1 lies in a, but a label map keeps it as 2, which lies in a and b"),
+        ({"a": 2, "b": [1, 2]}, [2, 1], "label 2 lies in a and b, but a label map keeps it as 1, which lies in b"),
+        ({"a": [1, 2], "b": [3, 4]}, [1, 3], None),
+        ({"a": [1, 2, 3], "b": [2, 3], "c": 3}, [1, 2, 3], None),
+    ],
+)
+def test_regions_that_no_label_map_keeps_are_refused(regions: dict[str, Any], order: list[int], said: Any) -> None:
+    with pytest.raises(UserError, match=said) if said else nullcontext():
+        classes({"background": 0, **regions}, regions_class_order=order)
 
 
 @pytest.mark.parametrize("size", [(8, 8), (4, 6, 8)])

@@ -108,6 +108,15 @@ def test_training_really_learns_from_pseudo_labels(make: Any, monkeypatch: pytes
     assert units(other)["0/base"]["model"] != done["0/base"]["model"]
 
 
+def test_a_trainer_of_several_stages_goes_on_learning(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """nnU-Net's own with a warm-up gives its optimiser by stage, and the one it has where it is asked again."""
+    quick_ending(monkeypatch)
+    options = {"max_rounds": 1, "per_round": 2, "threshold": 0.3, "warm_start": True}
+    trainer = "nnUNetTrainer_warmup_1epochs_2its"
+    done = units(do_rounds(make().unlabelled, "2d", trainer, "iterative", "Test", options))
+    assert done["0/base"]["model"] != done["1/round_001"]["model"]
+
+
 @pytest.mark.parametrize("trainer", ["nnUNetTrainer_1epochs_1its", "InfNetTrainer_1epochs_1its"])
 def test_regions_in_3d(trainer: str, make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     quick_ending(monkeypatch)

@@ -89,6 +89,24 @@ def test_strong_changes_meet_pseudo_labelled_images_alone(
     assert all(pseudo == name.startswith("pseudo/") for name, pseudo in met)
 
 
+def test_strong_changes_leave_masks_alone(make: Callable[..., TinyDataSet], monkeypatch: pytest.MonkeyPatch) -> None:
+    quick_ending(monkeypatch)
+    masks: list[torch.Tensor] = []
+    step = nnUNetTrainer.train_step
+
+    def noting(self: Any, batch: dict[str, Any]) -> Any:
+        if not self.training.labelled:
+            masks.append(batch["data"][:, 1])
+        return step(self, batch)
+
+    monkeypatch.setattr(nnUNetTrainer, "train_step", noting)
+    options = {**SHORT, "two_step": True, "strong": True}
+    do_rounds(make(masked=True).unlabelled, "2d", "nnUNetTrainer_1epochs_4its", "random", "Test", options)
+    assert len(masks) == 4, "of the training on pseudo-labelled images alone"
+    assert torch.stack(masks).max() > 0.5
+    assert -1e-5 <= torch.stack(masks).min() <= torch.stack(masks).max() <= 1 + 1e-5
+
+
 def starts(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, torch.Tensor]]:
     """The weights that every training begins with."""
     seen: list[dict[str, torch.Tensor]] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
 import pickle
 from collections.abc import Callable
@@ -13,7 +14,9 @@ import numpy as np
 import planned
 import pytest
 import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from PIL import Image
+from torch._dynamo import OptimizedModule
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -328,6 +331,29 @@ def test_half_precision_steps_stay_finite_and_trust_in_full_precision(make: Call
     assert all(torch.isfinite(one).all() for one in states(trainer.network))
     assert all(one.dtype == torch.float32 for one in states(trainer._aside) if one.is_floating_point())
     assert trainer.sums.trusted() > 0.9  # but for voxels whose probabilities are one half each
+
+
+def test_compiled_teacher_and_student_take_the_same_steps_without_a_graph_break(
+    make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    made = [make("nnUNetTrainer_consistency", eta=0.0)]
+    monkeypatch.setattr(nnUNetTrainer, "_do_i_compile", lambda self: True)
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager", fullgraph=True))
+    torch._dynamo.reset()
+    made.append(make("nnUNetTrainer_consistency", eta=0.0))
+    assert [isinstance(one, OptimizedModule) for one in (made[1].network, made[1]._teacher)] == [True, True]
+    for trainer in made:
+        for _ in range(2):
+            trainer.train_step(batch(trainer))
+        trainer.on_validation_epoch_start()
+        with torch.no_grad():
+            trainer.validation_step(batch(trainer))
+        trainer.save_checkpoint(str(tmp_path / "checkpoint.pth"))
+    plain, compiled = ([*states(unwrapped(one.network)), *states(one._aside)] for one in made)
+    for a, b in zip(plain, compiled, strict=True):
+        torch.testing.assert_close(a, b)
+    kept = torch.load(tmp_path / "checkpoint.pth", weights_only=False)
+    assert not any("_orig_mod" in key for key in [*kept["network_weights"], *kept["consistency"]["student"]])
 
 
 class WithoutDoubles(TorchDispatchMode):

@@ -11,8 +11,8 @@ import pytest
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-from nnunet_covid.trainers.base import UndisturbedTrainer
 from nnunet_covid.trainers.ssa_net import SSANetTrainer
+from nnunet_covid.trainers.undisturbed import UndisturbedTrainer
 
 CPU = torch.device("cpu")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nnunet_covid.trainers.base import unwritable_told
+from nnunet_covid.trainers.undisturbed import unwritable_told
 
 
 @pytest.mark.parametrize(
