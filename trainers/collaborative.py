@@ -224,7 +224,7 @@ class CollaborativeTrainer(LungInfectionTrainer):
 
     def on_train_start(self) -> None:
         super().on_train_start()
-        if self.local_rank == 0 and self.current_epoch == 0:
+        if self.local_rank == 0 and self.current_epoch == 0 and not self.disable_checkpointing:
             remove_snapshots(Path(self.output_folder))
 
     def on_train_end(self) -> None:

@@ -97,6 +97,34 @@ def test_without_checkpointing_the_earlier_one_stays(new: Callable[..., Any]) ->
     assert new(name, again=True).current_epoch == 1
 
 
+def test_without_checkpointing_relation_matrices_of_the_earlier_one_stay(new: Callable[..., Any]) -> None:
+    tried = new("CollaborativeTrainerNoGeneralLoss_1epochs_1its")
+    tried.disable_checkpointing = True
+    earlier = Path(tried.output_folder) / "relations/epoch_0007.npz"
+    earlier.parent.mkdir()
+    earlier.write_bytes(b"of an earlier one")
+    tried.run_training()
+    assert earlier.is_file()
+
+
+def test_weights_to_begin_from_that_are_called_before_by_now_are_named(
+    new: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    from nnunetv2.run import run_training
+
+    trainer = new("InfNetTrainer_1epochs_1its")
+    start = Path(trainer.output_folder, "checkpoint_final.pth")
+    Path(f"{start}.before").touch()
+    trainer.initialize()
+    with pytest.raises(SystemExit):
+        run_training.load_pretrained_weights(trainer.network, str(start))
+    told = capsys.readouterr().err
+    assert (
+        f"{start}: cannot be read (No such file or directory); of the training before this one is {start}.before"
+        in told
+    )
+
+
 def test_relation_matrices_are_of_one_training(new: Callable[..., Any]) -> None:
     relations = Path(new("CollaborativeTrainerNoGeneralLoss_1epochs_1its").output_folder) / "relations"
     relations.mkdir()
