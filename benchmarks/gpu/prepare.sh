@@ -11,7 +11,7 @@
 #
 # CONFIGURATIONS="2d_half 2d"  pre-processed data to carry; what run.sh does without options depends on it: with "2d" it ends with 4000 steps there
 #                              (of CollaborativeTrainer too, after link with -c 2d), with unlabelled images it trains with consistency:
-#                              "2d_small 2d_small_unlabelled", after nnunet-covid link -d 501 -c 2d_small --unlabelled IMAGES --at-most 800
+#                              "2d_small 2d_small_unlabelled", after nnunet-covid link -d 501 -a 521 -c 2d_small --unlabelled IMAGES --at-most 800
 #                              (1600 take 62 MiB), for which it needs --configuration, --check- and --cost-configuration 2d_small
 # TARGET=3.12                  Python of that machine
 # EXTRA="name==version ..."    further wheels

@@ -31,6 +31,7 @@ Not here: files, folds and figures.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -72,7 +73,7 @@ def log_odds(probabilities: NDArray[np.floating], *, softmax: bool) -> NDArray[n
     tiny = np.finfo(np.float32).tiny
     p = np.asarray(probabilities, np.float32)
     positive = np.log(np.maximum(p[1:] if softmax else p, tiny))
-    negative = np.log(np.maximum(p[:1], tiny) if softmax else np.maximum(1 - p, np.exp(-LARGEST_LOG_ODDS)))
+    negative = np.log(np.maximum(p[:1], tiny) if softmax else np.maximum(1 - p, math.exp(-LARGEST_LOG_ODDS)))
     return positive - negative
 
 

@@ -141,7 +141,7 @@ def table(args: argparse.Namespace) -> None:
     if any(run.fold == ALL for run in described.runs):
         print("fold all: left out, since what it is validated on it was trained on", file=sys.stderr)
     if not rows:
-        raise UserError("no run of this sweep is finished yet; see its --status")
+        raise UserError("no run of this sweep is finished yet; see its --status, and notes above on what is left out")
     lines = summarised(described, places, rows, args.baseline or described.baseline)
     print(terminal(lines))
     if args.output is not None:

@@ -26,10 +26,10 @@ def training_progress(folder: Path) -> dict[str, Any]:
     """Of the newest log of a fold's folder that has an epoch, which one of a validation alone has not: ``epoch``,
     ``dice`` (of the last epoch), ``seconds`` (median per epoch).
 
-    What the log does not say is left out.
+    What the log does not say is left out; of one that is longer than its end is read, what stands there.
     """
     logs = sorted(folder.glob("training_log_*.txt"), key=lambda path: path.stat().st_mtime, reverse=True)
-    return next((found for log in logs if "epoch" in (found := _progress(log))), {})
+    return next((found for log in logs if "epoch" in (found := _progress(log)) or log.stat().st_size > END), {})
 
 
 def _progress(log: Path) -> dict[str, Any]:

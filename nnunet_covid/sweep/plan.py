@@ -249,11 +249,11 @@ def _pretraining_of(name: str, run: Run, runs: Iterable[Run]) -> Run:
     for other in candidates:
         same = (other.dataset, other.configuration, other.plans) == (run.dataset, run.configuration, run.plans)
         if same and (run.trainer == other.trainer or run.trainer.startswith(f"{other.trainer}_")):
-            seen = other.options[other.options.index("-f") + 1 :][:1] if "-f" in other.options else ()
-            if run.fold in (*seen, "all") or not seen:
+            seen = other.seen_fold
+            if not seen or run.fold in (seen, "all"):
                 return other
             raise UserError(
-                f"{name}: [[pretrain]] {run.start} sees the training images of fold {seen[0]}, validation images of "
+                f"{name}: [[pretrain]] {run.start} sees the training images of fold {seen}, validation images of "
                 f"fold {run.fold} among them: take one [[pretrain]] of another name for each fold, or leave out -f"
             )
     if not candidates:

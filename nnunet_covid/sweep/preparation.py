@@ -11,6 +11,7 @@ import json
 import math
 import shutil
 import sys
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from filelock import FileLock
 
 from nnunet_covid.dataset_json import other_folds
 from nnunet_covid.errors import UserError, reason_of
-from nnunet_covid.files import environment_folder, files_in, lock_of, read_json, write_json
+from nnunet_covid.files import environment_folder, files_in, lock_of, read_json, stays_below, write_json
 from nnunet_covid.startup import cores
 
 STAGES = ("features_per_stage", "kernel_sizes", "strides", "n_conv_per_stage", "n_blocks_per_stage")
@@ -110,7 +111,7 @@ class Preparation:
         from nnunetv2.utilities.dataset_name_id_conversion import convert_dataset_name_to_id
 
         number, processes = convert_dataset_name_to_id(self.dataset), _processes()
-        if planned := not self.read_plans(preprocessed):
+        if not self.read_plans(preprocessed):
             name = None if self.plans == USUAL_PLANS else self.plans
             self._check_planner(name)
             raw = environment_folder("nnUNet_raw") or Path()
@@ -118,18 +119,20 @@ class Preparation:
                 raise UserError(line)
             nnunet.extract_fingerprints([number], num_processes=processes)
             nnunet.plan_experiments([number], self.planner, overwrite_plans_name=name)
+            self._discard_earlier(preprocessed, _data_of(read_json(self.file(preprocessed))))
         self._describe(preprocessed)
-        if planned:
-            self._discard_earlier(preprocessed)
         for name in self.missing(preprocessed):
             nnunet.preprocess_dataset(number, self.plans, configurations=(name,), num_processes=(processes,))
 
-    def _discard_earlier(self, preprocessed: Path) -> None:
-        """Remove what earlier plans of this name have left pre-processed, but what other plans have part in."""
+    def _discard_earlier(self, preprocessed: Path, names: set[str]) -> None:
+        """Remove what earlier plans have left in folders of these names, but what other plans have part in."""
         own = self.file(preprocessed)
-        others = [_data_of(path) for path in own.parent.glob("*.json") if path != own]
-        for name in _data_of(own).difference(*others):
-            shutil.rmtree(own.parent / name, ignore_errors=True)
+        others = [_data_of(read_json(path)) for path in own.parent.glob("*.json") if path != own]
+        for folder in (own.parent / name for name in names.difference(*others)):
+            if folder.is_symlink():
+                folder.unlink()
+            with suppress(FileNotFoundError):
+                shutil.rmtree(folder)
 
     def _check_planner(self, name: str | None) -> None:
         """Before anything is computed: does it exist, and write the plans that are wanted?"""
@@ -147,10 +150,12 @@ class Preparation:
             raise UserError(f'{self.planner} writes the plans {usual}: set plans = "{usual}" in the sweep file')
 
     def _describe(self, preprocessed: Path) -> None:
-        """Add the described configurations to the plans."""
+        """Add the described configurations to the plans, without what earlier ones of the name have left."""
         file = self.file(preprocessed)
         plans = read_json(file) or {}
+        before = _data_of(plans)
         self._complete(preprocessed, plans["configurations"])
+        self._discard_earlier(preprocessed, _data_of(plans) - before)
         write_json(file, plans, indent=4)
 
     def check_configurations(self, preprocessed: Path) -> None:
@@ -187,6 +192,8 @@ class Preparation:
         if described.pop(SMALLER, False):
             described["architecture"] = smaller(resolved(known, parent)["architecture"])
         entry = {"data_identifier": f"{self.plans}_{name}", **described}
+        if not stays_below(identifier := entry["data_identifier"], one_name=True):  # nnU-Net empties that folder
+            raise UserError(f"configuration '{name}': data_identifier {identifier!r} is no name of a folder; give one")
         whole_entry = {**resolved(known, parent), **entry}
         patch, architecture = (whole_entry.get(key) for key in ("patch_size", "architecture"))
         strides = (architecture or {}).get("arch_kwargs", {}).get("strides", [])
@@ -204,10 +211,12 @@ class Preparation:
         return json.dumps(asdict(self))
 
 
-def _data_of(file: Path) -> set[str]:
-    """The folders of pre-processed data that plans name; none of a file that holds no plans."""
-    configurations = (read_json(file) or {}).get("configurations", {})
-    return {entry["data_identifier"] for entry in configurations.values() if "data_identifier" in entry}
+def _data_of(plans: dict[str, Any] | None) -> set[str]:
+    """The folders of pre-processed data that plans name; none of what are no plans."""
+    configurations = (plans or {}).get("configurations")
+    entries = configurations.values() if isinstance(configurations, dict) else ()
+    names: list[Any] = [entry.get("data_identifier") for entry in entries if isinstance(entry, dict)]
+    return {name for name in names if stays_below(name, one_name=True)}
 
 
 def smaller(architecture: dict[str, Any]) -> dict[str, Any]:

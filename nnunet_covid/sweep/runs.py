@@ -12,6 +12,7 @@ import json
 import zipfile
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -74,6 +75,11 @@ class Run:
         return self.start.endswith(".pth")
 
     @property
+    def seen_fold(self) -> str:
+        """Whose training cases it sees; of a pre-training as behind ``-f``, empty without."""
+        return self.fold or next((fold for word, fold in pairwise(self.options) if word == "-f"), "")
+
+    @property
     def label(self) -> str:
         """The name of the model: what stands in tables."""
         return f"{self.trainer}_pseudo{self.name}" if self.kind == "pseudo-label" else self.trainer
@@ -118,7 +124,7 @@ class Run:
         file = preprocessed / self.dataset / f"{self.plans}.json"
         plans = _plans_digest(file, self.configuration, _contents(file))
         splits = preprocessed / self.dataset / "splits_final.json"
-        fold = _fold_digest(splits, self.fold, _contents(splits))
+        fold = _fold_digest(splits, self.seen_fold, _contents(splits))
         given = {"images": self.images, "options": list(self.options), "pretrained": self.start}
         return {**given, "weights": weights, "plans_digest": plans, "fold_digest": fold}
 

@@ -87,9 +87,11 @@ def scored_rows(sweep: Sweep, places: Places, file: Path | None, tell: Callable[
             continue
         summary = places.results / run.key / SUMMARY
         made = sha256_of(summary)[:12]
-        others = _of_another_split(labels, summary.parent)
+        others = _of_another_split(labels, summary.parent, files_in(summary.parent))
         cases = (read_json(summary) or {}).get("metric_per_case", [])
-        own = [case for case in cases if Path(case.get("prediction_file", "")).name not in others]
+        listed = [Path(case.get("prediction_file", "")) for case in cases]  # which may be gone
+        foreign = _of_another_split(labels, summary.parent, listed)
+        own = [case for case, file in zip(cases, listed, strict=True) if file.name not in foreign]
         stale = others and any(_labels(row) == labels and row["case"] in others.values() for row in rows)
         if stale or known[labels, made] < max(1, sum(len(case["metrics"]) for case in own)):  # or lines were taken out
             new = score(labels, summary.parent, places.preprocessed / run.dataset / "gt_segmentations", tell)
@@ -101,20 +103,23 @@ def scored_rows(sweep: Sweep, places: Places, file: Path | None, tell: Callable[
 
 def score(labels: Labels, predictions: Path, references: Path, tell: Callable[[str], None] = print) -> list[Row]:
     """A row for every validation case and class of a run; predictions of an earlier training's folds are left out."""
-    dataset_json = predictions.parents[1] / "dataset.json"
+    dataset_json, kept = predictions.parents[1] / "dataset.json", predictions
     with tempfile.TemporaryDirectory() as folder:
-        if others := _of_another_split(labels, predictions):
+        if others := _of_another_split(labels, predictions, files_in(predictions)):
             tell(f"note: {predictions} holds {some_of(others.values())}, no validation cases of this fold: left out")
-            kept = (file for file in files_in(predictions) if file.name not in others)
-            predictions = _linked(kept, Path(folder, "predictions"))
-        given = [file for file in references.iterdir() if (predictions / file.name).exists()]
+            files = (file for file in files_in(predictions) if file.name not in others)
+            kept = _linked(files, Path(folder, "predictions"))
+        given = [file for file in references.iterdir() if (kept / file.name).exists()]
         if others and not given:
             return []
-        beside = [(predictions / file.name).with_suffix(".json") for file in given]  # spacing, where a TIFF has none
+        beside = [(kept / file.name).with_suffix(".json") for file in given]  # spacing, where a TIFF has none
         expected = _linked([*given, *filter(Path.is_file, beside)], Path(folder, "references"))
-        evaluation = evaluate_folders(predictions, expected, dataset_json=dataset_json, distances=False)
+        try:
+            evaluation = evaluate_folders(kept, expected, dataset_json=dataset_json, distances=False)
+        except UserError as e:
+            raise UserError(_named(str(e), {kept: predictions, expected: references}), e.about) from e
     if evaluation.note:
-        tell(f"note: {evaluation.note}")
+        tell(f"note: {_named(evaluation.note, {kept: predictions})}")
     rows = []
     for case in evaluation.scores:
         found = dict(case.values)
@@ -125,13 +130,20 @@ def score(labels: Labels, predictions: Path, references: Path, tell: Callable[[s
     return rows
 
 
-def _of_another_split(labels: Labels, predictions: Path) -> dict[str, str]:
-    """Files and names of the cases in a folder that the fold is not validated on, and may be trained on."""
+def _named(text: str, folders: dict[Path, Path]) -> str:
+    """A line with the folders that links lead to instead of those of the links."""
+    for links, folder in folders.items():
+        text = text.replace(str(links), str(folder))
+    return text
+
+
+def _of_another_split(labels: Labels, predictions: Path, files: Iterable[Path]) -> dict[str, str]:
+    """Files and names of those of a folder's cases that the fold is not validated on, and may be trained on."""
     fold = fold_of(read_splits(labels.dataset) or [], labels.fold)
     if fold is None:
         return {}
     ending = read_dataset_json(predictions.parents[1] / "dataset.json")["file_ending"]
-    names = {file.name: file.name.removesuffix(ending) for file in files_in(predictions, ending)}
+    names = {file.name: file.name.removesuffix(ending) for file in files if file.name.endswith(ending)}
     return {file: name for file, name in names.items() if name not in fold["val"]}
 
 

@@ -304,7 +304,7 @@ BAD_INPUTS = [
         "the table of a sweep of which nothing is finished",
         "nnunet-covid table s.toml",
         spoilt(slices, says(GOOD + TRAINERS)),
-        ("no run of this sweep is finished yet; see its --status",),
+        ("no run of this sweep is finished yet; see its --status, and notes above on what is left out",),
     ),
     BadInput(
         "scores_of_something_else",

@@ -144,10 +144,18 @@ def test_consistency_is_trained_beside_stock_where_unlabelled_images_are_packed(
     assert [job.trainer for job in named] == ["nnUNetTrainer"]
 
 
-def link_unlabelled(run: ModuleType, configuration: str) -> None:
+def test_a_pack_with_unlabelled_images_and_no_other_disease_is_told_what_it_lacks(run: ModuleType) -> None:
+    link_unlabelled(run, "2d_half", others=())
+    what = "a data set of another disease linked to 2d_half is missing, for train_CollaborativeTrainer"
+    assert run.lacking(scheduled(run, "")).startswith(what)
+    assert not run.lacking(scheduled(run, "--trainers nnUNetTrainer nnUNetTrainer_consistency"))
+    assert "link -d 501 -a 521 -c 2d_small --unlabelled" in (GPU / "prepare.sh").read_text(encoding="utf-8")
+
+
+def link_unlabelled(run: ModuleType, configuration: str, others: tuple[str, ...] = ("some",)) -> None:
     folder = f"Dataset501_COVIDSemiSeg/nnUNetPlans_{configuration}_unlabelled"
     (run.PLANS.parents[1] / folder).mkdir(parents=True)
-    links = {f"nnUNetPlans_{configuration}": {"others": ["some"], "unlabelled": {"folder": folder}}}
+    links = {f"nnUNetPlans_{configuration}": {"others": others, "unlabelled": {"folder": folder}}}
     run.PLANS.with_name("nnUNetPlans_link.json").write_text(json.dumps({"links": links}), encoding="utf-8")
 
 

@@ -79,6 +79,7 @@ def test_certain_probabilities_have_finite_log_odds(softmax: bool) -> None:
     certain = np.array([[0.0, 1.0], [1.0, 0.0]], np.float32)
     odds = log_odds(certain, softmax=softmax)
     assert np.isfinite(odds).all()
+    assert odds.dtype == np.float32
     np.testing.assert_array_equal(np.sign(odds), [[1, -1]] if softmax else [[-1, 1], [1, -1]])
 
 

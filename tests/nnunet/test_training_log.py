@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nnunet_covid.nnunet.training_log import mean_dice, training_progress
+from nnunet_covid.nnunet.training_log import END, mean_dice, training_progress
 
 EPOCH = """
 2026-01-01 00:00:00.0:
@@ -39,6 +39,16 @@ def test_a_log_of_a_validation_alone_says_nothing_of_the_training(tmp_path: Path
     os.utime(trained, (1, 1))
     validated.write_text("2026-01-02 00:00:00.0: predicting case_1\n2026-01-02 00:00:01.0: Validation complete\n")
     assert training_progress(tmp_path) == {"epoch": 7, "dice": 0.9, "seconds": 100}
+
+
+def test_a_newer_log_whose_epochs_lie_before_what_is_read_of_it_is_not_passed_over(tmp_path: Path) -> None:
+    """A validation of a thousand cases writes more than that behind the last epoch."""
+    old, new = tmp_path / "training_log_1.txt", tmp_path / "training_log_2.txt"
+    old.write_text(EPOCH.format(number=7, dice="[0.9]", seconds=100))
+    os.utime(old, (1, 1))
+    validated = "2026-01-02 00:00:00.0: predicting case_1\n" * (END // 40)
+    new.write_text(EPOCH.format(number=99, dice="[0.5]", seconds=1) + validated)
+    assert training_progress(tmp_path) == {}
 
 
 def test_a_class_without_a_value_does_not_count() -> None:

@@ -278,7 +278,8 @@ def test_what_was_made_on_other_folds_is_not_taken_for_ones_own(tmp_path: Path) 
     """Nor continued: the checkpoint knows what is validated on now. Other folds may change, or be added."""
     preprocessed = tmp_path / "nnUNet_preprocessed"
     rounds = {"name": "R", "images": ".", "strategy": "random"}
-    for run in trainings({"trainers": "A", "folds": 1, "pseudo_label": [rounds]}):
+    pretrain = {"name": "own", "images": ".", "options": ["-f", 1]}
+    for run in trainings({"trainers": "A", "folds": 1, "pseudo_label": [rounds], "pretrain": [pretrain]}):
         write_folds(preprocessed, ("a b", "c"), ("b c", "a"))
         finish(run, tmp_path)
         write_folds(preprocessed, ("a", "b"), ("c b", "a"), ("a", "c"))

@@ -121,6 +121,60 @@ def test_plans_that_share_pre_processed_data_are_not_prepared_at_once_nor_twice(
     assert all(one.finished(folder.parent) for one in preparations)
 
 
+@pytest.mark.parametrize("planned", [False, True])
+def test_a_configuration_that_is_added_takes_no_data_of_an_earlier_one_of_its_name(
+    planned: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor do new plans where a misspelt one ended the first try; a folder may be a link to another disk."""
+    from nnunetv2.experiment_planning import plan_and_preprocess_api as nnunet
+
+    folder, disk = tmp_path / "nnUNet_preprocessed/Dataset940_Tiny", tmp_path / "disk"
+    shared = {"inherits_from": "2d", "data_identifier": "nnUNetPlans_shared"}
+    plans = {"2d": {"data_identifier": "nnUNetPlans_2d"}, "old": {"data_identifier": "nnUNetPlans_shared"}}
+
+    def plan(*_: Any, **__: Any) -> None:
+        (folder / "nnUNetPlans.json").write_text(json.dumps({"configurations": plans}))
+
+    disk.mkdir()
+    (disk / "a.pkl").touch()
+    for name in ("2d", "half"):
+        (folder / f"nnUNetPlans_{name}").symlink_to(disk)
+    for place in ("gt_segmentations/a.png", "nnUNetPlans_shared/a.pkl"):
+        (folder / place).parent.mkdir()
+        (folder / place).touch()
+    (folder / "of_another_tool.json").write_text(json.dumps({"configurations": ["nnUNetPlans_2d"]}))
+    made: list[str] = []
+    monkeypatch.setattr(nnunet, "extract_fingerprints", lambda *_, **__: None)
+    monkeypatch.setattr(nnunet, "plan_experiments", plan)
+    monkeypatch.setattr(nnunet, "preprocess_dataset", lambda *_, configurations, **__: made.extend(configurations))
+    if planned:
+        plan()
+    else:
+        with pytest.raises(UserError, match="has no configuration 'hlaf'"):
+            Preparation("Dataset940_Tiny", "nnUNetPlans", ["2d", "hlaf"]).run(folder.parent)
+    described = {"half": {"batch_size": 4}, "third": shared}
+    Preparation("Dataset940_Tiny", "nnUNetPlans", ["2d", "half", "third"], described).run(folder.parent)
+    assert made == (["half"] if planned else ["2d", "half", "third"])
+    assert (disk / "a.pkl").exists()
+
+
+@pytest.mark.parametrize("identifier", ["", "..", "a/b"])
+def test_a_described_configuration_keeps_its_data_in_a_folder_of_the_data_set(identifier: str, tmp_path: Path) -> None:
+    folder = tmp_path / "nnUNet_preprocessed/Dataset940_Tiny"
+    (folder / "nnUNetPlans.json").write_text(json.dumps({"configurations": {"2d": {"data_identifier": "d"}}}))
+    preparation = Preparation("Dataset940_Tiny", "nnUNetPlans", ["a"], {"a": {"data_identifier": identifier}})
+    with pytest.raises(UserError, match=r"configuration 'a': data_identifier .* is no name of a folder"):
+        preparation.check_configurations(folder.parent)
+
+
+def test_what_cannot_be_removed_of_earlier_plans_ends_the_preparation(tmp_path: Path) -> None:
+    folder = tmp_path / "nnUNet_preprocessed/Dataset940_Tiny"
+    (folder / "nnUNetPlans.json").write_text(json.dumps({"configurations": {"2d": {"data_identifier": "d"}}}))
+    (folder / "nnUNetPlans_half").touch()
+    with pytest.raises(NotADirectoryError):
+        Preparation("Dataset940_Tiny", "nnUNetPlans", ["half"], {"half": {}}).run(folder.parent)
+
+
 def test_where_plans_are_made_anew_the_data_of_earlier_ones_are_too_but_not_those_of_other_plans(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

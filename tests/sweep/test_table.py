@@ -277,15 +277,7 @@ def test_probabilities_of_an_earlier_training_are_not_scored(tmp_path: Path) -> 
 
 def test_predictions_of_an_earlier_split_are_not_scored(places: Places, tmp_path: Path) -> None:
     """They may be of training cases; nnU-Net's own summary counts them, and so may lines of an earlier version."""
-    run, data = _on("nnUNetPlans").runs[1], places.preprocessed / "Dataset501_COVIDSemiSeg"
-    validation = places.results / run.key / "validation"
-    cases = [{"prediction_file": str(validation / f"{name}.png"), "metrics": {"1": {}}} for name in ("a", "b.1", "c")]
-    _finished(places, run, json.dumps({"metric_per_case": cases}))
-    dataset_json = json.dumps({"labels": {"background": 0, "c": 1}, "file_ending": ".png"})
-    (validation.parents[1] / "dataset.json").write_text(dataset_json, encoding="utf-8")
-    for name in ("a", "b.1", "c"):
-        write_picture(validation / f"{name}.png", np.eye(20, dtype=np.uint8))
-        write_picture(data / f"gt_segmentations/{name}.png", np.eye(20, dtype=np.uint8))
+    validation, data = _validated(places, "a", "b.1", "c")
     file = tmp_path / "scores.csv"
 
     def scored() -> tuple[list[str], list[str]]:
@@ -299,6 +291,44 @@ def test_predictions_of_an_earlier_split_are_not_scored(places: Places, tmp_path
         assert found == left == [row["case"] for row in read_scores(file, dataset="", configuration="")]
         assert note == f"note: {validation} holds {out}, no validation cases of this fold: left out"
         assert not left or scored() == (left, []), "once"
+
+
+def _validated(places: Places, *names: str) -> tuple[Path, Path]:
+    """A run that is finished: where its predictions of these cases lie, and the folder of its data set."""
+    run, data = _on("nnUNetPlans").runs[1], places.preprocessed / "Dataset501_COVIDSemiSeg"
+    validation = places.results / run.key / "validation"
+    cases = [{"prediction_file": str(validation / f"{name}.png"), "metrics": {"1": {}}} for name in names]
+    _finished(places, run, json.dumps({"metric_per_case": cases}))
+    dataset_json = json.dumps({"labels": {"background": 0, "c": 1}, "file_ending": ".png"})
+    (validation.parents[1] / "dataset.json").write_text(dataset_json, encoding="utf-8")
+    for name in names:
+        write_picture(validation / f"{name}.png", np.eye(20, dtype=np.uint8))
+        write_picture(data / f"gt_segmentations/{name}.png", np.eye(20, dtype=np.uint8))
+    return validation, data
+
+
+def test_predictions_of_a_scored_run_may_be_deleted(places: Places, tmp_path: Path) -> None:
+    """Though nnU-Net's summary counts those of an earlier split; else the error names the folder that lacks them."""
+    validation, data = _validated(places, "a", "b")
+    (data / "splits_final.json").write_text(json.dumps([{"train": ["a"], "val": ["b"]}]), encoding="utf-8")
+    for file in (tmp_path / "scores.csv", tmp_path / "scores.csv", None):
+        if file is None:
+            with pytest.raises(UserError, match=f"{validation}.*{data / 'gt_segmentations'}"):
+                scored_rows(_on("nnUNetPlans"), places, file)
+        else:
+            assert [row["case"] for row in scored_rows(_on("nnUNetPlans"), places, file)] == ["b"]
+        for path in validation.glob("*.png"):
+            path.unlink()
+
+
+def test_what_is_not_scored_of_a_run_is_told_with_the_folder_where_it_lies(places: Places, tmp_path: Path) -> None:
+    validation, data = _validated(places, "a", "b")
+    (data / "splits_final.json").write_text(json.dumps([{"train": ["a"], "val": ["b"]}]), encoding="utf-8")
+    other = np.eye(20)[::-1] * 0.9
+    np.savez(validation / "b.npz", probabilities=np.stack([1 - other, other])[:, None])
+    told = list[str]()
+    scored_rows(_on("nnUNetPlans"), places, None, told.append)
+    assert f"{validation}/b.npz does not belong" in told[1]
 
 
 @pytest.mark.parametrize("seeds", [("0", "01"), ("01", "0")])
