@@ -133,7 +133,7 @@ def _fault_of_data(header: Header) -> str | None:
 
 def _fault_of_spacing(header: Header) -> str | None:
     remedy = "write the true size in mm into the header, or export the image again"
-    if other := [unit for unit in header.units if unit.lower() not in MILLIMETRES]:
+    if other := [unit for unit in header.units if unit.strip().lower() not in MILLIMETRES]:
         return f"its header gives the voxel size in {other[0]} (field {header.field}); {remedy}"
     if not header.spacing:
         return f"its header names no voxel size (field {header.field}); {remedy}"

@@ -99,7 +99,7 @@ def test_usual_nifti_headers_are_believed(tmp_path: Path, fields: dict) -> None:
     assert header_fault(tmp_path / "a.nii") is None
 
 
-@pytest.mark.parametrize("unit", ["mm", "", "?", "millimeter"])
+@pytest.mark.parametrize("unit", ["mm", "", "?", "millimeter", " mm "])
 def test_millimetres_and_no_unit_at_all_are_believed(tmp_path: Path, unit: str) -> None:
     odd_volumes.meta_image(tmp_path / "a.mha", IMAGE, DistanceUnits=unit)
     odd_volumes.nrrd(tmp_path / "a.nrrd", IMAGE, space_units=" ".join([f'"{unit}"'] * 3))

@@ -53,10 +53,10 @@ class Row:
 def scans_of(folder: Path) -> list[Path]:
     """What of a folder are scans of their own; the folder alone where it holds one.
 
-    Volume files are; so are the folders in it where their DICOM files belong to several studies, or one holds volumes
-    and no DICOM. Folders without any image among them, packed folders and series beside them are listed too: a batch
-    refuses them by name. A folder in which nothing but another folder may hold a scan, as on a disc, counts as that
-    one.
+    Volume files are; so are the folders in it where the DICOM below belongs to several studies, or to none and several
+    hold volumes. Beside one study volumes are no scans: they may be its masks, or a copy of it. Folders without any
+    image among them, packed folders and series beside them are listed too: a batch refuses them by name. A folder in
+    which nothing but another folder may hold a scan, as on a disc, counts as that one.
     """
     entries = [path for path in sorted(folder.iterdir()) if not is_hidden(path)]
     volumes = [path for path in entries if path.is_file() and ending_of(path, VOLUME_ENDINGS)]
@@ -67,8 +67,11 @@ def scans_of(folder: Path) -> list[Path]:
     if len(folders) == 1 and not others:
         inside = scans_of(folders[0])
         return [folder] if inside == folders else inside
-    studies = {path: _studies(path) for path in folders}
-    return folders + others if len(set().union(*studies.values())) > 1 and len(folders) > 1 else [folder]
+    studies = {path: _studies(path) for path in folders + others}
+    if len(set().union(*studies.values())) == 1:
+        return [folder]
+    scans = set().union(*(studies[path] or _volume_case(path) for path in folders))
+    return folders + others if len(scans) > 1 and len(folders) > 1 else [folder]
 
 
 def _beside(files: Sequence[Path]) -> list[Path]:
@@ -79,13 +82,18 @@ def _beside(files: Sequence[Path]) -> list[Path]:
     return packed + list(slices.values())
 
 
-def _studies(folder: Path) -> set[str]:
-    """Study Instance UIDs below a folder, by the first file of every series; volumes without DICOM are one study."""
-    found = set()
-    for series in dicom_folder(folder).series:
-        header = header_of(series.files[0].path, "StudyInstanceUID")
-        found.add(str(header.get("StudyInstanceUID", series.folder)))
-    return found or ({str(folder)} if volumes_below(folder) else set())
+def _studies(place: Path) -> set[str]:
+    """Study Instance UIDs below a folder, by the first file of every series, or of a slice; of a packed file none."""
+    if place.is_dir():
+        slices = {series.files[0].path: series.folder for series in dicom_folder(place).series}
+    else:
+        slices = {} if ending_of(place, ARCHIVES) else {place: place.parent}
+    return {str(header_of(path, "StudyInstanceUID").get("StudyInstanceUID", series)) for path, series in slices.items()}
+
+
+def _volume_case(folder: Path) -> set[str]:
+    """What stands for a study where a folder holds volumes."""
+    return {str(folder)} if volumes_below(folder) else set()
 
 
 def report_batch(

@@ -30,6 +30,7 @@ KEPT = (
     "RescaleSlope", "RescaleIntercept", "PatientPosition",
 )  # fmt: skip
 """Attributes of a header that say nothing of a person; geometry, kind of image, scale."""
+OTHERS = "Other content of the folder was passed over."
 UIDS = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID")
 
 
@@ -101,8 +102,7 @@ class Pseudonymiser:
         else:
             name, moved = str(header.PatientID), str(header.StudyDate)
             day = f"{moved[:4]}-{moved[4:6]}-{moved[6:]}" if moved else ""
-        others = len(facts.notes) - 1  # the first names what was reported on
-        notes = (f"Passed over {others} of the series and damaged files in the folder.",) if others > 0 else ()
+        notes = (OTHERS,) if len(facts.notes) > 1 else ()  # the first names what was reported on
         return replace(facts, name=name, study_date=day, identifiers={}, notes=notes, pseudonymous=True)
 
     def header(self, header: Any) -> Any:

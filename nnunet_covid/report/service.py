@@ -11,7 +11,7 @@ import io
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event, Lock
 from typing import Any
@@ -35,6 +35,8 @@ FIRST_WAIT, LONGEST_WAIT = 1.0, 300.0  # seconds before another try to deliver
 FULL_WAIT = 10.0  # seconds before another try to write
 MOST_IDLE = 600.0
 """Seconds without a word from a connected sender after which the service ends the connection."""
+MOST_CONNECTIONS = 100
+"""At a time; one that is dead holds its place until it has been silent for too long."""
 IDLE = "its sender was silent for {:g} s without having said that the series was complete; send it again"
 ERROR = "error.txt"
 MOST_TRIES = 2
@@ -65,6 +67,19 @@ class Peer:
         if not (host and title) or not port.isdecimal() or not 0 < int(port) < 65536 or len(title) > 16:
             raise UserError(f"{text!r} is no HOST:PORT:AET, such as 127.0.0.1:4242:ORTHANC")
         return cls(host, int(port), title)
+
+
+@dataclass
+class Sent:
+    """Slices of a series over one association.
+
+    Attributes:
+        own: Instances that it brought.
+        owed: Those of associations beside it that broke off; one that ends in order has to send them.
+    """
+
+    own: set[str] = field(default_factory=set)
+    owed: set[str] = field(default_factory=set)
 
 
 def network_library() -> Any:
@@ -111,7 +126,8 @@ class Service:
         self._later: dict[Path, tuple[float, float]] = {}  # series to when it is delivered again, and the wait
         self._has_room = True
         self._remade: set[str] = set()  # names of series whose objects could not be read
-        self._open: dict[Any, dict[Path, bool]] = {}  # association to its series, and whether none beside it broke off
+        self._open: dict[Any, dict[Path, Sent]] = {}  # association to its series
+        self._in_order: dict[Path, set[str]] = {}  # open series to its slices over associations that ended in order
         self._lock = Lock()
 
     def start(self, host: str, port: int) -> Any:
@@ -125,6 +141,7 @@ class Service:
         entity.require_called_aet = True
         entity.require_calling_aet = self.accepted
         entity.network_timeout = MOST_IDLE
+        entity.maximum_associations = MOST_CONNECTIONS
         entity.add_supported_context(VERIFICATION)
         for uid in CT_CLASSES:
             entity.add_supported_context(uid, library.ALL_TRANSFER_SYNTAXES)
@@ -159,7 +176,8 @@ class Service:
             if answer != SUCCESS:
                 place = self.inbox.broken(series, instance)
             if place is not None:
-                self._open.setdefault(event.assoc, {}).setdefault(place.folder, True)
+                sent = self._open.setdefault(event.assoc, {}).setdefault(place.folder, Sent())
+                sent.own |= {instance} if answer == SUCCESS else set()
         return answer
 
     def _room(self) -> bool:
@@ -173,18 +191,28 @@ class Service:
     def _heard(self, event: Any) -> None:
         """A sender ends in order: its series are complete as far as it goes. Noted before the sender is answered.
 
-        Where other associations have the same series, the last of them decides; one that breaks off spoils those
-        beside it until a later one, which sends again, ends in order.
+        Where other associations have the same series, it is complete when associations that ended in order have brought
+        every slice. One that breaks off spoils those beside it until that holds for its slices, or until a later one
+        ends in order.
         """
         if type(event.pdu).__name__ != "A_RELEASE_RQ":
             return
         with self._lock:
-            for folder, whole in self._open.pop(event.assoc, {}).items():
-                others = [held for held in self._open.values() if folder in held]
-                for held in others:
-                    held[folder] |= whole
-                if whole and not others:
-                    self.inbox.closed(Series(folder))
+            for folder, sent in self._open.pop(event.assoc, {}).items():
+                others = self._beside(folder)
+                in_order = self._in_order.setdefault(folder, set())
+                in_order |= sent.own
+                if sent.owed <= in_order:
+                    for other in others:
+                        other.owed.clear()
+                    if all(other.own <= in_order for other in others):
+                        self.inbox.closed(Series(folder))
+                if not others:
+                    del self._in_order[folder]
+
+    def _beside(self, folder: Path) -> list[Sent]:
+        """What the associations that are open have sent of a series."""
+        return [held[folder] for held in self._open.values() if folder in held]
 
     def _said(self, event: Any) -> None:
         """The service itself ends a connection whose sender has been silent for too long."""
@@ -194,11 +222,14 @@ class Service:
     def _ended(self, event: Any, reason: str = BROKEN_OFF) -> None:
         """The connection is gone; what was not released is marked as broken off."""
         with self._lock:
-            for folder in self._open.pop(event.assoc, ()):
-                for held in self._open.values():
-                    if folder in held:
-                        held[folder] = False
-                self.inbox.broke_off(Series(folder), reason)
+            for folder, sent in self._open.pop(event.assoc, {}).items():
+                others = self._beside(folder)
+                if lost := (sent.own | sent.owed) - self._in_order.get(folder, set()):
+                    for other in others:
+                        other.owed |= lost
+                    self.inbox.broke_off(Series(folder), reason)
+                if not others:
+                    self._in_order.pop(folder, None)
 
     def work(self) -> bool:
         """One round: complete series, report on one, deliver one; whether there was anything to do."""
@@ -299,15 +330,17 @@ class Service:
 
     def _report_anew(self, series: Series, reason: str) -> None:
         """Make objects that cannot be read once more, of the slices; a second time in a row the series is refused."""
-        again = series.folder.name not in self._remade
-        self._remade ^= {series.folder.name}
+        name, refusal = series.folder.name, DAMAGED.format(reason)
+        again = name not in self._remade
+        self._remade ^= {name}
         with self._lock:
             self.inbox.drop_report(series)
-            queued = self.inbox.move(series, "queue")
-        if again:
-            self.tell(f"reports on {series.folder.name} again: its objects cannot be read ({reason})")
-        else:
-            self._refuse(queued, DAMAGED.format(reason))
+            if again:
+                self.inbox.move(series, "queue")
+            else:
+                self.inbox.refuse(series, refusal)
+        anew = f"reports on {name} again: its objects cannot be read ({reason})"
+        self.tell(anew if again else f"refused {name}: {refusal}")
 
     def _send(self, objects: Sequence[Any]) -> str | None:
         """Deliver objects; what went wrong, if anything did."""

@@ -26,11 +26,11 @@ def test_patients_inside_folders_that_hold_nothing_else_are_scans_of_their_own(t
     assert scans_of(inner / "p1") == [inner / "p1"]
 
 
-@pytest.mark.parametrize("others", [1, 2])
-def test_a_folder_with_a_volume_is_a_case_beside_dicom_and_alone(tmp_path: Path, others: int) -> None:
-    if others == 1:
-        write_series(tmp_path / "p1", box_chest().image[:, :, :10])
-    else:
+@pytest.mark.parametrize("studies", [0, 2])
+def test_a_folder_with_a_volume_is_a_case_alone_and_beside_several_studies(tmp_path: Path, studies: int) -> None:
+    for number in range(studies):
+        write_series(tmp_path / f"p1/{number}", box_chest().image[:, :, :10], StudyInstanceUID=f"1.{number + 1}")
+    if not studies:
         saved(tmp_path / "p1/ct", box_chest())
     saved(tmp_path / "p2", box_chest())
     (tmp_path / "notes").mkdir()
@@ -39,6 +39,27 @@ def test_a_folder_with_a_volume_is_a_case_beside_dicom_and_alone(tmp_path: Path,
     scan = read_scan(tmp_path / "p2")
     assert (scan.facts.name, scan.image.GetSize()) == ("p2", box_chest().image.GetSize())
     assert scan.facts.notes == ("Reported on chest.nii.gz.",)
+
+
+@pytest.mark.parametrize(
+    ("slices", "volumes"),
+    [
+        ("p1", ["p2"]),
+        ("DICOM", ["masks/lungs", "masks/lesions"]),
+        ("DICOM", ["NIFTI"]),
+        (".", ["lungs", "lesions"]),
+        ("p1/DICOM", ["p1/masks"]),
+    ],
+)
+def test_volumes_beside_one_study_are_no_cases_and_are_named(tmp_path: Path, slices: str, volumes: list[str]) -> None:
+    write_series(tmp_path / "study" / slices, box_chest().image[:, :, :10])
+    for folder in volumes:
+        saved(tmp_path / "study" / folder, box_chest())
+    assert scans_of(tmp_path / "study") == [tmp_path / "study"]
+    scan = read_scan(tmp_path / "study")
+    assert len(scan.files) == 10
+    told = " ".join(note for note in scan.facts.notes if note.startswith("Passed over"))
+    assert all(f"{folder}/chest.nii.gz" in told for folder in volumes)
 
 
 def test_of_a_folder_with_several_volumes_none_is_chosen(tmp_path: Path) -> None:
@@ -79,7 +100,7 @@ def _refusal(folder: Path) -> UserError:
 
 
 @pytest.mark.parametrize("hidden", [False, True])
-def test_what_is_passed_over_is_told_on_the_terminal_and_counted_under_pseudonyms(
+def test_what_is_passed_over_is_told_on_the_terminal_and_not_named_under_pseudonyms(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], hidden: bool
 ) -> None:
     scan = tmp_path / "scan"
@@ -93,11 +114,10 @@ def test_what_is_passed_over_is_told_on_the_terminal_and_counted_under_pseudonym
     assert "Reported on long (48 files" in told
     assert "Passed over short Otto (10 files" in told
     notes = json.loads((tmp_path / "out/report.json").read_text(encoding="utf-8"))["scan"]["notes"]
-    passed = [note for note in notes if note.startswith("Passed over")]
     if hidden:
-        assert passed == ["Passed over 1 of the series and damaged files in the folder."]
+        assert notes == ["Other content of the folder was passed over."]
     else:
-        assert "short Otto" in passed[0]
+        assert "short Otto" in notes[1]
 
 
 def chosen(folder: Path, *series: tuple[int, dict[str, Any]]) -> tuple[int, tuple[str, ...]]:

@@ -202,6 +202,19 @@ def test_a_silent_sender_has_minutes_and_is_told_apart_from_one_that_breaks_off(
     server.shutdown()
 
 
+def test_dead_connections_do_not_keep_other_senders_out(tmp_path: Path) -> None:
+    service = Service(quick_inbox(tmp_path), "REPORTS", ["CT1"], lambda slices, output: None, None, lambda line: None)
+    port = free_port()
+    server = service.start("127.0.0.1", port)
+    entity = pynetdicom.AE(ae_title="CT1")
+    entity.add_requested_context("1.2.840.10008.5.1.4.1.1.2")
+    associations = [entity.associate("127.0.0.1", port, ae_title="REPORTS") for _ in range(20)]
+    assert all(one.is_established for one in associations)
+    for one in associations:
+        one.abort()
+    server.shutdown()
+
+
 def test_a_full_disk_refuses_new_slices_and_loses_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_series(tmp_path / "ct", box_chest().image[:40, :30, 20:26])
     inbox = Inbox(tmp_path / "inbox", quiet=0.0, most_bytes=1 << 30, reserve_bytes=0)

@@ -165,12 +165,26 @@ def test_a_service_that_was_told_to_stop_has_not_died_of_the_series_in_work(tmp_
         ("A0 A1 B2 B! C2 A. C.", [3]),
         ("A0 A1 B2 B! C2 A. C!", []),
         ("A0 A1 B2 A. B! C2 C.", [3]),
+        ("A0 A1 B2 B! A2 A.", [3]),
+        ("A0 A1 B0 B1 B2 B. A!", [3]),
+        ("A0 A1 B0 B1 A! B2 B.", [3]),
+        ("A0 A! B1 B0 B.", [2]),
+        ("A0 B0 B1 B. A1 A!", [2]),
+        ("A0 A1 B0 B1 B2 B. killed", [3]),
+        ("A0 A1 B0 C2 A! B1 B. C.", [3]),
+        ("A0 A1 B0 C2 A! B. C.", []),
+        ("A0 A3 B0 B1 B2 B. A!", []),
+        ("A0 B1 B! C0 A! C.", []),
+        ("A0 A1 A! C2 C.", [3]),
     ],
 )
 def test_a_series_over_several_connections_is_whole_when_all_end_in_order_or_send_again(
     tmp_path: Path, events: str, reported: list[int]
 ) -> None:
-    """A number is a slice over that connection, ``.`` ends it in order, and ``!`` breaks it off."""
+    """A number is a slice over that connection, ``.`` ends it in order, and ``!`` breaks it off.
+
+    A connection that is dead may be found out after the same slices came again over another.
+    """
     node = Node(tmp_path)
     for event in events.split():
         if event == "killed":
@@ -230,3 +244,24 @@ def test_objects_that_never_can_be_read_do_not_keep_the_service_busy(tmp_path: P
     node.send(1)
     assert node.work() == [2, 2, 2], "sent again, it is tried again"
     assert node.sent == [1]
+
+
+def test_slices_that_come_while_a_series_is_refused_for_its_objects_do_not_end_the_service(tmp_path: Path) -> None:
+    node = Node(tmp_path, to=Peer("h", 1, "A"), objects=[])
+    node.send(0, 1)
+    lock = node.service._lock
+
+    class Busy:
+        """Lets a slice in as soon as the series lies where one can join it, after the second report."""
+
+        def __enter__(self) -> None:
+            lock.acquire()
+
+        def __exit__(self, *_: object) -> None:
+            lock.release()
+            if len(node.counted) == 2 and node.inbox.of("queue"):
+                node.store("B", 2)
+
+    node.service._lock = Busy()  # type: ignore[assignment]
+    assert node.work() == [2, 2]
+    assert "cannot be read" in next(tmp_path.glob("refused/*/reason.txt")).read_text(encoding="utf-8")
