@@ -113,7 +113,10 @@ def checkpoints_are_whole(folder: Path) -> None:
 def _trained(folder: Path) -> dict[str, Any]:
     """What a training leaves, and how long it was; its weights depend on where it was cut."""
     fold = _fold(folder)
-    names = {path.relative_to(fold).as_posix() for path in fold.rglob("*") if path.is_file()}
+    # one training after the other keeps the first one's under other names
+    names = {
+        path.relative_to(fold).as_posix() for path in fold.rglob("*") if path.suffix != ".before" and path.is_file()
+    }
     final = read_checkpoint(fold / "checkpoint_final.pth", needed=("trainer_name", "current_epoch"))
     logged = {name: len(values) for name, values in final["logging"].items() if isinstance(values, list)}
     return {

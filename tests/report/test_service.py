@@ -336,25 +336,6 @@ def test_an_inbox_of_a_killed_service_is_tidied_up(tmp_path: Path) -> None:
     assert (tmp_path / "incoming" / "patient").is_dir()
 
 
-def test_a_series_that_breaks_the_report_is_put_aside_and_the_others_go_on(tmp_path: Path) -> None:
-    inbox = quick_inbox(tmp_path)
-
-    def one(slices: Path, output: Path) -> None:
-        if len(files_in(slices)) == 1:
-            raise ValueError("first line\nthe library is puzzled")
-        output.mkdir()
-
-    complete(inbox, "1.2", "1.2.1")
-    complete(inbox, "1.3", "1.3.1", "1.3.2")
-    service = Service(inbox, "REPORTS", ["CT1"], one, None, lambda line: None)
-    while service.work():
-        pass
-    assert kinds(tmp_path) == {"incoming": 0, "queue": 0, "sending": 0, "done": 1, "refused": 1}
-    (refused,) = inbox.of("refused")
-    assert "(the library is puzzled)" in (refused.folder / "reason.txt").read_text(encoding="utf-8")
-    assert "ValueError" in (refused.folder / "error.txt").read_text(encoding="utf-8")
-
-
 def test_a_report_that_cannot_be_delivered_does_not_keep_back_the_others(tmp_path: Path) -> None:
     inbox = quick_inbox(tmp_path)
     for number in range(3):

@@ -109,6 +109,24 @@ def test_a_series_that_waits_does_not_go_on_without_a_slice_that_is_refused_late
     assert [len(node.inbox.of(state)) for state in ("incoming", "queue", "done", "refused")] == [0, 0, 1, 0]
 
 
+def test_a_series_that_breaks_the_report_is_put_aside_and_the_others_go_on(tmp_path: Path) -> None:
+    node = Node(tmp_path)
+
+    def one(slices: Path, output: Path) -> None:
+        if len(files_in(slices)) == 1:
+            raise ValueError("first line\nthe library is puzzled")
+        node.one(slices, output)
+
+    node.service.one = one
+    node.send(0, series="1.2")
+    node.send(0, 1, series="1.3")
+    assert node.work() == [2]
+    assert [len(node.inbox.of(state)) for state in ("incoming", "queue", "done", "refused")] == [0, 0, 1, 1]
+    (refused,) = node.inbox.of("refused")
+    assert "(the library is puzzled)" in (refused.folder / "reason.txt").read_text(encoding="utf-8")
+    assert "ValueError" in (refused.folder / "error.txt").read_text(encoding="utf-8")
+
+
 def dies_of(folder: Path, slices: int, is_told: bool) -> None:
     """A service whose process ends at a series of so many slices, as for want of memory; or is told to stop first."""
     node = Node(folder)
