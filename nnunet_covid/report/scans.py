@@ -2,8 +2,8 @@
 
 A folder as a scanner or an archive leaves it holds several series: the axial CT series with the most slices is taken,
 an original one before those that are derived from it, and what was passed over is said. A folder without DICOM stands
-for the one volume file in it. Which series there are and
-whether one is a whole volume stands in :mod:`nnunet_covid.raw_dataset`.
+for the one volume file in it. Which series there are and whether one is a whole volume stands in
+:mod:`nnunet_covid.raw_dataset`.
 """
 
 from __future__ import annotations

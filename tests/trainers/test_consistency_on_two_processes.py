@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import planned
+import pytest
 import torch
 from torch import distributed, multiprocessing, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -84,11 +86,17 @@ def work(rank: int, folder: Path) -> None:
     distributed.destroy_process_group()
 
 
-def test_every_process_has_the_same_teacher_student_and_counts(tmp_path: Path, monkeypatch: Any) -> None:
+def found_by_two(work: Callable[[int, Path], None], folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any]:
+    """What each of two processes has saved of its work."""
     for name in ("raw", "preprocessed", "results"):
         monkeypatch.setenv(f"nnUNet_{name}", "")  # restored afterwards
-    multiprocessing.spawn(work, args=(tmp_path,), nprocs=2)
-    first, second = (torch.load(tmp_path / f"{rank}.pth", weights_only=False) for rank in range(2))
+    multiprocessing.spawn(work, args=(folder,), nprocs=2)
+    first, second = (torch.load(folder / f"{rank}.pth", weights_only=False) for rank in range(2))
+    return first, second
+
+
+def test_every_process_has_the_same_teacher_student_and_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = found_by_two(work, tmp_path, monkeypatch)
     for part in ("teacher", "student"):
         for key, value in first[part].items():
             assert torch.equal(value, second[part][key]), key
@@ -109,11 +117,8 @@ def work_with_batch_norm(rank: int, folder: Path) -> None:
     distributed.destroy_process_group()
 
 
-def test_a_process_that_trusts_no_voxel_keeps_the_others_going(tmp_path: Path, monkeypatch: Any) -> None:
-    for name in ("raw", "preprocessed", "results"):
-        monkeypatch.setenv(f"nnUNet_{name}", "")  # restored afterwards
-    multiprocessing.spawn(work_with_batch_norm, args=(tmp_path,), nprocs=2)
-    first, second = (torch.load(tmp_path / f"{rank}.pth", weights_only=False) for rank in range(2))
+def test_a_process_that_trusts_no_voxel_keeps_the_others_going(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = found_by_two(work_with_batch_norm, tmp_path, monkeypatch)
     assert (first["trusted"], second["trusted"]) == (1, 0)
     for key, value in first["network"].items():
         assert torch.equal(value, second["network"][key]), key
